@@ -1,0 +1,1 @@
+"""Everything the command-line scripts share."""

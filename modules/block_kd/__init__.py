@@ -1,0 +1,1 @@
+"""Block distillation: students, block tables (LUT) and the search of the space."""

@@ -1,0 +1,1 @@
+"""Blocks, networks and supernets. Importing the package itself does not import torch."""

@@ -1,0 +1,102 @@
+"""Multiply-accumulates and parameters, as exact integers from the specs."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from modules.modeling.net_spec import NetSpec
+from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec
+from modules.modeling.walk import walk
+
+QUANTIZER_PARAMETERS = 3  # weight scale, activation scale, activation offset of each convolution or linear layer
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer's multiply-accumulates and the sizes of its parameter tensors, in the order they are registered.
+
+    The norm of a convolution is a layer of its own, with no multiply-accumulates.
+    """
+
+    layer: str
+    macs: int
+    parameters: tuple[int, ...]
+
+
+def _after(size: int, stride: int) -> int:
+    return -(-size // stride)
+
+
+def count_conv(spec: ConvSpec, hw: tuple[int, int]) -> tuple[list[LayerCount], tuple[int, int]]:
+    """Counts of one `ConvSpec` on an input of `hw` pixels, and the output's height and width."""
+    counts = []
+    for stride in spec.strides:
+        hw = (_after(hw[0], stride), _after(hw[1], stride))
+        weight = spec.cout * (1 if spec.depthwise else spec.cin) * spec.kernel**2
+        sizes = (weight, *((spec.cout,) if spec.bias else ()), *(1,) * QUANTIZER_PARAMETERS)
+        counts.append(LayerCount(spec.name, weight * hw[0] * hw[1], sizes))
+    if spec.norm:
+        counts.append(LayerCount(spec.name, 0, (spec.cout, spec.cout)))
+    return counts, hw
+
+
+class _CountOps:
+    """Walk backend whose value is the pair (height, width)."""
+
+    def __init__(self):
+        self.counts: list[LayerCount] = []
+
+    def conv(self, x, layer):
+        counts, hw = count_conv(layer, x)
+        self.counts += counts
+        return hw
+
+    def linear(self, x, layer: LinearSpec):
+        sizes = (layer.cin * layer.cout, layer.cout, *(1,) * QUANTIZER_PARAMETERS)
+        self.counts.append(LayerCount(layer.name, layer.cin * layer.cout, sizes))
+        return x
+
+    def pool(self, x, name):
+        return (1, 1)
+
+    def act(self, x, kind, name):
+        return x
+
+    def mul(self, x, gate, name):
+        return x
+
+    def add(self, shortcut, x, name):
+        return x
+
+
+@lru_cache(maxsize=200_000)
+def count_block(block: BlockSpec, hw: tuple[int, int]) -> tuple[tuple[LayerCount, ...], tuple[int, int]]:
+    """Counts of every layer of `block` on an input of `hw` pixels, in the published order of registration, and the
+    output's height and width."""
+    ops = _CountOps()
+    out = walk(block, ops, hw)
+    counts = ops.counts
+    if block.registration:
+        position = {name: i for i, name in enumerate(block.registration)}
+        counts = sorted(counts, key=lambda count: position[count.layer.split(".")[0]])
+    return tuple(counts), out
+
+
+def count_net_flops_and_params(net, input_shape=None) -> tuple[float, float]:
+    """Multiply-accumulates and parameters of a network, both in millions.
+
+    Convolutions and the linear layer count; batch norm, biases, activations, pooling and additions cost nothing, as in
+    the published evaluation. Parameters are all of them, the three quantiser scalars of each layer included.
+
+    Args:
+        net: a `NetSpec`, or a module with a `.spec` that is one (`QNetwork`).
+        input_shape: (..., height, width) in pixels; the network's own resolution when None.
+    """
+    spec: NetSpec = net if isinstance(net, NetSpec) else net.spec
+    hw = tuple(input_shape[-2:]) if input_shape is not None else (spec.resolution, spec.resolution)
+    macs = parameters = 0
+    for _, block in spec.blocks:
+        counts, hw = count_block(block, hw)
+        macs += sum(c.macs for c in counts)
+        parameters += sum(sum(c.parameters) for c in counts)
+    return macs / 1e6, parameters / 1e6

@@ -1,0 +1,1 @@
+"""LSQ+ quantisers and the convolution and linear layers that carry them."""

@@ -1,0 +1,59 @@
+"""Layers that hold the largest weight and run a slice of it: the first channels, the centre of the kernel."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.modeling.ops.op import QConv, QLinear
+
+
+def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The part of `tensor` that a configuration of `shape` uses: leading entries of the first two axes, centre of the
+    others. Returns `tensor` itself where the shapes agree."""
+    if tensor.shape == shape:
+        return tensor
+    index = [slice(size) if axis < 2 else slice((full - size) // 2, (full - size) // 2 + size)
+             for axis, (full, size) in enumerate(zip(tensor.shape, shape, strict=True))]
+    return tensor[tuple(index)].contiguous()
+
+
+class DynamicQConv(QConv):
+    """Elastic `QConv`. The input's channels decide how many input channels are used (and, depthwise, output ones)."""
+
+    def forward(self, x: torch.Tensor, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
+        """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window."""
+        cin, kernel, cout = x.shape[1], kernel or self.kernel_size[0], cout or self.out_channels
+        groups, per_group = (cin, 1) if self.groups > 1 else (1, cin)
+        cout = cin if groups > 1 else cout
+        weight = slice_like(self.weight, (cout, per_group, kernel, kernel))
+        bias = None if self.bias is None else self.bias[:cout]
+        return F.conv2d(self.quantize_input(x), self.quantize_weight(weight), bias, self.stride, kernel // 2, 1, groups)
+
+
+class DynamicQLinear(QLinear):
+    """Elastic `QLinear`."""
+
+    def forward(self, x: torch.Tensor, cout: int | None = None) -> torch.Tensor:
+        """Map (N, C) to (N, cout) with the leading rows and columns."""
+        cout = cout or self.out_features
+        weight = slice_like(self.weight, (cout, x.shape[1]))
+        bias = None if self.bias is None else self.bias[:cout]
+        return F.linear(self.quantize_input(x), self.quantize_weight(weight), bias)
+
+
+class DynamicBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose first channels serve inputs with fewer channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, H, W), C at most `num_features`."""
+        n = x.shape[1]
+        if n == self.num_features:
+            return super().forward(x)
+        factor = self.momentum or 0.0
+        if self.training:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # cumulative average, as in BN calibration
+                factor = 1.0 / float(self.num_batches_tracked)
+        return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
+                            self.training, factor, self.eps)

@@ -1,0 +1,145 @@
+"""LSQ+ fake quantisation (Bhalgat et al., 2020; the gradients are Esser et al.'s, LSQ, 2020).
+
+With t = (v - beta) / s and bounds n, p the quantised value is round(clip(t, n, p)) * s + beta. Rounding is half to even
+and passes the gradient straight through; values at or beyond a bound count as clipped. For an upstream gradient u:
+
+                    dv    ds                   dbeta
+    n < t < p       u     g u (round(t) - t)   0
+    t <= n          0     g u n                g u
+    t >= p          0     g u p                g u
+
+with g = 1 / sqrt(count * p), count the elements of one sample (activations, whose n is 0) or of the tensor (weights,
+whose beta is 0). Each quantiser is one autograd function that keeps its input and its output, both of which the
+neighbouring layers keep anyway.
+"""
+from __future__ import annotations
+
+import torch
+
+ZERO_POINTS = ("integer", "float")
+
+
+def activation_levels(num_bits: int) -> int:
+    """The largest code of an unsigned activation."""
+    return 2**num_bits - 1
+
+
+def weight_bounds(num_bits: int, narrow_range: bool = True) -> tuple[int, int]:
+    """Smallest and largest code of a weight; the narrow range is symmetric."""
+    top = 2 ** (num_bits - 1) - 1
+    return (-top if narrow_range else -top - 1), top
+
+
+def lower_bound(num_bits: int) -> float:
+    """The smallest scale a quantiser may have."""
+    return 1e-7 / (2**num_bits - 1)
+
+
+def integer_zero_point(scale: torch.Tensor, beta: torch.Tensor, num_bits: int) -> torch.Tensor:
+    """The integer code of zero: -beta / scale rounded to an integer and held within the codes."""
+    return (-beta / scale.abs()).round().clamp(0, activation_levels(num_bits))
+
+
+def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits: int, beta: torch.Tensor,
+                        is_training: bool, zero_point: str = "integer") -> torch.Tensor:
+    """Fake-quantise an activation to codes 0 ... 2^num_bits - 1.
+
+    Args:
+        activation: any shape with the batch first.
+        scale, beta: one element each; the step, and the value of code 0.
+        num_bits: 2 to 8; 32 returns the input.
+        is_training: straight-through and scaled gradients; otherwise plain rounding.
+        zero_point: "float" uses `beta` as it is (published); "integer" moves it to the nearest multiple of the scale
+            at which zero has a code (the gradient of `beta` passes straight through).
+    """
+    if num_bits == 32:
+        return activation
+    levels, integer = activation_levels(num_bits), zero_point == "integer"
+    if not is_training:
+        return _activation_forward(activation, scale, beta, levels, integer)[0]
+    g = (activation[0].numel() * levels) ** -0.5
+    return _QuantizeActivation.apply(activation, scale, beta, levels, integer, g)
+
+
+def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is_training: bool,
+                    narrow_range: bool = True) -> torch.Tensor:
+    """Fake-quantise a weight to signed codes.
+
+    Args:
+        weight: any shape.
+        scale: one element; the step.
+        num_bits: 2 to 8; 32 returns the input.
+        is_training: straight-through and scaled gradients; otherwise plain rounding.
+        narrow_range: leave out the lowest code (-128 of 8 bits), so that a change of sign stays in range; the
+            published range is the full one.
+    """
+    if num_bits == 32:
+        return weight
+    bounds = weight_bounds(num_bits, narrow_range)
+    if not is_training:
+        return _weight_forward(weight, scale.abs(), bounds)
+    return _QuantizeWeight.apply(weight, scale, bounds, (weight.numel() * bounds[1]) ** -0.5)
+
+
+def _activation_forward(x, scale, beta, levels, integer):
+    # Returns the output and the value of code 0. With an integer zero point the arithmetic is that of an integer
+    # engine: round(x / s), then the bounds shifted by the zero point.
+    s = scale.abs()
+    if not integer:
+        return (x - beta).div_(s).clamp_(0, levels).round_().mul_(s).add_(beta), beta
+    zero = (-beta / s).round().clamp(0, levels)
+    return (x / s).round_().clamp_(-zero, levels - zero).mul_(s), -zero * s
+
+
+def _weight_forward(w, s, bounds):
+    return (w / s).clamp_(*bounds).round_().mul_(s)
+
+
+class _QuantizeActivation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale, beta, levels, integer, g):
+        y, low = _activation_forward(x, scale, beta, levels, integer)
+        ctx.save_for_backward(x, y, scale, low)
+        ctx.levels, ctx.g = levels, g
+        return y
+
+    @staticmethod
+    def backward(ctx, u):
+        x, y, scale, low = ctx.saved_tensors
+        s = scale.abs()
+        dx, inner, clipped, clipped_y = _gradient_sums(u, x, y, low, low + ctx.levels * s)
+        ds = (inner + clipped_y - low * clipped) / s * ctx.g * scale.sign()
+        return dx, ds.view_as(scale), (clipped * ctx.g).view_as(scale), None, None, None
+
+
+class _QuantizeWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w, scale, bounds, g):
+        s = scale.abs()
+        y = _weight_forward(w, s, bounds)
+        ctx.save_for_backward(w, y, scale)
+        ctx.bounds, ctx.g = bounds, g
+        return y
+
+    @staticmethod
+    def backward(ctx, u):
+        w, y, scale = ctx.saved_tensors
+        s, (low, high) = scale.abs(), ctx.bounds
+        dw, inner, _, clipped_y = _gradient_sums(u, w, y, low * s, high * s)
+        return dw, ((inner + clipped_y) / s * ctx.g * scale.sign()).view_as(scale), None, None
+
+
+def _gradient_sums(u, x, y, low, high):
+    """The gradient of `x`, and the sums over elements of u (y - x) inside the bounds, of u and of u y outside."""
+    dx = u * (x > low).logical_and_(x < high)
+    outside = u - dx
+    dx_flat, outside_flat, y_flat, x_flat = _flat(dx, outside, y, x)
+    inner = torch.dot(dx_flat, y_flat - x_flat)
+    return dx, inner, outside_flat.sum(), torch.dot(outside_flat, y_flat)
+
+
+def _flat(*tensors):
+    """The tensors as vectors whose elements correspond, without a copy where all have the same dense layout."""
+    if tensors[0].dim() == 4 and all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors):
+        tensors = [t.permute(0, 2, 3, 1) for t in tensors]
+    return [t.reshape(-1) for t in tensors]

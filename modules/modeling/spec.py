@@ -1,0 +1,259 @@
+"""The structure of every block, as data. Nothing else in the project knows how a block is built.
+
+A block function maps (cin, cout, kernel, expand, stride, act) to a frozen `BlockSpec`. It always lists every layer the
+block type can have; `used=False` marks a layer that this configuration leaves out. A supernet builds all listed layers
+of the largest configuration, a subnet only the used ones of its own.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from modules.utils.errors import check_choice
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """A convolution with its batch norm and activation.
+
+    `stack` > 0 makes it a chain of that many depthwise convolutions of kernel size 3, of which only the first has the
+    stride; one norm and one activation follow the chain.
+    """
+
+    name: str
+    cin: int
+    cout: int
+    kernel: int = 1
+    stride: int = 1
+    depthwise: bool = False
+    stack: int = 0
+    act: str | None = None
+    norm: bool = True
+    bias: bool = False
+    used: bool = True
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each convolution."""
+        return (self.stride,) + (1,) * (self.stack - 1)
+
+
+@dataclass(frozen=True)
+class SESpec:
+    """Squeeze-and-excitation on `channels` channels with a hidden layer of `mid`."""
+
+    channels: int
+    mid: int
+    name: str = "se"
+    used: bool = True
+
+    @property
+    def reduce(self) -> ConvSpec:
+        """The first of its two pointwise convolutions."""
+        return ConvSpec("se.fc.reduce", self.channels, self.mid, act="relu", norm=False, bias=True)
+
+    @property
+    def expand(self) -> ConvSpec:
+        """The second one, whose output passes a hard sigmoid to become the gate."""
+        return ConvSpec("se.fc.expand", self.mid, self.channels, act="hard_sigmoid", norm=False, bias=True)
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """Mean over height and width."""
+
+    name: str = "pool"
+    used: bool = True
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """The classifier: dropout (in training only), then a linear layer with bias."""
+
+    cin: int
+    cout: int
+    name: str = "linear"
+    used: bool = True
+
+
+@dataclass(frozen=True)
+class BlockArgs:
+    """What a block is made from; `act` is the candidate's activation."""
+
+    kind: str
+    cin: int
+    cout: int
+    kernel: int = 3
+    expand: float | None = None
+    stride: int = 1
+    act: str | None = "relu"
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Layers in order of execution, the shortcut added to their output, and what follows the addition.
+
+    `residual` says whether anything is added; where `downsample` is present and used, the shortcut passes it.
+    `registration` is the published order in which layers are counted; the default is main layers, then downsample.
+    `last` names the convolution whose norm starts at zero under `zero_last_gamma` (None: none).
+    """
+
+    args: BlockArgs
+    main: tuple
+    residual: bool = False
+    downsample: ConvSpec | None = None
+    post_act: str | None = None
+    registration: tuple[str, ...] = ()
+    last: str | None = None
+
+    @property
+    def layers(self) -> tuple:
+        """Every layer the block type has, used or not."""
+        return self.main + ((self.downsample,) if self.downsample else ())
+
+
+_blocks: dict[str, Callable] = {}
+
+
+def register_block(kind: str, **fixed):
+    """Register a block function under `kind`, with some of its keyword arguments fixed. Can be stacked."""
+    def decorator(function):
+        _blocks[kind] = lambda *args: function(*args, **fixed)
+        return function
+    return decorator
+
+
+def get_available_blocks() -> list[str]:
+    """Names of all block types."""
+    return list(_blocks)
+
+
+@lru_cache(maxsize=100_000)
+def build_block(args: BlockArgs) -> BlockSpec:
+    """The structure of the block described by `args`; UserError for an unknown block type."""
+    build = _blocks[check_choice(args.kind, _blocks, "block type")]
+    return replace(build(args.cin, args.cout, args.kernel, args.expand, args.stride, args.act), args=args)
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """`value` rounded to a multiple of `divisor`, at least `divisor`, and never below 90% of `value`
+    (the MobileNet rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * value else rounded + divisor
+
+
+def _downsample(cin: int, cout: int, stride: int) -> ConvSpec:
+    return ConvSpec("downsample", cin, cout, stride=stride, used=stride > 1 or cin != cout)
+
+
+_NO_ARGS = BlockArgs("", 0, 0)
+
+
+@register_block("Conv")
+def conv(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """One convolution with norm and activation: first_conv and final_expand."""
+    return BlockSpec(_NO_ARGS, (ConvSpec("conv", cin, cout, kernel, stride, act=act),))
+
+
+@register_block("FeatureMix")
+def feature_mix(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """Global mean, then a pointwise convolution."""
+    return BlockSpec(_NO_ARGS, (PoolSpec(), ConvSpec("conv", cin, cout, act=act)))
+
+
+@register_block("Logits")
+def logits(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """The classifier."""
+    return BlockSpec(_NO_ARGS, (LinearSpec(cin, cout),))
+
+
+@register_block("MobileNetV1")
+def mobilenet_v1(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """Depthwise-separable convolution without shortcut."""
+    return BlockSpec(_NO_ARGS, (
+        ConvSpec("depth_conv", cin, cin, kernel, stride, depthwise=True, act=act),
+        ConvSpec("point_conv", cin, cout, act=act),
+    ))
+
+
+@register_block("MobileNetV1Dual")
+def mobilenet_v1_dual(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """Two depthwise-separable convolutions with a shortcut around both."""
+    return BlockSpec(_NO_ARGS, (
+        ConvSpec("depth_conv1", cin, cin, kernel, stride, depthwise=True, act=act),
+        ConvSpec("point_conv1", cin, cout, act=act),
+        ConvSpec("depth_conv2", cout, cout, kernel, depthwise=True, act=act),
+        ConvSpec("point_conv2", cout, cout, act=act),
+    ), residual=True, downsample=_downsample(cin, cout, stride), last="point_conv2")
+
+
+@register_block("MobileNetV2")
+@register_block("MobileNetV3", se=True)
+@register_block("MobileNetV2Res", forced_residual=True)
+@register_block("MobileNetV3Res", se=True, forced_residual=True)
+@register_block("MobileNetV2K3Res", forced_residual=True, k3=True)
+@register_block("MobileNetV3K3Res", se=True, forced_residual=True, k3=True)
+def inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, forced_residual=False, k3=False) -> BlockSpec:
+    """MobileNetV2/V3 block. `forced_residual` gives a projected shortcut where shapes differ; `k3` replaces the k x k
+    depthwise convolution by (k-1)/2 stacked 3 x 3 ones."""
+    hidden = make_divisible(cin * expand)
+    depthwise = ConvSpec("depth_conv", hidden, hidden, kernel, stride, depthwise=True, act=act)
+    if k3:
+        depthwise = replace(depthwise, kernel=3, stack=(kernel - 1) // 2)
+    return BlockSpec(
+        _NO_ARGS,
+        (
+            ConvSpec("point_conv1", cin, hidden, act=act, used=hidden != cin),
+            depthwise,
+            *((SESpec(hidden, make_divisible(hidden // 4)),) if se else ()),
+            ConvSpec("point_conv2", hidden, cout),
+        ),
+        residual=forced_residual or (stride == 1 and cin == cout),
+        downsample=_downsample(cin, cout, stride) if forced_residual else None,
+        last="point_conv2" if forced_residual else None,
+    )
+
+
+@register_block("ResNet")
+@register_block("ResNetSE", se=True)
+@register_block("ResNetBug")
+def bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
+    """ResNet bottleneck; its hidden width follows the output width, its squeeze width the input width.
+
+    ResNetBug's published elastic form is this block, while its published static form drops the branch; here both are
+    the elastic form, the one whose weights were trained.
+    """
+    hidden = make_divisible(cout * expand)
+    return BlockSpec(
+        _NO_ARGS,
+        (
+            ConvSpec("conv1", cin, hidden, act=act),
+            ConvSpec("conv2", hidden, hidden, kernel, stride, act=act),
+            *((SESpec(hidden, make_divisible(cin // 4)),) if se else ()),
+            ConvSpec("conv3", hidden, cout),
+        ),
+        residual=True,
+        downsample=_downsample(cin, cout, stride),
+        post_act=act,
+        registration=("conv1", "conv2", "conv3", "downsample", "se"),
+        last="conv3",
+    )
+
+
+@register_block("FusedMBConvRes")
+@register_block("FusedMBConvSERes", se=True)
+def fused_inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
+    """Inverted bottleneck whose expansion and depthwise convolution are one dense k x k convolution."""
+    hidden = make_divisible(cin * expand)
+    return BlockSpec(
+        _NO_ARGS,
+        (
+            ConvSpec("fused_conv", cin, hidden, kernel, stride, act=act),
+            *((SESpec(hidden, make_divisible(cin // 4)),) if se else ()),
+            ConvSpec("point_conv", hidden, cout),
+        ),
+        residual=True,
+        downsample=_downsample(cin, cout, stride),
+        last="point_conv",
+    )

@@ -1,0 +1,13 @@
+"""Macro architectures, superspaces and the choices made in them: tables and values, no torch code."""
+from modules.search_space import tables as _tables  # registers the superspaces
+from modules.search_space.superspace import (
+    Candidate,
+    StageTable,
+    Superspace,
+    get_available_superspaces,
+    get_superspace,
+    register_superspace,
+)
+
+__all__ = ["Candidate", "StageTable", "Superspace", "get_available_superspaces", "get_superspace",
+           "register_superspace"]

@@ -1,0 +1,134 @@
+"""The set of subnets of one search space: its extremes, and drawing, mutating, crossing and checking its members."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from modules.search_space.config import BlockChoice, SubnetChoiceConfig, SupernetConfig
+from modules.search_space.superspace import Candidate
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What one elastic stage may choose from."""
+
+    name: str
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    candidate: Candidate
+
+
+def _pick(rng, options):
+    # One bounded integer per draw: with numpy's legacy RandomState this is the published stream of draws.
+    return options[int(rng.choice(len(options)))]
+
+
+@dataclass(frozen=True)
+class SubnetSpace:
+    """All subnets of `config` at `resolutions` (pixels).
+
+    Every method that draws takes `rng`, a numpy Generator or RandomState; ranks that must agree pass equal states.
+    """
+
+    config: SupernetConfig
+    resolutions: tuple[int, ...]
+
+    @cached_property
+    def stages(self) -> tuple[StageOptions, ...]:
+        """The options of each elastic stage, in order."""
+        space, searched = self.config.space, {}
+        for stage, block, window in zip(space.searched, self.config.blocks, self.config.windows, strict=True):
+            searched[stage.name] = (space.candidates[block], stage.window_widths(window))
+        return tuple(
+            StageOptions(s.name, s.depths, *reversed(searched.get(s.name, (space.fixed.get(s.name), s.widths))))
+            for s in space.elastic
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of different subnets."""
+        per_stage = []
+        for s in self.stages:
+            options = len(s.candidate.kernels) * len(s.candidate.expands) * len(s.widths)
+            per_stage.append(sum(options**depth for depth in s.depths))
+        return prod(per_stage) * len(self.resolutions)
+
+    def extreme(self, pick) -> SubnetChoiceConfig:
+        """The subnet with `pick` (min or max) applied to every list of options."""
+        stages = []
+        for s in self.stages:
+            c = s.candidate
+            block = BlockChoice(pick(c.kernels), pick(s.widths), pick(c.expands) if c.expands != (None,) else None)
+            stages.append((block,) * pick(s.depths))
+        return SubnetChoiceConfig(tuple(stages), pick(self.resolutions))
+
+    def sample(self, rng, align: bool = False) -> SubnetChoiceConfig:
+        """A uniform draw of every choice. With `align` all blocks of a stage repeat its first block's choice."""
+        stages = []
+        for s in self.stages:
+            depth = _pick(rng, s.depths)
+            blocks = [self._sample_block(s, rng) for _ in range(depth)]
+            stages.append((blocks[0],) * depth if align else tuple(blocks))
+        return SubnetChoiceConfig(tuple(stages), _pick(rng, self.resolutions))
+
+    def _sample_block(self, stage: StageOptions, rng) -> BlockChoice:
+        c = stage.candidate
+        kernel, width = _pick(rng, c.kernels), _pick(rng, stage.widths)
+        return BlockChoice(kernel, width, _pick(rng, c.expands) if c.expands != (None,) else None)
+
+    def mutate(self, choice: SubnetChoiceConfig, rng, arch_prob: float = 0.3,
+               resolution_prob: float = 0.5) -> SubnetChoiceConfig:
+        """Redraw each depth, kernel size, width and expand ratio with `arch_prob`, the resolution with its own."""
+        def maybe(options, current):
+            return _pick(rng, options) if rng.uniform() < arch_prob else current
+
+        stages = []
+        for s, old in zip(self.stages, choice.stages, strict=True):
+            c, blocks = s.candidate, []
+            for i in range(maybe(s.depths, len(old))):
+                if i >= len(old):
+                    blocks.append(self._sample_block(s, rng))
+                    continue
+                b = old[i]
+                blocks.append(BlockChoice(maybe(c.kernels, b.kernel), maybe(s.widths, b.width),
+                                          maybe(c.expands, b.expand) if c.expands != (None,) else None))
+            stages.append(tuple(blocks))
+        resolution = choice.resolution
+        if rng.uniform() < resolution_prob:
+            resolution = _pick(rng, self.resolutions)
+        return SubnetChoiceConfig(tuple(stages), resolution)
+
+    def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng) -> SubnetChoiceConfig:
+        """Per stage the depth of either parent, then each value of each block from either; a block that one parent
+        lacks is the other's."""
+        stages = []
+        for blocks_a, blocks_b in zip(a.stages, b.stages, strict=True):
+            depth, blocks = _pick(rng, (len(blocks_a), len(blocks_b))), []
+            for i in range(depth):
+                pair = [blocks[i] for blocks in (blocks_a, blocks_b) if i < len(blocks)]
+                blocks.append(BlockChoice(*(_pick(rng, [getattr(p, name) for p in pair])
+                                            for name in ("kernel", "width", "expand"))))
+            stages.append(tuple(blocks))
+        return SubnetChoiceConfig(tuple(stages), _pick(rng, (a.resolution, b.resolution)))
+
+    def check(self, choice: SubnetChoiceConfig) -> SubnetChoiceConfig:
+        """Return `choice` if it belongs to the space; otherwise UserError naming the value, its stage and what is
+        allowed there."""
+        if len(choice.stages) != len(self.stages):
+            raise UserError(f"subnet with {len(choice.stages)} stages; {self.config} has {len(self.stages)}: "
+                            f"{', '.join(s.name for s in self.stages)}")
+        for s, blocks in zip(self.stages, choice.stages, strict=True):
+            checks = [("depth", len(blocks), s.depths)]
+            for b in blocks:
+                checks += [("kernel size", b.kernel, s.candidate.kernels), ("width", b.width, s.widths),
+                           ("expand ratio", b.expand, s.candidate.expands)]
+            for what, value, allowed in checks:
+                if value not in allowed:
+                    raise UserError(f"{what} {value} in {s.name} of {self.config}; allowed: "
+                                    f"{', '.join(map(str, allowed))}")
+        if choice.resolution not in self.resolutions:
+            raise UserError(f"resolution {choice.resolution} of {self.config}; allowed: "
+                            f"{', '.join(map(str, self.resolutions))}")
+        return choice

@@ -1,0 +1,102 @@
+"""Superspaces: tables of stages and candidate blocks, and their registry. No torch code."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from modules.utils.errors import check_choice
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """One stage of a macro architecture.
+
+    `widths` is the full list of output channels, `depths` the allowed numbers of blocks, `stride` that of the first
+    block, `window` the number of consecutive widths that one width window holds (None: all of them).
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    depths: tuple[int, ...] = (1,)
+    stride: int = 1
+    window: int | None = None
+
+    @property
+    def num_windows(self) -> int:
+        """How many width windows the stage offers."""
+        return len(self.widths) - (self.window or len(self.widths)) + 1
+
+    def window_widths(self, choice: int) -> tuple[int, ...]:
+        """Widths of window `choice`; -1 stands for the whole list (block distillation trains on it)."""
+        if choice == -1 or self.window is None:
+            return self.widths
+        return self.widths[choice : choice + self.window]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A block type with the values its kernel size and expand ratio may take; `(None,)` where it has no ratio."""
+
+    block: str
+    kernels: tuple[int, ...] = (3,)
+    expands: tuple[float | None, ...] = (None,)
+    act: str | None = "relu"
+
+
+@dataclass(frozen=True)
+class Superspace:
+    """A macro architecture and the candidate blocks of its searched stages.
+
+    `stages` are in order of execution. `fixed` gives the block of every stage that is not searched; all other stages
+    choose one of `candidates`. `resolutions` are those of supernet training, `block_kd_resolutions` those of the block
+    tables.
+    """
+
+    name: str
+    stages: tuple[StageTable, ...]
+    fixed: dict[str, Candidate] = field(hash=False)
+    candidates: tuple[Candidate, ...]
+    resolutions: tuple[int, ...] = (160, 176, 192, 208, 224)
+    block_kd_resolutions: tuple[int, ...] = (160, 192, 224)
+    default_platform: str = "onnx_lut"
+
+    @property
+    def searched(self) -> tuple[StageTable, ...]:
+        """The stages whose block type and width window are searched (stage1 ... stage6)."""
+        return tuple(s for s in self.stages if s.name not in self.fixed)
+
+    @property
+    def elastic(self) -> tuple[StageTable, ...]:
+        """The stages a subnet encoding lists: everything before final_expand."""
+        return tuple(s for s in self.stages if s.name not in HEAD_STAGES)
+
+    def stage(self, name: str) -> StageTable:
+        """The stage called `name`; UserError with the known names otherwise."""
+        check_choice(name, [s.name for s in self.stages], f"stage of {self.name}")
+        return next(s for s in self.stages if s.name == name)
+
+    def previous(self, name: str) -> StageTable | None:
+        """The stage before `name`, None for the first."""
+        index = self.stages.index(self.stage(name))
+        return self.stages[index - 1] if index else None
+
+
+HEAD_STAGES = ("final_expand", "feature_mix", "logits")
+INPUT_CHANNELS = 3
+
+_registry: dict[str, Superspace] = {}
+
+
+def register_superspace(superspace: Superspace) -> Superspace:
+    """Make a superspace known by its name."""
+    _registry[superspace.name] = superspace
+    return superspace
+
+
+def get_available_superspaces() -> list[str]:
+    """Names of all superspaces, in the order of registration."""
+    return list(_registry)
+
+
+def get_superspace(name: str) -> Superspace:
+    """The superspace called `name`; UserError with the known names otherwise."""
+    return _registry[check_choice(name, _registry, "superspace")]

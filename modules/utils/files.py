@@ -1,0 +1,73 @@
+"""Files that are either whole or absent, and the record kept beside each artefact."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w"):
+    """Open a temporary file beside `path`; on success flush it to disk and rename it, on failure remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, newline="" if "b" not in mode else None) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_manifest(artifact: str | Path, **fields) -> None:
+    """Write `<artifact>.json`: command, commit, versions and machine, with `fields` (such as the seed) added."""
+    record = {"artifact": Path(artifact).name, "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+              "commit": _commit(), "versions": _versions(), "machine": machine(), **fields}
+    with atomic_write(f"{artifact}.json") as file:
+        json.dump(record, file, indent=2, default=str)
+        file.write("\n")
+
+
+def machine() -> dict:
+    """Processor model, number of usable cores, the instructions that decide int8 speed, operating system."""
+    model, flags = platform.processor(), ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            if key.strip() == "flags":
+                flags = value
+    except OSError:
+        flags = ""
+    int8 = [f for f in ("avx2", "avx512_vnni", "avx_vnni", "amx_int8") if f in flags.split()]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": model, "cores": cores, "int8": int8, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _versions() -> dict:
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "numpy", "onnx", "onnxruntime"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
