@@ -1,5 +1,5 @@
 """Macro architectures, superspaces and the choices made in them: tables and values, no torch code."""
-from modules.search_space import tables as _tables  # registers the superspaces
+from modules.search_space import tables  # registers the superspaces
 from modules.search_space.superspace import (
     Candidate,
     StageTable,
@@ -10,4 +10,4 @@ from modules.search_space.superspace import (
 )
 
 __all__ = ["Candidate", "StageTable", "Superspace", "get_available_superspaces", "get_superspace",
-           "register_superspace"]
+           "register_superspace", "tables"]

@@ -1,0 +1,105 @@
+"""From the values of --dataset, --dataset_path and --valid_size to the images of a run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from modules.datasets.sources import ImageSource
+from modules.utils.errors import UserError, check_choice
+
+DATASETS = ("digits", "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
+            "FGVCAircraft")
+MEAN = (123.675 / 255, 116.280 / 255, 103.530 / 255)
+STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+SPLIT_SEED = 2147483647  # published: every run that splits the training images splits them alike
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a transform and a network need to know of a data set, and a checkpoint records."""
+
+    name: str
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]       # of values in 0..1, per channel
+    std: tuple[float, float, float]
+    hflip: bool                            # whether the mirror image belongs to the same class
+    crop_scale: tuple[float, float]        # range of the part of the area that a training crop keeps
+
+    @property
+    def num_classes(self):
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three parts, each a source and the indices (int64 array) of its images that belong to the part.
+
+    `valid` is cut off the training images if a validation size was given and the official validation set otherwise;
+    `test` is always the official validation set.
+    """
+
+    info: DataInfo
+    train: ImageSource
+    train_indices: np.ndarray
+    valid: ImageSource
+    valid_indices: np.ndarray
+    test: ImageSource
+    test_indices: np.ndarray
+
+
+def load_data(dataset=None, dataset_path=None, valid_size=0):
+    """Return the `Data` of a run.
+
+    dataset: one of DATASETS. None means "folder" if a path is given and "digits" otherwise.
+    dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
+    valid_size: how many training images to hold out for validation; 0 or less, or None: none.
+    Raises UserError for an unknown name, a path that is missing or of no use, and a split that leaves no image.
+    """
+    name = dataset or ("folder" if dataset_path else "digits")
+    check_choice(name, DATASETS, "dataset (--dataset)")
+    train, official = _open(name, dataset_path)
+    digits = name == "digits"
+    # A mirrored digit is another sign, and a small crop of an 8x8 image shows next to nothing of it.
+    info = DataInfo(name, train.classes, MEAN, STD, hflip=not digits, crop_scale=(0.7, 1.0) if digits else (0.08, 1.0))
+    everything = np.arange(len(official))
+    if not valid_size or valid_size < 0:
+        return Data(info, train, np.arange(len(train)), official, everything, official, everything)
+    train_indices, valid_indices = split(len(train), valid_size)
+    return Data(info, train, train_indices, train, valid_indices, official, everything)
+
+
+def split(count, valid_size):
+    """Return (training, validation) indices: the fixed permutation of `count` images, cut after `valid_size`."""
+    import torch
+
+    if valid_size >= count:
+        raise UserError(f"validation size {valid_size} (--valid_size) leaves none of the {count} training images; "
+                        f"allowed: 0 to {count - 1}")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    return order[valid_size:], order[:valid_size]
+
+
+def _open(name, path):
+    if name == "digits":
+        from modules.datasets.digits import open_digits
+
+        if path:
+            raise UserError(f"dataset path {str(path)!r} given with dataset 'digits', which is embedded; "
+                            "allowed: no path, or --dataset folder")
+        return open_digits()
+    if name == "folder":
+        from modules.datasets.folder import open_path
+
+        if not path:
+            raise UserError("dataset 'folder' without a path; allowed: --dataset_path <folder of the images>")
+        return _held(open_path(path))
+    from modules.datasets.torchvision_sets import open_torchvision
+
+    return _held(open_torchvision(name, path))
+
+
+def _held(sources):
+    from modules.datasets.held import hold_if_small
+    from modules.datasets.sources import EncodedSource
+
+    return tuple(hold_if_small(source) if isinstance(source, EncodedSource) else source for source in sources)

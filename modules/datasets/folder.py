@@ -1,0 +1,28 @@
+"""A data set that is given by its path: which of the allowed layouts lies there."""
+
+import os
+
+from modules.datasets import archives, files
+from modules.utils.errors import UserError
+
+# (training part, validation part, how to open one, description), tried in this order
+LAYOUTS = (
+    (*archives.TAR_NAMES, archives.open_tar, archives.TAR_LAYOUT),
+    ("train", "val", files.open_class_folders, files.LAYOUT),
+    (*archives.ZIP_NAMES, archives.open_zip, archives.ZIP_LAYOUT),
+)
+
+
+def open_path(path):
+    """Return the (training, validation) sources below `path`. Raises UserError if no layout is there in both parts."""
+    allowed = "; or ".join(layout[-1] for layout in LAYOUTS)
+    if not os.path.isdir(path):
+        raise UserError(f"data set folder {str(path)!r} does not exist; allowed: a folder with {allowed}")
+    there = set(os.listdir(path))
+    for train, val, open_part, _ in LAYOUTS:
+        if train in there and val in there:
+            train_source = open_part(os.path.join(path, train))
+            return train_source, open_part(os.path.join(path, val), classes=train_source.classes)
+    missing = [val if train in there else train for train, val, *_ in LAYOUTS if there & {train, val}]
+    what = f"{missing[0]!r} is missing" if missing else "no data set found"
+    raise UserError(f"{what} in {str(path)!r}; allowed: {allowed}")

@@ -1,0 +1,92 @@
+"""Batches for training and evaluation, in an order and with augmentation that depend on (seed, epoch, index) alone.
+
+So neither the number of workers nor of ranks nor a resume in the middle of an epoch changes what an image looks like,
+and a resumed epoch yields exactly the batches that the uninterrupted one would have yielded.
+"""
+
+import numpy as np
+import torch
+
+from modules.utils.errors import UserError
+
+
+class TransformedDataset(torch.utils.data.Dataset):
+    """Item (epoch, index) -> (tensor, label): the image transformed with the generator of (seed, epoch, index)."""
+
+    def __init__(self, source, transform, seed=0):
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __getitem__(self, key):
+        epoch, index = key
+        # A spawn key, for plain seeds are padded with zeros: (seed, epoch) and (seed, epoch, 0) would be one stream.
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index)))
+        return self.transform(self.source.image(index), rng), int(self.source.labels[index])
+
+
+class _Steps:
+    """The batch sampler: per step the list of (epoch, index) keys of its images, made when the loader asks for it."""
+
+    def __init__(self, epoch, indices, batch_size, steps):
+        self.epoch, self.indices, self.batch_size, self.steps = epoch, indices, batch_size, steps
+
+    def __len__(self):
+        return len(self.steps)
+
+    def __iter__(self):
+        for step in self.steps:
+            start = step * self.batch_size
+            yield [(self.epoch, index) for index in self.indices[start:start + self.batch_size].tolist()]
+
+
+class Batches:
+    """One epoch's batches on one rank. `len` is their number in the whole epoch; iteration begins at `start_step`."""
+
+    def __init__(self, dataset, epoch, indices, batch_size, *, start_step=0, num_workers=0, drop_last=False):
+        self.dataset, self.num_workers = dataset, num_workers
+        self.length = len(indices) // batch_size if drop_last else -(-len(indices) // batch_size)
+        if not 0 <= start_step <= self.length:
+            raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
+        self.steps = _Steps(epoch, indices, batch_size, range(start_step, self.length))
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        if self.num_workers > 0:
+            self.dataset.source.prepare(index for step in self.steps for _, index in step)
+        loader = torch.utils.data.DataLoader(
+            self.dataset, batch_sampler=self.steps, num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator())  # its own, for otherwise each epoch would draw from the global one
+        try:
+            yield from loader
+        except UserError as error:
+            # From a worker the message arrives inside a traceback; the user is to see the one line.
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
+
+
+def train_batches(data, transform, *, batch_size, seed, epoch, start_step=0, rank=0, world_size=1, num_workers=0,
+                  drop_last=False):
+    """Return the `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B].
+
+    The training images in the order drawn from (seed, epoch), every `world_size`-th one for each rank. The order is
+    continued from its start until the ranks have equally many, so that all make the same number of steps.
+    """
+    indices = data.train_indices
+    order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(len(indices))
+    per_rank = -(-len(indices) // world_size)
+    order = np.resize(order, per_rank * world_size)  # repeats from the start
+    if drop_last and per_rank < batch_size:
+        raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {per_rank} training images per "
+                        f"process; allowed: 1 to {per_rank}")
+    return Batches(TransformedDataset(data.train, transform, seed), epoch, indices[order[rank::world_size]], batch_size,
+                   start_step=start_step, num_workers=num_workers, drop_last=drop_last)
+
+
+def eval_batches(source, indices, transform, *, batch_size, rank=0, world_size=1, num_workers=0):
+    """Return the `Batches` of rank `rank` over `indices` of `source`, in order.
+
+    Over all ranks every image comes exactly once; a rank may so have one image fewer than another, or none.
+    """
+    return Batches(TransformedDataset(source, transform), 0, np.asarray(indices)[rank::world_size], batch_size,
+                   num_workers=num_workers)

@@ -1,0 +1,56 @@
+"""The downstream data sets, read through torchvision."""
+
+import os
+
+import numpy as np
+
+from modules.datasets.files import FileSource
+from modules.datasets.sources import ArraySource
+from modules.utils.errors import UserError
+from modules.utils.torchvision_compat import import_torchvision
+
+# name: arguments that select the training part and the test part
+SPLITS = {
+    "CIFAR10": ({"train": True}, {"train": False}),
+    "CIFAR100": ({"train": True}, {"train": False}),
+    "Flowers102": ({"split": "train"}, {"split": "test"}),
+    "OxfordIIITPet": ({"split": "trainval"}, {"split": "test"}),
+    "Food101": ({"split": "train"}, {"split": "test"}),
+    "StanfordCars": ({"split": "train"}, {"split": "test"}),
+    "FGVCAircraft": ({"split": "trainval"}, {"split": "test"}),
+}
+DEFAULT_ROOT = os.path.join("data", "downloads")
+
+
+def open_torchvision(name, root=None):
+    """Return the (training, test) sources of a torchvision data set below `root`, downloading it if it is not there."""
+    root = root or DEFAULT_ROOT
+    return tuple(_as_source(_load(name, root, part)) for part in SPLITS[name])
+
+
+def _load(name, root, part):
+    dataset_class = getattr(import_torchvision().datasets, name)
+    # With the identity for a loader, an entry of the data set is its (path, label): listing them decodes nothing.
+    # The CIFAR sets are arrays and OxfordIIITPet has no such argument.
+    extra = {} if name.startswith("CIFAR") or name == "OxfordIIITPet" else {"loader": lambda path: path}
+    try:
+        return dataset_class(root, **part, **extra)
+    except (RuntimeError, OSError):
+        pass  # not there, or not completely
+    try:
+        os.makedirs(root, exist_ok=True)
+        return dataset_class(root, **part, **extra, download=True)
+    except Exception as error:  # whatever goes wrong between a foreign server and this disk
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"data set {name} is not in {root!r} and cannot be downloaded ({reason}); "
+                        f"allowed: put the files there as torchvision.datasets.{name} expects them") from error
+
+
+def _as_source(dataset):
+    if hasattr(dataset, "targets"):  # CIFAR10, CIFAR100
+        return ArraySource(np.ascontiguousarray(dataset.data), dataset.classes, dataset.targets)
+    if type(dataset).__name__ == "OxfordIIITPet":
+        paths, labels = dataset._images, dataset._labels  # no public way to them short of decoding every image
+    else:
+        paths, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
+    return FileSource(paths, dataset.classes, labels)

@@ -1,0 +1,106 @@
+"""From a PIL image to the normalised tensor a network takes, for training and for evaluation."""
+
+import math
+
+import numpy as np
+
+from modules.utils.errors import check_choice
+
+AUGMENTS = ("default", "auto_augment_tf")
+CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
+CROP_TRIES = 10
+
+
+def draw_crop(width, height, scale, ratio, rng):
+    """Draw the box of a RandomResizedCrop: (left, top, right, bottom) in whole pixels, inside the image.
+
+    Area (as a part of the image's) uniform in `scale`, width to height log-uniform in `ratio`, position uniform. After
+    ten boxes that do not fit, the largest central one whose ratio is allowed (torchvision's published rule).
+    """
+    log_ratio = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(CROP_TRIES):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(*log_ratio))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+class ToNormalizedTensor:
+    """RGB image -> float32 [3, H, W], scaled to 0..1, then (value - mean) / std per channel."""
+
+    def __init__(self, mean, std):
+        import torch
+
+        self.mean, self.std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
+
+    def __call__(self, image):
+        import torch
+
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return pixels.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+
+
+class TrainTransform:
+    """Random crop resized to a square, mirrored at random if the data set allows it, augmented, normalised."""
+
+    def __init__(self, size, info, augment=None):
+        self.size, self.info, self.augment = size, info, augment
+        self.to_tensor = ToNormalizedTensor(info.mean, info.std)
+
+    def __call__(self, image, rng):
+        from PIL import Image
+
+        box = draw_crop(*image.size, self.info.crop_scale, CROP_RATIO, rng)
+        image = image.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        if self.info.hflip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.augment is not None:
+            image = self.augment(image, rng)
+        return self.to_tensor(image)
+
+
+class EvalTransform:
+    """Shorter side resized to 256/224 of the size (enlarged where the image is smaller), centre crop, normalised."""
+
+    def __init__(self, size, info):
+        self.size = size
+        self.to_tensor = ToNormalizedTensor(info.mean, info.std)
+        self.resized = round(size * 256 / 224)
+
+    def __call__(self, image, rng=None):
+        from PIL import Image
+
+        width, height = image.size
+        shorter = min(width, height)
+        # The longer side is cut off, not rounded, as torchvision does.
+        width, height = (int(self.resized * side / shorter) for side in (width, height))
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return self.to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def train_transform(augment, size, info):
+    """Return the training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size].
+
+    augment: "default", or "auto_augment_tf" for AutoAugment v0 after crop and flip. UserError for anything else.
+    """
+    check_choice(augment, AUGMENTS, "augmentation (--augment)")
+    if augment == "default":
+        return TrainTransform(size, info)
+    from modules.datasets.auto_augment import AutoAugment
+
+    return TrainTransform(size, info, AutoAugment())
+
+
+def eval_transform(size, info):
+    """Return the evaluation transform, callable like the training transform; it draws nothing."""
+    return EvalTransform(size, info)
