@@ -1,7 +1,6 @@
 """The inference graph of a subnet: batch norm folded, tensors named, no torch modules left."""
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,10 +46,13 @@ class WeightNode(Node):
 
 @dataclass
 class Graph:
-    """Nodes in order of execution. `ranges` holds (min, max) of tensors seen in calibration."""
+    """Nodes in order of execution, from an input of (channels, height, width) to the last node's output.
+
+    `ranges` holds (min, max) of tensors seen in calibration.
+    """
 
     nodes: list[Node]
-    resolution: int
+    input_shape: tuple[int, int, int]
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -61,8 +63,3 @@ class Graph:
             for name in node.inputs:
                 consumers.setdefault(name, []).append(node)
         return consumers
-
-    @property
-    def op_counts(self) -> Counter:
-        """How many nodes there are of each operation."""
-        return Counter(node.op for node in self.nodes)

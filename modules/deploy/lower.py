@@ -4,11 +4,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from modules.deploy.graph import INPUT, OUTPUT, Graph, Quantizer, WeightNode, Node
+from modules.deploy.builder import build_graph
+from modules.deploy.graph import Graph, Quantizer, WeightNode
 from modules.modeling.blocks import TorchOps
 from modules.modeling.network import QNetwork, resize
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
+from modules.modeling.spec import ConvSpec
 from modules.modeling.walk import walk
+from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
 
 # A bias must fit int32 at the scale input * weight. Channels whose weights are too small for that are dead: their
@@ -16,58 +19,25 @@ from modules.utils.errors import UserError
 _MAX_BIAS_CODE = 2**30
 
 
-class _GraphOps:
-    """Walk backend whose value is a tensor name; it turns the modules of `block` into nodes."""
+class _TrainedWeights:
+    """Reads layers from the modules of a trained network."""
 
-    def __init__(self, prefix: str, block, nodes: list[Node], int8: bool):
-        self.prefix, self.block, self.nodes, self.int8 = prefix, block, nodes, int8
+    def __init__(self, net: QNetwork, int8: bool):
+        self.blocks, self.int8 = dict(net.named_blocks()), int8
 
-    def _append(self, node: Node) -> str:
-        self.nodes.append(node)
-        return node.output
-
-    def _name(self, name: str) -> str:
-        return f"{self.prefix}.{name}"
-
-    def conv(self, x, layer):
-        module = self.block.get_submodule(layer.name)
-        if not layer.norm:
-            return self._weight("conv", x, module, self._name(layer.name))
-        if not layer.stack:
-            conv = module.dwconv if layer.depthwise else module.conv
-            return self._weight("conv", x, conv, self._name(layer.name), module.norm)
-        convs = list(module.dwconv.values())
-        for i, conv in enumerate(convs[:-1]):
-            x = self._weight("conv", x, conv, self._name(f"{layer.name}.{i}"))
-        return self._weight("conv", x, convs[-1], self._name(layer.name), module.norm)
-
-    def linear(self, x, layer):
-        return self._weight("linear", x, self.block.get_submodule(layer.name), OUTPUT)
-
-    def act(self, x, kind, name):
-        return self._append(Node("act", (x,), self._name(name), kind))
-
-    def pool(self, x, name):
-        return self._append(Node("pool", (x,), self._name(name)))
-
-    def mul(self, x, gate, name):
-        return self._append(Node("mul", (x, gate), self._name(name)))
-
-    def add(self, shortcut, x, name):
-        return self._append(Node("add", (shortcut, x), self._name(name)))
-
-    def _weight(self, op, x, module, name, norm=None):
+    def fill(self, node: WeightNode, block: str, layer, index: int) -> None:
+        module, norm = self.blocks[block].get_submodule(layer.name), None
+        if isinstance(layer, ConvSpec) and layer.norm:
+            convs = list(module.dwconv.values()) if layer.stack else [module.dwconv if layer.depthwise else module.conv]
+            norm = module.norm if index == len(convs) - 1 else None
+            module = convs[index]
         factor, bias = _folded_norm(module, norm)
         weight = module.weight.detach().double().numpy()
-        shape = (-1,) + (1,) * (weight.ndim - 1)
-        node = WeightNode(op, (x,), name, weight=(weight * factor.reshape(shape)).astype(np.float32),
-                          bias=bias.astype(np.float32))
-        if op == "conv":
-            node.stride, node.groups = module.stride[0], module.groups
+        node.weight = (weight * factor.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.float32)
+        node.bias = bias.astype(np.float32)
         if self.int8:
-            node.quantizer = _input_quantizer(module, name)
-            node.codes, node.scales = _weight_codes(module, weight, factor, bias, node.quantizer, name)
-        return self._append(node)
+            node.quantizer = _input_quantizer(module, node.output)
+            node.codes, node.scales = _weight_codes(module, weight, factor, bias, node.quantizer)
 
 
 def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +61,7 @@ def _input_quantizer(module, name: str) -> Quantizer:
     return Quantizer(scale, int(np.clip(zero, 0, activation_levels(8))))
 
 
-def _weight_codes(module, weight, factor, bias, quantizer, name):
+def _weight_codes(module, weight, factor, bias, quantizer):
     scale = np.float32(abs(module.weight_scale.item()))
     low, high = weight_bounds(8, module.narrow_range)
     # float32 arithmetic, as in training, so that the codes are the trained ones
@@ -119,11 +89,9 @@ def lower(net: QNetwork, calibration=None) -> Graph:
         UserError: an int8 graph of a layer that was not trained in int8.
     """
     net = net.cpu()
-    nodes: list[Node] = []
-    x = INPUT
-    for prefix, block in net.named_blocks():
-        x = walk(block.spec, _GraphOps(prefix, block, nodes, calibration is not None), x)
-    graph = Graph(nodes, net.resolution)
+    weights = _TrainedWeights(net, int8=calibration is not None)
+    blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
+    graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))
     if calibration is not None:
         graph.ranges = observe_ranges(net, calibration)
     return graph

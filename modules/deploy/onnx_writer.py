@@ -12,16 +12,21 @@ _FUSED = ("relu", "relu6")  # activations that an engine folds into the convolut
 _USEFUL_INPUT = {"hswish": (-3.0, np.inf), "hard_sigmoid": (-3.0, 3.0)}
 
 
-def write_onnx(graph: Graph, path, metadata: dict[str, str] | None = None) -> None:
-    """Write `graph` to `path`: int8 if its layers carry codes, float otherwise.
+def onnx_bytes(graph: Graph, metadata: dict[str, str] | None = None) -> bytes:
+    """`graph` as an ONNX file: int8 if its layers carry codes, float otherwise.
 
-    The model takes `input` (batch, 3, R, R) float32, normalised, and gives `output` (batch, classes) float32.
-    `metadata` goes into the model's properties.
+    The model of a network takes `input` (batch, 3, R, R) float32, normalised, and gives `output` (batch, classes)
+    float32. `metadata` goes into the model's properties.
     """
     int8 = any(isinstance(n, WeightNode) and n.codes is not None for n in graph.nodes)
-    model = (_Int8Writer if int8 else _FloatWriter)(graph).model(metadata or {})
+    return (_Int8Writer if int8 else _FloatWriter)(graph).model(metadata or {}).SerializeToString()
+
+
+def write_onnx(graph: Graph, path, metadata: dict[str, str] | None = None) -> None:
+    """Write `onnx_bytes` to `path`, atomically."""
+    content = onnx_bytes(graph, metadata)
     with atomic_write(path, "wb") as file:
-        file.write(model.SerializeToString())
+        file.write(content)
 
 
 class _FloatWriter:
@@ -41,11 +46,15 @@ class _FloatWriter:
 
         for node in self.graph.nodes:
             getattr(self, f"emit_{node.op}")(node)
-        size, classes = self.graph.resolution, len(self.graph.nodes[-1].bias)
+        last = self.graph.nodes[-1]
+        if last.op == "linear":
+            output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", len(last.bias)])
+        else:  # a part of a network
+            output = helper.make_tensor_value_info(self.values[last.output], TensorProto.FLOAT, list("nchw"))
         onnx_graph = helper.make_graph(
             self.nodes, "subnet",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", 3, size, size])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", classes])], self.initializers)
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *self.graph.input_shape])],
+            [output], self.initializers)
         model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
         helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
         onnx.checker.check_model(model)
@@ -182,7 +191,7 @@ class _Int8Writer(_FloatWriter):
             tensor, act = readers[0].output, readers[0].kind
             self.done.add(tensor)
             readers = self.consumers.get(tensor, [])
-        if all(reader.op == "conv" for reader in readers) and len({reader.quantizer for reader in readers}) == 1:
+        if {reader.op for reader in readers} == {"conv"} and len({reader.quantizer for reader in readers}) == 1:
             self.pending[tensor] = (raw, act)
             return
         low, high = self.graph.ranges[tensor]

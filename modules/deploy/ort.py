@@ -59,6 +59,12 @@ def time_interleaved(sessions: dict, runs: int = 50, warmup: int = 10) -> dict[s
     return {name: np.array(values) for name, values in times.items()}
 
 
+def summarize(times: np.ndarray) -> tuple[float, float]:
+    """Median, and half the distance between the 10th and 90th percentile, of latencies in milliseconds."""
+    low, middle, high = np.percentile(times, (10, 50, 90))
+    return float(middle), float((high - low) / 2)
+
+
 def optimized_ops(model: str | Path, folder: str | Path) -> dict[str, int]:
     """How often each operator occurs in the graph that onnxruntime runs for `model`; `folder` holds a scratch file."""
     from collections import Counter

@@ -57,7 +57,7 @@ class Superspace:
     candidates: tuple[Candidate, ...]
     resolutions: tuple[int, ...] = (160, 176, 192, 208, 224)
     block_kd_resolutions: tuple[int, ...] = (160, 192, 224)
-    default_platform: str = "onnx_lut"
+    default_platform: str = "onnxruntime_int8"
 
     @property
     def searched(self) -> tuple[StageTable, ...]:

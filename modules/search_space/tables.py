@@ -53,7 +53,6 @@ MOBILEW = Superspace(
         Candidate("MobileNetV3K3Res", _K357, _MB_MOBILE, "swish"),
         Candidate("MobileNetV2K3Res", _K357, _MB_MOBILE, "relu6"),
     ),
-    default_platform="tflite27_cpu_int8",
 )
 
 _ONNXW_CANDIDATES = (
@@ -121,12 +120,10 @@ _MOBILE_V1_CANDIDATES = (
 )
 
 MOBILE_ORIGINAL = Superspace(
-    "mobile_original", _mobile_stages(deep=False), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES,
-    default_platform="tflite27_cpu_int8")
+    "mobile_original", _mobile_stages(deep=False), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES)
 
 MOBILE_V1 = Superspace(
-    "mobile_v1", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES,
-    default_platform="tflite27_cpu_int8")
+    "mobile_v1", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES)
 
 MOBILE_V1_RES = Superspace(
     "mobile_v1_res", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"),
@@ -138,8 +135,7 @@ MOBILE_V1_RES = Superspace(
         Candidate("ResNetSE", _K35, _BOTTLENECK),
         Candidate("MobileNetV1Dual", _K357),
         Candidate("ResNetBug", _K35, _BOTTLENECK),
-    ),
-    default_platform="tflite27_cpu_int8")
+    ))
 
 
 def _onnx_candidates(resnet_kernels: tuple[int, ...]) -> tuple[Candidate, ...]:

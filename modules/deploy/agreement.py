@@ -1,0 +1,55 @@
+"""How far a deployed model's answers are from the trained network's."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from modules.deploy.ort import predict
+from modules.modeling.network import resize
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences."""
+
+    images: int
+    differing: int
+    top1_network: float
+    top1_model: float
+    mean_logit_error: float
+    max_logit_error: float
+
+    def __str__(self) -> str:
+        return (f"{self.differing} of {self.images} images differ in top-1 (network {self.top1_network:.2f}%, model "
+                f"{self.top1_model:.2f}%; logits differ by {self.mean_logit_error:.4f} on average, "
+                f"{self.max_logit_error:.4f} at most)")
+
+
+def predict_batches(session, batches):
+    """Yield (images, logits of the session, labels) for batches of (images, labels), resized to the model's input."""
+    resolution = session.get_inputs()[0].shape[-1]
+    for images, labels in batches:
+        yield images, predict(session, resize(images, resolution).numpy()), labels
+
+
+def compare(net: torch.nn.Module, session, batches) -> Agreement:
+    """Run `net` (eval mode) and the onnxruntime `session` of its export on batches of (images, labels).
+
+    Raises:
+        UserError: no images.
+    """
+    net_logits, model_logits, truth = [], [], []
+    with torch.no_grad():
+        for images, logits, labels in predict_batches(session, batches):
+            net_logits.append(net(images).numpy())
+            model_logits.append(logits)
+            truth.append(labels.numpy())
+    if not truth:
+        raise UserError("no images to compare the model and the network on")
+    a, b, truth = (np.concatenate(parts) for parts in (net_logits, model_logits, truth))
+    error = np.abs(a - b)
+    return Agreement(len(truth), int((a.argmax(1) != b.argmax(1)).sum()), 100 * float((a.argmax(1) == truth).mean()),
+                     100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()))

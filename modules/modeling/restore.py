@@ -1,0 +1,105 @@
+"""Supernets from checkpoint files: what a checkpoint records of its network, and how that is rebuilt."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SupernetConfig
+from modules.utils.checkpoint import load_checkpoint, load_weights
+from modules.utils.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class QuantMode:
+    """How the network's layers are quantised."""
+
+    nbits_w: int = 8
+    nbits_a: int = 8
+    zero_point: str = "integer"
+    narrow_range: bool = True
+    start: str = "minmax"
+    placement: str = "lsq"  # every convolution owns its input's quantiser
+
+    def apply(self, model) -> None:
+        """Set the mode on `model`."""
+        set_quant_mode(model, self.nbits_w, self.nbits_a, zero_point=self.zero_point, narrow_range=self.narrow_range,
+                       start=self.start)
+
+
+PUBLISHED_QUANT = QuantMode(zero_point="float", narrow_range=False)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What later scripts need to know of a trained supernet; the checkpoint's `config`."""
+
+    supernet: str
+    resolutions: tuple[int, ...]
+    classes: tuple[str, ...]
+    dataset: str = ""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    valid_size: int = 0
+    quant: QuantMode | None = None
+    training: dict = field(default_factory=dict)
+
+    @property
+    def crop_size(self) -> int:
+        """Size in pixels at which images are loaded; the network resizes them to a subnet's resolution."""
+        return max(self.resolutions)
+
+    def to_dict(self) -> dict:
+        """Plain values for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelRecord:
+        """The inverse of `to_dict`; values of later versions are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        if values.get("quant"):
+            values["quant"] = QuantMode(**values["quant"])
+        return cls(**values)
+
+
+def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = False) -> Path:
+    """Where training keeps a supernet's files."""
+    return Path(root) / f"{config}-align{int(align)}"
+
+
+def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:
+    """The file meant by `resume`: itself if it is a file, else the supernet's file in that folder."""
+    if Path(resume).is_file():
+        return Path(resume)
+    return checkpoint_folder(resume, config, align) / ("lsq.pth" if quant_mode else "checkpoint.pth")
+
+
+def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
+    """The supernet of a checkpoint, in the quantiser mode it was trained in, and its record.
+
+    A file without record is a published one: 1000 classes, the superspace's resolutions, and in int8 the published
+    quantisers (float offset, codes from -128).
+
+    Raises:
+        UserError: missing, damaged or foreign file; a space other than `config`; an fp32 file in int8 mode.
+    """
+    checkpoint = load_checkpoint(path)
+    if "config" in checkpoint:
+        record = ModelRecord.from_dict(checkpoint["config"])
+        if record.supernet != str(config):
+            raise UserError(f"checkpoint {str(path)!r} is of {record.supernet}, not of {config}")
+        if quant_mode and record.quant is None:
+            raise UserError(f"checkpoint {str(path)!r} is an fp32 one; --quant_mode needs the lsq.pth that "
+                            "train_supernet.py --quant_mode writes")
+    else:
+        record = ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(1000))),
+                             quant=PUBLISHED_QUANT if quant_mode else None)
+    model = Supernet(config, len(record.classes), record.resolutions)
+    load_weights(model, checkpoint, path)
+    if quant_mode:
+        record.quant.apply(model)
+    return model.eval(), record

@@ -1,0 +1,76 @@
+"""Accuracy of subnets, with their uncertainty."""
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from modules.training.calibration import calibrate_bn
+from modules.utils import dist
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 and top-5 accuracy in percent, mean cross-entropy, number of images."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% confidence interval of the top-1 accuracy in percent (Wilson's)."""
+        return wilson_interval(self.top1 / 100, self.images)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.top1:.2f}% [{low:.2f}, {high:.2f}]"
+
+
+def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's confidence interval, in percent, of a share observed in `count` trials."""
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
+
+
+def evaluate(net: torch.nn.Module, batches) -> Accuracy:
+    """Accuracy of `net`, in eval mode, over batches of (images, labels), summed over processes.
+
+    Raises:
+        UserError: no images.
+    """
+    device = next(net.parameters()).device
+    sums = torch.zeros(4, dtype=torch.float64, device=device)
+    net.eval()
+    with torch.no_grad():
+        for images, labels in batches:
+            logits, labels = net(images.to(device)), labels.to(device)
+            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            sums += torch.stack((top[:, 0].sum(), top.any(1).sum(), F.cross_entropy(logits, labels, reduction="sum"),
+                                 torch.tensor(len(labels), device=device))).double()
+    right, right5, loss, images = dist.all_sum(sums).tolist()
+    if not images:
+        raise UserError("the evaluation set is empty")
+    return Accuracy(100 * right / images, 100 * right5 / images, loss / images, int(images))
+
+
+def extract_calibrated(supernet, choice, calibration):
+    """A static copy of subnet `choice`, its batch norm calibrated on `calibration` (image batches), in eval mode."""
+    active = supernet.get_active_subnet_config()
+    supernet.set_active_subnet(choice)
+    net = supernet.get_active_subnet()
+    supernet.set_active_subnet(active)
+    return calibrate_bn(net, calibration).eval()
+
+
+def without_quantizers(net):
+    """A copy of `net` whose quantisers are off."""
+    from modules.modeling.ops.op import set_quant_mode
+
+    return set_quant_mode(copy.deepcopy(net), 32, 32)

@@ -1,0 +1,43 @@
+"""Losses of the sandwich rule."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.1) -> torch.Tensor:
+    """Cross-entropy against (1 - smoothing) onehot + smoothing / K, mean over the batch.
+
+    `logits` is (N, K), `labels` (N,) int64.
+    """
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def adaptive_divergence(logits: torch.Tensor, target_logits: torch.Tensor, alpha_min: float = -1.0,
+                        alpha_max: float = 1.0, clip: float = 5.0) -> torch.Tensor:
+    """Adaptive alpha-divergence between student and soft target (Wang et al., AlphaNet, 2021), mean over the batch.
+
+    For each sample the larger of the divergences at `alpha_min` and `alpha_max` is used. The returned value is the
+    surrogate whose gradient is theirs; ratios of probabilities are clipped at `clip` for alpha_min, as published.
+    Both arguments are (N, K) logits; the target receives no gradient.
+    """
+    log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(target_logits.detach(), 1)
+    left, left_surrogate = _divergence(log_q, log_p, alpha_min, clip)
+    right, right_surrogate = _divergence(log_q, log_p, alpha_max, clip)
+    return torch.where(left > right, left_surrogate, right_surrogate).mean()
+
+
+def _divergence(log_q: torch.Tensor, log_p: torch.Tensor, alpha: float, clip: float):
+    # Value and surrogate per sample. With r = p / q and f the generator of the divergence, the value is
+    # sum q (f(r) - f(1)) and the surrogate -sum q rho log q, rho = r f'(r) - f(r) up to a constant; q and r in the
+    # weights carry no gradient.
+    q, log_r = log_q.detach().exp(), log_p - log_q.detach()
+    if alpha == 1:
+        p = log_p.exp()
+        return (p * log_r).sum(1), -(p * log_q).sum(1)
+    if alpha == 0:
+        log_r = log_r.clamp(max=torch.tensor(clip).log().item())
+        return -(q * log_r).sum(1), -(q * (log_r - 1) * log_q).sum(1)
+    constant = 1 / (alpha * (alpha - 1))
+    c = (alpha * log_r).exp().clamp(max=clip)
+    return (q * (c - 1)).sum(1) * constant, -(q * (c / alpha + constant) * log_q).sum(1)

@@ -1,0 +1,21 @@
+"""Learning rate: linear warm-up times a cosine over all iterations."""
+from __future__ import annotations
+
+import math
+
+WARMUP_FACTOR = 0.001
+
+
+def warmup_cosine_lr(iteration: float, *, base_lr: float, iterations: float, warmup_iterations: float,
+                     clamp_lr_percent: float = 0.0) -> float:
+    """Learning rate at `iteration` (from 0).
+
+    The warm-up factor goes linearly from 0.001 to 1 over `warmup_iterations` and multiplies
+    base_lr (1 + cos(pi iteration / iterations)) / 2, which never falls below `clamp_lr_percent` of `base_lr`.
+    """
+    warm = 1.0
+    if iteration < warmup_iterations:
+        a = iteration / warmup_iterations
+        warm = WARMUP_FACTOR * (1 - a) + a
+    cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
+    return base_lr * warm * max(cosine, clamp_lr_percent)

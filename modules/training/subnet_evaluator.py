@@ -1,0 +1,87 @@
+"""Accuracy of subnets of a trained supernet: the model, its data and the calibration images, loaded once."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from modules.datasets.build import load_data
+from modules.datasets.loading import eval_batches, train_batches
+from modules.datasets.transforms import eval_transform, train_transform
+from modules.modeling.restore import load_supernet
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
+from modules.utils import dist
+from modules.utils.errors import UserError
+
+CACHED_IMAGES = 20_000_000  # pixels of an evaluation set that is kept as tensors between subnets
+
+
+class SubnetEvaluator:
+    """Evaluates subnets of the supernet in a checkpoint file.
+
+    Args:
+        path: checkpoint.pth or lsq.pth.
+        space: the space it must be of.
+        quant_mode: evaluate in int8.
+        dataset, dataset_path, valid_size: as of `load_data`; the data set of training when both are empty.
+        augment: of the calibration images; that of training when empty.
+        batch_size: images per batch, in calibration too.
+        calibration_batches: how many training batches calibrate batch norm.
+        limit_batches: evaluate on this many batches only (0: all).
+    """
+
+    def __init__(self, path: str | Path, space: SupernetConfig, *, quant_mode: bool, dataset: str = "",
+                 dataset_path: str = "", valid_size: int = 0, augment: str = "", batch_size: int = 32,
+                 calibration_batches: int = 32, limit_batches: int = 0, num_workers: int = 0, seed: int = 0,
+                 device: torch.device | None = None):
+        self.space, self.quant_mode, self.device = space, quant_mode, device or torch.device("cpu")
+        self.model, self.record = load_supernet(path, space, quant_mode)
+        self.model.to(self.device)
+        if not dataset and not dataset_path:
+            dataset, dataset_path = self.record.dataset, self.record.training.get("dataset_path", "")
+        self.data = load_data(dataset or None, dataset_path or None, valid_size)
+        self._check_classes()
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.augment = augment or self.record.training.get("augment", "auto_augment_tf")
+        self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
+        self._calibration = self._validation = None
+
+    def _check_classes(self) -> None:
+        known, given = self.record.classes, self.data.info.classes
+        if len(given) > len(known):
+            raise UserError(f"data set {self.data.info.name!r} has {len(given)} classes; the checkpoint was trained on "
+                            f"{len(known)}")
+
+    @property
+    def calibration(self) -> list[torch.Tensor]:
+        """This process's first training batches (images only), loaded once."""
+        if self._calibration is None:
+            transform = train_transform(self.augment, self.record.crop_size, self.data.info)
+            batches = train_batches(self.data, transform, batch_size=self.batch_size, seed=self.seed, epoch=0,
+                                    rank=dist.rank(), world_size=dist.world_size(), num_workers=self.num_workers)
+            self._calibration = [images for (images, _), _ in
+                                 zip(batches, range(self.calibration_batches), strict=False) if len(images) > 1]
+        return self._calibration
+
+    def validation_batches(self):
+        """Batches of (images, labels) of the validation part; kept in memory if it is small."""
+        if self._validation is not None:
+            return self._validation
+        data, size = self.data, self.record.crop_size
+        batches = eval_batches(data.valid, data.valid_indices, eval_transform(size, data.info),
+                               batch_size=self.batch_size, rank=dist.rank(), world_size=dist.world_size(),
+                               num_workers=self.num_workers)
+        if self.limit_batches:
+            batches = [batch for batch, _ in zip(batches, range(self.limit_batches), strict=False)]
+        if self.limit_batches or len(data.valid_indices) * size**2 <= CACHED_IMAGES:
+            self._validation = batches = list(batches)
+        return batches
+
+    def subnet(self, choice: SubnetChoiceConfig):
+        """Subnet `choice` as a calibrated static network in eval mode."""
+        return extract_calibrated(self.model, choice, self.calibration)
+
+    def accuracy(self, choice: SubnetChoiceConfig) -> Accuracy:
+        """Accuracy of subnet `choice` on the validation part."""
+        return evaluate(self.subnet(choice), self.validation_batches())

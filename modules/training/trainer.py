@@ -1,0 +1,233 @@
+"""The training loop of a supernet: fp32, or LSQ+ from an fp32 checkpoint."""
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from modules.datasets.build import load_data
+from modules.datasets.loading import eval_batches, train_batches
+from modules.datasets.transforms import eval_transform, train_transform
+from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SupernetConfig
+from modules.training.config import FREE_ON_RESUME, TrainConfig
+from modules.training.evaluation import evaluate, extract_calibrated
+from modules.training.optimizer import build_optimizer
+from modules.training.report import TrainingReport
+from modules.training.sandwich import sandwich_step, step_generator
+from modules.training.schedule import warmup_cosine_lr
+from modules.utils import dist
+from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import write_manifest
+
+_VALIDATION_STREAM = 2**20  # epoch number no training reaches: its draws are the validated random subnet's
+
+
+class SupernetTrainer:
+    """Trains the supernet of `space`.
+
+    Args:
+        config: settings; for int8 training those of `TrainConfig.for_quantization`.
+        quant_mode: int8 training, from `checkpoint.pth` of the same folder.
+        resume: continue this mode's own checkpoint.
+        overwrite: start afresh where there is a checkpoint already.
+        device: where to train.
+    """
+
+    def __init__(self, config: TrainConfig, space: SupernetConfig, *, quant_mode: bool = False, resume: bool = False,
+                 overwrite: bool = False, device: torch.device | None = None):
+        self.config, self.quant_mode, self.device = config, quant_mode, device or torch.device("cpu")
+        self.folder = checkpoint_folder(config.models_save_dir, space, config.align_sample)
+        self.name = "lsq" if quant_mode else "checkpoint"
+        self._check_files(resume, overwrite)
+        self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size)
+        self.record = self._make_record(space)
+        torch.manual_seed(config.seed)
+        self.model = self._make_model(space)
+        self.optimizer = build_optimizer(self.model, config)
+        self.epoch = self.step = 0
+        self.best, self.history = 0.0, []
+        if resume:
+            self._resume()
+        elif quant_mode:
+            self._load_fp32()
+        dist.broadcast_state(self.model)
+        self.report = TrainingReport(self.folder, self.name, self.history)
+
+    def _check_files(self, resume: bool, overwrite: bool) -> None:
+        path = self.folder / f"{self.name}.pth"
+        if resume and not path.is_file():
+            raise UserError(f"no checkpoint {str(path)!r} to resume from; start without --resume")
+        if path.exists() and not (resume or overwrite):
+            raise UserError(f"{str(path)!r} exists; continue it with --resume, replace it with --overwrite, or give "
+                            "another --models_save_dir")
+
+    def _make_record(self, space: SupernetConfig) -> ModelRecord:
+        config, info = self.config, self.data.info
+        classes = info.classes
+        if config.n_classes:
+            if config.n_classes < len(classes):
+                raise UserError(f"n_classes is {config.n_classes}, but {info.name} has {len(classes)} classes; "
+                                "allowed: that many or more, or 0")
+            classes += tuple(f"unused{i}" for i in range(config.n_classes - len(classes)))
+        quant = QuantMode(zero_point=config.quant_zero_point, start=config.quant_start) if self.quant_mode else None
+        return ModelRecord(str(space), config.resolutions or space.space.resolutions, classes, info.name, info.mean,
+                           info.std, config.valid_size, quant, dataclasses.asdict(config))
+
+    def _make_model(self, space: SupernetConfig) -> Supernet:
+        model = Supernet(space, len(self.record.classes), self.record.resolutions)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum, module.eps = self.config.bn_momentum, self.config.bn_eps
+        if self.config.zero_last_gamma:
+            model.zero_last_gamma()
+        if self.record.quant:
+            self.record.quant.apply(model)
+        if self.config.channels_last:
+            model.to(memory_format=torch.channels_last)
+        return model.to(self.device)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _load_fp32(self) -> None:
+        path = self.folder / "checkpoint.pth"
+        checkpoint = load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
+        load_weights(self.model, checkpoint, path)
+
+    def _resume(self) -> None:
+        path = self.folder / f"{self.name}.pth"
+        checkpoint = load_checkpoint(path)
+        before = checkpoint.get("config", {}).get("training", {})
+        for name, value in dataclasses.asdict(self.config).items():
+            if name not in FREE_ON_RESUME and name in before and before[name] != value:
+                raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
+                                "resumed run keeps its settings")
+        load_weights(self.model, checkpoint, path)
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
+        self.best, self.history = checkpoint["best"], checkpoint["history"]
+
+    def _save(self, *names: str) -> None:
+        if dist.rank() == 0:
+            state = {"epoch": self.epoch, "step": self.step, "state_dict": self.model.state_dict(),
+                     "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
+                     "config": self.record.to_dict()}
+            for name in names:
+                save_checkpoint(self.folder / name, state)
+            write_manifest(self.folder / f"{self.name}.pth", seed=self.config.seed, epoch=self.epoch, step=self.step)
+        dist.barrier()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the last epoch."""
+        self._save(f"{self.name}.pth")
+        while self.epoch < self.config.epochs:
+            self._train_epoch()
+            self.epoch, self.step = self.epoch + 1, 0
+            names = [f"{self.name}.pth"]
+            if self.epoch % self.config.valid_freq == 0 or self.epoch == self.config.epochs:
+                if self._validate():
+                    names.append(f"{self.name}_best.pth")
+            names += [f"{self.name}.pth.bak"] * (self.epoch % 10 == 0)
+            names += [f"{self.name}_{self.epoch}.pth"] * (self.epoch % 50 == 0)
+            self._save(*names)
+        self.report.close()
+
+    def _epoch_batches(self):
+        c = self.config
+        return train_batches(
+            self.data, train_transform(c.augment, self.record.crop_size, self.data.info),
+            batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=self.epoch, start_step=self.step, rank=dist.rank(),
+            world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last)
+
+    def _learning_rate(self, steps: int) -> float:
+        c = self.config
+        base = c.base_lr * c.batch_size_per_gpu * dist.world_size() / 256
+        return warmup_cosine_lr(self.epoch * steps + self.step, base_lr=base, iterations=c.epochs * steps,
+                                warmup_iterations=c.warmup_epochs * steps, clamp_lr_percent=c.clamp_lr_percent)
+
+    def _train_epoch(self) -> None:
+        batches = self._epoch_batches()
+        steps = min(len(batches), self.config.debug_batches or len(batches))
+        saved, sums, count = time.monotonic(), torch.zeros(3, device=self.device), 0
+        self.model.train()
+        with self.report.progress(self.epoch, self.config.epochs, steps, self.step) as bar:
+            for images, labels in batches:
+                lr = self._learning_rate(steps)
+                sums += self._train_step(images, labels, lr)
+                self.step, count = self.step + 1, count + 1
+                bar.update()
+                last = self.step == steps
+                due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
+                if last or due or self.step % self.config.print_freq == 0:
+                    self._log(sums / count, lr, steps)
+                    sums, count = torch.zeros_like(sums), 0
+                if last:
+                    break
+                if due:
+                    self._save(f"{self.name}.pth")
+                    saved = time.monotonic()
+
+    def _train_step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        rng = step_generator(self.config.seed, self.epoch, self.step)
+        values = sandwich_step(self.model, images, labels, self.config, rng)
+        if self.config.grad_clip_value:
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
+        self.optimizer.step()
+        return values
+
+    def _log(self, means: torch.Tensor, lr: float, steps: int) -> None:
+        means = (dist.all_sum(means) / dist.world_size()).tolist()
+        worst = 4 * math.log(max(len(self.record.classes), 2))
+        if not all(math.isfinite(m) for m in means) or means[0] > worst:
+            raise UserError(f"training diverged in epoch {self.epoch}, step {self.step}: the largest subnet's loss is "
+                            f"{means[0]:.3g}; the last checkpoint in {str(self.folder)!r} is kept, try a smaller "
+                            "base_lr or a longer warmup")
+        self.report.train(self.epoch, self.step, steps, *means, lr)
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def calibration_images(self) -> list[torch.Tensor]:
+        """The images on which batch norm is calibrated: this process's first training batches of epoch 0."""
+        c, transform = self.config, train_transform(self.config.augment, self.record.crop_size, self.data.info)
+        batches = train_batches(self.data, transform, batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=0,
+                                rank=dist.rank(), world_size=dist.world_size(), drop_last=False)
+        return [images for (images, _), _ in zip(batches, range(c.post_bn_calibration_batch_num), strict=False)
+                if len(images) > 1]
+
+    def _validate(self) -> bool:
+        """Evaluate largest, smallest and one random subnet; returns whether the largest is the best so far."""
+        d, c = self.data, self.config
+        calibration = self.calibration_images()
+        space = self.model.subnets
+        chosen = {"max": space.extreme(max), "min": space.extreme(min),
+                  "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.epoch))}
+        results = {}
+        for name, choice in chosen.items():
+            batches = eval_batches(d.valid, d.valid_indices, eval_transform(self.record.crop_size, d.info),
+                                   batch_size=c.eval_batch_size_per_gpu, rank=dist.rank(),
+                                   world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu)
+            results[name] = evaluate(extract_calibrated(self.model, choice, calibration), batches)
+        self.report.validation(self.epoch, results)
+        better = results["max"].top1 > self.best
+        self.best = max(self.best, results["max"].top1)
+        return better
+
+
+def train(config: TrainConfig, space: SupernetConfig, **kwargs) -> Path:
+    """Train a supernet (arguments as of `SupernetTrainer`); returns its folder."""
+    trainer = SupernetTrainer(config, space, **kwargs)
+    trainer.run()
+    return trainer.folder

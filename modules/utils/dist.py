@@ -1,0 +1,75 @@
+"""One process or many: the process group, and the few collectives the project uses. Without a launcher all are no-ops."""
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+
+
+def init_distributed(local_rank: int = -1) -> torch.device:
+    """Join the process group that a launcher describes, if any, and return this process's device.
+
+    NCCL with CUDA, gloo without. `local_rank` is only used where the environment has no LOCAL_RANK.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", max(local_rank, 0))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 without a process group."""
+    return dist.get_rank() if _active() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _active() else 1
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if _active():
+        dist.barrier()
+
+
+def close() -> None:
+    """Leave the process group."""
+    if _active():
+        dist.destroy_process_group()
+
+
+def all_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over processes, in place; returns `tensor`."""
+    if _active():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def average_gradients(parameters) -> None:
+    """Replace each gradient by its mean over processes, in one reduction.
+
+    Every process must have run the same configurations, so that the same parameters have gradients.
+    """
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = all_sum(torch.cat([g.reshape(-1) for g in gradients])) / world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def broadcast_state(model: torch.nn.Module) -> None:
+    """Give every process the first one's parameters and buffers."""
+    if _active():
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.data, 0)

@@ -1,0 +1,51 @@
+"""Accuracy of an ONNX file under onnxruntime.
+
+    python onnx_tools/eval_onnx.py --model_path model_quant_int8.onnx --dataset digits
+    python onnx_tools/eval_onnx.py --model_path model_quant_int8.onnx --dataset_path /path/to/imagenet
+
+Data set and crop size default to those recorded in the file.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.utils.cli import make_parser, run  # noqa: E402
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--model_path", required=True)
+    parser.add_argument("--dataset", default="", help="digits, folder, CIFAR10 ...; default: the one in the file")
+    parser.add_argument("--dataset_path", default="", help="folder with train/ and val/")
+    parser.add_argument("--resolution", type=int, default=0, help="must be the model's; its input size by default")
+    parser.add_argument("--batch_size", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+
+    from modules.datasets.build import load_data
+    from modules.datasets.loading import eval_batches
+    from modules.datasets.transforms import eval_transform
+    from modules.deploy.agreement import predict_batches
+    from modules.deploy.ort import open_session
+    from modules.training.evaluation import Accuracy
+    from modules.utils.errors import UserError
+
+    session = open_session(args.model_path, args.threads)
+    size = session.get_inputs()[0].shape[-1]
+    if args.resolution not in (0, size):
+        raise UserError(f"--resolution {args.resolution} of {args.model_path!r}; allowed: {size}")
+    recorded = session.get_modelmeta().custom_metadata_map
+    dataset = args.dataset or ("" if args.dataset_path else recorded.get("dataset", ""))
+    data = load_data(dataset or None, args.dataset_path or None)
+    batches = eval_batches(data.test, data.test_indices,
+                           eval_transform(int(recorded.get("crop_size", size)), data.info), batch_size=args.batch_size)
+    right = images = 0
+    for _, logits, labels in predict_batches(session, batches):
+        right += int((logits.argmax(1) == labels.numpy()).sum())
+        images += len(labels)
+    print(f"{args.model_path}: acc1 {Accuracy(100 * right / images, 0, 0, images)} of {images} images")
+
+
+if __name__ == "__main__":
+    run(main)

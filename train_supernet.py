@@ -1,0 +1,51 @@
+"""Train the supernet of a search space: fp32 first, then int8 (LSQ+) with --quant_mode.
+
+On the embedded digits, one CPU, a few minutes:
+
+    python train_supernet.py --superspace onnxw_tiny --supernet_choice 151122-010101 \\
+        --config-file supernet_training_configs/digits.yaml
+    python train_supernet.py --superspace onnxw_tiny --supernet_choice 151122-010101 \\
+        --config-file supernet_training_configs/digits.yaml --quant_mode
+
+On ImageNet with 8 GPUs:
+
+    torchrun --nproc_per_node 8 train_supernet.py --superspace onnxw --supernet_choice 151122-023231 \\
+        --config-file supernet_training_configs/train.yaml --dataset_path /path/to/imagenet
+
+Writes <models_save_dir>/<superspace>-<choice>-align0/checkpoint.pth, or lsq.pth with --quant_mode.
+"""
+from modules.training.config import add_config_arguments, config_from_arguments
+from modules.utils.cli import add_local_rank, make_parser, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--superspace", required=True, help="such as onnxw, mobilew, onnxw_tiny")
+    parser.add_argument("--supernet_choice", default="322223", help="block digits, then optionally - and window digits")
+    parser.add_argument("--align_sample", action="store_true", help="all blocks of a stage alike in random subnets")
+    parser.add_argument("--quant_mode", action="store_true", help="train int8 from checkpoint.pth, write lsq.pth")
+    parser.add_argument("--resume", action="store_true", help="continue the checkpoint of this mode")
+    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a checkpoint already")
+    add_config_arguments(parser)
+    add_local_rank(parser)
+    args = parser.parse_args()
+
+    from modules.search_space.config import SupernetConfig
+
+    space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
+    config = config_from_arguments(args)
+    if args.quant_mode:
+        config = config.for_quantization()
+
+    from modules.training.trainer import train
+    from modules.utils.dist import close, init_distributed
+
+    device = init_distributed(args.local_rank)
+    folder = train(config, space, quant_mode=args.quant_mode, resume=args.resume, overwrite=args.overwrite,
+                   device=device)
+    close()
+    print(f"trained {space}: {folder}")
+
+
+if __name__ == "__main__":
+    run(main)
