@@ -52,13 +52,15 @@ def report_accuracy(args, spaces):
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
         if not choices:
             rng = np.random.default_rng(args.seed)
-            choices = [subnets.extreme(max), subnets.extreme(min), *(subnets.sample(rng) for _ in range(args.num_random))]
+            choices = [subnets.extreme(max), subnets.extreme(min)]
+            choices += [subnets.sample(rng) for _ in range(args.num_random)]
         for choice in choices:
             accuracy = evaluator.accuracy(choice)
             flops, params = count_net_flops_and_params(resolve(space, choice, evaluator.model.num_classes))
             low, high = accuracy.interval
             if rank() == 0:
-                print(f"{choice}: acc1 {accuracy} of {accuracy.images} images, {flops:.2f} MFLOPs, {params:.2f} M params")
+                print(f"{choice}: acc1 {accuracy} of {accuracy.images} images, {flops:.2f} MFLOPs, {params:.2f} M "
+                      "params", flush=True)
                 append_row(Path(args.output) / "accuracy.csv", {
                     "enc": choice, "acc1": f"{accuracy.top1:.2f}", "flops": f"{flops:.2f}", "params": f"{params:.2f}",
                     "acc1_low": f"{low:.2f}", "acc1_high": f"{high:.2f}", "images": accuracy.images, "supernet": space,

@@ -23,7 +23,8 @@ def model_path(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceCo
     return Path(folder) / f"{space.superspace}_{space.choice}_{digest}{'_quant_int8' if int8 else ''}.onnx"
 
 
-def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folder: str | Path) -> tuple[Path, Agreement]:
+def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig,
+                   folder: str | Path) -> tuple[Path, Agreement]:
     """Write subnet `choice` as int8 (if the evaluator is) or fp32 ONNX file.
 
     Returns:

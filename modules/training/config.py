@@ -99,7 +99,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings, which override the yaml file")
     for name, (kind, default) in _fields().items():
         if name != "align_sample":
-            group.add_argument(f"--{name}", default=None, metavar=_type_name(kind), nargs="*" if kind is tuple else None,
+            group.add_argument(f"--{name}", metavar=_type_name(kind), nargs="*" if kind is tuple else None,
                                help=f"default {default!r}")
 
 

@@ -18,5 +18,5 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
               {"params": others, "weight_decay": config.weight_decay_bn_bias}]
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.base_lr)
-    return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum, 
+    return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum,
                            nesterov=config.nesterov and config.momentum > 0)

@@ -131,9 +131,9 @@ class SupernetTrainer:
             self._train_epoch()
             self.epoch, self.step = self.epoch + 1, 0
             names = [f"{self.name}.pth"]
-            if self.epoch % self.config.valid_freq == 0 or self.epoch == self.config.epochs:
-                if self._validate():
-                    names.append(f"{self.name}_best.pth")
+            due = self.epoch % self.config.valid_freq == 0 or self.epoch == self.config.epochs
+            if due and self._validate():
+                names.append(f"{self.name}_best.pth")
             names += [f"{self.name}.pth.bak"] * (self.epoch % 10 == 0)
             names += [f"{self.name}_{self.epoch}.pth"] * (self.epoch % 50 == 0)
             self._save(*names)

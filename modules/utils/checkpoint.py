@@ -55,7 +55,8 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     try:
         model.load_state_dict({key.replace("module.", ""): value for key, value in weights.items()})
     except RuntimeError as error:
-        raise UserError(f"{what} {str(path)!r} does not fit the network: {' '.join(str(error).split())[:400]}") from None
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"{what} {str(path)!r} does not fit the network: {reason}") from None
 
 
 # What a file of tensors needs; every other name in the pickle becomes a placeholder.

@@ -1,4 +1,4 @@
-"""One process or many: the process group, and the few collectives the project uses. Without a launcher all are no-ops."""
+"""One process or many: the process group and the few collectives in use. Without a launcher all are no-ops."""
 from __future__ import annotations
 
 import os

@@ -15,7 +15,8 @@ def append_row(path: str | Path, row: dict) -> None:
         with open(path, newline="") as file:
             found = next(csv.reader(file))
         if found != header:
-            raise UserError(f"{str(path)!r} has the columns {','.join(found)}; expected {','.join(header)}. Move it away")
+            raise UserError(f"{str(path)!r} has the columns {','.join(found)}; "
+                            f"expected {','.join(header)}. Move it away")
         header = None
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", newline="") as file:

@@ -1,0 +1,36 @@
+# make demo   the pipeline at small scale on embedded real data (about 8 minutes on 2 cores, after installation)
+# make test   the tests
+# make lint   style
+# Both create .venv and install what they need there. PYTHON=python3.11 chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUTPUT ?= demo_output
+# One thread each: two spinning OpenMP threads on two busy cores are slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo demo-short test test-slow lint full
+
+$(VENV)/.installed: requirements-core.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m modules.demo --output $(DEMO_OUTPUT)
+
+demo-short: $(VENV)/.installed
+	$(BIN)/python -m modules.demo --output $(DEMO_OUTPUT) --short
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+
+# TensorFlow, LiteRT and nn-Meter too
+full: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

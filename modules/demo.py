@@ -1,0 +1,164 @@
+"""The pipeline at small scale, through the scripts a user would call; ends with a table and a figure.
+
+    python -m modules.demo --output demo_output [--short]
+"""
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import resolve
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.cli import make_parser, run
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from modules.utils.results import format_table
+
+SUPERSPACE, CHOICE = "onnxw_tiny", "053412-000000"  # one of each of its six block types
+CONFIG = "supernet_training_configs/digits.yaml"
+RANDOM_SUBNETS = 2
+
+
+class Demo:
+    """Runs the steps, each a script of its own, in `output`."""
+
+    def __init__(self, output: Path, short: bool):
+        self.output, self.short = output, short
+        self.checkpoints, self.models = output / "checkpoints", output / "onnx"
+        self.space = SupernetConfig.from_choice(SUPERSPACE, CHOICE)
+        self.resolutions = (32,) if short else (32, 48)
+        subnets = SubnetSpace(self.space, self.resolutions)
+        rng = np.random.default_rng(0)
+        self.subnets = {"smallest": subnets.extreme(min), "largest": subnets.extreme(max),
+                        **{f"random {i + 1}": subnets.sample(rng) for i in range(RANDOM_SUBNETS)}}
+
+    def script(self, name: str, *arguments) -> None:
+        """Print and run one script; UserError if it fails."""
+        command = [name, *map(str, arguments)]
+        print(f"\n$ python {shlex.join(command)}", flush=True)
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        if done.returncode:
+            raise UserError(f"the demo stopped: {name} ended with status {done.returncode}")
+        print(f"({time.monotonic() - start:.0f} s)", flush=True)
+
+    def run(self) -> None:
+        """All steps, then the summary."""
+        start = time.monotonic()
+        self.output.mkdir(parents=True, exist_ok=True)
+        for path in (self.output / "accuracy.csv", self.output / "latency.csv"):
+            path.unlink(missing_ok=True)  # of an earlier demo; the scripts append
+        self._train()
+        self._evaluate()
+        self._deploy()
+        self._summary()
+        print(f"\nThe demo took {(time.monotonic() - start) / 60:.1f} minutes.")
+
+    def _train(self) -> None:
+        common = ["--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--config-file", CONFIG,
+                  "--models_save_dir", self.checkpoints, "--overwrite", "--resolutions", *self.resolutions]
+        if self.short:
+            common += ["--epochs", 5, "--quant_epochs", 2]
+        self.script("train_supernet.py", *common)
+        self.script("train_supernet.py", *common, "--quant_mode")
+
+    def _evaluate(self) -> None:
+        common = ["--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--resume", self.checkpoints,
+                  "--output", self.output]
+        encodings = list(map(str, self.subnets.values()))
+        for mode in ([], ["--quant_mode"]):
+            self.script("eval_supernet.py", *common, *mode, "--batch_size_per_gpu", 64, "--subnet_choice", *encodings)
+        self.script("eval_supernet.py", *common, "--mode", "lat", "--num_samples", 20 if self.short else 200)
+
+    def _deploy(self) -> None:
+        listing = self.output / "subnets.csv"
+        listing.write_text("".join(f"{SUPERSPACE},{CHOICE},{choice}\n" for choice in self.subnets.values()))
+        self.script("onnx_tools/export_onnx.py", "--input", listing, "--resume", self.checkpoints,
+                    "--output_dir", self.models, "--batch_size_per_gpu", 64)
+        self.script("onnx_tools/benchmark.py", "--input", listing, "--model_dir", self.models,
+                    "--output", self.output / "latency.csv")
+
+    def _summary(self) -> None:
+        accuracy = {(row["enc"], row["quant_mode"]): row for row in _read(self.output / "accuracy.csv")}
+        latency = {row["name"]: row for row in _read(self.output / "latency.csv")}
+        rows, points = [], {}
+        for name, choice in self.subnets.items():
+            macs, params = count_net_flops_and_params(resolve(self.space, choice, 10))
+            fp32, times = accuracy[str(choice), "0"], latency[f"{self.space}-{choice}"]
+            agreement = self._agreement(choice)
+            points[name] = (float(times["int8_ms"]), agreement.top1_model)
+            rows.append({
+                "subnet": name, "pixels": choice.resolution, "MMACs": f"{macs:.2f}", "Mparams": f"{params:.2f}",
+                "fp32 acc, %": _with_interval(float(fp32["acc1"]), int(fp32["images"])),
+                "int8 acc, %": _with_interval(agreement.top1_model, agreement.images),
+                "fp32 ms": f"{float(times['fp32_ms']):.2f}", "int8 ms": f"{float(times['int8_ms']):.2f}",
+                "images that differ": f"{agreement.differing} of {agreement.images}"})
+        folder = self.checkpoints / f"{self.space}-align0"
+        figure = self.output / "accuracy_over_latency.png"
+        _draw(points, figure)
+        print("\nSubnets of the trained supernet, measured on this machine with onnxruntime on one thread. int8: the\n"
+              "exported model; images that differ: in top-1 from the fake-quantised network; brackets: 95% interval.\n")
+        print(format_table(rows))
+        print("\nFigures:")
+        for path in (folder / "curves.png", folder / "lsq_curves.png", self.output / f"{SUPERSPACE}-latency_cdf.png",
+                     figure):
+            print(f"  {path}")
+
+    def _agreement(self, choice: SubnetChoiceConfig):
+        from modules.deploy.agreement import Agreement
+        from modules.deploy.export import model_path
+
+        manifest = Path(f"{model_path(self.models, self.space, choice, True)}.json")
+        return Agreement(**json.loads(manifest.read_text())["agreement"])
+
+
+def _read(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _with_interval(percent: float, images: int) -> str:
+    from modules.training.evaluation import wilson_interval
+
+    low, high = wilson_interval(percent / 100, images)
+    return f"{percent:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _draw(points: dict[str, tuple[float, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for name, (ms, percent) in points.items():
+        axes.plot(ms, percent, "o")
+        axes.annotate(name, (ms, percent), xytext=(6, -4), textcoords="offset points", fontsize=9)
+    axes.set(xlabel="measured int8 latency, ms", ylabel="int8 top-1, %", title="Exported subnets")
+    axes.margins(x=0.2, y=0.2)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--output", default="demo_output", help="folder for all files")
+    parser.add_argument("--short", action="store_true", help="a form of about 3 minutes, less well trained")
+    args = parser.parse_args()
+    Demo(Path(args.output).resolve(), args.short).run()
+
+
+if __name__ == "__main__":
+    run(main)
