@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.utils.cli import make_parser, run  # noqa: E402
+from modules.utils.cli import make_parser, run
 
 
 def main():

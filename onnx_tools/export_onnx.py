@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.training.arguments import add_data_arguments, make_evaluator  # noqa: E402
-from modules.utils.cli import make_parser, run  # noqa: E402
+from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.utils.cli import make_parser, run
 
 
 def main():

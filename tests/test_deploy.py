@@ -1,0 +1,228 @@
+"""ONNX files against the torch network, and an integer convolution against integer arithmetic by hand."""
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from modules.deploy.agreement import compare
+from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
+from modules.deploy.graph import Graph, Node, Quantizer, WeightNode
+from modules.deploy.lower import lower, observe_ranges
+from modules.deploy.onnx_writer import onnx_bytes, write_onnx
+from modules.deploy.ort import open_session, optimized_ops, predict
+from modules.modeling.net_spec import resolve
+from modules.modeling.network import QNetwork
+from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_available_superspaces, get_superspace
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY, machine
+
+VNNI = bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(machine()["int8"]))
+exact = pytest.mark.skipif(not VNNI, reason="without VNNI, onnxruntime's uint8 x int8 products saturate in pairs")
+
+
+def lively(net: QNetwork, seed: int = 0) -> QNetwork:
+    """`net` with norms as training leaves them: all kinds of gamma, negative and zero ones too, in eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            def uniform(low, high, n=module.num_features):
+                return torch.empty(n).uniform_(low, high, generator=generator)
+
+            module.weight.data = uniform(1, 3) * uniform(-1, 1).sign()
+            module.weight.data[::7] = 0
+            module.bias.data = uniform(-0.3, 0.3)
+            module.running_mean.data = uniform(-0.1, 0.1)
+            module.running_var.data = uniform(0.5, 2)
+    return net.eval()
+
+
+def quantized(net: QNetwork, images: torch.Tensor, shift: float = 0.0) -> QNetwork:
+    """`net` in int8 with started quantisers; `shift` moves every offset down by that many steps."""
+    set_quant_mode(net)
+    with torch.no_grad():
+        net(images)
+        for module in net.modules():
+            if isinstance(module, QBase):
+                module.activation_beta -= shift * module.activation_scale
+    return net
+
+
+def subnet(encoding: str, resolution: int = 32, pick=min) -> QNetwork:
+    config = SupernetConfig.from_str(encoding)
+    torch.manual_seed(0)
+    return lively(QNetwork(resolve(config, SubnetSpace(config, (resolution,)).extreme(pick), 10)))
+
+
+def every_block_type():
+    for name in get_available_superspaces():
+        for i, candidate in enumerate(get_superspace(name).candidates):
+            yield pytest.param(f"{name}-{str(i) * 6}", id=f"{name}-{candidate.block}")
+
+
+@pytest.mark.parametrize("encoding", list(every_block_type()))
+def test_onnx_equals_the_network_for_every_block_type(encoding, tmp_path):
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    net = subnet(encoding)
+    with torch.no_grad():
+        reference = net(images).numpy()
+    result = predict(open_session(onnx_bytes(lower(net))), images.numpy())
+    np.testing.assert_allclose(result, reference, atol=2e-5 * np.abs(reference).max())
+
+    quantized(net, images, shift=1.3)
+    path = tmp_path / "int8.onnx"
+    write_onnx(lower(net, [images]), path)
+    with torch.no_grad():
+        fake = net(images).numpy()
+    result = predict(open_session(path), images.numpy())
+    # What the engine codes besides the trained quantisers costs little; a wrong scale anywhere costs everything.
+    assert (result - fake).std() < 0.15 * fake.std()
+    assert "Conv" not in optimized_ops(path, tmp_path)
+
+
+def conv_node(name, source, cin, cout, kernel, rng, stride=1):
+    codes = rng.integers(-127, 128, (cout, cin, kernel, kernel)).astype(np.int8)
+    scales = rng.uniform(1e-4, 3e-3, cout).astype(np.float32)
+    quantizer = Quantizer(np.float32(rng.uniform(0.01, 0.03)), int(rng.integers(0, 200)))
+    return WeightNode("conv", (source,), name, weight=codes * scales[:, None, None, None],
+                      bias=rng.normal(0, 0.5, cout).astype(np.float32), stride=stride, codes=codes, scales=scales,
+                      quantizer=quantizer)
+
+
+def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
+    """Accumulator of an integer convolution in int64, by loops over the kernel; zero padding is the zero point."""
+    pad, stride = node.codes.shape[-1] // 2, node.stride
+    x = np.pad(codes.astype(np.int64) - node.quantizer.zero_point, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    height = -(-codes.shape[2] // stride)
+    out = np.zeros((len(codes), len(node.codes), height, height), np.int64)
+    for i in range(node.codes.shape[2]):
+        for j in range(node.codes.shape[3]):
+            patch = x[:, :, i:i + stride * height:stride, j:j + stride * height:stride][:, :, :height, :height]
+            out += np.einsum("nchw,oc->nohw", patch, node.codes[:, :, i, j].astype(np.int64))
+    scale = np.float32(node.quantizer.scale) * node.scales
+    bias = np.round(node.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
+    return out + bias[:, None, None]
+
+
+@exact
+@pytest.mark.parametrize("act", ["", "relu", "relu6"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_integer_convolutions_equal_arithmetic_by_hand(act, stride):
+    rng = np.random.default_rng(5)
+    first, second = conv_node("a", "input", 5, 16, 3, rng, stride), conv_node("b", "a.act" if act else "a", 16, 8, 1, rng)
+    nodes = [first, *([Node("act", ("a",), "a.act", act)] if act else []), second]
+    graph = Graph(nodes, (5, 9, 9), {"b": (-3.0, 5.0)})
+    image = rng.normal(0, 1, (2, 5, 9, 9)).astype(np.float32)
+    result = predict(open_session(onnx_bytes(graph)), image)
+
+    def code(x, quantizer):
+        return np.clip(np.round(x / quantizer.scale) + quantizer.zero_point, 0, 255)
+
+    codes = code(image, first.quantizer)
+    for node, out in ((first, second.quantizer), (second, Quantizer(np.float32(8 / 255), round(3 / np.float32(8 / 255))))):
+        scale = np.float32(node.quantizer.scale) * node.scales / np.float32(out.scale)
+        value = integer_conv(codes, node).astype(np.float32) * scale[:, None, None]
+        codes = np.clip(np.round(value) + out.zero_point, 0, 255)
+        if node is first and act:
+            top = out.zero_point + np.round(np.float32(6) / out.scale) if act == "relu6" else 255
+            codes = np.clip(codes, out.zero_point, min(top, 255))
+    np.testing.assert_array_equal(result, (codes - out.zero_point).astype(np.float32) * out.scale)
+
+
+@exact
+def test_folded_norm_gives_the_trained_integers_and_their_product():
+    # A chain without activations between quantisers: the engine may differ from the fake-quantised network by rounding
+    # at a tie only, though gammas are negative or zero.
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    net = quantized(subnet("mobile_v1-000000"), images)
+    graph = lower(net, [images])
+    for node in graph.nodes:
+        if isinstance(node, WeightNode) and node.output == "stage1.0.point_conv":
+            module, norm = net.stages["stage1"][0].point_conv.conv, net.stages["stage1"][0].point_conv.norm
+            scale = module.weight_scale.item()
+            trained = np.clip(np.round(module.weight.detach().numpy() / np.float32(scale)), -127, 127)
+            gamma = norm.weight.detach().numpy()
+            sign = np.where(gamma < 0, -1, 1)[:, None, None, None]
+            np.testing.assert_array_equal(node.codes[gamma != 0], (trained * sign)[gamma != 0])
+            assert not node.codes[gamma == 0].any()
+            step = node.quantizer.scale * node.scales.astype(np.float64)
+            assert (np.abs(np.round(node.bias / step) * step - node.bias) <= 0.5001 * step).all()
+            assert np.abs(node.bias / step).max() < 2**31
+            break
+    else:
+        pytest.fail("no such node")
+
+
+def test_ranges_are_those_of_the_tensors():
+    images = torch.randn(6, 3, 32, 32)
+    net = subnet("onnxw_tiny-444444")
+    seen = {}
+    block = net.stages["stage2"][0]
+    hooks = [block.conv1.norm.register_forward_hook(lambda m, i, o: seen.update(conv1=o.clone())),
+             block.register_forward_hook(lambda m, i, o: seen.update(out=o.clone()))]
+    with torch.no_grad():
+        net(images)
+    for hook in hooks:
+        hook.remove()
+    ranges = observe_ranges(net, [images[:2], images[2:]])
+    assert ranges["stage2.0.conv1"] == (seen["conv1"].min().item(), seen["conv1"].max().item())
+    assert ranges["stage2.0.out"] == (seen["out"].min().item(), seen["out"].max().item())
+    assert ranges["stage2.0.out"][0] == 0
+
+
+def test_a_network_without_trained_quantisers_is_refused():
+    net = subnet("onnxw_tiny-000000")
+    with pytest.raises(UserError, match=r"lsq\.pth"):
+        lower(net, [torch.randn(2, 3, 32, 32)])
+
+
+def test_agreement_counts_differing_images():
+    images = torch.randn(20, 3, 32, 32)
+    net = subnet("onnxw_tiny-000000")
+    session = open_session(onnx_bytes(lower(net)))
+    labels = net(images).argmax(1)
+    labels[:5] = (labels[:5] + 1) % 10
+    same = compare(net, session, [(images[:12], labels[:12]), (images[12:], labels[12:])])
+    assert (same.images, same.differing, same.top1_network, same.top1_model) == (20, 0, 75, 75)
+    with torch.no_grad():
+        net.stages["logits"][0].linear.bias[3] += 1e3
+    other = compare(net, session, [(images, labels)])
+    assert other.differing == (net(images).argmax(1) != labels.where(torch.arange(20) >= 5, (labels - 1) % 10)).sum()
+    assert other.max_logit_error == pytest.approx(1e3, rel=1e-3)
+
+
+def published_subnets():
+    with open(REPOSITORY / "data" / "search_results.yaml") as file:
+        found = yaml.safe_load(file)
+    for name, entry in found["subnets"].items():
+        slow = () if name == "SEQnet@vnni-A0" else (pytest.mark.slow,)
+        yield pytest.param(found["supernets"][entry["supernet"]], entry["subnet"], id=name, marks=slow)
+
+
+@pytest.mark.parametrize(("encoding", "choice"), list(published_subnets()))
+def test_published_subnets_have_no_float_convolution(encoding, choice, tmp_path):
+    config, choice = SupernetConfig.from_str(encoding), SubnetChoiceConfig.from_str(choice)
+    spec = resolve(config, choice)
+    graph = build_graph(list(spec.blocks), SyntheticWeights(), (3, spec.resolution, spec.resolution))
+    graph.ranges = AnyRange()
+    write_onnx(graph, tmp_path / "net.onnx", {"subnet": choice})
+    operators = optimized_ops(tmp_path / "net.onnx", tmp_path)
+    assert "Conv" not in operators
+    assert "Gemm" not in operators
+    assert operators["QLinearConv"] == sum(node.op == "conv" for node in graph.nodes)
+    session = open_session(tmp_path / "net.onnx")
+    assert session.get_modelmeta().custom_metadata_map["subnet"] == str(choice)
+    logits = predict(session, np.random.default_rng(0).standard_normal((1, 3, spec.resolution, spec.resolution),
+                                                                       dtype=np.float32))
+    assert logits.shape == (1, 1000)
+    assert np.isfinite(logits).all()
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        open_session(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(UserError, match="cannot be opened"):
+        open_session(tmp_path / "bad.onnx")
