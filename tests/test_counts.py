@@ -194,17 +194,18 @@ def test_make_divisible(shared_json):
 
 
 @pytest.mark.parametrize(("arguments", "named"), [
-    (("nowhere", "stage1", 0, "3#24#None", (1, 16, 80, 80)), ("nowhere", "mobilew")),
-    (("mobilew", "stage9", 0, "3#24#None", (1, 16, 80, 80)), ("stage9", "stage1")),
-    (("mobilew", "stage1", 7, "3#24#None", (1, 16, 80, 80)), ("7", "0 to 6")),
-    (("mobilew", "stage1", 0, "3#25#None", (1, 16, 80, 80)), ("25", "24, 32, 40")),
-    (("mobilew", "stage1", 1, "9#24#3", (1, 16, 80, 80)), ("9", "3, 5, 7")),
-    (("mobilew", "stage1", 1, "3#24#4", (1, 16, 80, 80)), ("4", "3, 6, 8")),
-    (("mobilew", "stage1", 1, "3#24", (1, 16, 80, 80)), ("'3#24'", "kernel#width#expand")),
+    (("nowhere", "stage1", 0, "3#24#None_3#24#None"), ("nowhere", "mobilew")),
+    (("mobilew", "stage9", 0, "3#24#None_3#24#None"), ("stage9", "stage1")),
+    (("mobilew", "stage1", 7, "3#24#None_3#24#None"), ("7", "0 to 6")),
+    (("mobilew", "stage1", 0, "3#24#None_3#25#None"), ("25", "24, 32, 40")),
+    (("mobilew", "stage1", 1, "3#24#3_9#24#3"), ("9", "3, 5, 7")),
+    (("mobilew", "stage1", 1, "3#24#4_3#24#3"), ("4", "3, 6, 8")),
+    (("mobilew", "stage1", 1, "3#24#3"), ("1 blocks", "2, 3, 4")),
+    (("mobilew", "stage1", 1, "3#24#3_3#24"), ("'3#24'", "kernel#width#expand")),
 ])
 def test_bad_row(arguments, named):
     """A row outside the space is refused with the value and what is allowed."""
     with pytest.raises(UserError) as error:
-        count_stage(*arguments)
+        count_stage(*arguments, (1, 16, 80, 80))
     assert "\n" not in str(error.value)
     assert all(part in str(error.value) for part in named)

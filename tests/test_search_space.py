@@ -2,6 +2,7 @@
 import itertools
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +253,18 @@ def test_mutation_rates():
     assert depth == pytest.approx(0.3 * 4 / 5, abs=0.04)
 
 
+def test_crossover_rates():
+    """Depth, resolution and each value of a block come from either parent, half of the time each and independently."""
+    space = SubnetSpace(SupernetConfig.from_str("onnxw-151122-023231"), (160, 224))
+    rng, a, b = np.random.default_rng(4), space.extreme(max), space.extreme(min)
+    children = [space.crossover(a, b, rng) for _ in range(1000)]
+    block = [c.stages[3][0] for c in children]
+    from_a = [[c.resolution == 224 for c in children], [len(c.stages[4]) == len(a.stages[4]) for c in children],
+              *([getattr(x, f) == getattr(a.stages[3][0], f) for x in block] for f in ("kernel", "width", "expand"))]
+    assert np.mean(from_a, axis=1) == pytest.approx(0.5, abs=0.07)
+    assert np.corrcoef(from_a)[~np.eye(5, dtype=bool)] == pytest.approx(0, abs=0.15)
+
+
 def test_size():
     """The number of subnets, against listing the options of each stage."""
     space = SubnetSpace(SupernetConfig.from_str("onnxw_tiny-054321-000000"), (32, 48))
@@ -302,6 +315,19 @@ def test_bad_subnet_encoding(encoding, named):
         SubnetChoiceConfig.from_str(encoding)
     assert "\n" not in str(error.value)
     assert all(part in str(error.value) for part in named)
+
+
+@given(st.one_of(st.text(max_size=40), st.text("dkwer#_-.0123456789x", max_size=40),
+                 st.from_regex(r"d\d(#\d)?_k\d(#\d)?_w\d#-?\d_e[\dna]+#[.\d]_r\d", fullmatch=True)))
+@settings(max_examples=150, deadline=None)
+def test_any_text_parses_or_is_refused(text):
+    """No other exception than UserError leaves the parsers."""
+    with suppress(UserError):
+        SubnetChoiceConfig.from_str(text)
+    with suppress(UserError):
+        SupernetConfig.from_str(text)
+    with suppress(UserError):
+        SupernetConfig.from_choice("onnxw", text)
 
 
 def test_wrong_number_of_stages():

@@ -9,6 +9,7 @@ from modules.modeling.complexity import LayerCount, count_block
 from modules.modeling.net_spec import stage_blocks, stage_choice
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
+from modules.utils.errors import UserError
 
 
 def published_float32(counts: Iterable[LayerCount]) -> tuple[float, float]:
@@ -42,7 +43,7 @@ def count_stage(superspace: str, stage_name: str, block_choice: int, encoding: s
         Multiply-accumulates and parameters in millions; print with 4 decimals to get the published figures.
 
     Raises:
-        UserError: an unknown superspace or stage, a block choice or value outside the space.
+        UserError: an unknown superspace or stage, a block choice, number of blocks or value outside the space.
     """
     space = get_superspace(superspace)
     table = space.stage(stage_name)
@@ -50,6 +51,9 @@ def count_stage(superspace: str, stage_name: str, block_choice: int, encoding: s
     blocks = tuple(block_choice if name == stage_name else 0 for name in searched)
     config = SupernetConfig(superspace, blocks, (-1,) * len(searched))
     candidate, choices = stage_choice(config, stage_name, encoding)
+    if len(choices) not in table.depths:
+        raise UserError(f"{len(choices)} blocks in {encoding!r} of {stage_name} of {superspace}; allowed: "
+                        f"{', '.join(map(str, table.depths))}")
     _, cin, *hw = input_shape
     hw, counts = tuple(hw), []
     for block in stage_blocks(candidate, table, cin, choices):

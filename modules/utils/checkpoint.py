@@ -30,7 +30,7 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint") -> dict:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        reader = SimpleNamespace(Unpickler=_InertUnpickler, load=_inert_load)
+        reader = SimpleNamespace(__name__="pickle", Unpickler=_InertUnpickler, load=_inert_load)
     except (RuntimeError, EOFError, OSError) as error:
         raise _unreadable(what, path, error) from None
     try:

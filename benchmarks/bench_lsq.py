@@ -1,0 +1,173 @@
+"""Time and memory of the LSQ+ quantisers against the formula composed of elementary operations, in one run.
+
+    python benchmarks/bench_lsq.py --shape 16 96 56 56 --compile --output results/bench_lsq.json
+
+The forms take turns, so that a change of the machine's speed meets all of them. Times are medians over the rounds; the
+speed is the median of each round's ratio to the composed form.
+Memory comes from the allocator's own record (torch.profiler) of one forward and backward pass, without the input, the
+upstream gradient, the output and the input's gradient, which every form needs:
+
+    held  bytes still allocated between forward and backward beyond the output
+    peak  the largest number of bytes allocated at any time beyond the output and the input's gradient
+
+`held` says what a deep network pays per layer, `peak` what one layer needs for a moment.
+"""
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.utils.cli import make_parser, run
+from modules.utils.files import atomic_write, machine
+
+
+def composed(v, scale, beta, low, high, g):
+    """The published formula: gradient scaling and straight-through rounding by detached differences."""
+    scale = (scale - scale * g).detach() + scale * g
+    t = v / scale.abs() if beta is None else (v - ((beta - beta * g).detach() + beta * g)) / scale.abs()
+    t = t.clamp(low, high)
+    code = (t.round() - t).detach() + t
+    return code * scale.abs() if beta is None else code * scale.abs() + beta
+
+
+def quantiser_forms(args):
+    """Pairs (tensor, forms): each form is (name, function of the tensor, scale and offset, compiled or not)."""
+    import torch
+
+    from modules.modeling.ops.lsq_plus import quantize_activation, quantize_weight
+
+    x = torch.randn(args.shape).relu_()
+    if args.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    w = torch.randn(args.weight_shape) * 0.05
+    activation_g, weight_g = (x[0].numel() * 255) ** -0.5, (w.numel() * 127) ** -0.5
+    activation = [
+        ("composed", lambda v, s, b: composed(v, s, b, 0, 255, activation_g), False),
+        ("fused, float offset", lambda v, s, b: quantize_activation(v, s, 8, b, True, "float"), False),
+        ("fused, integer zero point", lambda v, s, b: quantize_activation(v, s, 8, b, True), False),
+        ("relu6", lambda v, s, b: torch.nn.functional.relu6(v), False),
+    ]
+    weight = [
+        ("composed", lambda v, s, b: composed(v, s, None, -127, 127, weight_g), False),
+        ("fused", lambda v, s, b: quantize_weight(v, s, 8, True), False),
+    ]
+    if args.compile:
+        activation += [(f"{name}, compiled", function, True) for name, function, _ in activation[1:3]]
+        weight += [("fused, compiled", weight[1][1], True)]
+    return {"activation": (x, 0.02, activation), "weight": (w, 0.001, weight)}
+
+
+def make_step(form, tensor, scale):
+    """Two functions: forward, and backward of what forward gave."""
+    import torch
+
+    from modules.modeling.ops.lsq_plus import use_compiled
+
+    _, function, compiled = form
+    v = tensor.detach().requires_grad_()
+    leaves = [v, torch.tensor([scale], requires_grad=True), torch.zeros(1, requires_grad=True)]
+    upstream = torch.randn_like(tensor)
+
+    def forward():
+        use_compiled(compiled)
+        for leaf in leaves:
+            leaf.grad = None
+        return function(*leaves)
+
+    def backward(out):
+        out.backward(upstream)
+    return forward, backward
+
+
+def time_forms(steps, rounds):
+    """Milliseconds of forward and of forward + backward: two lists per form, over the rounds in turns."""
+    forward_times, total_times = [[] for _ in steps], [[] for _ in steps]
+    for i in range(rounds + 2):
+        for (forward, backward), first, both in zip(steps, forward_times, total_times, strict=True):
+            start = time.perf_counter()
+            out = forward()
+            middle = time.perf_counter()
+            backward(out)
+            end = time.perf_counter()
+            del out
+            if i >= 2:  # the first rounds compile and warm up
+                first.append((middle - start) * 1e3)
+                both.append((end - start) * 1e3)
+    return list(zip(forward_times, total_times, strict=True))
+
+
+def measure_memory(forward, backward, size):
+    """Bytes held between the passes and at the peak; `size` is that of the output and of the input's gradient."""
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        out = forward()
+        with torch.profiler.record_function("between"):
+            pass
+        backward(out)
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+    border = next(event["ts"] for event in events if event.get("name") == "between")
+    now = held = forward_peak = backward_peak = 0
+    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda e: e["ts"]):
+        now += event["args"]["Bytes"]
+        if event["ts"] < border:
+            held, forward_peak = now, max(forward_peak, now)
+        else:
+            backward_peak = max(backward_peak, now)
+    return held - size, max(forward_peak - size, backward_peak - 2 * size)
+
+
+def measure(args):
+    """Rows (tensor, form, forward ms, forward + backward ms, held bytes, peak bytes)."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rows = []
+    for name, (tensor, scale, forms) in quantiser_forms(args).items():
+        steps = [make_step(form, tensor, scale) for form in forms]
+        times = time_forms(steps, args.rounds)
+        size = tensor.numel() * tensor.element_size()
+        for form, step, (forward, both) in zip(forms, steps, times, strict=True):
+            held, peak = measure_memory(*step, size)
+            speed = statistics.median(a / b for a, b in zip(times[0][1], both, strict=True))
+            rows.append({"tensor": name, "form": form[0], "forward_ms": statistics.median(forward),
+                         "forward_backward_ms": statistics.median(both), "speed": speed,
+                         "held_mib": held / 2**20, "peak_mib": peak / 2**20})
+    return rows
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--shape", type=int, nargs=4, default=(16, 96, 56, 56), help="activation: N C H W")
+    parser.add_argument("--weight_shape", type=int, nargs=4, default=(256, 256, 3, 3))
+    parser.add_argument("--channels_last", action="store_true", help="memory layout of the activation")
+    parser.add_argument("--compile", action="store_true", help="add the compiled forms (compilation is not timed)")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", help="JSON file for the results")
+    args = parser.parse_args()
+    rows = measure(args)
+    layout = "channels last" if args.channels_last else "contiguous"
+    print(f"activation {'x'.join(map(str, args.shape))} {layout}, weight {'x'.join(map(str, args.weight_shape))}, "
+          f"one thread, medians of {args.rounds} rounds\n")
+    print("| tensor | form | forward ms | forward + backward ms | speed | held MiB | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        print("| {tensor} | {form} | {forward_ms:.2f} | {forward_backward_ms:.2f} | {speed:.2f} | {held_mib:.1f} "
+              "| {peak_mib:.1f} |".format(**row))
+    if args.output:
+        with atomic_write(args.output) as file:
+            json.dump({"machine": machine(), "arguments": vars(args), "rows": rows}, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""Spaces scored per second by the Q-T score's estimators, against a plain formulation, in one run.
+
+    python benchmarks/bench_space_score.py --lut_path ../shared/published/block_lut
+
+The plain formulation does what the published program does: row numbers drawn by numpy per chunk, then lists and dicts
+of the 100,000 subnets, sorted twice. It and both estimators take turns, so that a machine whose speed drifts treats
+them alike; medians and minima of the time per space are printed, and the ratios of the medians. Then come whole
+searches of 5,000 spaces, and for the sampled scores the spread over seeds of one score and of the difference between
+two neighbours.
+"""
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from modules.block_kd.quality import CHUNK_SIZE, CHUNKS, DRAWS, Target  # noqa: E402
+from modules.block_kd.sample_estimator import SampleEstimator  # noqa: E402
+from modules.block_kd.space_moves import mutate_block, mutate_window  # noqa: E402
+from modules.block_kd.space_scorer import Scoring, make_scorer  # noqa: E402
+from modules.block_kd.space_search import Evolution, search_space  # noqa: E402
+from modules.search_space.config import SupernetConfig  # noqa: E402
+
+
+def plain_score(stages, others, target: Target, rng: np.random.Generator) -> float:
+    """The score as the published program computes it. `stages[s][r]` is a list of (loss, latency) rows."""
+    subnets = []
+    for _ in range(CHUNKS):
+        r = rng.integers(len(others))
+        columns = [[stage[r][i] for i in rng.integers(len(stage[r]), size=CHUNK_SIZE)] for stage in stages]
+        for picks in zip(*columns, strict=True):
+            subnets.append({"loss": sum(p[0] for p in picks), "latency": sum(p[1] for p in picks) + others[r]})
+    subnets.sort(key=lambda subnet: subnet["latency"])
+    feasible = [subnet for subnet in subnets if subnet["latency"] <= target.limit]
+    feasible.sort(key=lambda subnet: subnet["loss"])
+    share = len(feasible) / DRAWS + 1e-5
+    top = [subnet["loss"] for subnet in feasible[:50]]
+    top_loss = sum(top) / (len(top) + 1e-5) if top else 1e5
+    return 1 / (max(1, (target.t / share) ** target.a) * top_loss)
+
+
+def neighbours(start: SupernetConfig, count: int, seed: int) -> list[SupernetConfig]:
+    """A walk of mutations, as a search makes it."""
+    rng, walk = np.random.default_rng(seed), [start]
+    while len(walk) < count:
+        parent = walk[rng.integers(max(0, len(walk) - 20), len(walk))]
+        walk.append(mutate_block(parent, rng) if rng.random() < 0.5 else mutate_window(parent, rng))
+    return walk
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lut_path", default=REPOSITORY / "data" / "block_lut", type=Path)
+    parser.add_argument("--superspace", default="onnxw")
+    parser.add_argument("--platform", default="onnx_lut")
+    parser.add_argument("--latency_constraint", type=float, default=10.0)
+    parser.add_argument("--rounds", type=int, default=8, help="turns; each scores 1 space plainly and 40 per estimator")
+    parser.add_argument("--cycles", type=int, default=5000, help="spaces per search; 0 leaves the searches out")
+    args = parser.parse_args()
+
+    scorings = {name: Scoring(args.superspace, args.platform, str(args.lut_path), (args.latency_constraint,), 0.08,
+                              0.01, name) for name in ("sample", "exact")}
+    scorers = {name: make_scorer(scoring) for name, scoring in scorings.items()}
+    tables, others = scorers["sample"].tables, scorers["sample"].others
+    count = len(tables.stages)
+    start = SupernetConfig.from_choice(args.superspace, "1" * count)
+    spaces, target = neighbours(start, 41 * args.rounds, 0), Target(args.latency_constraint, 0.08, 0.01)
+    seconds = {"plain": [], "sample": [], "exact": []}
+    for turn in range(args.rounds):
+        part = spaces[41 * turn:41 * (turn + 1)]
+        rows = [[list(zip(r.loss.tolist(), r.latency.tolist(), strict=True)) for r in stage]
+                for stage in tables.of(part[0])]
+        begin = time.perf_counter()
+        plain_score(rows, [float(other[0]) for other in others], target, np.random.default_rng(turn))
+        seconds["plain"].append(time.perf_counter() - begin)
+        for name, scorer in scorers.items():
+            begin = time.perf_counter()
+            for space in part[1:]:
+                scorer(space)
+            seconds[name].append((time.perf_counter() - begin) / (len(part) - 1))
+    for name, values in seconds.items():
+        ratio = np.median(seconds["plain"]) / np.median(values)
+        print(f"{name:7s} median {1e3 * np.median(values):8.2f} ms, minimum {1e3 * min(values):8.2f} ms per space: "
+              f"{1 / np.median(values):7.1f} spaces/s, {ratio:6.1f} x plain")
+
+    if args.cycles:
+        for name, scoring in scorings.items():
+            with tempfile.TemporaryDirectory() as folder:
+                begin, cpu = time.perf_counter(), time.process_time()
+                search_space(scoring, Evolution(cycles=args.cycles), Path(folder))
+                print(f"search of {args.cycles} spaces, {name}: {time.perf_counter() - begin:.1f} s "
+                      f"({time.process_time() - cpu:.1f} s of the processor), tables, log and figures included")
+
+    first, second = spaces[-1], mutate_window(spaces[-1], np.random.default_rng(1)) or spaces[-2]
+    pairs = np.array([[e(first).score, e(second).score] for e in
+                      (SampleEstimator(tables, others, target, seed=(8, s)) for s in range(40))])
+    print(f"sample, 40 seeds: standard deviation of one score {pairs[:, 0].std():.5f}, of the difference of two "
+          f"neighbours {np.diff(pairs).std():.5f} (independent draws: {np.hypot(*pairs.std(axis=0)):.5f})")
+
+
+if __name__ == "__main__":
+    main()

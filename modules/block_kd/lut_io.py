@@ -1,0 +1,171 @@
+"""Reading block tables: one csv file for every searched stage, candidate block and width window.
+
+A row is one sub-stage: `k#w#e_k#w#e...,1xCxHxH,nsr,MFLOPs,Mparams,latency_ms`.
+"""
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modules.modeling.net_spec import stage_choice
+from modules.search_space.config import SupernetConfig
+from modules.search_space.superspace import StageTable, Superspace, get_superspace
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The n rows of one table that belong to one resolution, ordered by loss; every field has shape (n,)."""
+
+    loss: np.ndarray
+    latency: np.ndarray
+    input_width: np.ndarray
+    last_width: np.ndarray
+
+
+Choice = tuple[int, int]  # block and window of one stage
+StageRows = tuple[Rows, ...]  # one entry per resolution
+
+
+@dataclass(frozen=True)
+class BlockTables:
+    """`stages[s][block, window][r]`: the rows of searched stage s at `resolutions[r]` (pixels); latency in ms."""
+
+    superspace: str
+    resolutions: tuple[int, ...]
+    stages: tuple[dict[Choice, StageRows], ...]
+
+    def of(self, config: SupernetConfig) -> list[StageRows]:
+        """The rows of each stage of one space."""
+        return [stage[choice] for stage, choice in zip(self.stages, choices(config), strict=True)]
+
+    def latency_range(self, config: SupernetConfig, others: tuple[np.ndarray, ...]) -> tuple[float, float]:
+        """Smallest sum of row latencies (ms) at the smallest resolution and largest at the largest, with the other
+        stages of `others` added. Tables hold random rows, so the true extremes may lie a little outside."""
+        stages = self.of(config)
+        return (float(sum(rows[0].latency.min() for rows in stages) + others[0].min()),
+                float(sum(rows[-1].latency.max() for rows in stages) + others[-1].max()))
+
+    def digest(self) -> str:
+        """A fingerprint of all values."""
+        sha = hashlib.sha256(repr((self.superspace, self.resolutions)).encode())
+        for stage in self.stages:
+            for choice, resolutions in stage.items():
+                sha.update(repr(choice).encode())
+                for rows in resolutions:
+                    for column in (rows.loss, rows.latency, rows.input_width, rows.last_width):
+                        sha.update(np.ascontiguousarray(column).tobytes())
+        return sha.hexdigest()[:16]
+
+
+def choices(config: SupernetConfig) -> tuple[Choice, ...]:
+    """(block, window) of every searched stage."""
+    return tuple(zip(config.blocks, config.windows, strict=True))
+
+
+def input_size(space: Superspace, stage: StageTable, resolution: int) -> int:
+    """Height and width in pixels at the input of `stage`: the strides before it, each rounded up."""
+    for before in space.stages[: space.stages.index(stage)]:
+        resolution = -(-resolution // before.stride)
+    return resolution
+
+
+def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
+                configs: Iterable[SupernetConfig] | None = None, platform: str | None = None) -> BlockTables:
+    """Read the tables that `configs` need (None: all of the superspace) from `<folder>/<superspace>`.
+
+    A row belongs to every one of `resolutions` whose input size at that stage it has. `platform` only completes the
+    command that is named where a table is missing.
+
+    Raises:
+        UserError: a missing folder or file, a malformed or non-finite row (file and line named), a value outside the
+            superspace, a row of another resolution, or a resolution without rows.
+    """
+    space, folder, resolutions = get_superspace(superspace), Path(folder) / superspace, tuple(sorted(set(resolutions)))
+    needed = [{(b, w) for b in range(len(space.candidates)) for w in range(s.num_windows)} for s in space.searched]
+    if configs is not None:
+        needed = [set(stage) for stage in zip(*map(choices, configs), strict=True)]
+    stages = tuple(
+        {choice: _read(_path(folder, space, stage, choice, platform), space, stage, choice, resolutions)
+         for choice in sorted(wanted)}
+        for stage, wanted in zip(space.searched, needed, strict=True)
+    )
+    return BlockTables(superspace, resolutions, stages)
+
+
+def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> Path:
+    path = folder / f"{stage.name}_{choice[0]}_{choice[1]}.csv"
+    if not path.is_file():
+        raise UserError(f"missing block table {path}; build it with: python eval_block_kd.py --superspace {space.name} "
+                        f"--platform {platform or space.default_platform} --output_path {folder.parent}")
+    return path
+
+
+def _read(path: Path, space: Superspace, stage: StageTable, choice: Choice, resolutions: tuple[int, ...]) -> StageRows:
+    parser = _RowParser(space, stage, choice)
+    sizes = [input_size(space, stage, r) for r in resolutions]
+    columns: list[tuple[int, int, int, float, float]] = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            row = parser(line)
+        except (ValueError, UserError) as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        if row[0] not in sizes:
+            raise UserError(f"{path}, line {number}: input size {row[0]}; the resolutions "
+                            f"{', '.join(map(str, resolutions))} give {', '.join(map(str, sizes))} here "
+                            "(--hw_list names the resolutions of the table)")
+        columns.append(row)
+    table = np.array(columns, dtype=float).reshape(-1, 5)
+    for size, resolution in zip(sizes, resolutions, strict=True):
+        if size not in table[:, 0]:
+            raise UserError(f"{path}: no row for resolution {resolution} (input size {size}); --hw_list names the "
+                            "resolutions of the table")
+    return tuple(_rows(table[table[:, 0] == size]) for size in sizes)
+
+
+def _rows(table: np.ndarray) -> Rows:
+    # Ordered by loss, so that one uniform number picks rows of similar rank in any two tables (see sample_estimator).
+    table = table[np.argsort(table[:, 3], kind="stable")]
+    return Rows(table[:, 3].copy(), table[:, 4].copy(), table[:, 1].astype(int), table[:, 2].astype(int))
+
+
+class _RowParser:
+    """Parses and checks rows of one table. Blocks repeat from row to row, so each distinct one is checked once."""
+
+    def __init__(self, space: Superspace, stage: StageTable, choice: Choice):
+        self.stage, self.input_widths = stage, space.previous(stage.name).widths
+        position, count = space.searched.index(stage), len(space.searched)
+        blocks, windows = [0] * count, [0] * count
+        blocks[position], windows[position] = choice
+        self.config = SupernetConfig(space.name, tuple(blocks), tuple(windows))
+        self.widths: dict[str, int] = {}
+
+    def __call__(self, line: str) -> tuple[int, int, int, float, float]:
+        """Input size, input width, last width, loss and latency (ms) of one row; ValueError or UserError if bad."""
+        fields = line.split(",")
+        if len(fields) != 6:
+            raise ValueError(f"{len(fields)} fields in {line!r}; expected 6: blocks, 1xCxHxH, loss, MFLOPs, Mparams, "
+                             "latency_ms")
+        blocks, shape = fields[0].split("_"), fields[1].split("x")
+        if len(blocks) not in self.stage.depths:
+            raise ValueError(f"{len(blocks)} blocks in {fields[0]!r}; allowed: "
+                             f"{', '.join(map(str, self.stage.depths))}")
+        if len(shape) != 4 or shape[0] != "1" or shape[2] != shape[3] or not (shape[1] + shape[2]).isdecimal():
+            raise ValueError(f"input shape {fields[1]!r}; expected 1xCxHxH, as in 1x32x80x80")
+        if int(shape[1]) not in self.input_widths:
+            raise ValueError(f"input width {shape[1]} in {fields[1]!r}; allowed: "
+                             f"{', '.join(map(str, self.input_widths))}")
+        numbers = [float(field) for field in fields[2:]]
+        if not all(math.isfinite(n) and n >= 0 for n in numbers):
+            raise ValueError(f"{','.join(fields[2:])!r}; the last four fields must be finite and not negative")
+        return int(shape[2]), int(shape[1]), [self._width(b) for b in blocks][-1], numbers[0], numbers[3]
+
+    def _width(self, block: str) -> int:
+        if block not in self.widths:
+            self.widths[block] = stage_choice(self.config, self.stage.name, block)[1][0].width
+        return self.widths[block]

@@ -1,0 +1,99 @@
+"""Latency of the stages that the space search does not choose: first_conv, stage0, final_expand, feature_mix, logits.
+
+A file `other_stages.json` holds, per platform and superspace, where its figures come from ("source"), "smallest"
+(resolution in pixels: ms of the smallest configuration) and, where known, "sampled" (resolution: a list of parts,
+each a list of equally likely figures in ms; a configuration draws one figure of each part and adds them up).
+Where no file names the platform and superspace, a platform registered in `modules.latency` prices these stages itself.
+"""
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from modules.modeling.complexity import count_block
+from modules.modeling.net_spec import resolve
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_superspace
+from modules.utils.errors import UserError, check_choice
+from modules.utils.files import REPOSITORY
+
+FILE_NAME = "other_stages.json"
+DEFAULT_FILE = REPOSITORY / "data" / "latency" / FILE_NAME
+MODES = ("smallest", "sampled")
+PREDICTED_SAMPLES = 200  # random configurations that a platform prices for "sampled"
+
+
+def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ...], mode: str = "smallest",
+                      lut_folder: str | Path | None = None) -> tuple[np.ndarray, ...]:
+    """The equally likely latencies (ms) of the other stages at each resolution: one under "smallest".
+
+    `<lut_folder>/<superspace>/other_stages.json` wins over the file in `data/latency`, so that block tables measured
+    elsewhere can bring the rest of the network with them.
+
+    Raises:
+        UserError: an unknown platform, superspace, mode or resolution, or a file that cannot be read.
+    """
+    check_choice(mode, MODES, "way to treat the other stages")
+    paths = [Path(lut_folder) / superspace / FILE_NAME] if lut_folder else []
+    known = set()
+    for path in (*paths, DEFAULT_FILE):
+        content = _read(path)
+        entry = content.get(platform, {}).get(superspace)
+        if entry is None:
+            known |= {p for p, superspaces in content.items() if superspace in superspaces}
+            continue
+        if mode not in entry:
+            raise UserError(f"--other_stages {mode}: {path} has only {', '.join(m for m in MODES if m in entry)} for "
+                            f"platform {platform}, superspace {superspace}")
+        return tuple(_latencies(entry[mode], r, f"{path} for platform {platform}") for r in resolutions)
+
+    from modules.latency import get_available_platforms, get_platform
+
+    check_choice(platform, sorted(known | set(get_available_platforms())), f"platform of {superspace}")
+    return tuple(_predict(get_platform(platform), superspace, r, mode) for r in resolutions)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"latency table {path}: {error}") from None
+
+
+def _predict(platform, superspace: str, resolution: int, mode: str) -> np.ndarray:
+    """What `platform` says for the smallest configuration, or for random ones."""
+    count = len(get_superspace(superspace).searched)
+    if mode == "smallest":
+        config = SupernetConfig(superspace, (0,) * count, (0,) * count)
+        subnets = [SubnetSpace(config, (resolution,)).extreme(min)]
+    else:
+        config, rng = SupernetConfig(superspace, (0,) * count, (-1,) * count), np.random.default_rng(0)
+        space = SubnetSpace(config, (resolution,))
+        subnets = [space.sample(rng) for _ in range(PREDICTED_SAMPLES)]
+    return np.array([_sum_of_other_stages(platform, config, subnet) for subnet in subnets])
+
+
+def _sum_of_other_stages(platform, config: SupernetConfig, subnet: SubnetChoiceConfig) -> float:
+    hw, total = (subnet.resolution, subnet.resolution), 0.0
+    for stage, blocks in resolve(config, subnet).stages:
+        for block in blocks:
+            if stage in config.space.fixed:
+                total += platform.predict_block(block.args, hw)
+            hw = count_block(block, hw)[1]
+    return total
+
+
+def _latencies(table: dict, resolution: int, where: str) -> np.ndarray:
+    value = table[check_choice(str(resolution), table, f"resolution in {where}")]
+    try:
+        parts = value if isinstance(value, list) else [[value]]
+        latencies = np.array([sum(combination) for combination in itertools.product(*parts)], dtype=float)
+    except (TypeError, ValueError):
+        raise UserError(f"latency {value!r} at resolution {resolution} in {where}; expected numbers") from None
+    if not len(latencies) or not np.all(np.isfinite(latencies)) or latencies.min() < 0:
+        raise UserError(f"latency {value!r} at resolution {resolution} in {where}; expected finite numbers from 0 up")
+    return latencies

@@ -1,0 +1,1 @@
+"""Evolutionary search, independent of what is searched."""

@@ -1,0 +1,130 @@
+"""Evolutionary search over individuals of any hashable type.
+
+`History` scores every individual once and remembers it; the loop of `AgingEvolution` decides which come next.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")  # an individual
+R = TypeVar("R")  # what evaluating one returns
+
+_fitness = attrgetter("fitness")
+PATIENCE = 1000  # draws or cycles in a row that bring nothing new before a search counts as exhausted
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T, R]):
+    """A scored individual: what evaluating it gave, that as a number (higher is better), and the entry it was mutated
+    from (None for one of the start)."""
+
+    individual: T
+    result: R
+    fitness: float
+    parent: Entry[T, R] | None = None
+
+
+class History(Generic[T, R]):
+    """Every individual scored so far, in order, each once.
+
+    `evaluate` scores an individual, `fitness` makes a result a number; higher is better.
+    """
+
+    def __init__(self, evaluate: Callable[[T], R], fitness: Callable[[R], float]):
+        self.evaluate, self.fitness = evaluate, fitness
+        self.entries: list[Entry[T, R]] = []
+        self._known: set[T] = set()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, individual: T) -> bool:
+        return individual in self._known
+
+    def add(self, individual: T, parent: Entry[T, R] | None = None) -> bool:
+        """Score `individual` unless it is known; whether it was new."""
+        if individual in self._known:
+            return False
+        self.restore(individual, self.evaluate(individual), parent)
+        return True
+
+    def restore(self, individual: T, result: R, parent: Entry[T, R] | None = None) -> None:
+        """Append an individual that has been scored before."""
+        self._known.add(individual)
+        self.entries.append(Entry(individual, result, self.fitness(result), parent))
+
+    def top(self, count: int) -> list[Entry[T, R]]:
+        """The `count` fittest, or as many as there are, best first."""
+        return sorted(self.entries, key=_fitness, reverse=True)[:count]
+
+
+def draw_unseen(history: History[T, R], draw: Callable[[], T]) -> T | None:
+    """The first individual from `draw` that is not in the history; None after 1,000 draws."""
+    for _ in range(PATIENCE):
+        individual = draw()
+        if individual not in history:
+            return individual
+    return None
+
+
+class AgingEvolution(Generic[T, R]):
+    """Regularised evolution: the population is the last `population_size` entries of the history.
+
+    A cycle draws `parent_size` of the population, takes the fittest as parent and adds one child per mutation; each
+    child pushes the oldest individual out.
+
+    Args:
+        history: receives the individuals; may hold entries of an earlier part of the same run.
+        mutations: functions of (individual, rng) that return a child, or None where nothing can change.
+        population_size, parent_size: see above.
+        rng: the only source of randomness; with its state and `seeded` a run can be continued.
+    """
+
+    def __init__(self, history: History[T, R], mutations: Sequence[Callable[[T, np.random.Generator], T | None]],
+                 population_size: int, parent_size: int, rng: np.random.Generator):
+        self.history, self.mutations, self.rng = history, mutations, rng
+        self.population_size, self.parent_size = population_size, parent_size
+        self.seeded = False
+
+    @property
+    def population(self) -> list[Entry[T, R]]:
+        """The living individuals, oldest first."""
+        return self.history.entries[-self.population_size:]
+
+    def run(self, seeds: Iterable[T], draw: Callable[[np.random.Generator], T], budget: int) -> Iterator[None]:
+        """Score `seeds`, fill the population with `draw`, then evolve until `budget` individuals are scored in all.
+
+        Yields after each addition, where the state may be saved. Ends early when nothing new is found any more.
+        """
+        history = self.history
+        if not self.seeded:
+            for seed in seeds:
+                if len(history) < budget and history.add(seed):
+                    yield
+            while len(history) < min(self.population_size, budget):
+                individual = draw_unseen(history, lambda: draw(self.rng))
+                if individual is None:
+                    break
+                history.add(individual)
+                yield
+            self.seeded = True
+        idle = 0
+        while len(history) < budget and idle < PATIENCE:
+            idle = 0 if self._cycle(budget) else idle + 1
+            if not idle:
+                yield
+
+    def _cycle(self, budget: int) -> bool:
+        population = self.population
+        picks = self.rng.choice(len(population), min(self.parent_size, len(population)), replace=False)
+        parent, before = max((population[i] for i in picks), key=_fitness), len(self.history)
+        for mutate in self.mutations:
+            child = mutate(parent.individual, self.rng)
+            if child is not None and len(self.history) < budget:
+                self.history.add(child, parent)
+        return len(self.history) > before

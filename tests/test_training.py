@@ -1,0 +1,213 @@
+"""Training: settings, one sandwich step against its parts, a killed and resumed run against an uninterrupted one."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.restore import load_supernet
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SupernetConfig
+from modules.training.config import TrainConfig, load_yaml
+from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
+from modules.training.optimizer import build_optimizer
+from modules.training.sandwich import sandwich_step, step_generator
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+SPACE = "onnxw_tiny-000000-000000"
+SCRIPT = [sys.executable, "train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000",
+          "--config-file", "supernet_training_configs/digits.yaml", "--resolutions", "32", "--batch_size_per_gpu", "16",
+          "--epochs", "2", "--quant_epochs", "2", "--debug_batches", "4", "--valid_freq", "2",
+          "--post_bn_calibration_batch_num", "2", "--checkpoint_minutes", "0", "--print_freq", "1"]
+
+
+def run_script(folder: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+    return subprocess.run([*SCRIPT, "--models_save_dir", str(folder), *arguments], cwd=REPOSITORY, text=True,
+                          capture_output=True, timeout=timeout)
+
+
+def kill_at_step(folder: Path, line: str, *arguments: str) -> None:
+    """Start the script and kill it without warning as soon as `line` is logged."""
+    process = subprocess.Popen([*SCRIPT, "--models_save_dir", str(folder), *arguments], cwd=REPOSITORY, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for printed in process.stdout:
+        if line in printed:
+            break
+    time.sleep(0.2)  # into the next step, or the writing of the checkpoint
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    for key, value in a["state_dict"].items():
+        torch.testing.assert_close(value, b["state_dict"][key], rtol=0, atol=0, msg=key)
+    for i, state in a["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][i]["momentum_buffer"])
+    assert a["history"] == b["history"]
+    assert (a["epoch"], a["step"]) == (b["epoch"], b["step"]) == (2, 0)
+
+
+def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for mode, name in ((), "checkpoint.pth"), (("--quant_mode",), "lsq.pth"):
+        done = run_script(whole, *mode)
+        assert done.returncode == 0, done.stderr
+        kill_at_step(killed, "epoch 1 | step 2/4", *mode)
+        state = load_checkpoint(killed / f"{SPACE}-align0" / name)
+        assert (state["epoch"], state["step"]) in {(1, 1), (1, 2), (1, 3)}
+        resumed = run_script(killed, *mode, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert "epoch 0 | step" not in resumed.stdout
+        assert_same_state(*(folder / f"{SPACE}-align0" / name for folder in (whole, killed)))
+        assert not list(killed.rglob("*.tmp")) or name == "checkpoint.pth"
+    refused = run_script(whole)
+    assert refused.returncode == 2
+    assert "exists" in refused.stderr
+    changed = run_script(whole, "--resume", "--base_lr", "0.7")
+    assert changed.returncode == 2
+    assert "base_lr was 0.4" in changed.stderr
+    missing = run_script(tmp_path / "none", "--resume")
+    assert missing.returncode == 2
+    assert "no checkpoint" in missing.stderr
+    model, record = load_supernet(whole / f"{SPACE}-align0" / "lsq.pth", SupernetConfig.from_str(SPACE), True)
+    assert record.dataset == "digits"
+    assert record.resolutions == (32,)
+    assert len(record.classes) == 10
+    assert model.stages["first_conv"].blocks[0].conv.conv.nbits_a == 8
+    assert (whole / f"{SPACE}-align0" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_two_processes_agree_and_cover_every_image(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517",
+               *SCRIPT[1:], "--models_save_dir", str(tmp_path)]
+    for mode in ([], ["--quant_mode"]):
+        done = subprocess.run([*command, *mode], cwd=REPOSITORY, text=True, capture_output=True, timeout=300,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+    single = load_checkpoint(tmp_path / f"{SPACE}-align0" / "lsq.pth")
+    assert single["epoch"] == 2
+    assert all(torch.isfinite(v).all() for v in single["state_dict"].values() if v.is_floating_point())
+
+
+def tiny_supernet(choice: str = "012345") -> Supernet:
+    torch.manual_seed(0)
+    return Supernet.build_from_str(f"onnxw_tiny-{choice}", 10, (32,)).train()
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_step_adds_the_gradients_of_its_subnets(int8):
+    torch.manual_seed(3)
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    config = TrainConfig(dropout=0.0)
+    ours, reference = tiny_supernet(), tiny_supernet()
+    if int8:
+        for model in (ours, reference):
+            set_quant_mode(model)
+            model(images)  # starts the quantisers
+    ours.zero_grad()
+    reference.zero_grad()
+    values = sandwich_step(ours, images, labels, config, step_generator(0, 1, 2))
+    rng = step_generator(0, 1, 2)
+    rng.integers(2**31)  # the seed of dropout
+    logits = reference(images)
+    total = smoothed_cross_entropy(logits, labels)
+    for choice in (reference.subnets.sample(rng), reference.subnets.sample(rng), reference.subnets.extreme(min)):
+        reference.set_active_subnet(choice)
+        last = adaptive_divergence(reference(images), logits.detach())
+        total = total + last
+    total.backward()
+    for (name, a), b in zip(ours.named_parameters(), reference.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert values[1].item() == pytest.approx(last.item(), rel=1e-4)
+    assert len({p.grad is None for p in ours.parameters()}) == 2  # some parameters belong to no subnet of the step
+
+
+def test_only_weights_decay():
+    model = tiny_supernet()
+    decaying, others = build_optimizer(model, TrainConfig()).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    decays = {names[id(p)] for p in decaying["params"]}
+    assert decays == {n for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1}
+    assert (decaying["weight_decay"], others["weight_decay"]) == (1e-5, 0)
+    assert len(decaying["params"]) + len(others["params"]) == len(names)
+
+
+def test_steps_draw_alike_and_differ():
+    draws = {tuple(step_generator(0, e, s).integers(1000, size=4)) for e in range(5) for s in range(5)}
+    assert len(draws) == 25
+    assert np.array_equal(step_generator(1, 2, 3).integers(9, size=5), step_generator(1, 2, 3).integers(9, size=5))
+
+
+def test_train_yaml_holds_the_published_recipe():
+    values = load_yaml(REPOSITORY / "supernet_training_configs" / "train.yaml")
+    assert TrainConfig(**values) == TrainConfig()
+    published = {"batch_size_per_gpu": 64, "epochs": 360, "warmup_epochs": 5, "base_lr": 0.1, "dropout": 0.2,
+                 "label_smoothing": 0.1, "weight_decay_weight": 1e-5, "valid_freq": 5, "num_arch_training": 4,
+                 "post_bn_calibration_batch_num": 20, "alpha_min": -1, "alpha_max": 1, "iw_clip": 5}
+    assert {name: values[name] for name in published} == published
+    quant = TrainConfig(batch_size_per_gpu=128).for_quantization()
+    assert (quant.epochs, quant.warmup_epochs, quant.batch_size_per_gpu) == (50, 3, 64)
+    assert quant.base_lr == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("epoch: 3", "unknown setting in .*'epoch'; allowed: .*epochs"),
+    ("epochs: many", "'many' of .*epochs; expected INT"), ("epochs: 2.5", "2.5"), ("nesterov: 3", "expected true|false"), ("- 1", "expected 'name: value'"),
+    ("a: [", "is not yaml"), ("epochs: 0", "epochs is 0; allowed: 1 or more"),
+    ("optimizer: lion", "'lion'; allowed: sgd, adam")])
+def test_malformed_settings_are_refused(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        TrainConfig(**load_yaml(path))
+
+
+class Intruder:
+    """Would create a file if it were unpickled by executing it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_foreign_objects_in_a_checkpoint_are_not_executed(tmp_path):
+    trap = tmp_path / "trap"
+    weights = {"module.w": torch.arange(6.0).view(2, 3)}
+    torch.save({"state_dict": weights, "args": Intruder(str(trap)), "epoch": 7}, tmp_path / "foreign.pth")
+    loaded = load_checkpoint(tmp_path / "foreign.pth")
+    assert not trap.exists()
+    assert loaded["epoch"] == 7
+    assert torch.equal(loaded["state_dict"]["module.w"], weights["module.w"])
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(UserError, match=r"x\.pth' does not exist"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"state_dict": {"w": torch.zeros(1000)}})
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not a checkpoint at all"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="truncated or not a checkpoint"):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "x.pth", {"state_dict": {"w": torch.zeros(3)}})
+    with pytest.raises(UserError, match="does not fit the network"):
+        load_supernet(tmp_path / "x.pth", SupernetConfig.from_str(SPACE), False)
