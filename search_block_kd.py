@@ -50,8 +50,9 @@ def main():
     from modules.block_kd.space_scorer import Scoring, score_choices
 
     scoring = Scoring(
-        superspace=args.superspace, platform=args.platform, lut_path=str(args.lut_path), limits=tuple(args.latency_constraint), t=args.latency_loss_t,
-        a=args.latency_loss_a, estimator=args.estimator, width_coupling=args.width_coupling,
+        superspace=args.superspace, platform=args.platform, lut_path=str(args.lut_path),
+        limits=tuple(args.latency_constraint), t=args.latency_loss_t, a=args.latency_loss_a,
+        estimator=args.estimator, width_coupling=args.width_coupling,
         other_stages=args.other_stages, resolutions=tuple(args.hw_list), seed=args.seed)
     limits = "+".join(f"{limit:g}" for limit in scoring.limits)
     folder = args.output_dir / args.superspace / f"c{limits}_t{scoring.t:g}_a{scoring.a:g}"

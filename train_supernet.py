@@ -14,6 +14,8 @@ On ImageNet with 8 GPUs:
 
 Writes <models_save_dir>/<superspace>-<choice>-align0/checkpoint.pth, or lsq.pth with --quant_mode.
 """
+import os
+
 from modules.training.config import add_config_arguments, config_from_arguments
 from modules.utils.cli import add_local_rank, make_parser, run
 
@@ -29,6 +31,9 @@ def main():
     add_config_arguments(parser)
     add_local_rank(parser)
     args = parser.parse_args()
+
+    # A random subnet brings shapes that oneDNN compiles kernels for; the default of 1024 forgets most of them.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
     from modules.search_space.config import SupernetConfig
 

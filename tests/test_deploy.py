@@ -111,7 +111,8 @@ def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_integer_convolutions_equal_arithmetic_by_hand(act, stride):
     rng = np.random.default_rng(5)
-    first, second = conv_node("a", "input", 5, 16, 3, rng, stride), conv_node("b", "a.act" if act else "a", 16, 8, 1, rng)
+    first = conv_node("a", "input", 5, 16, 3, rng, stride)
+    second = conv_node("b", "a.act" if act else "a", 16, 8, 1, rng)
     nodes = [first, *([Node("act", ("a",), "a.act", act)] if act else []), second]
     graph = Graph(nodes, (5, 9, 9), {"b": (-3.0, 5.0)})
     image = rng.normal(0, 1, (2, 5, 9, 9)).astype(np.float32)
@@ -120,8 +121,8 @@ def test_integer_convolutions_equal_arithmetic_by_hand(act, stride):
     def code(x, quantizer):
         return np.clip(np.round(x / quantizer.scale) + quantizer.zero_point, 0, 255)
 
-    codes = code(image, first.quantizer)
-    for node, out in ((first, second.quantizer), (second, Quantizer(np.float32(8 / 255), round(3 / np.float32(8 / 255))))):
+    codes, step = code(image, first.quantizer), np.float32(8 / 255)  # step of the range given for "b"
+    for node, out in ((first, second.quantizer), (second, Quantizer(step, round(3 / step)))):
         scale = np.float32(node.quantizer.scale) * node.scales / np.float32(out.scale)
         value = integer_conv(codes, node).astype(np.float32) * scale[:, None, None]
         codes = np.clip(np.round(value) + out.zero_point, 0, 255)

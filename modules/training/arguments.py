@@ -31,13 +31,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug_batches", type=int, default=3)
 
 
-def make_evaluator(args: argparse.Namespace, space, device):
-    """The `SubnetEvaluator` the options describe."""
+def make_evaluator(args: argparse.Namespace, space, device, path=None):
+    """The `SubnetEvaluator` the options describe; of the checkpoint `path`, or of the one --resume leads to."""
     from modules.modeling.restore import find_checkpoint
     from modules.training.subnet_evaluator import SubnetEvaluator
 
     return SubnetEvaluator(
-        find_checkpoint(args.resume, space, args.quant_mode, args.align_sample), space, quant_mode=args.quant_mode,
+        path or find_checkpoint(args.resume, space, args.quant_mode, args.align_sample), space,
+        quant_mode=args.quant_mode,
         dataset=args.dataset, dataset_path=args.dataset_path, valid_size=args.valid_size, augment=args.augment,
         batch_size=args.batch_size_per_gpu, calibration_batches=args.post_bn_calibration_batch_num,
         limit_batches=args.debug_batches if args.debug else 0, num_workers=args.data_loader_workers_per_gpu,
