@@ -1,0 +1,115 @@
+"""The command lines: help at once, bad input in one line with exit status 2, the published formats of their output."""
+import csv
+import subprocess
+import sys
+import time
+
+import pytest
+
+from modules.modeling.restore import ModelRecord
+from modules.modeling.supernet import Supernet
+from modules.utils.checkpoint import save_checkpoint
+from modules.utils.files import REPOSITORY
+
+SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in (".", "onnx_tools")
+                 for p in (REPOSITORY / folder).glob("*.py"))
+SPACE = "onnxw_tiny-000000-000000"
+SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
+
+
+def script(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *command], cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_needs_no_heavy_import(name):
+    code = ("import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
+            "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "finally: print(sorted({'torch', 'torchvision', 'onnx', 'onnxruntime', 'matplotlib', 'sklearn'} "
+            "& set(sys.modules)))")
+    start = time.monotonic()
+    done = script("-c", code, name)
+    assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
+    assert "usage:" in done.stdout
+    assert time.monotonic() - start < 20  # about 0.2 s on an idle machine; this only finds a hang
+
+
+EVAL = ("eval_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice")
+
+
+@pytest.mark.parametrize(("command", "words"), [
+    (("train_supernet.py", "--superspace", "nowhere"), ["'nowhere'", "onnxw_tiny", "mobilew"]),
+    (("train_supernet.py", "--superspace", "onnxw", "--supernet_choice", "15112-023231"), ["15112", "6 are needed"]),
+    (("train_supernet.py", "--superspace", "onnxw", "--supernet_choice", "151192-023231"), ["9", "stage5", "0 to 5"]),
+    (("train_supernet.py", "--superspace", "onnxw", "--supernet_choice", "151122-923231"), ["9", "stage1", "0 to 1"]),
+    (("train_supernet.py", "--superspace", "onnxw", "--supernet_choice", "abc"), ["'abc'"]),
+    (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--config-file", "no.yaml"),
+     ["'no.yaml'"]),
+    (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--epochs", "few"),
+     ["'few'", "--epochs", "INT"]),
+    (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--dataset_path", "nowhere",
+      "--models_save_dir", "{tmp}"), ["nowhere"]),
+    (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--dataset", "MNIST9",
+      "--models_save_dir", "{tmp}"), ["'MNIST9'", "digits", "CIFAR10"]),
+    (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--dataset", "digits",
+      "--models_save_dir", "{tmp}", "--quant_mode"), ["checkpoint.pth", "does not exist"]),
+    ((*EVAL, "000000", "--resume", "{tmp}"), ["checkpoint.pth", "does not exist"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/half.pth"), ["half.pth", "truncated"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--quant_mode"), ["fp32", "lsq.pth"]),
+    ((*EVAL, "111111", "--resume", "{tmp}/good.pth"), [SPACE, "not of onnxw_tiny-111111"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--subnet_choice", "d1_k3"), ["'d1_k3'", "d..._k..._w"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--subnet_choice", SMALLEST.replace("w8#8#16", "w8#8#99")),
+     ["width 99", "stage1", "16, 24"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--dataset_path", "{tmp}/empty"), ["empty"]),
+    ((*EVAL, "000000", "--mode", "lat", "--platform", "abacus"), ["'abacus'", "onnxruntime_int8"]),
+    (("eval_specific_net.py", "--model_name", "SEQnet@vnni-A9"), ["SEQnet@vnni-A9", "SEQnet@vnni-A0"]),
+    (("eval_specific_net.py", "--model_name", "seqnet@VNNI-a0", "--resume", "{tmp}"), ["spaceevo@vnni"]),
+    (("onnx_tools/export_onnx.py", "--input", "{tmp}/none.csv"), ["none.csv"]),
+    (("onnx_tools/export_onnx.py", "--input", "{tmp}/bad.csv"), ["line 2", "bad.csv", "superspace,choice,subnet"]),
+    (("onnx_tools/eval_onnx.py", "--model_path", "{tmp}/none.onnx"), ["none.onnx"]),
+    (("onnx_tools/benchmark.py", "--model_dir", "{tmp}"), [".onnx", "does not exist"]),
+])
+def test_bad_input_ends_with_one_line_and_status_2(command, words, tmp_path):
+    good = {"state_dict": Supernet.build_from_str(SPACE, 10).state_dict(),
+            "config": ModelRecord(SPACE, (32, 48, 64), tuple("0123456789"), "digits").to_dict()}
+    save_checkpoint(tmp_path / "good.pth", good)
+    content = (tmp_path / "good.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(content[: len(content) // 2])
+    (tmp_path / "bad.csv").write_text("# list\nonnxw_tiny,000000\n")
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    (tmp_path / "empty" / "val").mkdir()
+    done = script(*(part.replace("{tmp}", str(tmp_path)) for part in command))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert (tmp_path / "good.pth").read_bytes() == content
+
+
+def test_evaluation_writes_a_table_and_latencies(tmp_path):
+    model = Supernet.build_from_str(SPACE, 10, (32,))
+    save_checkpoint(tmp_path / "x.pth", {"state_dict": model.state_dict(), "config": ModelRecord(
+        SPACE, (32,), tuple("0123456789"), "digits", training={"augment": "default"}).to_dict()})
+    done = script(*EVAL, "000000", "--resume", str(tmp_path / "x.pth"), "--output", str(tmp_path), "--debug",
+                  "--post_bn_calibration_batch_num", "2", "--subnet_choice", SMALLEST)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "accuracy.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["enc"] == SMALLEST
+    assert row["images"] == "96"
+    assert float(row["acc1_low"]) <= float(row["acc1"]) <= float(row["acc1_high"])
+    done = script(*EVAL, "000000", "--mode", "lat", "--subnet_choice", SMALLEST)
+    encoding, latency = done.stdout.split()
+    assert encoding == SMALLEST
+    assert latency.endswith("ms")
+    assert 0.01 < float(latency[:-2]) < 1000
+
+
+def test_interrupt_ends_with_status_130(tmp_path):
+    code = ("import sys; sys.argv[0] = 'x.py'; from modules.utils.cli import run\n"
+            "def main(): raise KeyboardInterrupt\nrun(main)")
+    done = script("-c", code)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "x.py: interrupted"
