@@ -87,19 +87,6 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
     assert (whole / f"{SPACE}-align0" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.slow
-def test_two_processes_agree_and_cover_every_image(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517",
-               *SCRIPT[1:], "--models_save_dir", str(tmp_path)]
-    for mode in ([], ["--quant_mode"]):
-        done = subprocess.run([*command, *mode], cwd=REPOSITORY, text=True, capture_output=True, timeout=300,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr
-    single = load_checkpoint(tmp_path / f"{SPACE}-align0" / "lsq.pth")
-    assert single["epoch"] == 2
-    assert all(torch.isfinite(v).all() for v in single["state_dict"].values() if v.is_floating_point())
-
-
 def tiny_supernet(choice: str = "012345") -> Supernet:
     torch.manual_seed(0)
     return Supernet.build_from_str(f"onnxw_tiny-{choice}", 10, (32,)).train()

@@ -47,12 +47,13 @@ class Data:
     test_indices: np.ndarray
 
 
-def load_data(dataset=None, dataset_path=None, valid_size=0):
+def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0):
     """Return the `Data` of a run.
 
     dataset: one of DATASETS. None means "folder" if a path is given and "digits" otherwise.
     dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
     valid_size: how many training images to hold out for validation; 0 or less, or None: none.
+    crop_scale_min: least part of the area that a training crop keeps; 0: what suits the data set.
     Raises UserError for an unknown name, a path that is missing or of no use, and a split that leaves no image.
     """
     name = dataset or ("folder" if dataset_path else "digits")
@@ -60,7 +61,10 @@ def load_data(dataset=None, dataset_path=None, valid_size=0):
     train, official = _open(name, dataset_path)
     digits = name == "digits"
     # A mirrored digit is another sign, and a small crop of an 8x8 image shows next to nothing of it.
-    info = DataInfo(name, train.classes, MEAN, STD, hflip=not digits, crop_scale=(0.7, 1.0) if digits else (0.08, 1.0))
+    scale = crop_scale_min or (0.7 if digits else 0.08)
+    if not 0 < scale <= 1:
+        raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
+    info = DataInfo(name, train.classes, MEAN, STD, hflip=not digits, crop_scale=(scale, 1.0))
     everything = np.arange(len(official))
     if not valid_size or valid_size < 0:
         return Data(info, train, np.arange(len(train)), official, everything, official, everything)

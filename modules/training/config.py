@@ -18,6 +18,7 @@ class TrainConfig:
     dataset: str = ""                        # digits, folder, CIFAR10 ...; empty: folder if dataset_path is given
     dataset_path: str = ""                   # folder with train/ and val/
     augment: str = "auto_augment_tf"         # or default
+    crop_scale_min: float = 0.0              # least part of an image in a training crop; 0: what suits the data set
     valid_size: int = 0                      # images held out of the training set for validation
     n_classes: int = 0                       # width of the classifier; 0: the data set's number of classes
     resolutions: tuple[int, ...] = ()        # input sizes in pixels; empty: the superspace's
@@ -64,6 +65,8 @@ class TrainConfig:
     seed: int = 0
     print_freq: int = 10                     # steps between log lines
     checkpoint_minutes: float = 15           # minutes between checkpoints within an epoch
+    ema_decay: float = 0.0                   # of an average of the weights that is validated and kept; 0: none
+    sync_bn: bool = False                    # batch norm over the images of all processes
     channels_last: bool = True
     amp: str = "none"                        # or bf16
     debug_batches: int = 0                   # stop every epoch after this many steps; 0: never

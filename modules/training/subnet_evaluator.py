@@ -8,6 +8,7 @@ import torch
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
+from modules.modeling.network import resize
 from modules.modeling.restore import load_supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
@@ -24,7 +25,8 @@ class SubnetEvaluator:
         path: checkpoint.pth or lsq.pth.
         space: the space it must be of.
         quant_mode: evaluate in int8.
-        dataset, dataset_path, valid_size: as of `load_data`; the data set of training when both are empty.
+        dataset, dataset_path: as of `load_data`; the data set of training when both are empty.
+        valid_size: as of `load_data`; None: what training held out.
         augment: of the calibration images; that of training when empty.
         batch_size: images per batch, in calibration too.
         calibration_batches: how many training batches calibrate batch norm.
@@ -32,7 +34,7 @@ class SubnetEvaluator:
     """
 
     def __init__(self, path: str | Path, space: SupernetConfig, *, quant_mode: bool, dataset: str = "",
-                 dataset_path: str = "", valid_size: int = 0, augment: str = "", batch_size: int = 32,
+                 dataset_path: str = "", valid_size: int | None = 0, augment: str = "", batch_size: int = 32,
                  calibration_batches: int = 32, limit_batches: int = 0, num_workers: int = 0, seed: int = 0,
                  device: torch.device | None = None):
         self.space, self.quant_mode, self.device = space, quant_mode, device or torch.device("cpu")
@@ -40,12 +42,16 @@ class SubnetEvaluator:
         self.model.to(self.device)
         if not dataset and not dataset_path:
             dataset, dataset_path = self.record.dataset, self.record.training.get("dataset_path", "")
-        self.data = load_data(dataset or None, dataset_path or None, valid_size)
+        self.valid_size = self.record.valid_size if valid_size is None else max(valid_size, 0)
+        crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if dataset == self.record.dataset else 0.0
+        self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min)
         self._check_classes()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = augment or self.record.training.get("augment", "auto_augment_tf")
         self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
-        self._calibration = self._validation = None
+        self._calibration = None
+        self._images: dict[bool, list] = {}
+        self._resized: dict[str, tuple[int, list]] = {}
 
     def _check_classes(self) -> None:
         known, given = self.record.classes, self.data.info.classes
@@ -64,24 +70,36 @@ class SubnetEvaluator:
                                  zip(batches, range(self.calibration_batches), strict=False) if len(images) > 1]
         return self._calibration
 
-    def validation_batches(self):
-        """Batches of (images, labels) of the validation part; kept in memory if it is small."""
-        if self._validation is not None:
-            return self._validation
+    def validation_batches(self, test: bool = False):
+        """Batches of (images, labels) of the validation part, or of the test part; kept in memory if it is small."""
+        if test in self._images:
+            return self._images[test]
         data, size = self.data, self.record.crop_size
-        batches = eval_batches(data.valid, data.valid_indices, eval_transform(size, data.info),
-                               batch_size=self.batch_size, rank=dist.rank(), world_size=dist.world_size(),
-                               num_workers=self.num_workers)
+        source, indices = (data.test, data.test_indices) if test else (data.valid, data.valid_indices)
+        batches = eval_batches(source, indices, eval_transform(size, data.info), batch_size=self.batch_size,
+                               rank=dist.rank(), world_size=dist.world_size(), num_workers=self.num_workers)
         if self.limit_batches:
             batches = [batch for batch, _ in zip(batches, range(self.limit_batches), strict=False)]
-        if self.limit_batches or len(data.valid_indices) * size**2 <= CACHED_IMAGES:
-            self._validation = batches = list(batches)
+        if self.limit_batches or len(indices) * size**2 <= CACHED_IMAGES:
+            self._images[test] = batches = list(batches)
         return batches
 
     def subnet(self, choice: SubnetChoiceConfig):
         """Subnet `choice` as a calibrated static network in eval mode."""
-        return extract_calibrated(self.model, choice, self.calibration)
+        images = self._at("calibration", choice.resolution, self.calibration)
+        return extract_calibrated(self.model, choice, images)
 
-    def accuracy(self, choice: SubnetChoiceConfig) -> Accuracy:
-        """Accuracy of subnet `choice` on the validation part."""
-        return evaluate(self.subnet(choice), self.validation_batches())
+    def accuracy(self, choice: SubnetChoiceConfig, test: bool = False) -> Accuracy:
+        """Accuracy of subnet `choice` on the validation part, or on the test part."""
+        net, batches = self.subnet(choice), self.validation_batches(test)
+        if test in self._images:
+            images = self._at(f"part {test}", choice.resolution, [images for images, _ in batches])
+            batches = [(x, labels) for x, (_, labels) in zip(images, batches, strict=True)]
+        return evaluate(net, batches)
+
+    def _at(self, name: str, resolution: int, batches: list[torch.Tensor]) -> list[torch.Tensor]:
+        """`batches` on the device at `resolution`; kept until another resolution is asked for, so that subnets in the
+        order of their resolutions share the work."""
+        if name not in self._resized or self._resized[name][0] != resolution:
+            self._resized[name] = resolution, [resize(images.to(self.device), resolution) for images in batches]
+        return self._resized[name][1]

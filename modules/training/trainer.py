@@ -15,6 +15,7 @@ from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.training.config import FREE_ON_RESUME, TrainConfig
+from modules.training.ema import WeightAverage
 from modules.training.evaluation import evaluate, extract_calibrated
 from modules.training.optimizer import build_optimizer
 from modules.training.report import TrainingReport
@@ -45,7 +46,8 @@ class SupernetTrainer:
         self.folder = checkpoint_folder(config.models_save_dir, space, config.align_sample)
         self.name = "lsq" if quant_mode else "checkpoint"
         self._check_files(resume, overwrite)
-        self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size)
+        self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size,
+                              config.crop_scale_min)
         self.record = self._make_record(space)
         torch.manual_seed(config.seed)
         self.model = self._make_model(space)
@@ -57,6 +59,7 @@ class SupernetTrainer:
         elif quant_mode:
             self._load_fp32()
         dist.broadcast_state(self.model)
+        self.average = self._make_average(resume)
         self.report = TrainingReport(self.folder, self.name, self.history)
 
     def _check_files(self, resume: bool, overwrite: bool) -> None:
@@ -84,6 +87,7 @@ class SupernetTrainer:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum, module.eps = self.config.bn_momentum, self.config.bn_eps
+                module.synchronized = self.config.sync_bn and dist.world_size() > 1
         if self.config.zero_last_gamma:
             model.zero_last_gamma()
         if self.record.quant:
@@ -107,16 +111,36 @@ class SupernetTrainer:
             if name not in FREE_ON_RESUME and name in before and before[name] != value:
                 raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
                                 "resumed run keeps its settings")
+        if "trained_state_dict" in checkpoint:
+            checkpoint["state_dict"] = checkpoint["trained_state_dict"]
         load_weights(self.model, checkpoint, path)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.history = checkpoint["best"], checkpoint["history"]
 
+    def _make_average(self, resume: bool) -> WeightAverage | None:
+        if not self.config.ema_decay:
+            return None
+        average = WeightAverage(self.model, self.config.ema_decay)
+        if resume:
+            path = self.folder / f"{self.name}.pth"
+            checkpoint = load_checkpoint(path)
+            load_weights(average.model, checkpoint, path)
+            average.updates = checkpoint["average_updates"]
+        return average
+
+    @property
+    def kept_model(self) -> Supernet:
+        """The model that is validated and kept: the average of the weights if there is one."""
+        return self.average.model if self.average else self.model
+
     def _save(self, *names: str) -> None:
         if dist.rank() == 0:
-            state = {"epoch": self.epoch, "step": self.step, "state_dict": self.model.state_dict(),
+            state = {"epoch": self.epoch, "step": self.step, "state_dict": self.kept_model.state_dict(),
                      "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
                      "config": self.record.to_dict()}
+            if self.average:
+                state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
             for name in names:
                 save_checkpoint(self.folder / name, state)
             write_manifest(self.folder / f"{self.name}.pth", seed=self.config.seed, epoch=self.epoch, step=self.step)
@@ -186,6 +210,8 @@ class SupernetTrainer:
         if self.config.grad_clip_value:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
         self.optimizer.step()
+        if self.average:
+            self.average.update()
         return values
 
     def _log(self, means: torch.Tensor, lr: float, steps: int) -> None:
@@ -219,7 +245,7 @@ class SupernetTrainer:
             batches = eval_batches(d.valid, d.valid_indices, eval_transform(self.record.crop_size, d.info),
                                    batch_size=c.eval_batch_size_per_gpu, rank=dist.rank(),
                                    world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu)
-            results[name] = evaluate(extract_calibrated(self.model, choice, calibration), batches)
+            results[name] = evaluate(extract_calibrated(self.kept_model, choice, calibration), batches)
         self.report.validation(self.epoch, results)
         better = results["max"].top1 > self.best
         self.best = max(self.best, results["max"].top1)

@@ -2,9 +2,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 
 import torch
 import torch.distributed as dist
+
+_alone = False
 
 
 def init_distributed(local_rank: int = -1) -> torch.device:
@@ -23,7 +28,21 @@ def init_distributed(local_rank: int = -1) -> torch.device:
 
 
 def _active() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _alone and dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def alone():
+    """Within this context the process takes itself for the only one, and no function here waits for others.
+
+    For work that differs between processes: each then loads all images, and sums are over its own.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def rank() -> int:
@@ -45,6 +64,7 @@ def barrier() -> None:
 def close() -> None:
     """Leave the process group."""
     if _active():
+        _object_group.cache_clear()
         dist.destroy_process_group()
 
 
@@ -53,6 +73,37 @@ def all_sum(tensor: torch.Tensor) -> torch.Tensor:
     if _active():
         dist.all_reduce(tensor)
     return tensor
+
+
+def all_max(tensor: torch.Tensor) -> torch.Tensor:
+    """Elementwise maximum over processes, in place; returns `tensor`."""
+    if _active():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
+def broadcast_object(value):
+    """The first process's `value`, any small picklable object. The others may wait for it as long as it takes."""
+    if not _active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0, _object_group())
+    return box[0]
+
+
+def gather_objects(value) -> list:
+    """The `value` of every process, in the order of their numbers."""
+    if not _active():
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value, _object_group())
+    return values
+
+
+@cache
+def _object_group():
+    # Through the CPU whatever the backend, and patient: one process may prepare work for minutes while others wait.
+    return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
 def average_gradients(parameters) -> None:

@@ -43,11 +43,19 @@ class DynamicQLinear(QLinear):
 
 
 class DynamicBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose first channels serve inputs with fewer channels."""
+    """Batch norm whose first channels serve inputs with fewer channels.
+
+    With `synchronized`, statistics in training are those of all processes' images, on CPU too (torch's SyncBatchNorm
+    refuses CPU tensors).
+    """
+
+    synchronized = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C, H, W), C at most `num_features`."""
         n = x.shape[1]
+        if self.synchronized and self.training:
+            return self._synchronized(x, n)
         if n == self.num_features:
             return super().forward(x)
         factor = self.momentum or 0.0
@@ -57,3 +65,21 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
                 factor = 1.0 / float(self.num_batches_tracked)
         return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
                             self.training, factor, self.eps)
+
+    def _synchronized(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        # Sums around a value near the mean: far from it, the sum of squares would lose its digits.
+        pivot = self.running_mean[:n].clone()
+        shifted = x - pivot.view(-1, 1, 1)
+        count = x.new_tensor([x.numel() / n])
+        sums = all_reduce(torch.cat((shifted.sum((0, 2, 3)), (shifted * shifted).sum((0, 2, 3)), count)))
+        count, mean = sums[-1].detach(), sums[:n] / sums[-1]
+        var = sums[n:-1] / sums[-1] - mean * mean
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean[:n].lerp_(mean + pivot, factor)
+            self.running_var[:n].lerp_(var * count / (count - 1), factor)
+        scale = self.weight[:n] * (var + self.eps).rsqrt()
+        return shifted * scale.view(-1, 1, 1) + (self.bias[:n] - mean * scale).view(-1, 1, 1)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.ops import lsq_plus
+from modules.utils import dist
 from modules.utils.errors import UserError
 
 # Our names of the quantiser parameters, and the published ones that `load_state_dict` accepts in their place.
@@ -102,16 +103,11 @@ class QBase(nn.Module):
 
 
 def _max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
-    return values
+    return dist.all_max(values)
 
 
 def _mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)
-        value = value / torch.distributed.get_world_size()
-    return value
+    return dist.all_sum(value) / dist.world_size()
 
 
 class QConv(QBase, nn.Conv2d):
