@@ -23,6 +23,8 @@ def main():
     parser.add_argument("--num_random", type=int, default=0, help="random subnets to evaluate besides the extremes")
     parser.add_argument("--platform", default="", help="of the latency; default: the superspace's")
     parser.add_argument("--num_samples", type=int, default=1000, help="subnets in the latency distribution")
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[], metavar="PIXELS",
+                        help="of the latencies; default: the superspace's")
     parser.add_argument("--output", default="results/eval_supernet", help="folder of tables and figures")
     add_local_rank(parser)
     args = parser.parse_args()
@@ -81,7 +83,7 @@ def report_latency(args, spaces):
     name = args.platform or spaces[0].space.default_platform
     platform, latencies = get_platform(name), {}
     for space in spaces:
-        subnets = SubnetSpace(space, space.space.resolutions)
+        subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
         if args.subnet_choice:
             for text in args.subnet_choice:
                 choice = subnets.check(SubnetChoiceConfig.from_str(text))

@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from modules.utils.results import format_table
 
 SUPERSPACE, CHOICE = "onnxw_tiny", "053412-000000"  # one of each of its six block types
 CONFIG = "supernet_training_configs/digits.yaml"
-RANDOM_SUBNETS = 2
+PLATFORM = "onnxruntime_int8"
 
 
 class Demo:
@@ -37,10 +38,8 @@ class Demo:
         self.checkpoints, self.models = output / "checkpoints", output / "onnx"
         self.space = SupernetConfig.from_choice(SUPERSPACE, CHOICE)
         self.resolutions = (32,) if short else (32, 48)
-        subnets = SubnetSpace(self.space, self.resolutions)
-        rng = np.random.default_rng(0)
-        self.subnets = {"smallest": subnets.extreme(min), "largest": subnets.extreme(max),
-                        **{f"random {i + 1}": subnets.sample(rng) for i in range(RANDOM_SUBNETS)}}
+        self.space_of_subnets = SubnetSpace(self.space, self.resolutions)
+        self.subnets = {"smallest": self.space_of_subnets.extreme(min), "largest": self.space_of_subnets.extreme(max)}
 
     def script(self, name: str, *arguments) -> None:
         """Print and run one script; UserError if it fails."""
@@ -58,7 +57,9 @@ class Demo:
         self.output.mkdir(parents=True, exist_ok=True)
         for path in (self.output / "accuracy.csv", self.output / "latency.csv"):
             path.unlink(missing_ok=True)  # of an earlier demo; the scripts append
+        shutil.rmtree(self.output / "search", ignore_errors=True)
         self._train()
+        self._search()
         self._evaluate()
         self._deploy()
         self._summary()
@@ -68,9 +69,32 @@ class Demo:
         common = ["--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--config-file", CONFIG,
                   "--models_save_dir", self.checkpoints, "--overwrite", "--resolutions", *self.resolutions]
         if self.short:
-            common += ["--epochs", 5, "--quant_epochs", 2]
+            common += ["--epochs", 5, "--quant_epochs", 1]
         self.script("train_supernet.py", *common)
         self.script("train_supernet.py", *common, "--quant_mode")
+
+    def _limits(self) -> tuple[list[float], float]:
+        """Two latency limits for this machine, the quartiles of random subnets, and the width of the window below."""
+        from modules.latency import get_platform
+
+        rng, platform = np.random.default_rng(0), get_platform(PLATFORM)
+        latencies = [platform.predict_subnet(resolve(self.space, self.space_of_subnets.sample(rng), 10))
+                     for _ in range(100)]
+        low, middle, high = np.percentile(latencies, (5, 30, 70))
+        return [round(float(middle), 2), round(float(high), 2)], round(float(high - low), 2)
+
+    def _search(self) -> None:
+        limits, delta = self._limits()
+        size = 8 if self.short else 24
+        self.script("search_subnet.py", "--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--checkpoint_path",
+                    self.checkpoints, "--latency_constraint", *limits, "--latency_delta", delta, "--population_size",
+                    size, "--mutation_size", size // 2, "--crossover_size", size // 2, "--max_time_budget",
+                    1 if self.short else 3, "--num_calib_batches", 10, "--test_top_num", 1, "--output_path",
+                    self.output / "search", "--overwrite")
+        (self.found,) = (self.output / "search").glob("*/*ms")
+        for row in _read(self.found / "best.csv"):
+            if row["rank"] == "1":
+                self.subnets[f"best within {row['limit']} ms"] = SubnetChoiceConfig.from_str(row["enc"])
 
     def _evaluate(self) -> None:
         common = ["--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--resume", self.checkpoints,
@@ -78,7 +102,8 @@ class Demo:
         encodings = list(map(str, self.subnets.values()))
         for mode in ([], ["--quant_mode"]):
             self.script("eval_supernet.py", *common, *mode, "--batch_size_per_gpu", 64, "--subnet_choice", *encodings)
-        self.script("eval_supernet.py", *common, "--mode", "lat", "--num_samples", 20 if self.short else 200)
+        self.script("eval_supernet.py", *common, "--mode", "lat", "--num_samples", 20 if self.short else 200,
+                    "--platform", PLATFORM, "--resolutions", *self.resolutions)
 
     def _deploy(self) -> None:
         listing = self.output / "subnets.csv"
@@ -107,11 +132,12 @@ class Demo:
         figure = self.output / "accuracy_over_latency.png"
         _draw(points, figure)
         print("\nSubnets of the trained supernet, measured on this machine with onnxruntime on one thread. int8: the\n"
-              "exported model; images that differ: in top-1 from the fake-quantised network; brackets: 95% interval.\n")
+              "exported model; images that differ: in top-1 from the fake-quantised network; brackets: 95% interval.\n"
+              "Limits are those of the search, on the sum of the blocks; accuracy is on images it never saw.\n")
         print(format_table(rows))
         print("\nFigures:")
         for path in (folder / "curves.png", folder / "lsq_curves.png", self.output / f"{SUPERSPACE}-latency_cdf.png",
-                     figure):
+                     self.found / "search.png", figure):
             print(f"  {path}")
 
     def _agreement(self, choice: SubnetChoiceConfig):

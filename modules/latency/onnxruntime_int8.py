@@ -42,7 +42,9 @@ class OnnxRuntimeInt8:
 
     def predict_subnet(self, spec: NetSpec) -> float:
         """Sum of the latencies of the network's blocks."""
-        return sum_of_blocks(self, spec)
+        latency = sum_of_blocks(self, spec)
+        self.cache.save()  # so that a search that was killed here sees the same figures when it goes on
+        return latency
 
     def _measure(self, block: BlockArgs, hw: tuple[int, int]) -> float:
         from modules.deploy.ort import time_interleaved
@@ -58,7 +60,8 @@ class OnnxRuntimeInt8:
 
 def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
     """`kind_height_cin_cout_kernel_expand_stride_act`, the form of the published block tables."""
-    return f"{block.kind}_{hw[0]}_{block.cin}_{block.cout}_{block.kernel}_{block.expand}_{block.stride}_{block.act}"
+    expand = None if block.expand is None else f"{block.expand:g}"  # 4 and 4.0 are one ratio
+    return f"{block.kind}_{hw[0]}_{block.cin}_{block.cout}_{block.kernel}_{expand}_{block.stride}_{block.act}"
 
 
 def _session(block: BlockArgs, hw: tuple[int, int]):

@@ -5,6 +5,7 @@ No torch code.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from modules.modeling.spec import BlockArgs, BlockSpec, build_block
 from modules.search_space.config import BlockChoice, SubnetChoiceConfig, SupernetConfig
@@ -67,6 +68,7 @@ def resolve(config: SupernetConfig, choice: SubnetChoiceConfig, num_classes: int
     return NetSpec(tuple(stages), choice.resolution)
 
 
+@lru_cache(maxsize=1000)
 def _subnet_space(config: SupernetConfig) -> SubnetSpace:
     return SubnetSpace(config, config.space.resolutions)
 

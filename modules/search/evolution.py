@@ -1,6 +1,7 @@
 """Evolutionary search over individuals of any hashable type.
 
-`History` scores every individual once and remembers it; the loop of `AgingEvolution` decides which come next.
+`History` scores every individual once and remembers it; the loop of `AgingEvolution` decides which come next, one at a
+time. `modules.search.generations` breeds whole generations instead.
 """
 from __future__ import annotations
 
@@ -32,10 +33,11 @@ class Entry(Generic[T, R]):
 class History(Generic[T, R]):
     """Every individual scored so far, in order, each once.
 
-    `evaluate` scores an individual, `fitness` makes a result a number; higher is better.
+    `evaluate` scores an individual (None: all are scored elsewhere and given to `restore`); `fitness` makes a result
+    a number; higher is better.
     """
 
-    def __init__(self, evaluate: Callable[[T], R], fitness: Callable[[R], float]):
+    def __init__(self, evaluate: Callable[[T], R] | None, fitness: Callable[[R], float]):
         self.evaluate, self.fitness = evaluate, fitness
         self.entries: list[Entry[T, R]] = []
         self._known: set[T] = set()
@@ -58,16 +60,16 @@ class History(Generic[T, R]):
         self._known.add(individual)
         self.entries.append(Entry(individual, result, self.fitness(result), parent))
 
-    def top(self, count: int) -> list[Entry[T, R]]:
-        """The `count` fittest, or as many as there are, best first."""
-        return sorted(self.entries, key=_fitness, reverse=True)[:count]
+    def top(self, count: int, among: Callable[[Entry[T, R]], bool] | None = None) -> list[Entry[T, R]]:
+        """The `count` fittest (of those that `among` holds for), or as many as there are, best first."""
+        return sorted(filter(among, self.entries), key=_fitness, reverse=True)[:count]
 
 
-def draw_unseen(history: History[T, R], draw: Callable[[], T]) -> T | None:
-    """The first individual from `draw` that is not in the history; None after 1,000 draws."""
-    for _ in range(PATIENCE):
+def draw_accepted(draw: Callable[[], T], accept: Callable[[T], bool], patience: int = PATIENCE) -> T | None:
+    """The first individual from `draw` that is accepted; None after `patience` draws."""
+    for _ in range(patience):
         individual = draw()
-        if individual not in history:
+        if accept(individual):
             return individual
     return None
 
@@ -107,7 +109,7 @@ class AgingEvolution(Generic[T, R]):
                 if len(history) < budget and history.add(seed):
                     yield
             while len(history) < min(self.population_size, budget):
-                individual = draw_unseen(history, lambda: draw(self.rng))
+                individual = draw_accepted(lambda: draw(self.rng), lambda drawn: drawn not in history)
                 if individual is None:
                     break
                 history.add(individual)

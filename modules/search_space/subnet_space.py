@@ -21,8 +21,9 @@ class StageOptions:
 
 
 def _pick(rng, options):
-    # One bounded integer per draw: with numpy's legacy RandomState this is the published stream of draws.
-    return options[int(rng.choice(len(options)))]
+    # The stream of `rng.choice`, with numpy's legacy RandomState the published one, in a fraction of its time.
+    draw = rng.integers if hasattr(rng, "integers") else rng.randint
+    return options[int(draw(len(options)))]
 
 
 @dataclass(frozen=True)

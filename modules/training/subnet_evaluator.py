@@ -37,7 +37,8 @@ class SubnetEvaluator:
                  dataset_path: str = "", valid_size: int | None = 0, augment: str = "", batch_size: int = 32,
                  calibration_batches: int = 32, limit_batches: int = 0, num_workers: int = 0, seed: int = 0,
                  device: torch.device | None = None):
-        self.space, self.quant_mode, self.device = space, quant_mode, device or torch.device("cpu")
+        self.path, self.space, self.quant_mode = path, space, quant_mode
+        self.device = device or torch.device("cpu")
         self.model, self.record = load_supernet(path, space, quant_mode)
         self.model.to(self.device)
         if not dataset and not dataset_path:

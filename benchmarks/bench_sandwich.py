@@ -1,0 +1,97 @@
+"""Time of one sandwich step, ours against a plain formulation, fp32 and LSQ+, in turns in one run.
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_sandwich.py
+    OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 benchmarks/bench_sandwich.py
+
+Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
+reduction after each of the four backward passes. Ours: one autograd function per quantiser, channels last, one
+reduction. Each round both forms run the same step; the ratio is the median over rounds. Rounds repeat the same few
+steps, so that both forms find their kernels compiled.
+"""
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench_lsq import composed
+
+from modules.utils.cli import make_parser, run
+
+
+def composed_activation(activation, scale, num_bits, beta, is_training, zero_point="integer"):
+    """`quantize_activation` in training, from elementary operations; float offset."""
+    levels = 2**num_bits - 1
+    return composed(activation, scale, beta, 0, levels, (activation[0].numel() * levels) ** -0.5)
+
+
+def composed_weight(weight, scale, num_bits, is_training, narrow_range=True):
+    """`quantize_weight` in training, from elementary operations."""
+    top = 2 ** (num_bits - 1) - 1
+    return composed(weight, scale, None, -top, top, (weight.numel() * top) ** -0.5)
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--supernet", default="onnxw_tiny-053412-000000")
+    parser.add_argument("--resolution", type=int, default=48)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=3, help="different steps that rounds go through")
+    args = parser.parse_args()
+
+    import torch
+
+    from modules.modeling.ops import lsq_plus
+    from modules.modeling.ops.op import set_quant_mode
+    from modules.modeling.supernet import Supernet
+    from modules.training import sandwich
+    from modules.training.config import TrainConfig
+    from modules.utils import dist
+
+    torch.set_num_threads(1)
+    dist.init_distributed()
+    torch.manual_seed(dist.rank())
+    images = torch.randn(args.batch_size, 3, args.resolution, args.resolution)
+    labels = torch.randint(10, (args.batch_size,))
+    fused = lsq_plus.quantize_activation, lsq_plus.quantize_weight
+    reduce = dist.average_gradients
+
+    def make(int8, channels_last):
+        torch.manual_seed(0)
+        model = Supernet.build_from_str(args.supernet, 10, (args.resolution,)).train()
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        return set_quant_mode(model) if int8 else model
+
+    def step(model, ours, index):
+        lsq_plus.quantize_activation, lsq_plus.quantize_weight = fused if ours else (composed_activation,
+                                                                                    composed_weight)
+        x = images.contiguous(memory_format=torch.channels_last) if ours else images
+        model.zero_grad(set_to_none=True)
+        start = time.perf_counter()
+        sandwich.sandwich_step(model, x, labels, TrainConfig(), sandwich.step_generator(0, 0, index))
+        if not ours:  # the step made one reduction; the plain form makes three more
+            for _ in range(TrainConfig().num_arch_training - 1):
+                reduce(model.parameters())
+        return time.perf_counter() - start
+
+    for int8 in (False, True):
+        forms = {"plain": (make(int8, False), False), "ours": (make(int8, True), True)}
+        times = {name: [] for name in forms}
+        for turn in range(-args.steps, args.rounds):
+            for name, (model, ours) in forms.items():
+                seconds = step(model, ours, turn % args.steps)
+                if turn >= 0:
+                    times[name].append(seconds)
+        ratio = statistics.median(a / b for a, b in zip(times["plain"], times["ours"], strict=True))
+        if dist.rank() == 0:
+            plain, ours = (statistics.median(times[name]) for name in ("plain", "ours"))
+            print(f"{'LSQ+' if int8 else 'fp32'}, {dist.world_size()} process(es): plain {plain:.3f} s, ours "
+                  f"{ours:.3f} s, ratio {ratio:.2f}", flush=True)
+    dist.close()
+
+
+if __name__ == "__main__":
+    run(main)

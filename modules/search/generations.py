@@ -1,0 +1,105 @@
+"""Generational evolution: the fittest become parents, and mutants and crossovers of them the next generation."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+
+from modules.search.evolution import draw_accepted
+from modules.utils.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class GenerationSizes:
+    """How many individuals a generation has; the defaults are the published ones.
+
+    The first generation has `population_size` random individuals, each later one `mutation_size` mutants and
+    `crossover_size` crossovers. Parents are the fittest `parent_ratio` * `population_size` individuals so far, at least
+    two. After `max_crossover_try` crossovers of two parents that are not accepted, a mutant takes their place.
+    """
+
+    population_size: int = 512
+    parent_ratio: float = 0.5
+    mutation_size: int = 128
+    crossover_size: int = 128
+    max_crossover_try: int = 50
+
+    def __post_init__(self):
+        if not 0 < self.parent_ratio <= 1:
+            raise UserError(f"--parent_ratio {self.parent_ratio:g}; expected more than 0, at most 1")
+        for name, least in (("population_size", 1), ("mutation_size", 0), ("crossover_size", 0),
+                            ("max_crossover_try", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} {getattr(self, name)}; expected at least {least}")
+
+    @property
+    def parents(self) -> int:
+        """How many individuals may be parents."""
+        return max(2, round(self.parent_ratio * self.population_size))
+
+    @property
+    def children(self) -> int:
+        """How many individuals a later generation has."""
+        return self.mutation_size + self.crossover_size
+
+
+class Moves(Protocol[T]):
+    """How individuals come about; every function draws from the generator it is given."""
+
+    def sample(self, rng: np.random.Generator) -> T:
+        """A uniform draw."""
+
+    def mutate(self, individual: T, rng: np.random.Generator) -> T:
+        """A changed copy; it may be equal."""
+
+    def crossover(self, a: T, b: T, rng: np.random.Generator) -> T:
+        """A mixture of two."""
+
+
+class Breeder(Generic[T]):
+    """Draws the individuals of one generation: all different, and all accepted by `accept`.
+
+    Args:
+        moves: how individuals come about.
+        accept: whether an individual may be part of the generation (new, and within its limit).
+        rng: the only source of randomness.
+    """
+
+    def __init__(self, moves: Moves[T], accept: Callable[[T], bool], rng: np.random.Generator):
+        self.moves, self.rng = moves, rng
+        self.bred: list[T] = []
+        self._known: set[T] = set()
+        self._accept = lambda individual: individual not in self._known and accept(individual)
+
+    def random(self, count: int, patience: int) -> list[T]:
+        """`count` uniform draws; fewer if `patience` draws in a row bring none."""
+        while len(self.bred) < count and self._keep(
+                draw_accepted(lambda: self.moves.sample(self.rng), self._accept, patience)):
+            pass
+        return self.bred
+
+    def children(self, parents: Sequence[T], sizes: GenerationSizes) -> list[T]:
+        """Mutants, then crossovers, of `parents` (best first). Fewer where 1,000 mutants of a parent bring none."""
+        for _ in range(sizes.mutation_size):
+            self._mutant(parents[self.rng.integers(len(parents))])
+        for _ in range(sizes.crossover_size):
+            # Of two positions the smaller is the better parent's.
+            first, second = sorted(self.rng.choice(len(parents), 2, replace=False)) if len(parents) > 1 else (0, 0)
+            a, b = parents[first], parents[second]
+            if not self._keep(draw_accepted(lambda a=a, b=b: self.moves.crossover(a, b, self.rng), self._accept,
+                                            sizes.max_crossover_try)):
+                self._mutant(a)
+        return self.bred
+
+    def _mutant(self, parent: T) -> None:
+        self._keep(draw_accepted(lambda: self.moves.mutate(parent, self.rng), self._accept))
+
+    def _keep(self, individual: T | None) -> bool:
+        if individual is not None:
+            self.bred.append(individual)
+            self._known.add(individual)
+        return individual is not None

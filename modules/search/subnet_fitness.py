@@ -1,0 +1,89 @@
+"""Int8 accuracy as the fitness of a subnet: each process evaluates other subnets, each on all images."""
+from __future__ import annotations
+
+import hashlib
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from modules.modeling.restore import find_checkpoint
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.evaluation import Accuracy
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils import dist
+from modules.utils.errors import UserError
+
+
+class SharedEvaluation:
+    """Evaluates lists of subnets on all processes; the first one asks, the others `serve`.
+
+    As a context of the first process it ends the others' service, whether the search succeeded or refused its input.
+    """
+
+    def __init__(self, evaluator: SubnetEvaluator):
+        self.evaluator = evaluator
+
+    def __enter__(self) -> SharedEvaluation:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        # After any other error the processes may stand in different collectives; the launcher ends them.
+        if kind is None or issubclass(kind, UserError):
+            dist.broadcast_object(None)
+
+    def __call__(self, choices: Sequence[SubnetChoiceConfig], test: bool = False) -> Iterator[Accuracy]:
+        """Accuracies on the validation or the test images, in order, as many at a time as there are processes."""
+        step = dist.world_size()
+        for start in range(0, len(choices), step):
+            yield from self._evaluate(dist.broadcast_object((choices[start:start + step], test)))
+
+    def serve(self) -> None:
+        """Evaluate what the first process asks for, until it is done."""
+        while work := dist.broadcast_object(None):
+            self._evaluate(work)
+
+    def _evaluate(self, work: tuple[Sequence[SubnetChoiceConfig], bool]) -> list[Accuracy]:
+        choices, test = work
+        mine = None
+        if dist.rank() < len(choices):
+            with dist.alone():
+                mine = self.evaluator.accuracy(choices[dist.rank()], test)
+        return dist.gather_objects(mine)[:len(choices)]
+
+
+def make_alone_evaluator(args: Namespace, space: SupernetConfig, device: torch.device) -> SubnetEvaluator:
+    """The int8 evaluator that the options of search_subnet.py describe; each process loads all of its images."""
+    with dist.alone():
+        return SubnetEvaluator(
+            find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, quant_mode=True,
+            dataset=args.dataset, dataset_path=args.dataset_path, valid_size=0 if args.use_testset else args.valid_size,
+            augment=args.augment, batch_size=args.batch_size, calibration_batches=args.num_calib_batches,
+            limit_batches=args.debug_batches if args.debug else 0, num_workers=args.data_loader_workers_per_gpu,
+            seed=args.manual_seed, device=device)
+
+
+def fitness_identity(evaluator: SubnetEvaluator) -> dict:
+    """What accuracies depend on, for the state of a search: the checkpoint's contents, the images, calibration."""
+    digest = hashlib.sha256(Path(evaluator.path).read_bytes()).hexdigest()[:16]
+    return {"supernet": str(evaluator.space), "checkpoint": digest, "dataset": evaluator.data.info.name,
+            "valid_size": evaluator.valid_size, "images": len(evaluator.data.valid_indices),
+            "augment": evaluator.augment, "batch_size": evaluator.batch_size,
+            "calibration_batches": evaluator.calibration_batches, "limit_batches": evaluator.limit_batches}
+
+
+def fitness_notes(evaluator: SubnetEvaluator) -> list[str]:
+    """Says which images the fitness is measured on, and warns when the supernet was trained on them.
+
+    The split is a fixed permutation cut after `valid_size` images, so training that held out as many or more never saw
+    them.
+    """
+    size, held_out = evaluator.valid_size, evaluator.record.valid_size
+    if not size:
+        return ["fitness: accuracy on the validation set; no images are left for a test of what is found"]
+    notes = [f"fitness: accuracy on {size} training images; the best subnets are tested on the validation set"]
+    if size > held_out:
+        notes.append(f"warning: the checkpoint was trained on {size - held_out} of the {size} images of --valid_size "
+                     f"(training held out {held_out}); accuracies are too high. Train with --valid_size {size}")
+    return notes

@@ -1,0 +1,72 @@
+"""State of a subnet search on disk: what was proposed and what was evaluated, so that a killed search can go on."""
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import astuple
+from pathlib import Path
+
+from modules.search.subnet_record import Proposal
+from modules.search_space.config import SubnetChoiceConfig
+from modules.training.evaluation import Accuracy
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write
+
+SAVE_SECONDS = 5.0  # work that a kill may lose
+
+
+class SearchState:
+    """Generations of proposals, and accuracies by subnet (of the validation and of the test images).
+
+    Everything else follows from these, so that a search replays them and goes on where they end.
+
+    Args:
+        path: the json file.
+        identity: what the results depend on, as plain values; a file of another identity is refused.
+        resume: read the file.
+        overwrite: ignore a file that is there.
+
+    Raises:
+        UserError: a file that is neither resumed nor to be overwritten; with `resume` none, or one of another search.
+    """
+
+    def __init__(self, path: Path, identity: dict, resume: bool = False, overwrite: bool = False):
+        self.path, self.identity = path, json.loads(json.dumps(identity))
+        self.generations: list[list[Proposal]] = []
+        self.accuracies: dict[SubnetChoiceConfig, Accuracy] = {}
+        self.tests: dict[SubnetChoiceConfig, Accuracy] = {}
+        self._saved = time.monotonic()
+        if resume:
+            self._load()
+        elif path.exists() and not overwrite:
+            raise UserError(f"{path.parent} holds a search already; continue it with --resume or replace it with "
+                            "--overwrite")
+
+    def _load(self) -> None:
+        try:
+            state = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"--resume: no {self.path}; run without --resume to start a search") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"--resume: {self.path}: {error}") from None
+        for key, value in self.identity.items():
+            if state["identity"].get(key) != value:
+                raise UserError(f"--resume: {key} is {value!r}, but {self.path} was written with "
+                                f"{state['identity'].get(key)!r}; give the same, or run without --resume")
+        self.generations = [[Proposal(SubnetChoiceConfig.from_str(encoding), *values) for encoding, *values in rows]
+                            for rows in state["generations"]]
+        for part, rows in ((self.accuracies, state["accuracies"]), (self.tests, state["tests"])):
+            part.update((SubnetChoiceConfig.from_str(encoding), Accuracy(*values)) for encoding, values in rows.items())
+
+    def save(self, now: bool = True) -> None:
+        """Write everything; unless `now`, only when the last time is some seconds ago."""
+        if not now and time.monotonic() - self._saved < SAVE_SECONDS:
+            return
+        generations = [[[str(p.choice), p.latency, p.mflops, p.params, p.round, p.limit] for p in generation]
+                       for generation in self.generations]
+        accuracies, tests = ({str(choice): astuple(accuracy) for choice, accuracy in part.items()}
+                             for part in (self.accuracies, self.tests))
+        with atomic_write(self.path) as file:
+            file.write(json.dumps({"identity": self.identity, "generations": generations, "accuracies": accuracies,
+                                   "tests": tests}))
+        self._saved = time.monotonic()
