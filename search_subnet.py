@@ -62,11 +62,14 @@ def main():
     add_local_rank(parser)
     args = parser.parse_args()
 
+    from modules.latency import get_available_platforms
     from modules.search.generations import GenerationSizes
     from modules.search.subnet_proposals import SearchSettings
     from modules.search_space.config import SupernetConfig
+    from modules.utils.errors import check_choice
 
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
+    args.platform = check_choice(args.platform or space.space.default_platform, get_available_platforms(), "platform")
     settings = SearchSettings(
         limits=tuple(args.latency_constraint), delta=args.latency_delta, method=args.method,
         sizes=GenerationSizes(args.population_size, args.parent_ratio, args.mutation_size, args.crossover_size,
@@ -96,12 +99,11 @@ def search(args, space, settings, evaluator, evaluation):
     from modules.search.subnet_search import SubnetSearch, run_search
     from modules.search.subnet_state import SearchState
 
-    name = args.platform or space.space.default_platform
-    proposer = Proposer(evaluator.model.subnets, get_platform(name), evaluator.model.num_classes, settings)
+    proposer = Proposer(evaluator.model.subnets, get_platform(args.platform), evaluator.model.num_classes, settings)
     stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
     stem += "_testset" * args.use_testset + "_random" * (settings.method == "random")
     folder = args.output_path / str(space) / stem
-    identity = {**settings.identity, "platform": name, **fitness_identity(evaluator)}
+    identity = {**settings.identity, "platform": args.platform, **fitness_identity(evaluator)}
     state = SearchState(folder / "state.json", identity, args.resume, args.overwrite)
     notes = fitness_notes(evaluator)
     for note in notes:

@@ -236,7 +236,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("end", [0, 5, 8, 17, 40, 55, 58])
+@pytest.mark.parametrize("end", [0, 8, 17, 58])
 def test_a_resumed_search_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, end):
     monkeypatch.setattr(subnet_state, "SAVE_SECONDS", 0.0)
     whole, killed, count = tmp_path / "whole", tmp_path / "killed", itertools.count()
@@ -379,7 +379,7 @@ def checkpoint(tmp_path_factory):
 
 def test_kept_images_give_the_same_accuracy(checkpoint):
     evaluator = SubnetEvaluator(checkpoint_folder(checkpoint, SPACE) / "lsq.pth", SPACE, quant_mode=True,
-                                valid_size=60, batch_size=30, calibration_batches=2, limit_batches=2)
+                                valid_size=60, batch_size=10, calibration_batches=1, limit_batches=2)
     rng = np.random.default_rng(0)
     small, large = SubnetSpace(SPACE, (32,)).sample(rng), SubnetSpace(SPACE, (48,)).sample(rng)
     for choice, test in ((small, False), (large, False), (small, True), (small, False), (large, True)):
@@ -469,8 +469,8 @@ def test_a_killed_script_resumes_to_the_same_tables(checkpoint, environment, fin
 
 def test_bad_input_ends_with_one_line_and_status_2(checkpoint, environment, tmp_path, finished):
     assert finished[1].returncode == 0
-    cases = [(("--platform", "toaster"), "toaster"), (("--resume",), "no "), (("--method", "luck"), "luck"),
-             (("--checkpoint_path", tmp_path / "none"), "does not exist"),
+    cases = [(("--platform", "toaster"), "toaster"), (("--method", "luck"), "luck"),
+             (("--supernet_choice", "953412"), "block choice 9"), (("--population_size", "0"), "population_size 0"),
              (("--output_path", finished[0].parents[1]), "holds a search already")]
     for more, message in cases:
         done = run_script(environment, *arguments(checkpoint, tmp_path, *more))

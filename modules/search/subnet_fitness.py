@@ -46,10 +46,10 @@ class SharedEvaluation:
 
     def _evaluate(self, work: tuple[Sequence[SubnetChoiceConfig], bool]) -> list[Accuracy]:
         choices, test = work
-        mine = None
-        if dist.rank() < len(choices):
+        mine, number = None, dist.rank()
+        if number < len(choices):
             with dist.alone():
-                mine = self.evaluator.accuracy(choices[dist.rank()], test)
+                mine = self.evaluator.accuracy(choices[number], test)
         return dist.gather_objects(mine)[:len(choices)]
 
 

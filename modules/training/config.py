@@ -59,6 +59,7 @@ class TrainConfig:
     quant_start: str = "minmax"              # or lsq
     # validation
     valid_freq: int = 5                      # epochs between validations; the last epoch is always validated
+    valid_batches: int = 0                   # validate on this many batches per process only; 0: all
     post_bn_calibration_batch_num: int = 20
     # run
     models_save_dir: str = "checkpoints/supernet_training"
@@ -92,7 +93,7 @@ class TrainConfig:
 
 # Settings that change what a step computes; a resumed run must keep them.
 FREE_ON_RESUME = {"dataset_path", "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "models_save_dir",
-                  "print_freq", "checkpoint_minutes", "valid_freq"}
+                  "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

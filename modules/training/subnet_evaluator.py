@@ -15,7 +15,7 @@ from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
 from modules.utils.errors import UserError
 
-CACHED_IMAGES = 20_000_000  # pixels of an evaluation set that is kept as tensors between subnets
+CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that is kept as tensors between subnets: 600 MB
 
 
 class SubnetEvaluator:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from pathlib import Path
@@ -245,6 +246,8 @@ class SupernetTrainer:
             batches = eval_batches(d.valid, d.valid_indices, eval_transform(self.record.crop_size, d.info),
                                    batch_size=c.eval_batch_size_per_gpu, rank=dist.rank(),
                                    world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu)
+            if c.valid_batches:
+                batches = itertools.islice(batches, c.valid_batches)
             results[name] = evaluate(extract_calibrated(self.kept_model, choice, calibration), batches)
         self.report.validation(self.epoch, results)
         better = results["max"].top1 > self.best
