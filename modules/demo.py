@@ -73,28 +73,28 @@ class Demo:
         self.script("train_supernet.py", *common)
         self.script("train_supernet.py", *common, "--quant_mode")
 
-    def _limits(self) -> tuple[list[float], float]:
-        """Two latency limits for this machine, the quartiles of random subnets, and the width of the window below."""
+    def _limits(self) -> list[float]:
+        """Two latency limits for this machine: what a quarter and what three quarters of random subnets keep."""
         from modules.latency import get_platform
 
         rng, platform = np.random.default_rng(0), get_platform(PLATFORM)
         latencies = [platform.predict_subnet(resolve(self.space, self.space_of_subnets.sample(rng), 10))
                      for _ in range(100)]
-        low, middle, high = np.percentile(latencies, (5, 30, 70))
-        return [round(float(middle), 2), round(float(high), 2)], round(float(high - low), 2)
+        return [round(float(limit), 2) for limit in np.percentile(latencies, (25, 75))]
 
     def _search(self) -> None:
-        limits, delta = self._limits()
-        size = 8 if self.short else 24
+        limits = self._limits()
+        size = 6 if self.short else 16
         self.script("search_subnet.py", "--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--checkpoint_path",
-                    self.checkpoints, "--latency_constraint", *limits, "--latency_delta", delta, "--population_size",
-                    size, "--mutation_size", size // 2, "--crossover_size", size // 2, "--max_time_budget",
-                    1 if self.short else 3, "--num_calib_batches", 10, "--test_top_num", 1, "--output_path",
-                    self.output / "search", "--overwrite")
+                    self.checkpoints, "--latency_constraint", *limits, "--latency_delta", limits[1],
+                    "--population_size", size, "--mutation_size", size // 2, "--crossover_size", size // 2,
+                    "--max_time_budget", 1 if self.short else 2, "--num_calib_batches", 8, "--test_top_num", 1,
+                    "--output_path", self.output / "search", "--overwrite")
         (self.found,) = (self.output / "search").glob("*/*ms")
-        for row in _read(self.found / "best.csv"):
-            if row["rank"] == "1":
-                self.subnets[f"best within {row['limit']} ms"] = SubnetChoiceConfig.from_str(row["enc"])
+        best = {row["limit"]: row["enc"] for row in _read(self.found / "best.csv") if row["rank"] == "1"}
+        for encoding in dict.fromkeys(best.values()):
+            limits = " and ".join(limit for limit in best if best[limit] == encoding)
+            self.subnets[f"best within {limits} ms"] = SubnetChoiceConfig.from_str(encoding)
 
     def _evaluate(self) -> None:
         common = ["--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--resume", self.checkpoints,
