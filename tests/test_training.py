@@ -203,3 +203,25 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path):
     save_checkpoint(tmp_path / "x.pth", {"state_dict": {"w": torch.zeros(3)}})
     with pytest.raises(UserError, match="does not fit the network"):
         load_supernet(tmp_path / "x.pth", SupernetConfig.from_str(SPACE), False)
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    done = run_script(tmp_path, "--base_lr", "1e8", "--warmup_epochs", "0", "--grad_clip_value", "0")
+    assert done.returncode == 2
+    assert "training diverged in epoch 0" in done.stderr
+    state = load_checkpoint(tmp_path / f"{SPACE}-align0" / "checkpoint.pth")["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_bf16_autocast_trains_to_about_the_same_gradients():
+    torch.manual_seed(3)
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    gradients, losses = {}, {}
+    for amp in ("none", "bf16"):
+        model = tiny_supernet()
+        values = sandwich_step(model, images, labels, TrainConfig(dropout=0.0, amp=amp), step_generator(0, 0, 0))
+        losses[amp] = values[0].item()
+        gradients[amp] = model.stages["logits"].blocks[0].linear.weight.grad.flatten()
+    assert losses["bf16"] == pytest.approx(losses["none"], rel=0.02)
+    assert losses["bf16"] != losses["none"]
+    assert torch.cosine_similarity(gradients["bf16"], gradients["none"], dim=0) > 0.8
