@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modules.block_kd.quality import Quality, SpaceScore
 from modules.search.evolution import AgingEvolution, Entry, History
+from modules.search.log import SearchLog
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
@@ -24,25 +25,13 @@ def describe(entry: SpaceEntry) -> str:
             f"-top_loss:{s.top_loss:.4f}")
 
 
-class SearchLog:
+class SpaceLog(SearchLog):
     """`output.log`, whose lines follow from the history alone; one written up to any point can be written again."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w")  # noqa: SIM115 (closed by __exit__)
+        super().__init__(path)
         self._start_size, self._written = 0, 0
         self.write("Generating population")
-
-    def __enter__(self) -> SearchLog:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def write(self, line: str) -> None:
-        """One line, flushed."""
-        self._file.write(line + "\n")
-        self._file.flush()
 
     def update(self, entries: Sequence[SpaceEntry]) -> None:
         """Log the entries that are new since the last call."""

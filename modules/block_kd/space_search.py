@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from modules.block_kd.space_figures import draw_progress
-from modules.block_kd.space_files import STATE_FILE, SearchLog, describe, load_state, save_state, write_scores
+from modules.block_kd.space_files import STATE_FILE, SpaceLog, describe, load_state, save_state, write_scores
 from modules.block_kd.space_moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_scorer import Scoring, SpaceScorer, make_scorer
 from modules.search.evolution import AgingEvolution, History
@@ -62,7 +62,7 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
         load_state(folder, identity, name, evolution)
 
     budget, saved = min(sizes.cycles, number_of_spaces(name)), len(history)
-    with SearchLog(folder / "output.log") as log, \
+    with SpaceLog(folder / "output.log") as log, \
             tqdm(total=budget, initial=len(history), unit="space", disable=not sys.stderr.isatty()) as bar:
         log.update(history.entries)
         for _ in evolution.run(seed_spaces(name), lambda rng: random_space(name, rng), budget):
@@ -76,7 +76,7 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
     return history.top(1)[0].individual
 
 
-def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SearchLog, folder: Path) -> None:
+def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folder: Path) -> None:
     """The top 50, tables, figures and the next command."""
     history, scoring = evolution.history, scorer.scoring
     top = history.top(TOP_SPACES)

@@ -9,11 +9,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from modules.search.evolution import History
+from modules.search.log import SearchLog
 from modules.search.subnet_figure import draw_search
 from modules.search.subnet_proposals import Proposer
 from modules.search.subnet_record import Evaluated, pareto_front
 from modules.search.subnet_state import SearchState
-from modules.search.subnet_tables import SearchLog, read_points, write_best, write_export_list, write_subnets
+from modules.search.subnet_tables import read_points, write_best, write_export_list, write_subnets
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.files import write_manifest

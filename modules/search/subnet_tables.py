@@ -1,4 +1,4 @@
-"""Log and tables of a subnet search. All follow from what was evaluated alone."""
+"""Tables of a subnet search. All follow from what was evaluated alone."""
 from __future__ import annotations
 
 import csv
@@ -10,25 +10,6 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
-
-
-class SearchLog:
-    """A log for people, flushed line by line."""
-
-    def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w")  # noqa: SIM115 (closed by __exit__)
-
-    def __enter__(self) -> SearchLog:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def write(self, line: str) -> None:
-        """One line."""
-        self._file.write(line + "\n")
-        self._file.flush()
 
 
 def _row(subnet: Evaluated) -> dict:

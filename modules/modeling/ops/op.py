@@ -59,11 +59,12 @@ class QBase(nn.Module):
     def _start_activation(self, x: torch.Tensor) -> None:
         levels = lsq_plus.activation_levels(self.nbits_a)
         # One reduction for both ends, so that all ranks start from the range of all their images.
-        ends = _max_over_ranks(torch.stack((-x.min(), x.max())).float())
+        ends = dist.all_max(torch.stack((-x.min(), x.max())).float())
         if self.zero_point == "integer":
             ends = ends.clamp(min=0)  # zero must lie in the range, or padding has no code
         if self.start == "lsq":
-            scale = 2 * _mean_over_ranks(x.abs().mean().float()) / levels**0.5
+            mean = dist.all_sum(x.abs().mean().float()) / dist.world_size()
+            scale = 2 * mean / levels**0.5
         else:
             scale = ends.sum() / levels
         self.activation_scale.data.copy_(scale.clamp(min=lsq_plus.lower_bound(self.nbits_a)))
@@ -100,14 +101,6 @@ class QBase(nn.Module):
             state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._started = self.initialized.tolist()
-
-
-def _max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    return dist.all_max(values)
-
-
-def _mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    return dist.all_sum(value) / dist.world_size()
 
 
 class QConv(QBase, nn.Conv2d):
