@@ -84,7 +84,7 @@ class Demo:
 
     def _search(self) -> None:
         limits = self._limits()
-        size = 6 if self.short else 16
+        size = 6 if self.short else 12
         self.script("search_subnet.py", "--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--checkpoint_path",
                     self.checkpoints, "--latency_constraint", *limits, "--latency_delta", limits[1],
                     "--population_size", size, "--mutation_size", size // 2, "--crossover_size", size // 2,
