@@ -6,7 +6,7 @@
 
 Accuracy is that of the subnets given, or of the largest and smallest and --num_random random ones, batch norm
 calibrated; rows are appended to --output. Latency is printed for the subnets given; without, --num_samples random ones
-of each supernet are drawn and their distribution is plotted.
+of each supernet are drawn and their distribution is plotted; rows go to <output>/predicted_latency.csv.
 """
 from pathlib import Path
 
@@ -79,19 +79,27 @@ def report_latency(args, spaces):
     from modules.modeling.net_spec import resolve
     from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.subnet_space import SubnetSpace
+    from modules.utils.results import append_row
 
     name = args.platform or spaces[0].space.default_platform
     platform, latencies = get_platform(name), {}
+
+    def predict(space, choice):
+        latency = platform.predict_subnet(resolve(space, choice))
+        append_row(Path(args.output) / "predicted_latency.csv", {
+            "enc": choice, "latency_ms": f"{latency:.4f}", "platform": name, "supernet": space})
+        return latency
+
     for space in spaces:
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
         if args.subnet_choice:
             for text in args.subnet_choice:
                 choice = subnets.check(SubnetChoiceConfig.from_str(text))
-                print(f"{choice} {platform.predict_subnet(resolve(space, choice)):.2f}ms")
+                print(f"{choice} {predict(space, choice):.2f}ms")
             continue
         rng = np.random.default_rng(args.seed)
         latencies[str(space)] = np.array([
-            platform.predict_subnet(resolve(space, subnets.sample(rng)))
+            predict(space, subnets.sample(rng))
             for _ in tqdm(range(args.num_samples), desc=str(space), disable=None)])
         low, middle, high = np.percentile(latencies[str(space)], (0, 50, 100))
         print(f"{space}: min {low:.2f}ms, median {middle:.2f}ms, max {high:.2f}ms of {args.num_samples} subnets")

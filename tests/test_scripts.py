@@ -100,8 +100,12 @@ def test_evaluation_writes_a_table_and_latencies(tmp_path):
     assert row["enc"] == SMALLEST
     assert row["images"] == "96"
     assert float(row["acc1_low"]) <= float(row["acc1"]) <= float(row["acc1_high"])
-    done = script(*EVAL, "000000", "--mode", "lat", "--subnet_choice", SMALLEST)
+    done = script(*EVAL, "000000", "--mode", "lat", "--subnet_choice", SMALLEST, "--output", str(tmp_path))
     encoding, latency = done.stdout.split()
+    with open(tmp_path / "predicted_latency.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["enc"], row["platform"]) == (SMALLEST, "onnxruntime_int8")
+    assert f"{float(row['latency_ms']):.2f}ms" == latency
     assert encoding == SMALLEST
     assert latency.endswith("ms")
     assert 0.01 < float(latency[:-2]) < 1000

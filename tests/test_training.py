@@ -85,6 +85,8 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
     assert len(record.classes) == 10
     assert model.stages["first_conv"].blocks[0].conv.conv.nbits_a == 8
     assert (whole / f"{SPACE}-align0" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    kept = TrainConfig(**load_yaml(whole / f"{SPACE}-align0" / "config.yaml"))
+    assert (kept.epochs, kept.base_lr, kept.resolutions) == (2, 0.4, (32,))
 
 
 def tiny_supernet(choice: str = "012345") -> Supernet:

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import time
 from pathlib import Path
 
 import torch
+import yaml
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
@@ -25,7 +27,7 @@ from modules.training.schedule import warmup_cosine_lr
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import write_manifest
+from modules.utils.files import atomic_write, write_manifest
 
 _VALIDATION_STREAM = 2**20  # epoch number no training reaches: its draws are the validated random subnet's
 
@@ -152,6 +154,9 @@ class SupernetTrainer:
     def run(self) -> None:
         """Train to the last epoch."""
         self._save(f"{self.name}.pth")
+        if dist.rank() == 0:
+            with atomic_write(self.folder / f"{self.report.prefix}config.yaml") as file:
+                yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(self.config))), file, sort_keys=False)
         while self.epoch < self.config.epochs:
             self._train_epoch()
             self.epoch, self.step = self.epoch + 1, 0
