@@ -55,8 +55,8 @@ class Demo:
         """All steps, then the summary."""
         start = time.monotonic()
         self.output.mkdir(parents=True, exist_ok=True)
-        for path in (self.output / "accuracy.csv", self.output / "latency.csv"):
-            path.unlink(missing_ok=True)  # of an earlier demo; the scripts append
+        for name in ("accuracy.csv", "latency.csv", "predicted_latency.csv"):
+            (self.output / name).unlink(missing_ok=True)  # of an earlier demo; the scripts append
         shutil.rmtree(self.output / "search", ignore_errors=True)
         self._train()
         self._search()
