@@ -28,6 +28,7 @@ from modules.utils.results import format_table
 SUPERSPACE, CHOICE = "onnxw_tiny", "053412-000000"  # one of each of its six block types
 CONFIG = "supernet_training_configs/digits.yaml"
 PLATFORM = "onnxruntime_int8"
+CALIBRATION_BATCHES = 10  # of 64 images: half of the training set
 
 
 class Demo:
@@ -84,11 +85,12 @@ class Demo:
 
     def _search(self) -> None:
         limits = self._limits()
-        size = 6 if self.short else 12
+        size = 4 if self.short else 12
         self.script("search_subnet.py", "--superspace", SUPERSPACE, "--supernet_choice", CHOICE, "--checkpoint_path",
                     self.checkpoints, "--latency_constraint", *limits, "--latency_delta", limits[1],
                     "--population_size", size, "--mutation_size", size // 2, "--crossover_size", size // 2,
-                    "--max_time_budget", 1 if self.short else 2, "--num_calib_batches", 8, "--test_top_num", 1,
+                    "--max_time_budget", 1 if self.short else 2, "--num_calib_batches", 4 if self.short else 8,
+                    "--test_top_num", 1,
                     "--output_path", self.output / "search", "--overwrite")
         (self.found,) = (self.output / "search").glob("*/*ms")
         best = {row["limit"]: row["enc"] for row in _read(self.found / "best.csv") if row["rank"] == "1"}
@@ -101,7 +103,8 @@ class Demo:
                   "--output", self.output]
         encodings = list(map(str, self.subnets.values()))
         for mode in ([], ["--quant_mode"]):
-            self.script("eval_supernet.py", *common, *mode, "--batch_size_per_gpu", 64, "--subnet_choice", *encodings)
+            self.script("eval_supernet.py", *common, *mode, "--batch_size_per_gpu", 64,
+                        "--post_bn_calibration_batch_num", CALIBRATION_BATCHES, "--subnet_choice", *encodings)
         self.script("eval_supernet.py", *common, "--mode", "lat", "--num_samples", 20 if self.short else 200,
                     "--platform", PLATFORM, "--resolutions", *self.resolutions)
 
@@ -109,7 +112,8 @@ class Demo:
         listing = self.output / "subnets.csv"
         listing.write_text("".join(f"{SUPERSPACE},{CHOICE},{choice}\n" for choice in self.subnets.values()))
         self.script("onnx_tools/export_onnx.py", "--input", listing, "--resume", self.checkpoints,
-                    "--output_dir", self.models, "--batch_size_per_gpu", 64)
+                    "--output_dir", self.models, "--batch_size_per_gpu", 64,
+                    "--post_bn_calibration_batch_num", CALIBRATION_BATCHES)
         self.script("onnx_tools/benchmark.py", "--input", listing, "--model_dir", self.models,
                     "--output", self.output / "latency.csv")
 
