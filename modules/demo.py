@@ -22,6 +22,7 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.cli import make_parser, run
 from modules.utils.errors import UserError
+from modules.utils.figures import new_figure, save_figure
 from modules.utils.files import REPOSITORY
 from modules.utils.results import format_table
 
@@ -165,21 +166,15 @@ def _with_interval(percent: float, images: int) -> str:
 
 
 def _draw(points: dict[str, tuple[float, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
     for name, (ms, percent) in points.items():
         axes.plot(ms, percent, "o")
         axes.annotate(name, (ms, percent), xytext=(6, -4), textcoords="offset points", fontsize=9)
     axes.set(xlabel="measured int8 latency, ms", ylabel="int8 top-1, %", title="Exported subnets")
     axes.margins(x=0.2, y=0.2)
     axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main() -> None:

@@ -8,24 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from modules.block_kd.quality import TOP, SpaceScore
-from modules.utils.files import atomic_write
+from modules.utils.figures import new_figure, save_figure
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # told apart by colour-blind readers
-
-
-def _figure(**arguments):
-    # Without pyplot: needs no display and keeps no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(layout="constrained", **arguments)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure, path: Path) -> None:
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110)
 
 
 def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -40,7 +25,7 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
         score: the score of the space under these limits.
     """
     loss, latency, resolution = draws
-    figure = _figure(figsize=(11, 4.6))
+    figure = new_figure(11, 4.6)
     figure.suptitle(f"{title}   score {score.score:.4f}")
     left, right = figure.subplots(1, 2)
     end = max(np.quantile(latency, 0.98), 1.15 * max(limits))
@@ -67,7 +52,7 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
               title="latency distribution")
     right.grid(alpha=0.3)
     right.legend(loc="lower right", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _cumulated(axes, latency: np.ndarray, end: float, **style) -> None:
@@ -85,7 +70,7 @@ def draw_progress(path: Path, title: str, scores: np.ndarray, start_size: int, p
         start_size: how many of them belong to the start population.
         population_size: number of individuals alive at a time.
     """
-    figure = _figure(figsize=(9, 4.6))
+    figure = new_figure(9, 4.6)
     axes = figure.subplots()
     index = np.arange(1, len(scores) + 1)
     axes.scatter(index, scores, s=4, color="#bbbbbb", linewidths=0, label="scored space")
@@ -100,4 +85,4 @@ def draw_progress(path: Path, title: str, scores: np.ndarray, start_size: int, p
              ylim=(low - 0.05 * (high - low), high + 0.05 * (high - low)))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

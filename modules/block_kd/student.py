@@ -45,7 +45,7 @@ class StagePlusProj(nn.Module):
         self.stage = ElasticStage(specs)
         self.in_proj = DynamicQConv(teacher_cin, specs[0].args.cin, 1)
         self.out_proj = DynamicQConv(specs[-1].args.cout, teacher_cout, 1)
-        self.set_active(self._extreme(max))
+        self.set_active(StageChoice(max(self.input_widths), self.options.extreme(max)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The teacher's input of the stage (N, teacher_cin, H, W) to an estimate of its output."""
@@ -57,9 +57,3 @@ class StagePlusProj(nn.Module):
         self.active = choice
         self._specs = stage_blocks(self.options.candidate, self.table, choice.cin, choice.blocks)
         return choice
-
-    def _extreme(self, pick) -> StageChoice:
-        c = self.options.candidate
-        expand = pick(c.expands) if c.expands != (None,) else None
-        block = BlockChoice(pick(c.kernels), pick(self.options.widths), expand)
-        return StageChoice(pick(self.input_widths), (block,) * pick(self.options.depths))

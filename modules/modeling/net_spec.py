@@ -85,9 +85,7 @@ def largest_stage(config: SupernetConfig, name: str, num_classes: int = 1000) ->
         candidate = space.fixed[name]
         return stage_blocks(candidate, table, cin, _head_choice(table, candidate, num_classes))
     stage = next(s for s in _subnet_space(config).stages if s.name == name)
-    c = stage.candidate
-    block = BlockChoice(max(c.kernels), max(stage.widths), max(c.expands) if c.expands != (None,) else None)
-    return stage_blocks(c, table, cin, (block,) * max(stage.depths))
+    return stage_blocks(stage.candidate, table, cin, stage.extreme(max))
 
 
 def stage_choice(config: SupernetConfig, name: str, encoding: str) -> tuple[Candidate, tuple[BlockChoice, ...]]:

@@ -7,20 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from modules.search.subnet_record import Evaluated, Window
-from modules.utils.files import atomic_write
+from modules.utils.figures import new_figure, save_figure
 
 
 def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], front: Sequence[Evaluated],
                 windows: Sequence[Window], baseline: Sequence[tuple[float, float]] = ()) -> None:
     """All evaluated subnets coloured by round, their Pareto front, the limits, and another search's (latency in ms,
     accuracy in percent) with its front."""
-    # Without pyplot: needs no display and keeps no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     if baseline:
         points = np.array(sorted(baseline))
@@ -45,5 +41,4 @@ def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], front: Seq
     axes.set(xlabel="predicted int8 latency, ms", ylabel="int8 top-1, %", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="best")
-    with atomic_write(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    save_figure(figure, path)

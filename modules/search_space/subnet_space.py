@@ -19,6 +19,11 @@ class StageOptions:
     widths: tuple[int, ...]
     candidate: Candidate
 
+    def extreme(self, pick) -> tuple[BlockChoice, ...]:
+        """The stage with `pick` (min or max) applied to every list of options."""
+        c = self.candidate
+        return (BlockChoice(pick(c.kernels), pick(self.widths), pick(c.expands)),) * pick(self.depths)
+
 
 def _pick(rng, options):
     # The stream of `rng.choice`, with numpy's legacy RandomState the published one, in a fraction of its time.
@@ -58,12 +63,7 @@ class SubnetSpace:
 
     def extreme(self, pick) -> SubnetChoiceConfig:
         """The subnet with `pick` (min or max) applied to every list of options."""
-        stages = []
-        for s in self.stages:
-            c = s.candidate
-            block = BlockChoice(pick(c.kernels), pick(s.widths), pick(c.expands) if c.expands != (None,) else None)
-            stages.append((block,) * pick(s.depths))
-        return SubnetChoiceConfig(tuple(stages), pick(self.resolutions))
+        return SubnetChoiceConfig(tuple(s.extreme(pick) for s in self.stages), pick(self.resolutions))
 
     def sample(self, rng, align: bool = False) -> SubnetChoiceConfig:
         """A uniform draw of every choice. With `align` all blocks of a stage repeat its first block's choice."""

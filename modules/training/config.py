@@ -91,7 +91,7 @@ class TrainConfig:
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 
-# Settings that change what a step computes; a resumed run must keep them.
+# Settings that a resumed run may change: no other may, for they decide what a step computes.
 FREE_ON_RESUME = {"dataset_path", "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "models_save_dir",
                   "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
 

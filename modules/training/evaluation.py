@@ -1,7 +1,6 @@
 """Accuracy of subnets, with their uncertainty."""
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -67,10 +66,3 @@ def extract_calibrated(supernet, choice, calibration):
     net = supernet.get_active_subnet()
     supernet.set_active_subnet(active)
     return calibrate_bn(net, calibration).eval()
-
-
-def without_quantizers(net):
-    """A copy of `net` whose quantisers are off."""
-    from modules.modeling.ops.op import set_quant_mode
-
-    return set_quant_mode(copy.deepcopy(net), 32, 32)

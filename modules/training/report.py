@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from modules.utils import dist
+from modules.utils.figures import new_figure, save_figure
 
 
 class TrainingReport:
@@ -63,20 +64,14 @@ class TrainingReport:
             self._draw()
 
     def _draw(self) -> None:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-
-        figure, axes = plt.subplots(figsize=(6, 4))
+        figure = new_figure(6, 4)
+        axes = figure.subplots()
         for name in ("max", "random", "min"):
             axes.plot([h["epoch"] for h in self.history], [h[name] for h in self.history], marker="o", label=name)
         axes.set(xlabel="epoch", ylabel="validation top-1, %", title=f"{self.folder.name} ({self.name})")
         axes.grid(alpha=0.3)
         axes.legend(title="subnet")
-        figure.tight_layout()
-        figure.savefig(self.folder / f"{self.prefix}curves.png", dpi=120)
-        plt.close(figure)
+        save_figure(figure, self.folder / f"{self.prefix}curves.png")
 
     def close(self) -> None:
         """Flush what is open."""

@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from modules.datasets.build import load_data
-from modules.datasets.loading import eval_batches, train_batches
+from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
 from modules.modeling.restore import load_supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
 from modules.utils.errors import UserError
@@ -65,10 +66,9 @@ class SubnetEvaluator:
         """This process's first training batches (images only), loaded once."""
         if self._calibration is None:
             transform = train_transform(self.augment, self.record.crop_size, self.data.info)
-            batches = train_batches(self.data, transform, batch_size=self.batch_size, seed=self.seed, epoch=0,
-                                    rank=dist.rank(), world_size=dist.world_size(), num_workers=self.num_workers)
-            self._calibration = [images for (images, _), _ in
-                                 zip(batches, range(self.calibration_batches), strict=False) if len(images) > 1]
+            self._calibration = load_calibration_images(
+                self.data, transform, self.calibration_batches, batch_size=self.batch_size, seed=self.seed,
+                num_workers=self.num_workers)
         return self._calibration
 
     def validation_batches(self, test: bool = False):

@@ -17,6 +17,7 @@ from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
+from modules.training.calibration import load_calibration_images
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
 from modules.training.evaluation import evaluate, extract_calibrated
@@ -57,12 +58,11 @@ class SupernetTrainer:
         self.optimizer = build_optimizer(self.model, config)
         self.epoch = self.step = 0
         self.best, self.history = 0.0, []
-        if resume:
-            self._resume()
-        elif quant_mode:
+        checkpoint = self._resume() if resume else None
+        if quant_mode and not resume:
             self._load_fp32()
         dist.broadcast_state(self.model)
-        self.average = self._make_average(resume)
+        self.average = self._make_average(checkpoint)
         self.report = TrainingReport(self.folder, self.name, self.history)
 
     def _check_files(self, resume: bool, overwrite: bool) -> None:
@@ -106,7 +106,7 @@ class SupernetTrainer:
         checkpoint = load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
         load_weights(self.model, checkpoint, path)
 
-    def _resume(self) -> None:
+    def _resume(self) -> dict:
         path = self.folder / f"{self.name}.pth"
         checkpoint = load_checkpoint(path)
         before = checkpoint.get("config", {}).get("training", {})
@@ -114,21 +114,19 @@ class SupernetTrainer:
             if name not in FREE_ON_RESUME and name in before and before[name] != value:
                 raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
                                 "resumed run keeps its settings")
-        if "trained_state_dict" in checkpoint:
-            checkpoint["state_dict"] = checkpoint["trained_state_dict"]
-        load_weights(self.model, checkpoint, path)
+        trained = checkpoint.get("trained_state_dict", checkpoint["state_dict"])
+        load_weights(self.model, {"state_dict": trained}, path)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.history = checkpoint["best"], checkpoint["history"]
+        return checkpoint
 
-    def _make_average(self, resume: bool) -> WeightAverage | None:
+    def _make_average(self, checkpoint: dict | None) -> WeightAverage | None:
         if not self.config.ema_decay:
             return None
         average = WeightAverage(self.model, self.config.ema_decay)
-        if resume:
-            path = self.folder / f"{self.name}.pth"
-            checkpoint = load_checkpoint(path)
-            load_weights(average.model, checkpoint, path)
+        if checkpoint:
+            load_weights(average.model, checkpoint, self.folder / f"{self.name}.pth")
             average.updates = checkpoint["average_updates"]
         return average
 
@@ -231,18 +229,12 @@ class SupernetTrainer:
 
     # -- validation -------------------------------------------------------------------------------------------------
 
-    def calibration_images(self) -> list[torch.Tensor]:
-        """The images on which batch norm is calibrated: this process's first training batches of epoch 0."""
-        c, transform = self.config, train_transform(self.config.augment, self.record.crop_size, self.data.info)
-        batches = train_batches(self.data, transform, batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=0,
-                                rank=dist.rank(), world_size=dist.world_size(), drop_last=False)
-        return [images for (images, _), _ in zip(batches, range(c.post_bn_calibration_batch_num), strict=False)
-                if len(images) > 1]
-
     def _validate(self) -> bool:
         """Evaluate largest, smallest and one random subnet; returns whether the largest is the best so far."""
         d, c = self.data, self.config
-        calibration = self.calibration_images()
+        calibration = load_calibration_images(
+            d, train_transform(c.augment, self.record.crop_size, d.info), c.post_bn_calibration_batch_num,
+            batch_size=c.batch_size_per_gpu, seed=c.seed)
         space = self.model.subnets
         chosen = {"max": space.extreme(max), "min": space.extreme(min),
                   "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.epoch))}

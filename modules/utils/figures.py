@@ -1,0 +1,22 @@
+"""Figures without pyplot: they need no display and keep no global state."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from modules.utils.files import atomic_write
+
+
+def new_figure(width: float, height: float):
+    """An empty figure of this size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure, path: str | Path) -> None:
+    """Write `figure` to `path` as PNG, atomically."""
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
