@@ -21,8 +21,9 @@ from modules.utils.files import REPOSITORY
 def main():
     parser = make_parser(__doc__)
     parser.add_argument("--superspace", required=True, help="such as onnxw, mobilew, onnxw_tiny")
-    parser.add_argument("--platform", required=True,
-                        help="device the block tables were made for: onnx_lut or tflite27_cpu_int8 for published ones")
+    parser.add_argument("--platform", default="",
+                        help="device the block tables were made for: onnx_lut or tflite27_cpu_int8 for published ones; "
+                             "tables that eval_block_kd.py wrote say it themselves")
     parser.add_argument("--latency_constraint", type=float, nargs="+", required=True, metavar="MS",
                         help="latency limits in ms; the scores under several are added up")
     parser.add_argument("--latency_loss_t", type=float, default=0.1, help="share of subnets wanted within the limit")
@@ -33,7 +34,7 @@ def main():
     parser.add_argument("--supernet_choices", nargs="*", default=[], metavar="CHOICE",
                         help="score these spaces, such as 151122-023231, instead of searching")
     parser.add_argument("--hw_list", type=int, nargs="+", default=[], metavar="PIXELS",
-                        help="resolutions of the tables; default: the superspace's")
+                        help="resolutions of the tables; default: what they say, or the superspace's")
     parser.add_argument("--estimator", default="sample", help="sample: draw 100,000 subnets; exact: compute their law")
     parser.add_argument("--width_coupling", default="independent",
                         help="independent: combine any rows; chained: only rows whose widths meet")
@@ -47,13 +48,15 @@ def main():
     parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a search already")
     args = parser.parse_args()
 
+    from modules.block_kd.lut_io import how_made
     from modules.block_kd.space_scorer import Scoring, score_choices
 
+    platform, resolutions = how_made(args.lut_path, args.superspace, args.platform, args.hw_list)
     scoring = Scoring(
-        superspace=args.superspace, platform=args.platform, lut_path=str(args.lut_path),
+        superspace=args.superspace, platform=platform, lut_path=str(args.lut_path),
         limits=tuple(args.latency_constraint), t=args.latency_loss_t, a=args.latency_loss_a,
         estimator=args.estimator, width_coupling=args.width_coupling,
-        other_stages=args.other_stages, resolutions=tuple(args.hw_list), seed=args.seed)
+        other_stages=args.other_stages, resolutions=resolutions, seed=args.seed)
     limits = "+".join(f"{limit:g}" for limit in scoring.limits)
     folder = args.output_dir / args.superspace / f"c{limits}_t{scoring.t:g}_a{scoring.a:g}"
     if args.supernet_choices:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
+from modules.training.losses import adaptive_divergence, noise_to_signal, smoothed_cross_entropy
 from modules.training.schedule import warmup_cosine_lr
 
 
@@ -66,3 +66,15 @@ def test_the_larger_divergence_decides_per_sample():
     assert (both == sides[0]).any()
     assert (both == sides[1]).any()
     assert adaptive_divergence(logits, target).item() == pytest.approx(both.mean().item(), rel=1e-5)
+
+
+def test_noise_to_signal_divides_by_the_variance_of_the_target():
+    rng = np.random.default_rng(0)
+    output, target = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(2, 3, 4, 5)) * np.arange(1, 4)[:, None, None]
+    target[0, 0] = 1.5  # a constant channel: only eps is left of its variance
+    output[0, 0] = 1.5 + 1e-6
+    expected = np.mean([((output[n, c] - target[n, c]) ** 2).mean() / (target[n, c].var(ddof=1) + 1e-8)
+                        for n in range(2) for c in range(3)])
+    output, target = torch.tensor(output, requires_grad=True), torch.tensor(target)
+    assert noise_to_signal(output, target).item() == pytest.approx(expected, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda x: noise_to_signal(x, target, 1e-2), output)

@@ -26,7 +26,7 @@ from modules.utils.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = REPOSITORY.parent / "shared" / "published" / "block_lut"
 needs_published = pytest.mark.skipif(not (PUBLISHED / "onnxw").is_dir(), reason=f"no published tables in {PUBLISHED}")
-RESOLUTIONS = (32, 48, 64)
+RESOLUTIONS = get_superspace("onnxw_tiny").block_kd_resolutions
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def lut(tmp_path_factory):
                     blocks = [f"{rng.choice(candidate.kernels)}#{rng.choice(stage.window_widths(w))}#"
                               f"{candidate.expands[rng.integers(len(candidate.expands))]}"
                               for _ in range(rng.choice(stage.depths))]
-                    size = input_size(space, stage, RESOLUTIONS[row % 3])
+                    size = input_size(space, stage, RESOLUTIONS[row % len(RESOLUTIONS)])
                     cin = rng.choice(space.previous(stage.name).widths)
                     loss, latency = rng.uniform(0.2, 0.6) + 0.03 * b, rng.gamma(2.0, 0.2) * (2 - 0.1 * b)
                     lines.append(f"{'_'.join(blocks)},1x{cin}x{size}x{size},{loss:.4f},1.0000,0.1000,{latency:.4f}\n")

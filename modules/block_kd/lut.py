@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from modules.block_kd.stage_space import stage_config
 from modules.modeling.complexity import LayerCount, count_block
 from modules.modeling.net_spec import stage_blocks, stage_choice
-from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 
@@ -45,11 +45,7 @@ def count_stage(superspace: str, stage_name: str, block_choice: int, encoding: s
     Raises:
         UserError: an unknown superspace or stage, a block choice, number of blocks or value outside the space.
     """
-    space = get_superspace(superspace)
-    table = space.stage(stage_name)
-    searched = [s.name for s in space.searched]
-    blocks = tuple(block_choice if name == stage_name else 0 for name in searched)
-    config = SupernetConfig(superspace, blocks, (-1,) * len(searched))
+    table, config = get_superspace(superspace).stage(stage_name), stage_config(superspace, stage_name, block_choice)
     candidate, choices = stage_choice(config, stage_name, encoding)
     if len(choices) not in table.depths:
         raise UserError(f"{len(choices)} blocks in {encoding!r} of {stage_name} of {superspace}; allowed: "

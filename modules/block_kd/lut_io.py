@@ -5,6 +5,7 @@ A row is one sub-stage: `k#w#e_k#w#e...,1xCxHxH,nsr,MFLOPs,Mparams,latency_ms`.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from modules.modeling.net_spec import stage_choice
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
 from modules.utils.errors import UserError
+
+SETTINGS_FILE = "lut.json"  # beside the tables: how they were made
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,29 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
         for stage, wanted in zip(space.searched, needed, strict=True)
     )
     return BlockTables(superspace, resolutions, stages)
+
+
+def how_made(folder: str | Path, superspace: str, platform: str = "",
+             resolutions: Iterable[int] = ()) -> tuple[str, tuple[int, ...]]:
+    """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read, as `SETTINGS_FILE`
+    beside them tells, or as given; published tables have no such file.
+
+    Raises:
+        UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
+    """
+    path = Path(folder) / get_superspace(superspace).name / SETTINGS_FILE
+    try:
+        recorded = json.loads(path.read_text())["settings"] if path.is_file() else {}
+        made_for, made_at = recorded.get("platform", ""), tuple(recorded.get("resolutions", ()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not the settings of block tables ({error})") from None
+    if made_for and platform and platform != made_for:
+        raise UserError(f"--platform {platform}: the tables in {path.parent} are of {made_for}; allowed: that, or "
+                        "tables that eval_block_kd.py builds for the other device")
+    if not (platform or made_for):
+        raise UserError(f"--platform is needed: the tables in {path.parent} do not say their device; allowed: as for "
+                        "published tables, onnx_lut or tflite27_cpu_int8")
+    return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
 
 
 def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> Path:

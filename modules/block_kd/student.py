@@ -1,25 +1,13 @@
 """A block student: one stage between two projections that fit it to the teacher's widths."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
+from modules.block_kd.stage_space import StageChoice, stage_config, student_space
 from modules.modeling.net_spec import largest_stage, stage_blocks
 from modules.modeling.ops.dynamic_op import DynamicQConv
 from modules.modeling.supernet import ElasticStage
-from modules.search_space.config import BlockChoice, SupernetConfig
-from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import get_superspace
-
-
-@dataclass(frozen=True)
-class StageChoice:
-    """What a student runs: the width its input projection gives, and the blocks of its stage."""
-
-    cin: int
-    blocks: tuple[BlockChoice, ...]
 
 
 class StagePlusProj(nn.Module):
@@ -34,26 +22,20 @@ class StagePlusProj(nn.Module):
 
     def __init__(self, superspace: str, stage_name: str, block_choice: int, teacher_cin: int, teacher_cout: int):
         super().__init__()
-        space = get_superspace(superspace)
-        searched = [s.name for s in space.searched]
-        self.table = space.stage(stage_name)
-        self.config = SupernetConfig(superspace, tuple(block_choice if s == stage_name else 0 for s in searched),
-                                     (-1,) * len(searched))
-        self.options = next(s for s in SubnetSpace(self.config, (0,)).stages if s.name == stage_name)
-        self.input_widths = space.previous(stage_name).widths
-        specs = largest_stage(self.config, stage_name)
+        self.space = student_space(superspace, stage_name, block_choice)
+        specs = largest_stage(stage_config(superspace, stage_name, block_choice), stage_name)
         self.stage = ElasticStage(specs)
         self.in_proj = DynamicQConv(teacher_cin, specs[0].args.cin, 1)
         self.out_proj = DynamicQConv(specs[-1].args.cout, teacher_cout, 1)
-        self.set_active(StageChoice(max(self.input_widths), self.options.extreme(max)))
+        self.set_active(self.space.extreme(max))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The teacher's input of the stage (N, teacher_cin, H, W) to an estimate of its output."""
         x = self.in_proj(x, self.active.cin)
-        return self.out_proj(self.stage(x, self._specs))
+        return self.out_proj(self.stage(x, self.active_specs))
 
     def set_active(self, choice: StageChoice) -> StageChoice:
         """Activate a configuration."""
         self.active = choice
-        self._specs = stage_blocks(self.options.candidate, self.table, choice.cin, choice.blocks)
+        self.active_specs = stage_blocks(self.space.options.candidate, self.space.table, choice.cin, choice.blocks)
         return choice

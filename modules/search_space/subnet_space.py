@@ -19,13 +19,26 @@ class StageOptions:
     widths: tuple[int, ...]
     candidate: Candidate
 
-    def extreme(self, pick) -> tuple[BlockChoice, ...]:
-        """The stage with `pick` (min or max) applied to every list of options."""
+    def extreme(self, end) -> tuple[BlockChoice, ...]:
+        """The stage with `end` (min or max) applied to every list of options."""
         c = self.candidate
-        return (BlockChoice(pick(c.kernels), pick(self.widths), pick(c.expands)),) * pick(self.depths)
+        return (BlockChoice(end(c.kernels), end(self.widths), end(c.expands)),) * end(self.depths)
+
+    def sample(self, rng, align: bool = False) -> tuple[BlockChoice, ...]:
+        """A uniform draw of the depth, then of each block; with `align` all blocks repeat the first one's choice."""
+        depth = pick(rng, self.depths)
+        blocks = tuple(self.sample_block(rng) for _ in range(depth))
+        return blocks[:1] * depth if align else blocks
+
+    def sample_block(self, rng) -> BlockChoice:
+        """A uniform draw of kernel size, width and expand ratio, in this order; none of a ratio the block lacks."""
+        c = self.candidate
+        kernel, width = pick(rng, c.kernels), pick(rng, self.widths)
+        return BlockChoice(kernel, width, pick(rng, c.expands) if c.expands != (None,) else None)
 
 
-def _pick(rng, options):
+def pick(rng, options):
+    """One of `options`, uniformly."""
     # The stream of `rng.choice`, with numpy's legacy RandomState the published one, in a fraction of its time.
     draw = rng.integers if hasattr(rng, "integers") else rng.randint
     return options[int(draw(len(options)))]
@@ -61,36 +74,27 @@ class SubnetSpace:
             per_stage.append(sum(options**depth for depth in s.depths))
         return prod(per_stage) * len(self.resolutions)
 
-    def extreme(self, pick) -> SubnetChoiceConfig:
-        """The subnet with `pick` (min or max) applied to every list of options."""
-        return SubnetChoiceConfig(tuple(s.extreme(pick) for s in self.stages), pick(self.resolutions))
+    def extreme(self, end) -> SubnetChoiceConfig:
+        """The subnet with `end` (min or max) applied to every list of options."""
+        return SubnetChoiceConfig(tuple(s.extreme(end) for s in self.stages), end(self.resolutions))
 
     def sample(self, rng, align: bool = False) -> SubnetChoiceConfig:
         """A uniform draw of every choice. With `align` all blocks of a stage repeat its first block's choice."""
-        stages = []
-        for s in self.stages:
-            depth = _pick(rng, s.depths)
-            blocks = [self._sample_block(s, rng) for _ in range(depth)]
-            stages.append((blocks[0],) * depth if align else tuple(blocks))
-        return SubnetChoiceConfig(tuple(stages), _pick(rng, self.resolutions))
-
-    def _sample_block(self, stage: StageOptions, rng) -> BlockChoice:
-        c = stage.candidate
-        kernel, width = _pick(rng, c.kernels), _pick(rng, stage.widths)
-        return BlockChoice(kernel, width, _pick(rng, c.expands) if c.expands != (None,) else None)
+        stages = tuple(s.sample(rng, align) for s in self.stages)
+        return SubnetChoiceConfig(stages, pick(rng, self.resolutions))
 
     def mutate(self, choice: SubnetChoiceConfig, rng, arch_prob: float = 0.3,
                resolution_prob: float = 0.5) -> SubnetChoiceConfig:
         """Redraw each depth, kernel size, width and expand ratio with `arch_prob`, the resolution with its own."""
         def maybe(options, current):
-            return _pick(rng, options) if rng.uniform() < arch_prob else current
+            return pick(rng, options) if rng.uniform() < arch_prob else current
 
         stages = []
         for s, old in zip(self.stages, choice.stages, strict=True):
             c, blocks = s.candidate, []
             for i in range(maybe(s.depths, len(old))):
                 if i >= len(old):
-                    blocks.append(self._sample_block(s, rng))
+                    blocks.append(s.sample_block(rng))
                     continue
                 b = old[i]
                 blocks.append(BlockChoice(maybe(c.kernels, b.kernel), maybe(s.widths, b.width),
@@ -98,7 +102,7 @@ class SubnetSpace:
             stages.append(tuple(blocks))
         resolution = choice.resolution
         if rng.uniform() < resolution_prob:
-            resolution = _pick(rng, self.resolutions)
+            resolution = pick(rng, self.resolutions)
         return SubnetChoiceConfig(tuple(stages), resolution)
 
     def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng) -> SubnetChoiceConfig:
@@ -106,13 +110,13 @@ class SubnetSpace:
         lacks is the other's."""
         stages = []
         for blocks_a, blocks_b in zip(a.stages, b.stages, strict=True):
-            depth, blocks = _pick(rng, (len(blocks_a), len(blocks_b))), []
+            depth, blocks = pick(rng, (len(blocks_a), len(blocks_b))), []
             for i in range(depth):
                 pair = [blocks[i] for blocks in (blocks_a, blocks_b) if i < len(blocks)]
-                blocks.append(BlockChoice(*(_pick(rng, [getattr(p, name) for p in pair])
+                blocks.append(BlockChoice(*(pick(rng, [getattr(p, name) for p in pair])
                                             for name in ("kernel", "width", "expand"))))
             stages.append(tuple(blocks))
-        return SubnetChoiceConfig(tuple(stages), _pick(rng, (a.resolution, b.resolution)))
+        return SubnetChoiceConfig(tuple(stages), pick(rng, (a.resolution, b.resolution)))
 
     def check(self, choice: SubnetChoiceConfig) -> SubnetChoiceConfig:
         """Return `choice` if it belongs to the space; otherwise UserError naming the value, its stage and what is

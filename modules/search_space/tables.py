@@ -169,7 +169,7 @@ ONNXW_TINY = Superspace(
     fixed=_fixed(_ONNX_STAGE0, "hswish"),
     candidates=_ONNXW_CANDIDATES,
     resolutions=(32, 48, 64),
-    block_kd_resolutions=(32, 48, 64),
+    block_kd_resolutions=(48, 64),  # at 32 pixels the last stages end in one pixel
 )
 
 for _superspace in (MOBILE_ORIGINAL, MOBILE_V1, MOBILE_V1_RES, MOBILEW, ONNX, ONNX_V1, ONNXW, ONNXW_TINY):

@@ -30,53 +30,61 @@ def calibrate_bn(model: nn.Module, batches) -> nn.Module:
     Raises:
         UserError: no batches.
     """
-    norms = [_Calibration(m) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    device, steps = next(model.parameters()).device, 0
-    was_training = model.training
-    model.eval()
-    try:
-        for norm in norms:
-            norm.begin()
-        with torch.no_grad():
-            for steps, images in enumerate(batches, 1):  # noqa: B007 - counted for the check below
-                model(images.to(device))
-    finally:
-        for norm in norms:
-            norm.end()
-        model.train(was_training)
+    statistics, device, steps = NormStatistics(), next(model.parameters()).device, 0
+    for steps, images in enumerate(batches, 1):  # noqa: B007 - counted for the check below
+        statistics.collect(model, images.to(device))
     if not steps:
         raise UserError("batch-norm calibration got no images; give it at least one batch")
-    for norm in norms:
-        norm.store()
+    statistics.merge()
+    statistics.store()
     return model
 
 
-class _Calibration:
-    """One norm in calibration: momentum 1 makes its running statistics those of the last batch, which are summed."""
+class NormStatistics:
+    """Statistics of the norms of one network, or of one configuration of an elastic network, over several batches."""
 
-    def __init__(self, norm: nn.BatchNorm2d):
-        self.norm, self.kept = norm, (norm.momentum, norm.num_batches_tracked.clone())
-        self.sums = torch.zeros(2 * norm.num_features + 1, dtype=torch.float64, device=norm.running_mean.device)
+    def __init__(self):
+        self.sums: dict[nn.BatchNorm2d, torch.Tensor] = {}  # n, n mean, n mean of squares per channel, in float64
 
-    def begin(self) -> None:
-        self.norm.train()
-        self.norm.momentum = 1.0
-        self.hook = self.norm.register_forward_hook(self._add)
+    def collect(self, model: nn.Module, images: torch.Tensor) -> None:
+        """Run `model` on `images`, every batch norm in training mode and the rest in eval mode, and add what its norms
+        saw. The norms are left with the statistics of this batch."""
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+        was_training = model.training
+        model.eval()
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0  # so that the running statistics are those of this batch
+        hooks = [norm.register_forward_hook(self._add) for norm in norms]
+        try:
+            with torch.no_grad():
+                model(images)
+        finally:
+            for norm, hook, (momentum, count) in zip(norms, hooks, kept, strict=True):
+                hook.remove()
+                norm.momentum = momentum
+                norm.num_batches_tracked.copy_(count)
+            model.train(was_training)
 
-    def _add(self, norm, inputs, output) -> None:
-        n = inputs[0].numel() // inputs[0].shape[1]
-        mean, var = norm.running_mean.double(), norm.running_var.double() * ((n - 1) / n)
-        self.sums += n * torch.cat((mean, var + mean**2, mean.new_ones(1)))
+    def _add(self, norm: nn.BatchNorm2d, inputs, output) -> None:
+        channels = inputs[0].shape[1]  # of an elastic norm only the first are active
+        n = inputs[0].numel() // channels
+        mean = norm.running_mean[:channels].double()
+        square = norm.running_var[:channels].double() * ((n - 1) / n) + mean**2
+        sums = n * torch.cat((mean.new_ones(1), mean, square))
+        self.sums[norm] = self.sums[norm] + sums if norm in self.sums else sums
 
-    def end(self) -> None:
-        self.hook.remove()
-        self.norm.momentum = self.kept[0]
-        self.norm.num_batches_tracked.copy_(self.kept[1])
+    def merge(self) -> None:
+        """Add up what all processes collected."""
+        for sums in self.sums.values():
+            dist.all_sum(sums)
 
     def store(self) -> None:
-        dist.all_sum(self.sums)
-        count = self.sums[-1]
-        mean, square = (self.sums[:-1] / count).chunk(2)
-        var = (square - mean**2).clamp(min=0) * count / (count - 1)
-        self.norm.running_mean.copy_(mean)
-        self.norm.running_var.copy_(var)
+        """Set the norms' running statistics to the collected ones."""
+        for norm, sums in self.sums.items():
+            count = sums[0]
+            mean, square = (sums[1:] / count).chunk(2)
+            var = (square - mean**2).clamp(min=0) * count / (count - 1)
+            norm.running_mean[: len(mean)].copy_(mean)
+            norm.running_var[: len(mean)].copy_(var)

@@ -1,4 +1,4 @@
-"""Losses of the sandwich rule."""
+"""Losses of the sandwich rule and of block distillation."""
 from __future__ import annotations
 
 import torch
@@ -41,3 +41,10 @@ def _divergence(log_q: torch.Tensor, log_p: torch.Tensor, alpha: float, clip: fl
     constant = 1 / (alpha * (alpha - 1))
     c = (alpha * log_r).exp().clamp(max=clip)
     return (q * (c - 1)).sum(1) * constant, -(q * (c / alpha + constant) * log_q).sum(1)
+
+
+def noise_to_signal(output: torch.Tensor, target: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
+    """Noise-to-signal ratio of two feature maps (N, C, H, W): the mean over N and C of the mean squared difference
+    over H and W, divided by the target's (unbiased) variance over H and W plus `eps`."""
+    noise = (output - target).square().mean((2, 3))
+    return (noise / (target.var((2, 3)) + eps)).mean()

@@ -7,15 +7,20 @@ from torch import nn
 from modules.training.config import TrainConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or Adam; weights of convolutions and linear layers decay, norms, biases and quantiser parameters do not."""
+def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0) -> list[dict]:
+    """Parameter groups: weights of convolutions and linear layers decay by `weight_decay`; norms, biases and quantiser
+    parameters by `other_decay`."""
     weights, others = [], []
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             decays = name == "weight" and isinstance(module, (nn.Conv2d, nn.Linear))
             (weights if decays else others).append(parameter)
-    groups = [{"params": weights, "weight_decay": config.weight_decay_weight},
-              {"params": others, "weight_decay": config.weight_decay_bn_bias}]
+    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": other_decay}]
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that `config` describes: SGD or Adam."""
+    groups = decay_groups(model, config.weight_decay_weight, config.weight_decay_bn_bias)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.base_lr)
     return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum,

@@ -1,0 +1,22 @@
+"""The teacher's features of one batch of images: computed once per resolution, whoever asks for them."""
+from __future__ import annotations
+
+import torch
+
+from modules.modeling.network import resize
+
+
+class TeacherFeatures:
+    """Input and output of stage `stage` of `teacher` for `images` (N, 3, H, W), at any resolution in pixels."""
+
+    def __init__(self, teacher, stage: str, images: torch.Tensor):
+        self.teacher, self.stage, self.images = teacher, stage, images
+        self._known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def at(self, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input, output) of the stage, (N, C, H, W) each, for the images at `resolution` pixels."""
+        if resolution not in self._known:
+            with torch.no_grad():
+                images = resize(self.images, resolution)
+                self._known[resolution] = self.teacher.features(images, [self.stage])[self.stage]
+        return self._known[resolution]
