@@ -53,6 +53,7 @@ def main():
     from modules.block_kd.lut_builder import LutBuilder
     from modules.block_kd.lut_job import make_job
     from modules.block_kd.lut_report import draw_tables
+    from modules.block_kd.other_stages import write_other_stages
     from modules.utils import dist
     from modules.utils.files import write_manifest
 
@@ -63,6 +64,7 @@ def main():
     LutBuilder(config, folder, teacher, **arguments).run(
         lambda stage, done, wanted: dist.rank() == 0 and print(f"{stage}: {done} of {wanted} rows", flush=True))
     if dist.rank() == 0:
+        write_other_stages(folder, args.platform, args.superspace, config.resolutions)
         write_manifest(folder / "lut_report.png", seed=args.manual_seed)
         print(f"tables: {folder}, figure: {draw_tables(folder, args.superspace, args.platform)}")
     dist.close()

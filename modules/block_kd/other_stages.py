@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.latency import get_available_platforms, get_platform
 from modules.modeling.complexity import count_block
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError, check_choice
-from modules.utils.files import REPOSITORY
+from modules.utils.files import REPOSITORY, atomic_write
 
 FILE_NAME = "other_stages.json"
 DEFAULT_FILE = REPOSITORY / "data" / "latency" / FILE_NAME
@@ -51,10 +52,20 @@ def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ..
                             f"platform {platform}, superspace {superspace}")
         return tuple(_latencies(entry[mode], r, f"{path} for platform {platform}") for r in resolutions)
 
-    from modules.latency import get_available_platforms, get_platform
-
     check_choice(platform, sorted(known | set(get_available_platforms())), f"platform of {superspace}")
     return tuple(_predict(get_platform(platform), superspace, r, mode) for r in resolutions)
+
+
+def write_other_stages(folder: str | Path, platform: str, superspace: str, resolutions: tuple[int, ...]) -> None:
+    """Write what `platform` says for the other stages beside the block tables in `<folder>`, so that whoever searches
+    with these tables, on whatever machine, adds latencies of the same device."""
+    prices = get_platform(platform)
+    entry = {"source": "predicted when the tables were built",
+             "smallest": {str(r): round(float(_predict(prices, superspace, r, "smallest")[0]), 4) for r in resolutions},
+             "sampled": {str(r): [_predict(prices, superspace, r, "sampled").round(4).tolist()] for r in resolutions}}
+    with atomic_write(Path(folder) / FILE_NAME) as file:
+        json.dump({platform: {superspace: entry}}, file)
+        file.write("\n")
 
 
 def _read(path: Path) -> dict:

@@ -84,7 +84,7 @@ def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weig
         teacher, _ = read_teacher(checkpoint, arch, quant)
     if num_classes not in (None, teacher.num_classes):
         raise UserError(f"teacher {str(checkpoint or weights)!r} has {teacher.num_classes} classes, not {num_classes}")
-    return teacher.freeze()
+    return teacher.freeze().to(memory_format=torch.channels_last)  # a third less time on a CPU
 
 
 def read_teacher(path: str | Path, arch: str | None, quant: bool) -> tuple[Teacher, dict]:

@@ -1,0 +1,1 @@
+"""The pipeline at small scale, through the scripts a user would call."""
