@@ -231,3 +231,24 @@ def test_tables_built_are_tables_the_search_reads(job, tmp_path):
     settings = json.loads((folder / "lut.json").read_text())["settings"]
     assert settings["platform"] == "priced"
     assert draw_tables(folder, "onnxw_tiny", "priced").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_build_the_tables_of_one(teachers, images, tmp_path):  # noqa: F811
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29541"]
+    common = ["--superspace", "onnxw_tiny", "--teacher_arch", ARCH, "--num_workers", "0", "--stage_list", "stage2_4"]
+    train = ["--dataset_path", str(images), "--valid_size", "8", "--hw_list", "48", "64", "--train_batch_size", "8",
+             "--debug", "--output_path", str(tmp_path / "onnxw_tiny")]
+    tables = ["--checkpoint_path", str(tmp_path), "--platform", "onnxruntime_int8", "--num_samples_per_stage", "5",
+              "--train_batch_size", "8", "--num_calib_batches", "1", "--rows_per_pass", "4"]
+    fp32, int8 = (["--teacher_checkpoint_path", str(teachers[kind])] for kind in (False, True))
+    for command in ([*launcher, "train_block_kd.py", *common, *train, *fp32],
+                    [*launcher, "lsq_block_kd.py", *common, *train, *int8],
+                    ["eval_block_kd.py", *common, *tables, *int8, "--output_path", str(tmp_path / "one")],
+                    [*launcher, "eval_block_kd.py", *common, *tables, *int8, "--output_path", str(tmp_path / "two")]):
+        done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, text=True, capture_output=True, timeout=300,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (read(tmp_path / name / "onnxw_tiny") for name in ("one", "two"))
+    assert len(one) == 3
+    assert one == two
