@@ -172,7 +172,8 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(teachers, image
             ["--superspace", "onnxw_tiny", "--teacher_arch", ARCH, "--teacher_checkpoint_path", str(teachers[int8]),
              "--dataset_path", str(images), "--valid_size", "8", "--num_workers", "0", "--hw_list", "48",
              "--train_batch_size", "8", "--num_calib_batches", "1", "--stage_list", "stage2_0", "stage3_2",
-             "--num_epochs", "2", "--checkpoint_minutes", "0", "--output_path", str(tmp_path / run)]
+             "--num_epochs", "2", "--checkpoint_minutes", "0", "--print_freq", "1", "--output_path",
+             str(tmp_path / run)]
             for run in ("whole", "killed"))
         call(monkeypatch, int8, whole)
         process = subprocess.Popen([sys.executable, script, *killed], cwd=REPOSITORY, stdout=subprocess.DEVNULL,

@@ -7,9 +7,10 @@ import yaml
 from modules.deploy.agreement import compare
 from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
 from modules.deploy.graph import Graph, Node, Quantizer, WeightNode
-from modules.deploy.lower import lower, observe_ranges
+from modules.deploy.lower import lower
 from modules.deploy.onnx_writer import onnx_bytes, write_onnx
 from modules.deploy.ort import open_session, optimized_ops, predict
+from modules.deploy.ranges import observe_ranges
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.op import QBase, set_quant_mode

@@ -15,7 +15,8 @@ DEBUG_BATCHES = 4
 LOSS_FUNCTIONS = ("nsr", "mse")
 OPTIMIZERS = ("adam", "sgd", "sgd_nesterov")
 # Settings that a resumed run may change: no other may, for they decide what a step computes.
-FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers", "stage_list", "checkpoint_minutes"}
+FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers", "stage_list", "print_freq",
+                  "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class BlockKDConfig:
     num_calib_batches: int = 20
     manual_seed: int = 0
     debug: bool = False
+    print_freq: int = 20
     checkpoint_minutes: float = 15.0
 
     def __post_init__(self):
@@ -55,7 +57,7 @@ class BlockKDConfig:
                               ("loss_fn", LOSS_FUNCTIONS), ("augment", AUGMENTS)):
             check_choice(getattr(self, name), allowed, f"value of --{name}")
         for name in ("num_epochs", "train_batch_size", "eval_batch_size", "lr_step_size", "num_calib_batches",
-                     "valid_size"):
+                     "valid_size", "print_freq"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} {getattr(self, name)}; allowed: 1 or more")
         if len(self.learning_rate_list) != len(space.searched):
@@ -125,7 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
                                         "three learn from the largest")
     add("num_calib_batches", "training batches that calibrate batch norm before an evaluation")
     add("manual_seed", "of every random draw")
-    add("checkpoint_minutes", "minutes between checkpoints within an epoch")
+    add("print_freq", "batches between log lines")
+    add("checkpoint_minutes", "least minutes between checkpoints within an epoch, which follow a log line")
     add("debug", f"{DEBUG_BATCHES} training and evaluation batches, one epoch")
     parser.add_argument("--test_only", action="store_true", help="only evaluate the students there are")
     parser.add_argument("--resume", action="store_true", help="continue at the student, epoch and step reached")

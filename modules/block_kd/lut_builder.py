@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from modules.block_kd.evaluation import Candidate, evaluate_candidates
 from modules.block_kd.lut_io import SETTINGS_FILE
@@ -153,8 +155,10 @@ class LutBuilder:
         c, mine = self.config, rows[dist.rank() :: dist.world_size()]
         candidates = [Candidate(students[row.block], row.choice, row.resolution) for row in mine]
         with dist.alone():
-            found = evaluate_candidates(candidates, self.teacher, stage, self._calibration, self._validation,
-                                        c.loss_fn, self.device) if mine else []
+            batches = tqdm(self._validation, f"{stage}, {len(rows)} rows", leave=False,
+                           disable=not (dist.rank() == 0 and sys.stderr.isatty()))
+            found = evaluate_candidates(candidates, self.teacher, stage, self._calibration, batches, c.loss_fn,
+                                        self.device) if mine else []
         losses = [0.0] * len(rows)
         for rank, part in enumerate(dist.gather_objects(found)):
             losses[rank :: dist.world_size()] = part

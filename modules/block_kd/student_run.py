@@ -21,6 +21,8 @@ from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 
+CONFIGURATIONS = ("max", "min", "random", "random2")  # of a step, in this order
+
 
 class StudentRun:
     """Trains one student.
@@ -42,6 +44,7 @@ class StudentRun:
         self.prefix = "lsq_" if record.quant else ""
         self.epoch = self.step = 0
         self.history: list[list[float]] = []
+        self._writer = None
         position = [s.name for s in get_superspace(config.superspace).searched].index(record.stage)
         self.key = (position, record.block)  # of its random draws: they do not depend on who else is in training
         self._sums, self._count = torch.zeros(4, device=device), 0
@@ -157,7 +160,19 @@ class StudentRun:
                             f"the last checkpoint in {str(self.path.parent)!r} is kept, try a smaller "
                             "--learning_rate_list")
         shown = ", ".join(f"{value:.4f}" for value in losses)
+        self.scalars("train", dict(zip(CONFIGURATIONS, losses, strict=True)) | {"lr": lr}, epoch * steps + step)
         self.log("train.log", f"epoch {epoch} | batch {step}/{steps} | losses [{shown}] | lr {lr:.6f}")
+
+    def add_evaluation(self, losses: list[float]) -> None:
+        """Keep and log the losses of the largest, the smallest and a random configuration after an epoch."""
+        self.history.append(losses)
+        self.scalars("valid", dict(zip(CONFIGURATIONS, losses, strict=False)), self.epoch)
+        self.log_evaluation(losses)
+
+    def log_evaluation(self, losses: list[float]) -> None:
+        """Log such losses."""
+        self.log("eval.log", f"epoch {self.epoch - 1} | eval losses (max min random): "
+                             + ",".join(f"{value:.4f}" for value in losses))
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +184,22 @@ class StudentRun:
             with open(self.path.with_name(self.prefix + name), "a") as file:
                 file.write(line + "\n")
             print(f"{self.record.name}: {line}", flush=True)
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        """Write to the student's TensorBoard events."""
+        if dist.rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            if self._writer is None:
+                self._writer = SummaryWriter(str(self.path.with_name(f"{self.prefix}tensorboard")))
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close what is open; no more scalars follow."""
+        if self._writer:
+            self._writer.close()
 
     def save(self, *, copy: bool = False) -> None:
         """Write the checkpoint; with `copy` also `model_<epoch>.pth`. `epoch` is that of the last finished epoch."""

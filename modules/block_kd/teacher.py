@@ -49,7 +49,8 @@ def main() -> None:
 
     device = init_distributed(args.local_rank)
     if args.test_only:
-        print(f"top-1 accuracy {evaluate_teacher(config, quant_mode=args.quant_mode, device=device)}")
+        for resolution, accuracy in evaluate_teacher(config, quant_mode=args.quant_mode, device=device).items():
+            print(f"{resolution} pixels: top-1 accuracy {accuracy}")
     else:
         trainer = TeacherTrainer(config, quant_mode=args.quant_mode, resume=args.resume, overwrite=args.overwrite,
                                  device=device)

@@ -30,7 +30,7 @@ class TeacherConfig:
     dataset: str = ""
     dataset_path: str = ""
     augment: str = "default"
-    resolution: int = 0
+    resolution: tuple[int, ...] = ()
     num_epochs: int = 1
     train_batch_size: int = 12
     eval_batch_size: int = 100
@@ -59,8 +59,8 @@ class TeacherConfig:
                             ("print_freq", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} {getattr(self, name)}; allowed: {least} or more")
-        if self.resolution and self.resolution < 32:
-            raise UserError(f"--resolution {self.resolution}; allowed: 32 pixels or more")
+        if any(r < 32 for r in self.resolution):
+            raise UserError(f"--resolution {min(self.resolution)}; allowed: 32 pixels or more")
         if not 0 < self.bn_momentum <= 1:
             raise UserError(f"--bn_momentum {self.bn_momentum}; allowed: above 0, at most 1")
 
@@ -89,7 +89,8 @@ _HELP = {
                "--dataset_path is given, else digits",
     "dataset_path": "folder with train/ and val/, or the ILSVRC tar files",
     "augment": "default or auto_augment_tf",
-    "resolution": "image size in pixels; 0: with --quant_mode that of the fp32 file, else 224, for digits 64",
+    "resolution": "image size in pixels; of several each batch takes one at random; empty: with --quant_mode those of "
+                  "the fp32 file, else 224, for digits 64",
     "num_epochs": "epochs",
     "train_batch_size": "images per batch and process",
     "eval_batch_size": "images per batch and process in evaluation",
@@ -118,14 +119,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if field.name == "debug":
             parser.add_argument("--debug", action="store_true", default=None, help=text)
             continue
-        shown = f"{field.default!r}"
+        shown, kind = f"{field.default!r}", type(field.default)
         if field.name in FP32_DEFAULTS:
             shown = f"{FP32_DEFAULTS[field.name]!r}; with --quant_mode {shown}"
-        parser.add_argument(f"--{field.name}", type=type(field.default), help=f"{text} (default: {shown})")
+        if kind is tuple:
+            parser.add_argument(f"--{field.name}", type=int, nargs="+", metavar="PIXELS", help=text)
+        else:
+            parser.add_argument(f"--{field.name}", type=kind, help=f"{text} (default: {shown})")
 
 
 def config_from_arguments(args: argparse.Namespace) -> TeacherConfig:
     """The settings given, the others from the mode's defaults; UserError for one that cannot work."""
     values = {} if args.quant_mode else dict(FP32_DEFAULTS)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TeacherConfig)}
-    return TeacherConfig(**values | {name: value for name, value in given.items() if value is not None})
+    values |= {name: value for name, value in given.items() if value is not None}
+    return TeacherConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -21,15 +21,15 @@ DEFAULT_ARCH = "efficientnet-b5"
 class TeacherRecord:
     """What later scripts need to know of a teacher; the `config` of its checkpoint.
 
-    `form` is whose arithmetic the network follows (see `Teacher`), `resolution` the image size in pixels that it was
-    trained at, `quant` the quantisers' mode (None: fp32), `training` the settings.
+    `form` is whose arithmetic the network follows (see `Teacher`), `resolutions` the image sizes in pixels that
+    it was trained at, `quant` the quantisers' mode (None: fp32), `training` the settings.
     """
 
     arch: str
     classes: tuple[str, ...]
     form: str = "tensorflow"
     dataset: str = ""
-    resolution: int = 224
+    resolutions: tuple[int, ...] = (224,)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     quant: QuantMode | None = None

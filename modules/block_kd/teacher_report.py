@@ -47,13 +47,17 @@ class TeacherReport:
             for tag, value in (("loss", loss), ("acc1", 100 * right), ("lr", lr)):
                 self.writer.add_scalar(f"train/{tag}", value, epoch * steps + step)
 
-    def evaluation(self, epoch: int, accuracy: Accuracy) -> None:
-        """Accuracy on the validation set after `epoch`."""
+    def evaluation(self, epoch: int, results: dict[int, Accuracy]) -> None:
+        """Accuracy on the validation set after `epoch`, by resolution; the largest comes first."""
         if self.active:
+            best, *others = sorted(results, reverse=True)
+            accuracy = results[best]
+            smaller = "".join(f" | acc1@{r} {results[r].top1:.2f}" for r in others)
             self._log("eval.log", f"epoch {epoch} | acc1 {accuracy.top1:.2f} | acc5 {accuracy.top5:.2f} | "
-                                  f"loss {accuracy.loss:.4f}")
-            self.writer.add_scalar("valid/acc1", accuracy.top1, epoch)
-            self.writer.add_scalar("valid/loss", accuracy.loss, epoch)
+                                  f"loss {accuracy.loss:.4f}{smaller}")
+            for resolution, accuracy in results.items():
+                self.writer.add_scalar(f"valid/acc1/{resolution}", accuracy.top1, epoch)
+                self.writer.add_scalar(f"valid/loss/{resolution}", accuracy.loss, epoch)
             self.writer.flush()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,7 @@ from modules.block_kd.teacher_report import TeacherReport
 from modules.datasets.build import Data, load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
+from modules.modeling.network import resize
 from modules.modeling.restore import QuantMode
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.optimizer import decay_groups
@@ -46,7 +48,7 @@ class TeacherTrainer:
         if resume:
             teacher, state = read_teacher(self.path, config.teacher_arch or None, quant_mode)
         elif quant_mode and not config.teacher_weights:
-            teacher, _ = read_teacher(self.path.with_name("checkpoint.pth"), config.teacher_arch or None, False)
+            teacher, state = read_teacher(self.path.with_name("checkpoint.pth"), config.teacher_arch or None, False)
         self.data = _load_data(config, teacher)
         teacher = teacher or self._fresh_teacher(config)
         self.config = _completed(config, teacher.record, self.data)
@@ -54,6 +56,7 @@ class TeacherTrainer:
         self.model = self._prepare(teacher)
         self.optimizer = self._make_optimizer()
         self.epoch, self.step, self.history = 0, 0, []
+        self.best_loss = state.get("best_loss", math.inf)  # on the validation set, of the fp32 teacher too
         if resume:
             self._continue(state)
         dist.broadcast_state(self.model)
@@ -116,9 +119,11 @@ class TeacherTrainer:
         while self.epoch < self.config.num_epochs:
             self._train_epoch()
             self._average_norms()
-            accuracy = _evaluate(self.model, self.data, self.config)
-            self.report.evaluation(self.epoch, accuracy)
-            self.history.append({"epoch": self.epoch, "acc1": accuracy.top1, "loss": accuracy.loss})
+            results = _evaluate(self.model, self.data, self.config)
+            self.report.evaluation(self.epoch, results)
+            self._check_collapse(results[max(results)].loss)
+            self.history.append({"epoch": self.epoch} | {f"acc1@{r}": a.top1 for r, a in results.items()}
+                                | {f"loss@{r}": a.loss for r, a in results.items()})
             self.epoch, self.step = self.epoch + 1, 0
             self._save()
         self.report.close()
@@ -127,7 +132,7 @@ class TeacherTrainer:
         c = self.config
         per_process = -(-len(self.data.train_indices) // dist.world_size())
         return train_batches(
-            self.data, train_transform(c.augment, c.resolution, self.data.info), batch_size=c.train_batch_size,
+            self.data, train_transform(c.augment, max(c.resolution), self.data.info), batch_size=c.train_batch_size,
             seed=c.manual_seed, epoch=self.epoch, start_step=self.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.num_workers,
             drop_last=per_process % c.train_batch_size == 1)  # batch norm has no variance of a single pixel
@@ -157,7 +162,8 @@ class TeacherTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(images.contiguous(memory_format=torch.channels_last))
+        images = resize(images, self._resolution()).contiguous(memory_format=torch.channels_last)
+        logits = self.model(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
         dist.average_gradients(self.model.parameters())
@@ -166,6 +172,11 @@ class TeacherTrainer:
         self.optimizer.step()
         right = (logits.detach().argmax(1) == labels).float().mean()
         return torch.stack((loss.detach(), right, torch.ones_like(right)))
+
+    def _resolution(self) -> int:
+        c = self.config  # the same on all processes, and after a resume
+        rng = np.random.default_rng(np.random.SeedSequence(c.manual_seed, spawn_key=(self.epoch, self.step)))
+        return int(rng.choice(c.resolution))
 
     def _average_norms(self) -> None:
         # Each process has seen its own images; the average is that of one process that saw all of them.
@@ -185,13 +196,24 @@ class TeacherTrainer:
             raise UserError(f"training diverged in epoch {self.epoch}, batch {self.step}; the last checkpoint "
                             f"{str(self.path)!r} is kept, try a smaller --learning_rate")
 
+    def _check_collapse(self, loss: float) -> None:
+        """UserError where the validation loss has come back to that of guessing: quantisers may lose their scale."""
+        self._check_finite(loss)
+        guessing = math.log(self.model.num_classes)
+        if loss > 0.9 * guessing and self.best_loss < 0.5 * guessing:
+            raise UserError(f"training collapsed in epoch {self.epoch}: the validation loss is {loss:.2f}, that of "
+                            f"guessing {guessing:.2f}, the best so far was {self.best_loss:.2f}; the last checkpoint "
+                            f"{str(self.path)!r} is kept, try a smaller --learning_rate or a --grad_clip_value")
+        self.best_loss = min(self.best_loss, loss)
+
     def _save(self) -> None:
         self._check_finite(*(float(p.detach().sum()) for p in self.model.parameters()))
         if dist.rank() == 0:
             # `epoch` is the last finished one, as in published files, and -1 in the first.
             save_checkpoint(self.path, {
                 "epoch": self.epoch - 1, "step": self.step, "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "history": self.history, "config": self.record.to_dict()})
+                "optimizer": self.optimizer.state_dict(), "history": self.history,
+                "best_loss": self.best_loss, "config": self.record.to_dict()})
             write_manifest(self.path, seed=self.config.manual_seed, epoch=self.epoch, step=self.step)
         dist.barrier()
 
@@ -208,21 +230,26 @@ def _load_data(config: TeacherConfig, teacher: Teacher | None) -> Data:
 
 def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> TeacherConfig:
     """The settings with what was left to the teacher's record or to the data set."""
-    digits = data.info.name == "digits"
-    resolution = config.resolution or (record.dataset and record.resolution) or (64 if digits else 224)
+    default = (64,) if data.info.name == "digits" else (224,)
+    resolution = config.resolution or (record.resolutions if record.dataset else default)
     return dataclasses.replace(config, teacher_arch=record.arch, dataset=data.info.name, resolution=resolution)
 
 
-def _evaluate(model: Teacher, data: Data, config: TeacherConfig) -> Accuracy:
-    batches = eval_batches(data.test, data.test_indices, eval_transform(config.resolution, data.info),
-                           batch_size=config.eval_batch_size, rank=dist.rank(), world_size=dist.world_size(),
-                           num_workers=config.num_workers)
-    return evaluate(model, itertools.islice(batches, DEBUG_BATCHES) if config.debug else batches)
+def _evaluate(model: Teacher, data: Data, config: TeacherConfig) -> dict[int, Accuracy]:
+    """Accuracy at each resolution; images are loaded at the largest and resized, as for students."""
+    results = {}
+    for resolution in config.resolution:
+        batches = eval_batches(data.test, data.test_indices, eval_transform(max(config.resolution), data.info),
+                               batch_size=config.eval_batch_size, rank=dist.rank(), world_size=dist.world_size(),
+                               num_workers=config.num_workers)
+        batches = itertools.islice(batches, DEBUG_BATCHES if config.debug else None)
+        results[resolution] = evaluate(model, ((resize(images, resolution), labels) for images, labels in batches))
+    return results
 
 
 def evaluate_teacher(config: TeacherConfig, *, quant_mode: bool = False,
-                     device: torch.device | None = None) -> Accuracy:
-    """Accuracy on the validation set of this mode's checkpoint, or of `config.teacher_weights` if given.
+                     device: torch.device | None = None) -> dict[int, Accuracy]:
+    """Accuracy on the validation set, at each resolution, of this mode's checkpoint, or of `config.teacher_weights`.
 
     Raises:
         UserError: errors as of `load_teacher`; a data set with another number of classes.
@@ -234,4 +261,4 @@ def evaluate_teacher(config: TeacherConfig, *, quant_mode: bool = False,
     if teacher.num_classes != data.info.num_classes:
         raise UserError(f"the teacher has {teacher.num_classes} classes, {data.info.name} has {data.info.num_classes}")
     config = _completed(config, teacher.record, data)
-    return _evaluate(teacher.to(device or torch.device("cpu"), memory_format=torch.channels_last), data, config)
+    return _evaluate(teacher.to(device or torch.device("cpu")), data, config)

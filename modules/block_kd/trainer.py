@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 import time
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from modules.block_kd.config import DEBUG_BATCHES, BlockKDConfig
 from modules.block_kd.evaluation import Candidate, evaluate_candidates
@@ -23,7 +25,6 @@ from modules.search_space.superspace import get_superspace
 from modules.training.calibration import load_calibration_images
 from modules.utils import dist
 
-PRINT_FREQUENCY = 20  # batches between log lines
 _EVALUATION_STREAM = 2**20  # step number no training reaches: its draws are the evaluated random configuration's
 
 
@@ -60,6 +61,8 @@ class BlockTrainer:
                 self._evaluate(runs, stage)
             else:
                 self._train_stage(stage, runs)
+            for run in runs:
+                run.close()
 
     def _student(self, stage: str, block: int) -> StudentRun:
         c = self.config
@@ -96,6 +99,8 @@ class BlockTrainer:
         first = min(run.step for run in runs)
         batches = self._batches(epoch, first)
         steps, saved = min(len(batches), self.limit or len(batches)), time.monotonic()
+        bar = tqdm(total=steps, initial=first, desc=f"{stage} {epoch + 1}/{self.config.num_epochs}",
+                   disable=not (dist.rank() == 0 and sys.stderr.isatty()))
         for step, (images, _) in enumerate(itertools.islice(batches, steps - first), first):
             features = TeacherFeatures(self.teacher, stage, images.to(self.device, non_blocking=True))
             resolutions = self._resolutions(epoch, step)
@@ -103,15 +108,18 @@ class BlockTrainer:
             active = [run for run in runs if run.due(epoch, step)]
             for run in active:
                 run.train_step(features, resolutions, lr)
+            bar.update()
             last = step + 1 == steps
-            due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
-            if last or due or (step + 1) % PRINT_FREQUENCY == 0:
+            if last or (step + 1) % self.config.print_freq == 0:
                 for run in active:
                     run.log_training(epoch, step + 1, steps, lr)
-            if due and not last:
-                for run in active:
-                    run.save()
-                saved = time.monotonic()
+                # One process decides, for clocks differ and all have to save together.
+                due = dist.broadcast_object(time.monotonic() - saved > 60 * self.config.checkpoint_minutes)
+                if due and not last:
+                    for run in active:
+                        run.save()
+                    saved = time.monotonic()
+        bar.close()
 
     def _resolutions(self, epoch: int, step: int) -> list[int]:
         """Largest, smallest, and two drawn: the same for all students of the stage, which share the features."""
@@ -145,8 +153,4 @@ class BlockTrainer:
         losses = evaluate_candidates(candidates, self.teacher, stage, self.calibration,
                                      itertools.islice(batches, self.limit), c.loss_fn, self.device)
         for i, run in enumerate(runs):
-            values = losses[3 * i : 3 * i + 3]
-            if not self.test_only:
-                run.history.append(values)
-            run.log("eval.log", f"epoch {run.epoch - 1} | eval losses (max min random): "
-                                + ",".join(f"{value:.4f}" for value in values))
+            (run.log_evaluation if self.test_only else run.add_evaluation)(losses[3 * i : 3 * i + 3])

@@ -65,7 +65,7 @@ class TrainConfig:
     models_save_dir: str = "checkpoints/supernet_training"
     seed: int = 0
     print_freq: int = 10                     # steps between log lines
-    checkpoint_minutes: float = 15           # minutes between checkpoints within an epoch
+    checkpoint_minutes: float = 15           # least minutes between checkpoints, which follow a log line
     ema_decay: float = 0.0                   # of an average of the weights that is validated and kept; 0: none
     sync_bn: bool = False                    # batch norm over the images of all processes
     channels_last: bool = True

@@ -192,15 +192,16 @@ class SupernetTrainer:
                 self.step, count = self.step + 1, count + 1
                 bar.update()
                 last = self.step == steps
-                due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
-                if last or due or self.step % self.config.print_freq == 0:
+                if last or self.step % self.config.print_freq == 0:
                     self._log(sums / count, lr, steps)
                     sums, count = torch.zeros_like(sums), 0
+                    # One process decides, for clocks differ and all have to save together.
+                    due = dist.broadcast_object(time.monotonic() - saved > 60 * self.config.checkpoint_minutes)
+                    if due and not last:
+                        self._save(f"{self.name}.pth")
+                        saved = time.monotonic()
                 if last:
                     break
-                if due:
-                    self._save(f"{self.name}.pth")
-                    saved = time.monotonic()
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
