@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 SUPERSPACE, PLATFORM, TEACHER = "onnxw_tiny", "onnxruntime_int8", "efficientnet-tiny"
 CONFIG = "supernet_training_configs/digits.yaml"
-VALID_SIZE = 240           # training images that no step trains on
+VALID_SIZE = 240           # training images that no student or supernet trains on
 CALIBRATION_BATCHES = 10   # of 64 images: half of the training set
 
 
@@ -30,8 +30,8 @@ class Plan:
     sampled_latencies: int
 
 
-FULL = Plan(teacher_epochs=10, students=(), student_options=("--num_epochs", 2), table_rows=24, space_cycles=3000,
-            resolutions=(48, 64), supernet_options=("--epochs", 10, "--quant_epochs", 3), population=12, rounds=2,
+FULL = Plan(teacher_epochs=10, students=(), student_options=("--num_epochs", 1), table_rows=20, space_cycles=3000,
+            resolutions=(48, 64), supernet_options=("--epochs", 8, "--quant_epochs", 2), population=12, rounds=2,
             search_calibration=8, sampled_latencies=200)
 SHORT = Plan(teacher_epochs=2, students=("stage2_1", "stage2_4"), student_options=("--debug",), table_rows=4,
              space_cycles=1000, resolutions=(32,), supernet_options=("--epochs", 5, "--quant_epochs", 1), population=4,
