@@ -3,13 +3,17 @@
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --quant_mode
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --quant_mode --num_random 3
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --mode lat
+    python eval_supernet.py --superspace onnxw --supernet_choice 151122-023231 121122-133333 --mode lat \\
+        --platform onnx_lut tflite27_cpu_int8
 
 Accuracy is that of the subnets given, or of the largest and smallest and --num_random random ones, batch norm
-calibrated; rows are appended to --output. Latency is printed for the subnets given; without, --num_samples random ones
-of each supernet are drawn and their distribution is plotted; rows go to <output>/predicted_latency.csv.
+calibrated; rows are appended to --output. Latency is printed for the subnets given, ~ before one that lies outside of
+what the platform's model was fitted on; without, --num_samples random ones of each supernet are drawn and their
+distribution on each platform is plotted; rows go to <output>/predicted_latency.csv.
 """
 from pathlib import Path
 
+from modules.latency.arguments import add_platform_arguments
 from modules.training.arguments import add_data_arguments, add_space_arguments, make_evaluator
 from modules.utils.cli import add_local_rank, make_parser, run
 
@@ -21,7 +25,7 @@ def main():
     parser.add_argument("--mode", choices=("acc", "lat"), default="acc")
     parser.add_argument("--subnet_choice", nargs="*", default=[], help="subnet encodings, d..._k..._w..._e..._r...")
     parser.add_argument("--num_random", type=int, default=0, help="random subnets to evaluate besides the extremes")
-    parser.add_argument("--platform", default="", help="of the latency; default: the superspace's")
+    add_platform_arguments(parser)
     parser.add_argument("--num_samples", type=int, default=1000, help="subnets in the latency distribution")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[], metavar="PIXELS",
                         help="of the latencies; default: the superspace's")
@@ -72,40 +76,32 @@ def report_accuracy(args, spaces):
 
 def report_latency(args, spaces):
     import numpy as np
-    from tqdm import tqdm
 
-    from modules.latency import get_platform
-    from modules.latency.report import draw_latency_cdf
-    from modules.modeling.net_spec import resolve
+    from modules.latency.arguments import make_platforms
+    from modules.latency.report import draw_latency_cdf, latency_rows, latency_summary
     from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.subnet_space import SubnetSpace
-    from modules.utils.results import append_row
+    from modules.utils.results import append_rows
 
-    name = args.platform or spaces[0].space.default_platform
-    platform, latencies = get_platform(name), {}
-
-    def predict(space, choice):
-        latency = platform.predict_subnet(resolve(space, choice))
-        append_row(Path(args.output) / "predicted_latency.csv", {
-            "enc": choice, "latency_ms": f"{latency:.4f}", "platform": name, "supernet": space})
-        return latency
-
+    platforms, curves = make_platforms(args, spaces[0].space), {}
+    table = Path(args.output) / "predicted_latency.csv"
     for space in spaces:
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
-        if args.subnet_choice:
-            for text in args.subnet_choice:
-                choice = subnets.check(SubnetChoiceConfig.from_str(text))
-                print(f"{choice} {predict(space, choice):.2f}ms")
-            continue
         rng = np.random.default_rng(args.seed)
-        latencies[str(space)] = np.array([
-            predict(space, subnets.sample(rng))
-            for _ in tqdm(range(args.num_samples), desc=str(space), disable=None)])
-        low, middle, high = np.percentile(latencies[str(space)], (0, 50, 100))
-        print(f"{space}: min {low:.2f}ms, median {middle:.2f}ms, max {high:.2f}ms of {args.num_samples} subnets")
-    if latencies:
+        choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
+        choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
+        for name, platform in platforms.items():
+            prediction, rows = latency_rows(name, platform, space, choices)
+            append_rows(table, rows)
+            if args.subnet_choice:
+                for i, choice in enumerate(choices):
+                    print(f"{choice} {prediction.text(i)}ms" + (f" {name}" if len(platforms) > 1 else ""))
+            else:
+                curves[str(space), name] = prediction
+                print(f"{space} on {name}: {latency_summary(prediction)}")
+    if curves:
         path = Path(args.output) / f"{args.superspace}-latency_cdf.png"
-        draw_latency_cdf(latencies, path, name)
+        draw_latency_cdf(curves, path)
         print(f"figure: {path}")
 
 

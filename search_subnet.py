@@ -3,6 +3,12 @@
     python search_subnet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --latency_constraint 0.6 0.7 \\
         --latency_delta 0.2 --population_size 24 --mutation_size 12 --crossover_size 12 --max_time_budget 4
 
+With several platforms a subnet has to keep a limit on each: here 10 ms on the first and 20 ms on the second, each with
+a probability of 90% by what the platforms say of their errors.
+
+    python search_subnet.py --superspace onnxw --supernet_choice 151122-023231 --platform onnx_lut tflite27_cpu_int8 \\
+        --latency_constraint 10 20 --latency_confidence 0.9
+
 On ImageNet with 4 GPUs, each of which evaluates other subnets; the supernet was trained with --valid_size 10000:
 
     torchrun --nproc_per_node 4 search_subnet.py --superspace onnxw --supernet_choice 151122-023231 \\
@@ -17,6 +23,7 @@ images held out of training), export.csv (input of onnx_tools/export_onnx.py), s
 import sys
 from pathlib import Path
 
+from modules.latency.arguments import add_platform_arguments
 from modules.training.arguments import add_image_arguments, add_supernet_arguments
 from modules.utils.cli import add_local_rank, make_parser, run
 
@@ -37,10 +44,15 @@ def main():
     parser.add_argument("--debug_batches", type=int, default=10)
 
     parser.add_argument("--latency_constraint", type=float, nargs="+", required=True, metavar="MS",
-                        help="latency limits in ms; several share all evaluations")
+                        help="latency limits in ms; several share all evaluations. With several platforms: one for "
+                             "each, in their order, once or several times")
     parser.add_argument("--latency_delta", type=float, default=5.0, metavar="MS",
-                        help="subnets between limit - delta and limit are considered")
-    parser.add_argument("--platform", default="", help="of the latency; default: the superspace's")
+                        help="subnets between limit - delta and limit are considered (with several platforms on one "
+                             "of them; all keep their limit)")
+    parser.add_argument("--latency_confidence", type=float, default=0.0, metavar="SHARE",
+                        help="a subnet is within a limit if this share of its predicted distribution is, such as 0.9; "
+                             "0: if its predicted latency is")
+    add_platform_arguments(parser)
     parser.add_argument("--method", default="evolution", help="evolution, or random: the baseline")
     parser.add_argument("--population_size", type=int, default=512, help="random subnets at the start, per limit")
     parser.add_argument("--max_time_budget", type=int, default=20, metavar="ROUNDS", help="rounds after the start")
@@ -62,16 +74,16 @@ def main():
     add_local_rank(parser)
     args = parser.parse_args()
 
-    from modules.latency import get_available_platforms
+    from modules.latency.arguments import platform_names
     from modules.search.generations import GenerationSizes
     from modules.search.subnet_proposals import SearchSettings
     from modules.search_space.config import SupernetConfig
-    from modules.utils.errors import check_choice
 
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
-    args.platform = check_choice(args.platform or space.space.default_platform, get_available_platforms(), "platform")
+    args.platform = platform_names(args, space.space)
     settings = SearchSettings(
-        limits=tuple(args.latency_constraint), delta=args.latency_delta, method=args.method,
+        limits=tuple(args.latency_constraint), delta=args.latency_delta,
+        devices=len(args.platform), confidence=args.latency_confidence, method=args.method,
         sizes=GenerationSizes(args.population_size, args.parent_ratio, args.mutation_size, args.crossover_size,
                               args.max_crossover_try),
         arch_mutate_prob=args.arch_mutate_prob, resolution_mutate_prob=args.resolution_mutate_prob,
@@ -93,25 +105,29 @@ def main():
 
 def search(args, space, settings, evaluator, evaluation):
     """What the first process does."""
-    from modules.latency import get_platform
+    from modules.latency.arguments import make_platforms, tables_identity
     from modules.search.subnet_fitness import fitness_identity, fitness_notes
     from modules.search.subnet_proposals import Proposer
     from modules.search.subnet_search import SubnetSearch, run_search
     from modules.search.subnet_state import SearchState
 
-    proposer = Proposer(evaluator.model.subnets, get_platform(args.platform), evaluator.model.num_classes, settings)
+    platforms = make_platforms(args, space.space)
+    proposer = Proposer(evaluator.model.subnets, platforms, evaluator.model.num_classes, settings)
     stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
+    stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
+    stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
     stem += "_testset" * args.use_testset + "_random" * (settings.method == "random")
     folder = args.output_path / str(space) / stem
-    identity = {**settings.identity, "platform": args.platform, **fitness_identity(evaluator)}
+    identity = {**settings.identity, "platform": list(platforms), "latency_table": tables_identity(args),
+                **fitness_identity(evaluator)}
     state = SearchState(folder / "state.json", identity, args.resume, args.overwrite)
     notes = fitness_notes(evaluator)
     for note in notes:
         print(note, file=sys.stderr)
     best = run_search(SubnetSearch(proposer, evaluation, state), folder, folder.with_name(f"{stem}.log"), notes=notes,
                       test_top_num=args.test_top_num if evaluator.valid_size else 0, baseline=args.baseline)
-    for limit, subnets in best.items():
-        print(f"best within {limit:g} ms: {subnets[0]} [{', '.join(f'{v:.2f}' for v in subnets[0].accuracy.interval)}]")
+    for window, subnets in best.items():
+        print(f"best within {window} ms: {subnets[0]} [{', '.join(f'{v:.2f}' for v in subnets[0].accuracy.interval)}]")
     print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} --resume "
           f"{args.checkpoint_path} --quant_mode")
 

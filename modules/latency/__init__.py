@@ -1,5 +1,17 @@
 """Latency of blocks and subnets on a device. No torch code."""
-from modules.latency import onnxruntime_int8  # registers the platform
-from modules.latency.platform import LatencyPredictor, get_available_platforms, get_platform, register_platform
+from modules.latency import nn_meter, onnxruntime_int8, published  # registers platforms
+from modules.latency.platform import (
+    LatencyPredictor,
+    Prediction,
+    check_platform,
+    get_available_platforms,
+    get_platform,
+    predict_subnets,
+    register_platform,
+    register_platform_family,
+)
+from modules.latency.profile import profiled  # registers those that a profile made
 
-__all__ = ["LatencyPredictor", "get_available_platforms", "get_platform", "onnxruntime_int8", "register_platform"]
+__all__ = ["LatencyPredictor", "Prediction", "check_platform", "get_available_platforms", "get_platform", "nn_meter",
+           "onnxruntime_int8", "predict_subnets", "profiled", "published", "register_platform",
+           "register_platform_family"]

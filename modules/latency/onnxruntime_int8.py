@@ -2,73 +2,106 @@
 from __future__ import annotations
 
 import atexit
+import os
 import platform as host
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from modules.latency.block_sums import BlockSums
 from modules.latency.cache import LatencyCache
-from modules.latency.platform import register_platform, sum_of_blocks
+from modules.latency.platform import Prediction, register_platform
 from modules.modeling.net_spec import NetSpec
-from modules.modeling.spec import BlockArgs, build_block
+from modules.modeling.spec import BlockArgs
+from modules.search_space import get_superspace
 
-RUNS, WARMUP, THREADS = 21, 3, 1
-_REFERENCE = BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6")
-_REFERENCE_HW = (28, 28)
-_REFERENCE_KEY = "reference"
+RUNTIME, THREADS = "onnxruntime", 1
+CORRECTION_NETS = 10  # networks of a superspace that are measured whole
 
 
 @register_platform("onnxruntime_int8")
-class OnnxRuntimeInt8:
+class OnnxRuntimeInt8(BlockSums):
     """Latency of int8 blocks under onnxruntime on one thread of this machine, in milliseconds.
 
-    Each block runs in turns with a reference block; its latency is the median ratio to the reference, times what the
-    reference took when the cache was begun. So a machine whose speed drifts gives consistent figures. A subnet's
-    latency is the sum over its blocks; measured as a whole it is usually longer, and `onnx_tools/benchmark.py` does.
+    Each block runs in turns with a reference block; its latency is that at the speed the machine had when the cache was
+    begun. A subnet's latency is the sum over its blocks, corrected by a few whole networks of its superspace, which are
+    measured once too. Block by block without measuring each: make a platform with `modules.latency.profile`.
     """
 
     def __init__(self):
+        super().__init__()
         import onnxruntime
 
         from modules.utils.files import machine
 
         self.cache = LatencyCache("onnxruntime_int8", {
-            **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS})
-        self._reference = None
+            **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
+            "timing": "fastest quarter"})
+        self._device = None
+        self._corrections = {}
         atexit.register(self.cache.save)
 
-    def predict_block(self, block: BlockArgs, hw: tuple[int, int]) -> float:
-        """Latency of `block` on an input of `hw` pixels; measured on first use, about 10 ms plus 24 runs."""
-        return self.cache.get(block_key(block, hw), lambda: self._measure(block, hw))
+    def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
+        """Latencies alone of `blocks` on inputs of `hws` pixels; one that is not in the cache takes about 50 ms.
 
-    def predict_subnet(self, spec: NetSpec) -> float:
-        """Sum of the latencies of the network's blocks."""
-        latency = sum_of_blocks(self, spec)
+        What a cached latency is off by is not known, so standard deviations are nan.
+        """
+        from modules.latency.profile.models import block_model
+
+        ms = np.array([self._measured(block_key(block, hw), lambda b=block, hw=hw: block_model(RUNTIME, b, hw))
+                       for block, hw in zip(blocks, hws, strict=True)], dtype=float)
         self.cache.save()  # so that a search that was killed here sees the same figures when it goes on
-        return latency
+        return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
-    def _measure(self, block: BlockArgs, hw: tuple[int, int]) -> float:
-        from modules.deploy.ort import time_interleaved
+    def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
+        """Latencies of networks; (len(specs),) each. One of no superspace is the mere sum, marked as extrapolated."""
+        from modules.latency.profile.design import superspace_of
+        from modules.latency.profile.wholenet import net_terms
 
-        if self._reference is None:
-            self._reference = _session(_REFERENCE, _REFERENCE_HW)
-            alone = time_interleaved({_REFERENCE_KEY: self._reference}, 10 * RUNS, RUNS)[_REFERENCE_KEY]
-            self.cache.get(_REFERENCE_KEY, lambda: float(np.median(alone)))
-        times = time_interleaved({_REFERENCE_KEY: self._reference, "block": _session(block, hw)}, RUNS, WARMUP)
-        ratio = np.median(times["block"]) / np.median(times[_REFERENCE_KEY])
-        return float(ratio * self.cache.values[_REFERENCE_KEY])
+        sums = super().predict_subnets(specs)
+        names = np.array([superspace_of(spec) for spec in specs], dtype=str)
+        result = replace(sums, ms=sums.ms.copy(), std=sums.std.copy(), extrapolated=names == "")
+        for name in set(names) - {""}:
+            ours, correction = np.flatnonzero(names == name), self._correction(name)
+            result.ms[ours] = correction.apply(sums.ms[ours], net_terms([specs[i] for i in ours]))
+            result.std[ours] = result.ms[ours] * correction.deviation
+        return result
+
+    def _correction(self, superspace: str):
+        if superspace not in self._corrections:
+            from modules.latency.profile.design import draw_nets
+            from modules.latency.profile.models import net_model
+            from modules.latency.profile.wholenet import fit_correction, net_terms
+
+            space = get_superspace(superspace)
+            nets = draw_nets(space, space.resolutions, CORRECTION_NETS, np.random.default_rng(0))
+            specs = [net.spec for net in nets]
+            whole = [self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec))
+                     for net, spec in zip(nets, specs, strict=True)]
+            self._corrections[superspace] = fit_correction(super().predict_subnets(specs).ms, net_terms(specs),
+                                                           np.array(whole))
+            self.cache.save()
+        return self._corrections[superspace]
+
+    def _measured(self, key: str, build: Callable[[], bytes]) -> float:
+        return self.cache.get(key, lambda: self._measure(build()))
+
+    def _measure(self, content: bytes) -> float:
+        from modules.latency.profile.measure import measure, measure_reference, open_reference
+
+        if self._device is None:
+            from modules.latency.profile.device import open_device
+
+            self._device = open_device("local", RUNTIME, THREADS, cpus=sorted(os.sched_getaffinity(0)))
+            atexit.register(self._device.stop)
+            open_reference(self._device, RUNTIME)
+            self.cache.get("reference", lambda: measure_reference(self._device))
+        measured = measure(self._device, content)
+        return measured.ms * self.cache.values["reference"] / measured.reference_ms
 
 
 def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
     """`kind_height_cin_cout_kernel_expand_stride_act`, the form of the published block tables."""
     expand = None if block.expand is None else f"{block.expand:g}"  # 4 and 4.0 are one ratio
     return f"{block.kind}_{hw[0]}_{block.cin}_{block.cout}_{block.kernel}_{expand}_{block.stride}_{block.act}"
-
-
-def _session(block: BlockArgs, hw: tuple[int, int]):
-    from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
-    from modules.deploy.onnx_writer import onnx_bytes
-    from modules.deploy.ort import open_session
-
-    graph = build_graph([("block", build_block(block))], SyntheticWeights(), (block.cin, *hw))
-    graph.ranges = AnyRange()
-    return open_session(onnx_bytes(graph), THREADS)

@@ -1,17 +1,18 @@
 """Which subnets a round evaluates: legal, new, and within the latency window of the limit they are for."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 
 import numpy as np
 
-from modules.latency.platform import Platform
+from modules.latency.platform import Platform, check_known_spread, predict_subnets
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search.evolution import PATIENCE, History
 from modules.search.generations import Breeder, GenerationSizes
-from modules.search.subnet_record import Evaluated, Proposal, Window
+from modules.search.subnet_record import Evaluated, Latency, Proposal, Window
 from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError, check_choice
@@ -24,11 +25,15 @@ START_PATIENCE = 10_000  # uniform draws in a row outside a window before it cou
 class SearchSettings:
     """What decides which subnets are evaluated; the defaults are the published ones.
 
-    `limits` and `delta` are in ms. `rounds` follow the start. `max_evaluations` ends the search (0: no bound).
+    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once. With a `confidence`
+    (0: none) a latency counts as within a limit if that share of its predicted distribution is. `rounds` follow the
+    start. `max_evaluations` ends the search (0: no bound).
     """
 
     limits: tuple[float, ...]
     delta: float = 5.0
+    devices: int = 1
+    confidence: float = 0.0
     method: str = "evolution"
     sizes: GenerationSizes = field(default_factory=GenerationSizes)
     arch_mutate_prob: float = 0.3
@@ -42,8 +47,14 @@ class SearchSettings:
         for limit in self.limits:
             if not 0 < limit < float("inf"):
                 raise UserError(f"--latency_constraint {limit:g}; expected more than 0 ms")
-        if len(set(self.limits)) < len(self.limits):
-            raise UserError(f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}: a limit is given twice")
+        given = f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}"
+        if len(self.limits) % self.devices:
+            raise UserError(f"{given}: {len(self.limits)} limits for {self.devices} platforms; expected one for each, "
+                            "in the order of --platform, once or several times")
+        if len(set(self.windows)) < len(self.windows):
+            raise UserError(f"{given}: a limit is given twice")
+        if not (self.confidence == 0 or 0.5 <= self.confidence < 1):
+            raise UserError(f"--latency_confidence {self.confidence:g}; expected 0.5 to less than 1, or 0 for none")
         if not self.delta > 0:
             raise UserError(f"--latency_delta {self.delta:g}; expected more than 0 ms")
         for name in ("arch_mutate_prob", "resolution_mutate_prob"):
@@ -63,8 +74,9 @@ class SearchSettings:
 
     @property
     def windows(self) -> list[Window]:
-        """One per limit."""
-        return [Window(limit, self.delta) for limit in self.limits]
+        """One for each group of limits that hold at once."""
+        return [Window(self.limits[i:i + self.devices], self.delta)
+                for i in range(0, len(self.limits), self.devices)]
 
 
 class _SubnetMoves:
@@ -92,21 +104,33 @@ class Proposer:
 
     Args:
         subnets: the space.
-        platform: tells latencies.
+        platforms: tell latencies, by name; as many as the settings say devices.
         num_classes: of the classifier, part of the latency.
         settings: of the search.
     """
 
-    def __init__(self, subnets: SubnetSpace, platform: Platform, num_classes: int, settings: SearchSettings):
-        self.subnets, self.platform, self.num_classes = subnets, platform, num_classes
+    def __init__(self, subnets: SubnetSpace, platforms: Mapping[str, Platform], num_classes: int,
+                 settings: SearchSettings):
+        self.subnets, self.platforms, self.num_classes = subnets, platforms, num_classes
         self.settings, self.moves = settings, _SubnetMoves(subnets, settings)
-        self._latencies: dict[SubnetChoiceConfig, float] = {}
+        self._latencies: dict[SubnetChoiceConfig, Latency] = {}
 
-    def latency(self, choice: SubnetChoiceConfig) -> float:
-        """Latency of a subnet in ms; each is asked for once."""
+    def latency(self, choice: SubnetChoiceConfig) -> Latency:
+        """Latency of a subnet; each is asked for once."""
         if choice not in self._latencies:
-            self._latencies[choice] = self.platform.predict_subnet(self._spec(choice))
+            self._latencies[choice] = self._predict(choice)
         return self._latencies[choice]
+
+    def _predict(self, choice: SubnetChoiceConfig) -> Latency:
+        spec, confidence, ms, upper, extrapolated = self._spec(choice), self.settings.confidence, [], [], False
+        for name, platform in self.platforms.items():
+            prediction = predict_subnets(platform, [spec])
+            ms.append(float(prediction.ms[0]))
+            extrapolated |= bool(prediction.extrapolated[0])
+            if confidence:
+                check_known_spread(prediction, name, f"--latency_confidence {confidence:g}")
+                upper.append(float(prediction.upper(confidence)[0]))
+        return Latency(tuple(ms), tuple(upper), extrapolated)
 
     def _spec(self, choice):
         return resolve(self.subnets.config, choice, self.num_classes)
@@ -117,7 +141,7 @@ class Proposer:
         Raises:
             UserError: no subnet is found within one of the windows; the message has the reachable latencies.
         """
-        taken: dict[SubnetChoiceConfig, float] = {}
+        taken: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
         per_limit = []
         for index, window in enumerate(self.settings.windows):
             # Children depend on seed, round and limit alone, not on how many draws others needed.
@@ -125,7 +149,7 @@ class Proposer:
             breeder = Breeder(self.moves, lambda choice, window=window: choice not in history and choice not in taken
                               and window.holds(self.latency(choice)), rng)
             bred = self._start(breeder, window, taken) if number == 0 else self._next(breeder, window, history)
-            taken.update((choice, window.limit) for choice in bred)
+            taken.update((choice, window.limits) for choice in bred)
             per_limit.append(bred)
         # In turns, so that a bound on the evaluations cuts all limits alike.
         choices = [choice for choice in chain(*zip_longest(*per_limit)) if choice is not None]
@@ -137,20 +161,31 @@ class Proposer:
 
     def _start(self, breeder: Breeder, window: Window, taken) -> list[SubnetChoiceConfig]:
         there = sum(window.holds(self.latency(choice)) for choice in taken)  # of limits whose windows overlap
-        extremes = sorted(self.latency(self.subnets.extreme(pick)) for pick in (min, max))
         # Blocks have to be measured for the draws: where it is all but certain that there is nothing, ask fewer.
-        outside = window.limit < extremes[0] or window.limit - window.delta > extremes[1]
         bred = breeder.random(max(0, self.settings.sizes.population_size - there),
-                              PATIENCE if outside else START_PATIENCE)
+                              PATIENCE if self._beyond(window) else START_PATIENCE)
         if not bred and not there:
-            low, high = min(self._latencies.values()), max(self._latencies.values())
-            middle = np.percentile(list(self._latencies.values()), (5, 95))
             raise UserError(
-                f"--latency_constraint {window.limit:g} with --latency_delta {window.delta:g}: no subnet of "
-                f"{self.subnets.config} within {window.limit - window.delta:g} to {window.limit:g} ms in "
-                f"{len(self._latencies)} draws; reachable: {low:.3f} to {high:.3f} ms, nine in ten of them "
-                f"{middle[0]:.3f} to {middle[1]:.3f} ms")
+                f"--latency_constraint {' '.join(f'{v:g}' for v in window.limits)} with --latency_delta "
+                f"{window.delta:g}: no subnet of {self.subnets.config} within {self._reach(window)}")
         return bred
+
+    def _beyond(self, window: Window) -> bool:
+        """Whether a limit is below the smallest subnet, or every one more than delta above the largest."""
+        low, high = (self.latency(self.subnets.extreme(pick)).ms for pick in (min, max))
+        return any(limit < min(ends) for limit, *ends in zip(window.limits, low, high, strict=True)) or all(
+            limit - window.delta > max(ends) for limit, *ends in zip(window.limits, low, high, strict=True))
+
+    def _reach(self, window: Window) -> str:
+        """What was asked for and what was drawn, on each device."""
+        parts = []
+        for i, (name, limit) in enumerate(zip(self.platforms, window.limits, strict=True)):
+            drawn = [latency.ms[i] for latency in self._latencies.values()]
+            middle = np.percentile(drawn, (5, 95))
+            parts.append(f"{limit - window.delta:g} to {limit:g} ms on {name} in {len(drawn)} draws; reachable: "
+                         f"{min(drawn):.3f} to {max(drawn):.3f} ms, nine in ten of them {middle[0]:.3f} to "
+                         f"{middle[1]:.3f} ms")
+        return "; ".join(parts)
 
     def _next(self, breeder: Breeder, window: Window, history: History) -> list[SubnetChoiceConfig]:
         sizes = self.settings.sizes

@@ -9,27 +9,51 @@ from modules.training.evaluation import Accuracy
 
 
 @dataclass(frozen=True)
-class Window:
-    """The latencies (ms) that a limit admits: [limit - delta, limit]."""
+class Latency:
+    """Of a subnet, in ms on each device: what is predicted, and what is not exceeded with the confidence asked for
+    (none: no confidence was asked for). `extrapolated`: a device's model was not fitted on such a subnet."""
 
-    limit: float
+    ms: tuple[float, ...]
+    upper: tuple[float, ...] = ()
+    extrapolated: bool = False
+
+    def __str__(self) -> str:
+        return ("~" if self.extrapolated else "") + "+".join(f"{value:.2f}" for value in self.ms)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Admits latencies of at most `limits` (ms, one for each device) that come within `delta` of one of them at least:
+    on one device [limit - delta, limit]."""
+
+    limits: tuple[float, ...]
     delta: float
 
-    def holds(self, latency: float) -> bool:
-        """Whether `latency` is admitted."""
-        return self.limit - self.delta <= latency <= self.limit
+    def holds(self, latency: Latency) -> bool:
+        """Whether `latency` is admitted; with a confidence, that latency has to be within the limits."""
+        within = zip(latency.upper or latency.ms, self.limits, strict=True)
+        near = zip(latency.ms, self.limits, strict=True)
+        return all(ms <= limit for ms, limit in within) and any(ms >= limit - self.delta for ms, limit in near)
+
+    def __str__(self) -> str:
+        return "+".join(f"{limit:g}" for limit in self.limits)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A subnet to evaluate: its latency (ms), MACs and parameters (millions), and the round and limit it is for."""
+    """A subnet to evaluate: its latency, MACs and parameters (millions), and the round and limits (ms) it is for."""
 
     choice: SubnetChoiceConfig
-    latency: float
+    latency: Latency
     mflops: float
     params: float
     round: int
-    limit: float
+    limits: tuple[float, ...]
+
+    @property
+    def ms(self) -> float:
+        """Latency on the first device."""
+        return self.latency.ms[0]
 
     @property
     def cost_order(self) -> tuple:
@@ -47,21 +71,31 @@ class Evaluated:
     @property
     def fitness(self) -> tuple[float, float]:
         """Higher is better; of equally accurate subnets the faster one."""
-        return self.accuracy.top1, -self.proposal.latency
+        return self.accuracy.top1, -self.proposal.ms
 
     def __str__(self) -> str:
         p = self.proposal
-        return (f"arch:{p.choice}-acc:{self.accuracy.top1:.2f}-latency:{p.latency:.2f}-mflops:{p.mflops:.2f}"
+        return (f"arch:{p.choice}-acc:{self.accuracy.top1:.2f}-latency:{p.latency}-mflops:{p.mflops:.2f}"
                 f"-params:{p.params:.2f}")
 
 
-def pareto_front(evaluated: Iterable[Evaluated]) -> list[Evaluated]:
-    """Those that no other beats in latency or accuracy without being worse in the other; fastest first.
+def pareto_front(evaluated: Iterable[Evaluated], device: int | None = None) -> list[Evaluated]:
+    """Those that no other beats in accuracy or latency without being worse in another of these; fastest first.
 
-    Of several with the same accuracy and latency the first stays.
+    Latencies are those on all devices, or on number `device` alone. Of several with the same accuracy and latencies the
+    first stays.
     """
+    def latencies(subnet: Evaluated) -> tuple[float, ...]:
+        ms = subnet.proposal.latency.ms
+        return ms if device is None else ms[device:device + 1]
+
+    def at_least_as_good(a: Evaluated, b: Evaluated) -> bool:
+        return a.accuracy.top1 >= b.accuracy.top1 and all(
+            x <= y for x, y in zip(latencies(a), latencies(b), strict=True))
+
     front: list[Evaluated] = []
-    for subnet in sorted(evaluated, key=lambda e: (e.proposal.latency, -e.accuracy.top1)):
-        if not front or subnet.accuracy.top1 > front[-1].accuracy.top1:
+    for subnet in sorted(evaluated, key=lambda e: (latencies(e), -e.accuracy.top1)):
+        # Whatever comes later is slower on the first device, so it pushes nothing out of the front.
+        if not any(at_least_as_good(other, subnet) for other in front):
             front.append(subnet)
     return front

@@ -12,7 +12,7 @@ from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.subnet_figure import draw_search
 from modules.search.subnet_proposals import Proposer
-from modules.search.subnet_record import Evaluated, pareto_front
+from modules.search.subnet_record import Evaluated, Window, pareto_front
 from modules.search.subnet_state import SearchState
 from modules.search.subnet_tables import read_points, write_best, write_export_list, write_subnets
 from modules.search_space.config import SubnetChoiceConfig
@@ -64,16 +64,16 @@ class SubnetSearch:
         """All results in order."""
         return [entry.result for entry in self.history.entries]
 
-    def best(self, count: int) -> dict[float, list[Evaluated]]:
-        """For each limit the `count` most accurate subnets of its window, whichever limit they were proposed for.
+    def best(self, count: int) -> dict[Window, list[Evaluated]]:
+        """For each window the `count` most accurate subnets in it, whichever one they were proposed for.
 
-        A limit of which `max_evaluations` left no subnet is missing.
+        A window of which `max_evaluations` left no subnet is missing.
         """
         best = {}
         for window in self.settings.windows:
             top = self.history.top(count, lambda entry, window=window: window.holds(entry.result.proposal.latency))
             if top:
-                best[window.limit] = [entry.result for entry in top]
+                best[window] = [entry.result for entry in top]
         return best
 
     def test(self, subnets: Iterable[Evaluated]) -> dict[SubnetChoiceConfig, Accuracy]:
@@ -87,7 +87,7 @@ class SubnetSearch:
 
 
 def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_num: int = 0, notes: Sequence[str] = (),
-               baseline: str | Path = "") -> dict[float, list[Evaluated]]:
+               baseline: str | Path = "") -> dict[Window, list[Evaluated]]:
     """Run `search`, test the best on the test images, and write log, tables and figure.
 
     Args:
@@ -99,7 +99,7 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         baseline: another search's subnets.csv, for the figure.
 
     Returns:
-        The best subnets of each limit, best first.
+        The best subnets of each window, best first.
     """
     points = read_points(baseline) if baseline else []
     with SearchLog(log_path) as log:
@@ -108,18 +108,19 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         _run_rounds(search, folder, log)
         ranking = search.best(max(test_top_num, 1))
         tests = search.test(s for subnets in ranking.values() for s in subnets) if test_top_num else {}
-        for limit, subnets in ranking.items():
-            log.write(f"Best Valid Acc within {limit:g} ms: {subnets[0].accuracy.top1:.2f}")
+        for window, subnets in ranking.items():
+            log.write(f"Best Valid Acc within {window} ms: {subnets[0].accuracy.top1:.2f}")
             for subnet in subnets:
                 test = tests.get(subnet.proposal.choice)
                 log.write(str(subnet) + (f" Test Acc1: {test.top1:.2f}" if test else ""))
     front = pareto_front(search.evaluated)
-    write_subnets(folder / "front.csv", front)
-    write_best(folder / "best.csv", ranking, tests)
+    devices = list(search.proposer.platforms)
+    write_subnets(folder / "front.csv", front, devices)
+    write_best(folder / "best.csv", ranking, tests, devices)
     config = search.proposer.subnets.config
     write_export_list(folder / "export.csv", config, [subnets[0] for subnets in ranking.values()])
-    draw_search(folder / "search.png", f"{config}, {search.settings.method}", search.evaluated, front,
-                search.settings.windows, points)
+    draw_search(folder / "search.png", f"{config}, {search.settings.method}", search.evaluated,
+                search.settings.windows, devices, points)
     write_manifest(folder / "subnets.csv", **search.state.identity)
     return ranking
 
@@ -145,6 +146,6 @@ def _end_round(search: SubnetSearch, folder: Path, log: SearchLog, number: int, 
     for window in search.settings.windows:
         within = [e for e in entries if window.holds(e.result.proposal.latency)]
         if within:
-            log.write(f"Best within {window.limit:g} ms after round {number}: "
+            log.write(f"Best within {window} ms after round {number}: "
                       f"{max(within, key=attrgetter('fitness')).result}")
-    write_subnets(folder / "subnets.csv", [entry.result for entry in entries])
+    write_subnets(folder / "subnets.csv", [entry.result for entry in entries], list(search.proposer.platforms))

@@ -6,7 +6,7 @@ import time
 from dataclasses import astuple
 from pathlib import Path
 
-from modules.search.subnet_record import Proposal
+from modules.search.subnet_record import Latency, Proposal
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
@@ -53,8 +53,7 @@ class SearchState:
             if state["identity"].get(key) != value:
                 raise UserError(f"--resume: {key} is {value!r}, but {self.path} was written with "
                                 f"{state['identity'].get(key)!r}; give the same, or run without --resume")
-        self.generations = [[Proposal(SubnetChoiceConfig.from_str(encoding), *values) for encoding, *values in rows]
-                            for rows in state["generations"]]
+        self.generations = [[_proposal(row) for row in rows] for rows in state["generations"]]
         for part, rows in ((self.accuracies, state["accuracies"]), (self.tests, state["tests"])):
             part.update((SubnetChoiceConfig.from_str(encoding), Accuracy(*values)) for encoding, values in rows.items())
 
@@ -62,7 +61,7 @@ class SearchState:
         """Write everything; unless `now`, only when the last time is some seconds ago."""
         if not now and time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        generations = [[[str(p.choice), p.latency, p.mflops, p.params, p.round, p.limit] for p in generation]
+        generations = [[{**vars(p), "choice": str(p.choice), "latency": vars(p.latency)} for p in generation]
                        for generation in self.generations]
         accuracies, tests = ({str(choice): astuple(accuracy) for choice, accuracy in part.items()}
                              for part in (self.accuracies, self.tests))
@@ -70,3 +69,10 @@ class SearchState:
             file.write(json.dumps({"identity": self.identity, "generations": generations, "accuracies": accuracies,
                                    "tests": tests}))
         self._saved = time.monotonic()
+
+
+def _proposal(row: dict) -> Proposal:
+    latency = row["latency"]
+    return Proposal(**{
+        **row, "choice": SubnetChoiceConfig.from_str(row["choice"]), "limits": tuple(row["limits"]),
+        "latency": Latency(tuple(latency["ms"]), tuple(latency["upper"]), latency["extrapolated"])})

@@ -27,6 +27,7 @@ def _fixed(stage0: Candidate, head_act: str) -> dict[str, Candidate]:
 _K35, _K357 = (3, 5), (3, 5, 7)
 _MB_MOBILE, _MB_ONNX = (3, 6, 8), (4, 6, 8)
 _BOTTLENECK = (0.5, 1.0, 1.5)
+_PIXEL4, _VNNI = "tflite27_cpu_int8", "onnx_lut"  # platforms
 _MOBILE_STAGE0 = Candidate("MobileNetV2", (3,), (1,), "relu")
 _ONNX_STAGE0 = Candidate("ResNet", (3,), (0.5,), "relu")
 
@@ -53,6 +54,7 @@ MOBILEW = Superspace(
         Candidate("MobileNetV3K3Res", _K357, _MB_MOBILE, "swish"),
         Candidate("MobileNetV2K3Res", _K357, _MB_MOBILE, "relu6"),
     ),
+    default_platform=_PIXEL4,
 )
 
 _ONNXW_CANDIDATES = (
@@ -79,6 +81,7 @@ ONNXW = Superspace(
     ),
     fixed=_fixed(_ONNX_STAGE0, "hswish"),
     candidates=_ONNXW_CANDIDATES,
+    default_platform=_VNNI,
 )
 
 
@@ -120,10 +123,12 @@ _MOBILE_V1_CANDIDATES = (
 )
 
 MOBILE_ORIGINAL = Superspace(
-    "mobile_original", _mobile_stages(deep=False), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES)
+    "mobile_original", _mobile_stages(deep=False), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES,
+    default_platform=_PIXEL4)
 
 MOBILE_V1 = Superspace(
-    "mobile_v1", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES)
+    "mobile_v1", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"), _MOBILE_V1_CANDIDATES,
+    default_platform=_PIXEL4)
 
 MOBILE_V1_RES = Superspace(
     "mobile_v1_res", _mobile_stages(deep=True), _fixed(_MOBILE_STAGE0, "hswish"),
@@ -135,7 +140,7 @@ MOBILE_V1_RES = Superspace(
         Candidate("ResNetSE", _K35, _BOTTLENECK),
         Candidate("MobileNetV1Dual", _K357),
         Candidate("ResNetBug", _K35, _BOTTLENECK),
-    ))
+    ), default_platform=_PIXEL4)
 
 
 def _onnx_candidates(resnet_kernels: tuple[int, ...]) -> tuple[Candidate, ...]:
@@ -147,10 +152,10 @@ def _onnx_candidates(resnet_kernels: tuple[int, ...]) -> tuple[Candidate, ...]:
 
 
 ONNX = Superspace(
-    "onnx", _onnx_stages(), _fixed(_ONNX_STAGE0, "hswish"), _onnx_candidates(_K357))
+    "onnx", _onnx_stages(), _fixed(_ONNX_STAGE0, "hswish"), _onnx_candidates(_K357), default_platform=_VNNI)
 
 ONNX_V1 = Superspace(
-    "onnx_v1", _onnx_stages(), _fixed(_ONNX_STAGE0, "hswish"), _onnx_candidates(_K35))
+    "onnx_v1", _onnx_stages(), _fixed(_ONNX_STAGE0, "hswish"), _onnx_candidates(_K35), default_platform=_VNNI)
 
 # Not published: every onnxw block type in a network small enough for a laptop CPU. Demo, tests and CI use it.
 ONNXW_TINY = Superspace(

@@ -9,21 +9,25 @@ from modules.utils.errors import UserError
 
 def append_row(path: str | Path, row: dict) -> None:
     """Append `row` to the csv file `path`, which is begun with a header; UserError if its header is another."""
-    path = Path(path)
-    header = list(row)
-    if path.is_file() and path.stat().st_size:
+    append_rows(path, [row])
+
+
+def append_rows(path: str | Path, rows: list[dict]) -> None:
+    """Append `rows`, which have the same keys, as `append_row` does."""
+    path, header = Path(path), list(rows[0])
+    begun = path.is_file() and path.stat().st_size
+    if begun:
         with open(path, newline="") as file:
             found = next(csv.reader(file))
         if found != header:
             raise UserError(f"{str(path)!r} has the columns {','.join(found)}; "
                             f"expected {','.join(header)}. Move it away")
-        header = None
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if header:
+        writer = csv.DictWriter(file, header)
+        if not begun:
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(rows)
 
 
 def format_table(rows: list[dict]) -> str:

@@ -1,0 +1,90 @@
+"""The measurements as a csv file that only grows, whole line by whole line, so that a killed profile goes on."""
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from modules.latency.profile.measure import Measurement
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: of what (`role`: block, correction, test1, test2), its name, and what a `Measurement` holds.
+
+    `peak_mb` is the memory the model takes, nan where it was not asked for; `seconds` what measuring took.
+    """
+
+    role: str
+    name: str
+    ms: float
+    reference_ms: float
+    median_ms: float
+    rounds: int
+    seconds: float
+    peak_mb: float = float("nan")
+
+    @staticmethod
+    def of(role: str, name: str, measured: Measurement, seconds: float, peak_mb: float = float("nan")) -> Row:
+        """From a `Measurement`; milliseconds to 10 ns."""
+        values = (round(v, 5) for v in (measured.ms, measured.reference_ms, measured.median_ms))
+        return Row(role, name, *values, measured.rounds, round(seconds, 3), round(peak_mb, 2))
+
+
+HEADER = [field.name for field in fields(Row)]
+
+
+class Journal:
+    """The rows of the csv file `path`, by role and name."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.rows: dict[tuple[str, str], Row] = {}
+        if self.path.is_file():
+            self._read()
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # killed while a line was written
+            with open(self.path, "r+b") as file:
+                file.truncate(len(whole))
+        lines = csv.reader(io.StringIO(whole.decode()))
+        header = next(lines, HEADER)
+        if header != HEADER:
+            raise UserError(f"{str(self.path)!r} has the columns {','.join(header)}; expected {','.join(HEADER)}")
+        for number, line in enumerate(lines, 2):
+            try:
+                role, name, ms, reference, median, rounds, seconds, peak = line
+                row = Row(role, name, float(ms), float(reference), float(median), int(rounds), float(seconds),
+                          float(peak))
+            except ValueError:
+                raise UserError(f"{str(self.path)!r}, line {number}: {','.join(line)!r} is no measurement") from None
+            self.rows[row.role, row.name] = row
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows that belong together: all or, if the process dies, possibly the first few are kept."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not self.path.is_file() or not self.path.stat().st_size:
+            writer.writerow(HEADER)
+        writer.writerows(astuple(row) for row in rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab") as file:
+            file.write(text.getvalue().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows |= {(row.role, row.name): row for row in rows}
+
+    def of(self, role: str) -> list[Row]:
+        """All rows of a role, in the order of measurement."""
+        return [row for row in self.rows.values() if row.role == role]
+
+    @property
+    def seconds(self) -> float:
+        """What all measurements took together."""
+        return sum(row.seconds for row in self.rows.values())

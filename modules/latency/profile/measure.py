@@ -1,0 +1,100 @@
+"""Measuring on a machine that does other work too: short turns with a reference, and what the fastest runs say."""
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modules.latency.profile.device import Device, Times
+from modules.latency.profile.models import REFERENCE, block_model
+from modules.latency.profile.runner import REFERENCE as REFERENCE_NAME
+
+FEWEST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 4, 16, 128
+STABLE = 0.01  # two halves of the rounds that differ by less than this share are enough
+SLOWEST = 1.5  # seconds after which no further rounds are begun; what was begun may take as long again
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one model took.
+
+    `ms` and `reference_ms` are `typical` latencies of the model and of the reference beside it, `median_ms` the median
+    of all runs; `rounds` is how many there were.
+    """
+
+    ms: float
+    reference_ms: float
+    median_ms: float
+    rounds: int
+
+
+def typical(times: Sequence[float]) -> float:
+    """Mean of the fastest quarter: what a run takes while no other work disturbs it.
+
+    Disturbances only ever add. On two cores that other jobs kept busy the medians of networks measured twice were 9%
+    apart, these means 2%; on a quiet machine both say the same up to a factor near 1.
+    """
+    times = np.sort(np.asarray(times, dtype=float))
+    return float(times[: max(1, len(times) // 4)].mean())
+
+
+def summarize(times: Times) -> Measurement:
+    """A `Measurement` of the runs in `times`."""
+    return Measurement(typical(times.ms), typical(times.reference_ms), float(np.median(times.ms)), len(times.ms))
+
+
+def open_reference(device: Device, runtime: str) -> None:
+    """Make the reference ready, which all measurements take turns with."""
+    device.open(REFERENCE_NAME, block_model(runtime, *REFERENCE))
+
+
+def measure_reference(device: Device) -> float:
+    """What the reference takes, in ms."""
+    return typical(device.time([REFERENCE_NAME], MOST_ROUNDS)[REFERENCE_NAME].ms)
+
+
+def measure(device: Device, content: bytes) -> Measurement:
+    """Time one model, in as many rounds as it takes for its figure to settle, or as fit into `SLOWEST` seconds."""
+    device.open("model", content)
+    start = time.monotonic()
+    times = device.time(["model"], FEWEST_ROUNDS)["model"]
+    while len(times.ms) < MOST_ROUNDS and not (len(times.ms) >= ENOUGH_ROUNDS and _settled(times)):
+        if time.monotonic() - start > SLOWEST:
+            break
+        times = _join(times, device.time(["model"], len(times.ms))["model"])
+    device.close(["model"])
+    return summarize(times)
+
+
+def measure_together(device: Device, names: Sequence[str], passes: int, seconds: float) -> list[dict[str, Measurement]]:
+    """Time open models in turns, so that all share what the machine goes through, `passes` times over; then close them.
+
+    A pass has as many rounds as fill about `seconds`, within the bounds that hold for a single model.
+    """
+    start = time.monotonic()
+    device.time(names, 1)
+    rounds = int(np.clip(seconds / (time.monotonic() - start), FEWEST_ROUNDS, MOST_ROUNDS))
+    results = [{name: summarize(times) for name, times in device.time(names, rounds).items()} for _ in range(passes)]
+    device.close(names)
+    return results
+
+
+def at_one_speed(ms: Sequence[float], reference_ms: Sequence[float]) -> np.ndarray:
+    """Latencies corrected for drift: those the machine would have shown at the speed it mostly had.
+
+    Each is divided by how much slower than in the median the reference ran beside it; arrays of equal length, in ms.
+    """
+    reference = np.asarray(reference_ms, dtype=float)
+    return np.asarray(ms, dtype=float) * np.median(reference) / reference
+
+
+def _settled(times: Times) -> bool:
+    first, second = (typical(times.ms[i::2]) for i in (0, 1))
+    return abs(math.log(first / second)) < STABLE
+
+
+def _join(a: Times, b: Times) -> Times:
+    return Times(np.concatenate([a.ms, b.ms]), np.concatenate([a.reference_ms, b.reference_ms]))

@@ -1,0 +1,41 @@
+"""Real int8 model files of blocks and networks with synthetic weights, by the structure and writers of the export."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
+from modules.deploy.graph import Graph
+from modules.modeling.net_spec import NetSpec
+from modules.modeling.spec import BlockArgs, BlockSpec, build_block
+
+
+def _onnx(graph: Graph) -> bytes:
+    from modules.deploy.onnx_writer import onnx_bytes
+
+    return onnx_bytes(graph)
+
+
+def _tflite(graph: Graph) -> bytes:
+    from modules.deploy.tflite_writer import tflite_bytes
+
+    return tflite_bytes(graph)
+
+
+WRITERS: dict[str, Callable[[Graph], bytes]] = {"onnxruntime": _onnx, "openvino": _onnx, "litert": _tflite}
+REFERENCE = (BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6"), (28, 28))  # takes about 0.1 ms on one x86 core
+
+
+def block_model(runtime: str, block: BlockArgs, hw: tuple[int, int]) -> bytes:
+    """The int8 model of one block on an input of `hw` pixels, in the format that `runtime` reads."""
+    return _model(runtime, [("block", build_block(block))], (block.cin, *hw))
+
+
+def net_model(runtime: str, spec: NetSpec) -> bytes:
+    """The int8 model of a network."""
+    return _model(runtime, spec.blocks, (spec.blocks[0][1].args.cin, spec.resolution, spec.resolution))
+
+
+def _model(runtime: str, blocks: Sequence[tuple[str, BlockSpec]], shape: tuple[int, int, int]) -> bytes:
+    graph = build_graph(list(blocks), SyntheticWeights(), shape)
+    graph.ranges = AnyRange()
+    return WRITERS[runtime](graph)

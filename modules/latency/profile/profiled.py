@@ -1,0 +1,95 @@
+"""Platforms that a profile made: a folder with `platform.json` and the model of block latencies beside it."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from modules.latency.block_model import BlockModel
+from modules.latency.cache import cache_folder
+from modules.latency.modelled import ModelPlatform
+from modules.latency.platform import Prediction, register_platform_finder
+from modules.latency.profile.wholenet import Correction, block_terms
+from modules.modeling.net_spec import NetSpec
+from modules.modeling.spec import BlockArgs
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+RECORD, MODEL = "platform.json", "model.npz"
+SHIPPED = REPOSITORY / "data" / "latency"
+
+
+class ProfiledPlatform(ModelPlatform):
+    """Latencies by `model` of blocks timed alone, brought to whole networks by `correction`.
+
+    So the latencies of blocks add up to that of their network, and block tables made with them too.
+    """
+
+    def __init__(self, model: BlockModel, correction: Correction):
+        super().__init__(model)
+        self.correction = correction
+
+    def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
+        """Latencies of `blocks` on inputs of `hws` pixels, within a network; (len(blocks),) each."""
+        return corrected(self.correction, super().price_blocks(blocks, hws), block_terms(blocks, hws))
+
+    def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
+        """Latencies of networks; (len(specs),) each. The profile saw how far such sums are off.
+
+        A network with a block outside of what was fitted is at least as uncertain as its blocks say.
+        """
+        sums = super().predict_subnets(specs)
+        std = sums.ms * self.correction.deviation
+        return replace(sums, std=np.where(sums.extrapolated, np.fmax(std, sums.std), std))
+
+
+def corrected(correction: Correction, alone: Prediction, terms: np.ndarray) -> Prediction:
+    """Latencies of things timed alone brought to latencies within a network, with the same relative deviation."""
+    ms = correction.apply(alone.ms, terms)
+    return Prediction(ms, alone.std / alone.ms * ms, alone.extrapolated)
+
+
+def load_profiled(folder: str | Path) -> ProfiledPlatform:
+    """The platform in `folder`; UserError if a file is missing or damaged."""
+    record = Path(folder) / RECORD
+    try:
+        content = json.loads(record.read_text())["correction"]
+        correction = Correction(tuple(map(float, content["coefficients"])), float(content["deviation"]))
+    except OSError as error:
+        raise UserError(f"platform {str(record)!r}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"platform {str(record)!r} cannot be read: {error!r}") from None
+    return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
+
+
+def user_folder() -> Path:
+    """Where profiles of a plain name are kept."""
+    return cache_folder() / "platforms"
+
+
+def profiled_names() -> list[str]:
+    """Names of the platforms that are shipped and of those the user made."""
+    found = (path.parent.name for folder in (SHIPPED, user_folder()) for path in sorted(folder.glob(f"*/{RECORD}")))
+    return list(dict.fromkeys(found))
+
+
+def find_profiled(name: str) -> Path | None:
+    """The folder of platform `name`: a path to it, else the user's, else a shipped one; None if there is none."""
+    if not name or name in (".", ".."):
+        return None
+    for folder in (Path(name), user_folder() / name, SHIPPED / name):
+        if (folder / RECORD).is_file():
+            return folder
+    return None
+
+
+def _find(name: str):
+    folder = find_profiled(name)
+    return partial(load_profiled, folder) if folder else None
+
+
+register_platform_finder(_find, profiled_names)

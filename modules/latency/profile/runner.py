@@ -1,0 +1,200 @@
+"""Opens int8 models in a runtime and times them in turns; requests come on standard input, replies go to its output.
+
+    python runner.py onnxruntime --threads 1 --cpus 1
+
+It runs where the device is, so it imports nothing of this project: numpy and the runtime are all it needs. A request is
+a line of JSON (`{"do": "time", "names": ["block"], "rounds": 20}`); `open` is followed by the model's bytes. A reply is
+a line of JSON; `{"error": ...}` says that the request could not be met.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+SLICE_MS = 0.3  # a core is taken away for longer than this, if at all
+LONG_MS = 30.0  # filling the inner caches again takes below 1% of that
+REFERENCE = "reference"  # the model that every timed one takes turns with
+
+
+def open_onnxruntime(content: bytes, threads: int, batch: int):
+    """A function that runs the ONNX model `content` once."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    feed = {source.name: _random([batch, *source.shape[1:]], "float32")}
+    return lambda: session.run(None, feed)
+
+
+def open_openvino(content: bytes, threads: int, batch: int):
+    """A function that runs the ONNX model `content` once, in one stream, without lower float precision."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(content, b"")
+    shape = [batch, *(d.get_length() for d in list(model.input(0).partial_shape)[1:])]
+    model.reshape({model.input(0): openvino.PartialShape(shape)})
+    request = core.compile_model(model, "CPU", {
+        "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(_random(shape, "float32")))
+    return request.infer
+
+
+def open_litert(content: bytes, threads: int, batch: int):
+    """A function that runs the TFLite model `content` once."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=threads)
+    (source,) = interpreter.get_input_details()
+    if source["shape"][0] != batch:
+        interpreter.resize_tensor_input(source["index"], [batch, *source["shape"][1:]])
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(source["index"], _random([batch, *source["shape"][1:]], source["dtype"]))
+    return interpreter.invoke
+
+
+RUNTIMES = {"onnxruntime": (open_onnxruntime, "onnxruntime"), "openvino": (open_openvino, "openvino"),
+            "litert": (open_litert, "ai-edge-litert")}  # how to open a model, and the package that must be installed
+
+
+def _random(shape, dtype):
+    import numpy as np
+
+    values = np.random.default_rng(0).standard_normal([int(d) for d in shape], dtype=np.float32)
+    return values if np.dtype(dtype) == np.float32 else (values * 32).astype(dtype)
+
+
+def time_once(run, threads: int) -> float:
+    """Milliseconds that `run()` takes.
+
+    Where other work took the core away meanwhile, only the time on the core counts. That can be told for one thread
+    only: several would be on several cores at a time.
+    """
+    wall, core = time.perf_counter(), time.process_time()
+    run()
+    wall, core = (time.perf_counter() - wall) * 1e3, (time.process_time() - core) * 1e3
+    return core if threads == 1 and wall - core > SLICE_MS else wall
+
+
+def time_in_turns(runs: dict, names: list[str], rounds: int, threads: int = 1) -> dict[str, dict[str, list[float]]]:
+    """Time `runs[name]` for each of `names` and the reference, `rounds` times in turns.
+
+    Each is called twice in a row and the second call is timed, so that what the others left in the caches does not
+    count: a reference that runs cold after a large model only would tell their sizes, not the machine's speed. A call
+    that takes so long that this cannot matter is made once.
+
+    Returns:
+        For each name its times ("ms") and the reference's beside it ("reference_ms"), in milliseconds.
+    """
+    def settled(run):
+        first = time_once(run, threads)
+        return first if first > LONG_MS else time_once(run, threads)
+
+    times = {name: {"ms": [], "reference_ms": []} for name in names}
+    for _ in range(rounds):
+        for name in names:
+            times[name]["reference_ms"].append(settled(runs[REFERENCE]))
+            times[name]["ms"].append(settled(runs[name]))
+    return times
+
+
+def memory_mb() -> float:
+    """The most memory this process ever held, in MB (10^6 bytes)."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def describe(package: str) -> dict:
+    """Processor, cores, operating system and version of the runtime."""
+    model, flags = platform.processor(), ()
+    if Path("/proc/cpuinfo").is_file():
+        entries = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+        fields = {key.strip().lower(): value.strip() for key, _, value in entries}
+        model = fields.get("model name") or fields.get("hardware") or model
+        flags = (fields.get("flags") or fields.get("features") or "").split()
+    int8 = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+    return {"cpu": model, "cores": os.cpu_count(), "int8": [f for f in int8 if f in flags],
+            "system": f"{platform.system()} {platform.machine()}",
+            "runtime": f"{package} {metadata.version(package)}"}
+
+
+class Server:
+    """Holds the open models and answers requests."""
+
+    def __init__(self, runtime: str, threads: int, batch: int):
+        self.open_model, self.package = RUNTIMES[runtime]
+        self.threads, self.batch, self.runs = threads, batch, {}
+
+    def do_describe(self) -> dict:
+        """What runs here."""
+        __import__(self.package.replace("-", "_"))
+        return describe(self.package)
+
+    def do_open(self, name: str, content: bytes) -> dict:
+        """Open a model, and run it once."""
+        run = self.open_model(content, self.threads, self.batch)
+        run()
+        self.runs[name] = run
+        return {}
+
+    def do_close(self, names: list[str]) -> dict:
+        """Forget models."""
+        for name in names:
+            del self.runs[name]
+        return {}
+
+    def do_time(self, names: list[str], rounds: int) -> dict:
+        """See `time_in_turns`."""
+        return time_in_turns(self.runs, names, rounds, self.threads)
+
+    def do_memory(self) -> dict:
+        """See `memory_mb`."""
+        return {"mb": memory_mb()}
+
+
+def serve(server: Server, requests, replies) -> None:
+    """Answer requests until there are no more."""
+    for line in iter(requests.readline, b""):
+        request = json.loads(line)
+        if "bytes" in request:
+            request["content"] = requests.read(request.pop("bytes"))
+        try:
+            reply = getattr(server, f"do_{request.pop('do')}")(**request)
+        except Exception as error:  # runtimes raise classes of their own; the caller must hear of any
+            reply = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
+        replies.write(json.dumps(reply).encode() + b"\n")
+        replies.flush()
+
+
+def main() -> None:
+    """Set threads and cores, then serve. Whatever a runtime prints goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runtime", choices=RUNTIMES)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--cpus", type=int, nargs="*", default=[], help="cores to run on; default: the last ones")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, args.cpus or sorted(os.sched_getaffinity(0))[-args.threads:])
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(Server(args.runtime, args.threads, args.batch), sys.stdin.buffer, replies)
+
+
+if __name__ == "__main__":
+    main()

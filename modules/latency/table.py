@@ -1,0 +1,78 @@
+"""Tables of block latencies in nn-Meter's form: a JSON object of `<Name>_<hw>_<cin>_<cout>_<kernel>_<expand>_<stride>_
+<act>` to ms, such as `MobileNetV2ResBlock_14_112_112_3_4_1_relu6`."""
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from modules.latency.block_sums import BlockSums
+from modules.latency.platform import Platform, Prediction
+from modules.modeling.spec import BlockArgs, get_available_blocks
+from modules.utils.errors import UserError, check_choice
+
+Key = tuple[BlockArgs, tuple[int, int]]
+_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
+
+
+def parse_key(key: str) -> Key:
+    """The block and the input size in pixels that `key` names.
+
+    Some keys write 0 or None for what a block does not have; kernel and stride of the classifier are 1 here.
+    UserError for a key of another form, or an unknown block type.
+    """
+    parts = key.split("_")
+    try:
+        name, hw, cin, cout, kernel, expand, stride, act = parts
+        hw, cin, cout, kernel, stride = (int(v) for v in (hw, cin, cout, kernel, stride))
+        expand = None if expand == "None" else float(expand) or None
+    except ValueError:
+        raise UserError(f"key {key!r}; expected name_hw_cin_cout_kernel_expand_stride_act, as in "
+                        "MobileNetV2ResBlock_14_112_112_3_4_1_relu6") from None
+    name = name.removesuffix("Block")
+    kind = check_choice(_NAMES.get(name, name), get_available_blocks(), f"block type of key {key!r}:")
+    if kind == "Logits":
+        kernel, stride, act = 1, 1, "None"
+    return BlockArgs(kind, cin, cout, kernel, expand, stride, None if act == "None" else act), (hw, hw)
+
+
+def read_table(path: str | Path) -> dict[Key, float]:
+    """Latencies (ms) of the file `path`; UserError if it is missing, no JSON object, or holds a bad key or value."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"--latency_table {str(path)!r}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"--latency_table {str(path)!r}: {error}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"--latency_table {str(path)!r}: expected a JSON object of block keys to ms")
+    table = {}
+    for key, value in content.items():
+        if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            raise UserError(f"--latency_table {str(path)!r}: latency {value!r} of {key}; expected ms above 0")
+        try:
+            table[parse_key(key)] = float(value)
+        except UserError as error:
+            raise UserError(f"--latency_table {str(path)!r}: {error}") from None
+    return table
+
+
+class TablePlatform(BlockSums):
+    """Looks blocks up in `table`; `platform` prices those that are missing."""
+
+    def __init__(self, platform: Platform, table: dict[Key, float]):
+        super().__init__()
+        self.platform, self.table = platform, table
+        self.correlation = getattr(platform, "correlation", 0.0)
+
+    def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
+        """Latencies of `blocks` on inputs of `hws` pixels; a figure of the table has no error."""
+        found = np.array([self.table.get(key, np.nan) for key in zip(blocks, hws, strict=True)])
+        missing = np.flatnonzero(np.isnan(found))
+        ms, std, extrapolated = found, np.zeros(len(found)), np.zeros(len(found), bool)
+        if len(missing):
+            other = self.platform.predict_blocks([blocks[i] for i in missing], [hws[i] for i in missing])
+            ms[missing], std[missing], extrapolated[missing] = other.ms, other.std, other.extrapolated
+        return Prediction(ms, std, extrapolated)
