@@ -83,16 +83,17 @@ class SyntheticWeights:
             shape = (layer.cout, 1 if layer.depthwise else layer.cin, layer.kernel, layer.kernel)
         # With codes of standard deviation 36 this scale keeps the variance of the signal about constant.
         scale = np.float32(1 / (36 * np.sqrt(np.prod(shape[1:]))))
-        codes = np.clip(np.round(rng.normal(0, 36, shape)), -127, 127).astype(np.int8)
+        codes = rng.integers(-62, 63, shape, dtype=np.int8)
         node.weight = codes * scale
         node.bias = np.zeros(layer.cout, np.float32)
         if self.int8:
             node.codes, node.scales = codes, np.full(layer.cout, scale)
-            node.quantizer = Quantizer(np.float32(4 / 255), 0)
+            # Two layers that read one tensor hold two quantisers of it, as trained ones do.
+            node.quantizer = Quantizer(np.float32(rng.uniform(3.9, 4.1) / 255), 0)
 
 
 class AnyRange(dict):
-    """Ranges of a graph that is only timed: every tensor has the same."""
+    """Ranges of a graph that is only timed: every tensor has the same, that of a ReLU's output."""
 
     def __missing__(self, name: str) -> tuple[float, float]:
-        return (-4.0, 4.0)
+        return (0.0, 4.0)

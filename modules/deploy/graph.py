@@ -15,6 +15,21 @@ class Quantizer:
     scale: np.float32
     zero_point: int
 
+    @classmethod
+    def from_range(cls, low: float, high: float) -> Quantizer:
+        """The quantiser whose codes span `low` ... `high`, widened to hold zero."""
+        low, high = min(low, 0.0), max(high, 0.0, low + 1e-6)
+        scale = np.float32((high - low) / 255)
+        return cls(scale, int(np.clip(np.round(-low / scale), 0, 255)))
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """The uint8 codes of float32 `values`: divided, rounded half to even, saturated."""
+        return np.clip(np.round(values / np.float32(self.scale)) + self.zero_point, 0, 255).astype(np.uint8)
+
+    def values(self, codes: np.ndarray) -> np.ndarray:
+        """The float32 values of `codes`."""
+        return (codes.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(self.scale)
+
 
 @dataclass
 class Node:
@@ -43,17 +58,30 @@ class WeightNode(Node):
     scales: np.ndarray | None = None
     quantizer: Quantizer | None = None
 
+    def bias_codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bias as int32 at the scale input * weight, and that scale per output channel."""
+        # The product in float32, exactly: with any other bias scale onnxruntime keeps a float convolution.
+        scale = np.float32(self.quantizer.scale) * self.scales
+        return np.round(self.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32), scale
+
 
 @dataclass
 class Graph:
     """Nodes in order of execution, from an input of (channels, height, width) to the last node's output.
 
-    `ranges` holds (min, max) of tensors seen in calibration.
+    `ranges` holds what is worth coding of tensors without a trained quantiser, as (low, high), from calibration.
+    `quantizers` holds the trained quantisers of tensors that own one (placement "engine").
     """
 
     nodes: list[Node]
     input_shape: tuple[int, int, int]
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    quantizers: dict[str, Quantizer] = field(default_factory=dict)
+
+    @property
+    def int8(self) -> bool:
+        """Whether its layers carry codes."""
+        return any(isinstance(node, WeightNode) and node.codes is not None for node in self.nodes)
 
     @property
     def consumers(self) -> dict[str, list[Node]]:

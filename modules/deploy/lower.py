@@ -2,15 +2,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from modules.deploy.builder import build_graph
 from modules.deploy.graph import Graph, Quantizer, WeightNode
-from modules.modeling.blocks import TorchOps
-from modules.modeling.network import QNetwork, resize
+from modules.deploy.ranges import best_ranges
+from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
 from modules.modeling.spec import ConvSpec
-from modules.modeling.walk import walk
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
 
@@ -83,7 +81,7 @@ def lower(net: QNetwork, calibration=None) -> Graph:
     Args:
         net: a static subnet in eval mode, its batch norm calibrated.
         calibration: for an int8 graph, batches of normalised images (N, 3, H, W) on which the ranges of tensors
-            without a trained quantiser are observed; None gives a float graph.
+            without a trained quantiser are chosen; None gives a float graph.
 
     Raises:
         UserError: an int8 graph of a layer that was not trained in int8.
@@ -93,46 +91,5 @@ def lower(net: QNetwork, calibration=None) -> Graph:
     blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
     graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))
     if calibration is not None:
-        graph.ranges = observe_ranges(net, calibration)
+        graph.ranges = best_ranges(net, graph, list(calibration))
     return graph
-
-
-class _RecordOps(TorchOps):
-    """Runs a block and widens the range of every tensor it produces."""
-
-    def __init__(self, block, prefix: str, ranges: dict):
-        super().__init__(block)
-        self.prefix, self.ranges = prefix, ranges
-
-    def _seen(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        low, high = x.min().item(), x.max().item()
-        name = f"{self.prefix}.{name}"
-        known = self.ranges.get(name, (low, high))
-        self.ranges[name] = (min(low, known[0]), max(high, known[1]))
-        return x
-
-    def conv(self, x, layer):
-        return self._seen(layer.name, super().conv(x, layer))
-
-    def act(self, x, kind, name):
-        return self._seen(name, super().act(x, kind, name))
-
-    def pool(self, x, name):
-        return self._seen(name, super().pool(x, name))
-
-    def mul(self, x, gate, name):
-        return self._seen(name, super().mul(x, gate, name))
-
-    def add(self, shortcut, x, name):
-        return self._seen(name, super().add(shortcut, x, name))
-
-
-def observe_ranges(net: QNetwork, batches) -> dict[str, tuple[float, float]]:
-    """Minimum and maximum of every tensor of `net` over `batches` of images."""
-    ranges: dict[str, tuple[float, float]] = {}
-    with torch.no_grad():
-        for images in batches:
-            x = resize(images, net.resolution)
-            for prefix, block in net.named_blocks():
-                x = walk(block.spec, _RecordOps(block, prefix, ranges), x)
-    return ranges

@@ -1,0 +1,53 @@
+"""Labels of single image files by a deployed model, with the preprocessing and class names in its metadata."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and its probability in 0..1."""
+
+    label: str
+    probability: float
+
+
+def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5) -> list[Guess]:
+    """The `count` likeliest classes of an image file, the likeliest first.
+
+    Raises:
+        UserError: a file that is no image, or a model whose metadata tell neither classes nor preprocessing.
+    """
+    if not {"classes", "mean", "std", "crop_size"} <= set(metadata):
+        raise UserError("the model's metadata hold no classes, mean, std and crop_size; was it exported with weights?")
+    image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
+    logits = session.run(None, {session.get_inputs()[0].name: image})[0][0].astype(np.float64)
+    odds = np.exp(logits - logits.max())
+    classes = json.loads(metadata["classes"])
+    return [Guess(classes[i], float(odds[i] / odds.sum())) for i in np.argsort(-logits, kind="stable")[:count]]
+
+
+def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> np.ndarray:
+    """The image file as the model wants it: float32 (1, 3, resolution, resolution); UserError if it is no image.
+
+    As in training: the shorter side to 256/224 of the crop size, centre crop, normalised, then resized.
+    """
+    from PIL import Image
+
+    from modules.datasets.transforms import eval_transform
+    from modules.modeling.network import resize
+
+    norm = SimpleNamespace(mean=json.loads(metadata["mean"]), std=json.loads(metadata["std"]))
+    try:
+        with Image.open(path) as image:
+            pixels = eval_transform(int(metadata["crop_size"]), norm)(image.convert("RGB"))
+    except OSError as error:  # also what Pillow raises for a file that it cannot read
+        raise UserError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from None
+    return resize(pixels[None], resolution).numpy()

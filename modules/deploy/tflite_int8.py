@@ -1,0 +1,107 @@
+"""Integer TFLite files: every tensor up to the logits is int8, the trained integers and quantisers are kept."""
+from __future__ import annotations
+
+import numpy as np
+
+from modules.deploy.graph import OUTPUT, Quantizer
+from modules.deploy.tflite_layers import Filter, Layer, integer_layer
+from modules.deploy.tflite_model import Codes
+from modules.deploy.tflite_writer import FloatWriter, Stored
+
+_LOWEST_SWISH = -10.0  # swish is 0 within 5e-4 below: inputs that are not worth a code
+GATE = Quantizer(np.float32(1 / 255), 0)  # of a hard sigmoid
+_ADDEND_STEP = 2.0**-8  # XNNPACK adds only what is coded at least this finely, in steps of the sum
+
+
+class Int8Writer(FloatWriter):
+    """Emits integer operators.
+
+    TFLite has one quantiser per tensor. A tensor takes the trained one that it owns, or that all layers that read it
+    share; any other takes its calibrated range, and each layer reads a copy in the codes it was trained with.
+    """
+
+    def __init__(self, graph, form):
+        super().__init__(graph, form)
+        self._own: dict[str, Quantizer | None] = {}
+        self._producers = {node.output: node for node in graph.nodes}
+
+    def own(self, tensor):
+        if tensor not in self._own:
+            self._own[tensor] = self._choose(tensor)
+        return self._own[tensor]
+
+    def _choose(self, tensor: str) -> Quantizer | None:
+        if tensor == OUTPUT and not self.form.int8_output:
+            return None
+        producer, readers = self._producers.get(tensor), self.consumers.get(tensor, [])
+        if producer is not None and producer.kind == "hard_sigmoid":
+            return GATE
+        if tensor in self.graph.quantizers:
+            return self.graph.quantizers[tensor]
+        trained = {getattr(reader, "quantizer", None) for reader in readers}
+        if len(trained) == 1 and None not in trained:
+            return trained.pop()
+        low, high = self.graph.ranges[tensor]
+        for reader in readers:
+            if reader.op == "act" and reader.kind == "hswish":
+                return _from_minus_three(high)
+            if reader.op == "act" and reader.kind == "swish":
+                low = max(low, _LOWEST_SWISH)
+            if reader.op == "add":
+                high = max(high, min(low, 0) + 255 * _ADDEND_STEP * self.own(self.target(reader)[0]).scale)
+        return Quantizer.from_range(low, high)
+
+    def new(self, name, shape, quantizer, factor=1.0):
+        if quantizer is None:
+            return super().new(name, shape, None, factor)
+        codes = _codes(quantizer, factor)
+        return Stored(self.file.tensor(name, (1, *shape), np.int8, codes), tuple(shape), factor, codes.scales[0])
+
+    def constant(self, name, value):
+        codes = _codes(Quantizer(np.float32(value / 255), 0))
+        index = self.file.constant(name, np.full((1, 1, 1, 1), 127, np.int8), codes)
+        return Stored(index, (1, 1, 1), scale=codes.scales[0])
+
+    def recode(self, tensor, stored, quantizer):
+        return self.unary("QUANTIZE", stored, self.new(tensor, stored.shape, quantizer, stored.factor))
+
+    def emit_act(self, node):
+        if node.kind != "hswish":
+            super().emit_act(node)
+            return
+        # hswish(x) = x * min(max(x + 3, 0), 6) / 6. The sum in steps of x is exact where 3 is a multiple of that step.
+        x, codes = self.read(node.inputs[0]), self.own(node.inputs[0])
+        top = min(6.0, 3 + (255 - codes.zero_point) * codes.scale)
+        step = codes.scale if 255.5 * codes.scale > top else np.float32(6 / 255)
+        gate = self.new(f"{node.output}.gate", x.shape, Quantizer(np.float32(step / 6), 0), 6)
+        self.binary("ADD", x, self.constant(f"{node.output}.three", 3), gate, "relu6")
+        self.produce[node.output] = lambda quantizer: self.product(node.output, x, gate, quantizer)
+
+    def emit_linear(self, node):
+        if self.form.int8_output:
+            super().emit_linear(node)
+            return
+        # Codes of logits tie where the best two classes are close. With float32 around it, the layer still multiplies
+        # integers: XNNPACK codes its input afresh, over the range that the image has.
+        x = self.read(node.inputs[0], node.quantizer)
+        values = self.unary("DEQUANTIZE", x, self.new(f"{node.output}.input", x.shape, None, x.factor))
+        out = self.new(node.output, (len(node.bias),), None)
+        layer = Layer(node.codes, node.bias, node.scales / np.float32(x.factor))
+        self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node, layer, Filter("", layer.weight))],
+                           out.index, "FullyConnectedOptions", fusedActivationFunction="NONE",
+                           asymmetricQuantizeInputs=True)
+        self.keep(node.output, out)
+
+    def numbers(self, node, x, out, bias) -> Layer:
+        return integer_layer(node.codes, node.scales / np.float32(x.factor), bias, x.scale, out.scale)
+
+
+def _from_minus_three(high: float) -> Quantizer:
+    """Codes from exactly -3 up to `high` or a little more."""
+    steps = int(np.clip(3 * 255 / (max(high, 0) + 3), 1, 255))
+    return Quantizer(np.float32(3 / steps), steps)
+
+
+def _codes(quantizer: Quantizer, factor: float = 1.0) -> Codes:
+    """The signed codes of TFLite for the unsigned ones of `quantizer`."""
+    return Codes((float(np.float32(quantizer.scale) * np.float32(factor)),), quantizer.zero_point - 128)

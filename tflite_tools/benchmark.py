@@ -1,0 +1,77 @@
+"""Time fp32 and int8 TFLite files of the same subnets, here under LiteRT or on a phone, and append to latency.csv.
+
+    python tflite_tools/export_tflite.py --skip_weights && python tflite_tools/benchmark.py
+    python tflite_tools/benchmark.py --adb --use_xnnpack --output tflite_tools/latency_phone.csv
+
+Here the two run in turns; figures are medians, the spread is half the distance between the 10th and 90th percentile.
+On a phone, TFLite's benchmark_model runs one after the other; figures are its means, the spread its standard
+deviation. One thread by default.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.latency.benchmark_model import PhoneRun
+from modules.utils.cli import make_parser, run
+
+
+def parse_args():
+    parser = make_parser(__doc__)
+    parser.add_argument("--input", default="tflite_tools/input.csv", help="lines superspace,choice,subnet")
+    parser.add_argument("--model_dir", default="checkpoints/models/tflite_model",
+                        help="where export_tflite.py wrote to")
+    parser.add_argument("--output", default="tflite_tools/latency.csv")
+    parser.add_argument("--num_threads", type=int, default=1)
+    parser.add_argument("--num_runs", type=int, default=100)
+    parser.add_argument("--warmup_runs", type=int, default=20)
+    phone = parser.add_argument_group("on a phone")
+    phone.add_argument("--adb", action="store_true", help="time on a phone that adb reaches")
+    phone.add_argument("--serial_number", default="", help="of the phone, where there are several")
+    phone.add_argument("--benchmark_binary_dir", default=PhoneRun.binary_dir,
+                       help="folder on the phone that holds the benchmark program, and gets the models")
+    phone.add_argument("--bin_name", default=PhoneRun.bin_name)
+    phone.add_argument("--taskset_mask", default=PhoneRun.taskset_mask, help="cores to stay on, hexadecimal")
+    phone.add_argument("--skip_push", action="store_true", help="the models are on the phone already")
+    phone.add_argument("--use_xnnpack", action="store_true",
+                       help="without it, export with --plain_depthwise")
+    args = parser.parse_args()
+    if args.num_runs < 2:
+        parser.error("--num_runs must be at least 2: a spread is reported")
+    return args
+
+
+def main():
+    args = parse_args()
+
+    from modules.deploy.input_csv import read_subnets
+    from modules.deploy.tflite_export import tflite_path
+    from modules.deploy.tflite_timing import LocalTimer, PhoneTimer
+    from modules.latency.adb import Adb
+    from modules.utils.results import append_row
+
+    timer = LocalTimer(args.num_threads, args.num_runs, args.warmup_runs)
+    if args.adb:
+        timer = PhoneTimer(Adb(args.serial_number), PhoneRun(
+            args.benchmark_binary_dir, args.bin_name, args.taskset_mask, args.num_threads, args.num_runs,
+            args.warmup_runs, args.use_xnnpack), args.skip_push)
+    subnets, machine = read_subnets(args.input), timer.describe()
+    for space, choice in subnets:
+        times = timer.measure({name: tflite_path(args.model_dir, space, choice, name == "int8")
+                               for name in ("fp32", "int8")})
+        fp32, int8 = times["fp32"], times["int8"]
+        print(f"{space}-{choice}: fp32 {fp32.ms:.2f} ms, int8 {int8.ms:.2f} ms, {fp32.ms / int8.ms:.2f}x "
+              f"({int8.engine})", flush=True)
+        append_row(args.output, {
+            "name": f"{space}-{choice}", "fp32_ms": f"{fp32.ms:.3f}", "int8_ms": f"{int8.ms:.3f}",
+            "speedup": f"{fp32.ms / int8.ms:.2f}", "fp32_spread_ms": f"{fp32.spread_ms:.3f}",
+            "int8_spread_ms": f"{int8.spread_ms:.3f}", "threads": args.num_threads, **machine,
+            "engine": int8.engine, "fp32_peak_mb": _megabytes(fp32), "int8_peak_mb": _megabytes(int8)})
+
+
+def _megabytes(measured):
+    return "" if measured.memory_mb is None else f"{measured.memory_mb:.1f}"
+
+
+if __name__ == "__main__":
+    run(main)
