@@ -326,9 +326,11 @@ def test_another_backbone_registers_with_its_cut_points(tmp_path, monkeypatch):
 
 # -- training -------------------------------------------------------------------------------------------------------
 
-QUICK = {"dataset": "digits", "teacher_arch": TINY, "resolution": 32, "train_batch_size": 16, "eval_batch_size": 400,
-         "num_workers": 0, "num_epochs": 2, "print_freq": 1, "checkpoint_minutes": 0.0, "bn_momentum": 0.1}
-OPTIONS = [word for name, value in QUICK.items() for word in (f"--{name}", str(value))] + ["--debug"]
+QUICK = {"dataset": "digits", "teacher_arch": TINY, "resolution": (32, 40), "train_batch_size": 16,
+         "eval_batch_size": 400, "num_workers": 0, "num_epochs": 2, "print_freq": 1, "checkpoint_minutes": 0.0,
+         "bn_momentum": 0.1, "learning_rate": 1e-4}
+OPTIONS = " ".join(f"--{name} {value}" for name, value in QUICK.items()).translate(str.maketrans("(,)", "   ")).split()
+OPTIONS.append("--debug")
 
 
 def config(folder, **settings) -> TeacherConfig:
@@ -378,7 +380,7 @@ def test_an_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(trained, 
     assert_same_run(trained / "checkpoint.pth", tmp_path / "checkpoint.pth")
     lines = [(folder / "train.log").read_text().splitlines() for folder in (trained, tmp_path)]
     assert [line[22:] for line in lines[0]] == [line[22:] for line in lines[1]]  # but for the time
-    with pytest.raises(UserError, match=r"learning_rate was 0\.001 .* and is 0\.5 now"):
+    with pytest.raises(UserError, match=r"learning_rate was 0\.0001 .* and is 0\.5 now"):
         TeacherTrainer(config(tmp_path, learning_rate=0.5), resume=True)
 
 
@@ -405,7 +407,7 @@ def test_files(trained):
     """What the files hold, and that they load for teaching and by themselves for int8 training and evaluation."""
     teacher = load_teacher(TINY, trained / "checkpoint.pth")
     record = teacher.record
-    assert (record.arch, record.dataset, record.resolution, record.quant) == (TINY, "digits", 32, None)
+    assert (record.arch, record.dataset, record.resolutions, record.quant) == (TINY, "digits", (32, 40), None)
     assert record.classes == tuple("0123456789")
     assert not any(isinstance(m, QBase) for m in teacher.modules())
     int8 = load_teacher(None, trained / "lsq.pth", quant=True)
@@ -415,7 +417,9 @@ def test_files(trained):
         "epoch 0", "epoch 1"]
     history = load_checkpoint(trained / "lsq.pth")["history"]
     bare = TeacherConfig(output_path=str(trained), num_workers=0)  # arch, data set and resolution from the file
-    assert evaluate_teacher(bare, quant_mode=True).loss == pytest.approx(history[-1]["loss"], rel=1e-4)
+    for resolution, accuracy in evaluate_teacher(bare, quant_mode=True).items():
+        assert accuracy.top1 == history[-1][f"acc1@{resolution}"]
+        assert accuracy.loss == pytest.approx(history[-1][f"loss@{resolution}"], rel=1e-4)
     assert (trained / "lsq.pth.json").is_file()
     assert not list(trained.glob(".*.tmp"))
 
@@ -451,6 +455,19 @@ def test_rate_and_divergence(tmp_path):
     assert all(bool(torch.isfinite(value).all()) for value in kept.values())
 
 
+def test_collapse_to_guessing_keeps_the_last_file(trained, tmp_path):
+    """A loss of ln 10 after a good one is an error; a fresh network, which starts there, is none."""
+    trainer = TeacherTrainer(config(tmp_path, learning_rate=0.0, num_epochs=1))
+    trainer.run()
+    assert load_checkpoint(tmp_path / "checkpoint.pth")["best_loss"] > 1
+    good = load_checkpoint(tmp_path / "checkpoint.pth") | {"best_loss": 0.1}
+    torch.save(good, tmp_path / "checkpoint.pth")
+    int8 = TeacherTrainer(config(tmp_path, num_epochs=1, learning_rate=0.0), quant_mode=True)
+    with pytest.raises(UserError, match=r"collapsed in epoch 0: .* of guessing 2\.30, the best so far was 0\.10"):
+        int8.run()
+    assert load_checkpoint(tmp_path / "lsq.pth")["step"] == 3
+
+
 def test_weights_with_another_classifier_are_fine_tuned(tmp_path):
     """torchvision's file of 1000 classes: everything but the classifier is taken over, in torchvision's form."""
     reference = lively(models.efficientnet_b0())
@@ -472,9 +489,9 @@ def test_two_processes(tmp_path):
         cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     history = load_checkpoint(tmp_path / "checkpoint.pth")["history"]
-    accuracy = evaluate_teacher(config(tmp_path))
+    accuracy = evaluate_teacher(config(tmp_path))[40]
     assert accuracy.images > 300
-    assert accuracy.loss == pytest.approx(history[0]["loss"], rel=1e-5)
+    assert accuracy.loss == pytest.approx(history[0]["loss@40"], rel=1e-5)
     assert (tmp_path / "train.log").read_text().count("epoch 0 | batch 4/4") == 1
 
 

@@ -1,10 +1,11 @@
 """The teacher of block distillation: how scripts get one, and the command that trains one.
 
-For the digits, on one core in under a minute, and its int8 form:
+For the digits, on one core in about a minute, and its int8 form:
 
-    python -m modules.block_kd.teacher --dataset digits --teacher_arch efficientnet-tiny --resolution 64 \\
-        --num_workers 0 --learning_rate 0.005 --train_batch_size 32 --output_path checkpoints/block_kd/digits_teacher
-    python -m modules.block_kd.teacher --quant_mode --num_workers 0 --output_path checkpoints/block_kd/digits_teacher
+    python -m modules.block_kd.teacher --dataset digits --teacher_arch efficientnet-tiny --resolution 48 64 \\
+        --num_epochs 8 --learning_rate 0.005 --train_batch_size 32 --num_workers 0
+    python -m modules.block_kd.teacher --quant_mode --optimizer adam --learning_rate 1e-4 --train_batch_size 32 \\
+        --bn_momentum 0.1 --num_workers 0
 
 The int8 form of torchvision's EfficientNet-B5 on ImageNet, with 8 GPUs:
 

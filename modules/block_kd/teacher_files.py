@@ -111,7 +111,7 @@ def read_record(state: dict, arch: str | None, path: str | Path) -> TeacherRecor
     weights = state.get("model")
     if not isinstance(weights, dict) or not weights:
         raise UserError(f"teacher checkpoint {str(path)!r} has no weights under 'model'; it holds: "
-                        f"{', '.join(map(str, state))[:200]}")
+                        f"{', '.join(map(str, state))[:200]}; a bare state dict goes to --teacher_weights")
     if "config" in state:
         if "arch" not in state["config"]:
             raise UserError(f"{str(path)!r} is no teacher's checkpoint; `{HOW_TO}` writes one")
