@@ -46,9 +46,10 @@ def _students(plan: Plan) -> list:
 
 def _train_teacher(plan: Plan, folder: Path) -> None:
     common = ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path", folder]
-    run_script(*common, "--dataset", "digits", "--teacher_arch", TEACHER, "--resolution", 64, "--learning_rate", 0.005,
-               "--train_batch_size", 32, "--num_epochs", plan.teacher_epochs)
-    run_script(*common, "--quant_mode")
+    common += ["--train_batch_size", 32]
+    run_script(*common, "--dataset", "digits", "--teacher_arch", TEACHER, "--resolution", 48, 64, "--learning_rate",
+               0.005, "--num_epochs", plan.teacher_epochs)
+    run_script(*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1)
 
 
 def _train_students(plan: Plan, folder: Path) -> None:
