@@ -1,17 +1,17 @@
 """The files of a block student: `<root>/<stage>_<block>/checkpoint.pth` (fp32) and `lsq.pth` (int8)."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from modules.block_kd.student import StagePlusProj
-from modules.modeling.restore import PUBLISHED_QUANT, QuantMode
+from modules.modeling.restore import PUBLISHED_QUANT, QuantMode, Record
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class StudentRecord:
+class StudentRecord(Record):
     """What later steps need to know of a student; the checkpoint's `config`.
 
     `training` holds the settings of the run; a published file has none.
@@ -30,20 +30,6 @@ class StudentRecord:
     def name(self) -> str:
         """`<stage>_<block>`."""
         return f"{self.stage}_{self.block}"
-
-    def to_dict(self) -> dict:
-        """Plain values for a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> StudentRecord:
-        """The inverse of `to_dict`; values of later versions are ignored."""
-        known = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        if values.get("quant"):
-            values["quant"] = QuantMode(**values["quant"])
-        return cls(**values)
-
 
 def student_path(root: str | Path, name: str, int8: bool) -> Path:
     """The checkpoint of student `name` (`<stage>_<block>`) below `root`."""

@@ -17,7 +17,7 @@ from modules.block_kd.student_files import StudentRecord, build_student, read_st
 from modules.search_space.superspace import get_superspace
 from modules.training.optimizer import decay_groups
 from modules.utils import dist
-from modules.utils.checkpoint import save_checkpoint
+from modules.utils.checkpoint import check_same_settings, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 
@@ -87,11 +87,7 @@ class StudentRun:
     def _check_settings(self, checkpoint: dict) -> None:
         if not (checkpoint.get("config") or {}).get("training"):
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
-        before = checkpoint["config"]["training"]
-        for name, value in _settings(self.config).items():
-            if name not in FREE_ON_RESUME and before.get(name, value) != value:
-                raise UserError(f"{name} was {before[name]!r} when {str(self.path)!r} was written and is {value!r} now;"
-                                " a resumed run keeps its settings")
+        check_same_settings(checkpoint["config"]["training"], _settings(self.config), FREE_ON_RESUME, self.path)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         c, groups = self.config, decay_groups(self.student, self.config.weight_decay)

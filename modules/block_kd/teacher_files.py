@@ -1,14 +1,14 @@
 """Teachers from files: our own checkpoints, published ones, and torchvision's weights."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from modules.block_kd.teacher_backbone import Teacher, build_teacher, quantize_layers, torchvision_name
 from modules.modeling.ops.op import PUBLISHED_NAMES
-from modules.modeling.restore import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_QUANT, QuantMode
+from modules.modeling.restore import IMAGENET_MEAN, IMAGENET_STD, PUBLISHED_QUANT, QuantMode, Record
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
@@ -18,7 +18,7 @@ DEFAULT_ARCH = "efficientnet-b5"
 
 
 @dataclass(frozen=True)
-class TeacherRecord:
+class TeacherRecord(Record):
     """What later scripts need to know of a teacher; the `config` of its checkpoint.
 
     `form` is whose arithmetic the network follows (see `Teacher`), `resolutions` the image sizes in pixels that
@@ -34,19 +34,6 @@ class TeacherRecord:
     std: tuple[float, ...] = IMAGENET_STD
     quant: QuantMode | None = None
     training: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """Plain values for a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> TeacherRecord:
-        """The inverse of `to_dict`; values of later versions are ignored."""
-        known = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        if values.get("quant"):
-            values["quant"] = QuantMode(**values["quant"])
-        return cls(**values)
 
     def build(self) -> Teacher:
         """The teacher with random weights, its quantisers in the recorded mode."""

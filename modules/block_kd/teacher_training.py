@@ -23,7 +23,7 @@ from modules.modeling.restore import QuantMode
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.optimizer import decay_groups
 from modules.utils import dist
-from modules.utils.checkpoint import save_checkpoint
+from modules.utils.checkpoint import check_same_settings, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import write_manifest
 
@@ -104,10 +104,7 @@ class TeacherTrainer:
         before = (state.get("config") or {}).get("training")
         if not before or "step" not in state:
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
-        for name, value in dataclasses.asdict(self.config).items():
-            if name not in FREE_ON_RESUME and before.get(name, value) != value:
-                raise UserError(f"{name} was {before[name]!r} when {str(self.path)!r} was written and is {value!r} now;"
-                                " a resumed run keeps its settings")
+        check_same_settings(before, dataclasses.asdict(self.config), FREE_ON_RESUME, self.path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.history = state["epoch"] + 1, state["step"], state["history"]
 

@@ -33,8 +33,25 @@ class QuantMode:
 PUBLISHED_QUANT = QuantMode(zero_point="float", narrow_range=False)
 
 
+class Record:
+    """What a checkpoint's `config` says of the network in it: the plain form of a dataclass and back."""
+
+    def to_dict(self) -> dict:
+        """Plain values for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict):
+        """The inverse of `to_dict`; values of later versions are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        if values.get("quant"):
+            values["quant"] = QuantMode(**values["quant"])
+        return cls(**values)
+
+
 @dataclass(frozen=True)
-class ModelRecord:
+class ModelRecord(Record):
     """What later scripts need to know of a trained supernet; the checkpoint's `config`."""
 
     supernet: str
@@ -51,19 +68,6 @@ class ModelRecord:
     def crop_size(self) -> int:
         """Size in pixels at which images are loaded; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)
-
-    def to_dict(self) -> dict:
-        """Plain values for a checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> ModelRecord:
-        """The inverse of `to_dict`; values of later versions are ignored."""
-        known = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        if values.get("quant"):
-            values["quant"] = QuantMode(**values["quant"])
-        return cls(**values)
 
 
 def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = False) -> Path:

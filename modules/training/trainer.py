@@ -26,7 +26,7 @@ from modules.training.report import TrainingReport
 from modules.training.sandwich import sandwich_step, step_generator
 from modules.training.schedule import warmup_cosine_lr
 from modules.utils import dist
-from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from modules.utils.checkpoint import check_same_settings, load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 
@@ -110,10 +110,7 @@ class SupernetTrainer:
         path = self.folder / f"{self.name}.pth"
         checkpoint = load_checkpoint(path)
         before = checkpoint.get("config", {}).get("training", {})
-        for name, value in dataclasses.asdict(self.config).items():
-            if name not in FREE_ON_RESUME and name in before and before[name] != value:
-                raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
-                                "resumed run keeps its settings")
+        check_same_settings(before, dataclasses.asdict(self.config), FREE_ON_RESUME, path)
         trained = checkpoint.get("trained_state_dict", checkpoint["state_dict"])
         load_weights(self.model, {"state_dict": trained}, path)
         self.optimizer.load_state_dict(checkpoint["optimizer"])

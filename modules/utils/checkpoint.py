@@ -59,6 +59,18 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
         raise UserError(f"{what} {str(path)!r} does not fit the network: {reason}") from None
 
 
+def check_same_settings(before: dict, now: dict, free: set[str], path: str | Path) -> None:
+    """UserError if a run that resumes `path` would change a setting, other than those named `free`."""
+    for name, value in now.items():
+        if name not in free and name in before and _plain(before[name]) != _plain(value):
+            raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
+                            "resumed run keeps its settings")
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
 # What a file of tensors needs; every other name in the pickle becomes a placeholder.
 _ALLOWED = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
