@@ -67,7 +67,6 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
         assert resumed.returncode == 0, resumed.stderr
         assert "epoch 0 | step" not in resumed.stdout
         assert_same_state(*(folder / f"{SPACE}-align0" / name for folder in (whole, killed)))
-        assert not list(killed.rglob("*.tmp")) or name == "checkpoint.pth"
     refused = run_script(whole)
     assert refused.returncode == 2
     assert "exists" in refused.stderr
