@@ -1,5 +1,6 @@
 """The command lines: help at once, bad input in one line with exit status 2, the published formats of their output."""
 import csv
+import re
 import subprocess
 import sys
 import time
@@ -61,7 +62,11 @@ EVAL = ("eval_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice")
     ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--subnet_choice", SMALLEST.replace("w8#8#16", "w8#8#99")),
      ["width 99", "stage1", "16, 24"]),
     ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--dataset_path", "{tmp}/empty"), ["empty"]),
-    ((*EVAL, "000000", "--mode", "lat", "--platform", "abacus"), ["'abacus'", "onnxruntime_int8"]),
+    ((*EVAL, "000000", "--mode", "lat", "--platform", "abacus"), ["'abacus'", "onnxruntime_int8", "nn_meter:NAME"]),
+    ((*EVAL, "000000", "--mode", "lat", "--platform", "onnx_lut", "onnx_lut"), ["onnx_lut", "twice"]),
+    ((*EVAL, "000000", "--mode", "lat", "--latency_table", "a.json", "b.json"), ["a.json b.json", "1 platforms"]),
+    ((*EVAL, "000000", "--mode", "lat", "--latency_table", "{tmp}/none.json"), ["none.json"]),
+    ((*EVAL, "000000", "--mode", "lat", "--platform", "nn_meter:x"), ["nn_meter:x"]),
     (("eval_specific_net.py", "--model_name", "SEQnet@vnni-A9"), ["SEQnet@vnni-A9", "SEQnet@vnni-A0"]),
     (("eval_specific_net.py", "--model_name", "seqnet@VNNI-a0", "--resume", "{tmp}"), ["spaceevo@vnni"]),
     (("onnx_tools/export_onnx.py", "--input", "{tmp}/none.csv"), ["none.csv"]),
@@ -109,6 +114,29 @@ def test_evaluation_writes_a_table_and_latencies(tmp_path):
     assert encoding == SMALLEST
     assert latency.endswith("ms")
     assert 0.01 < float(latency[:-2]) < 1000
+
+
+def test_latencies_on_several_platforms(tmp_path):
+    widths = "16#16#32#32#48#48#80#80#128#128#224#224#320"
+    subnet = f"d1#1#2#2#2#2#2#1_k{'#'.join(['3'] * 13)}_w{widths}_e0#0.5#{'#'.join(['0'] * 11)}_r176"
+    (tmp_path / "t.json").write_text('{"FirstConvBlock_176_3_16_3_None_2_relu": 1000}')
+    common = ("eval_supernet.py", "--superspace", "onnxw", "--mode", "lat", "--output", str(tmp_path), "--platform",
+              "onnx_lut", "tflite27_cpu_int8", "--latency_table", str(tmp_path / "t.json"), "-", "--supernet_choice")
+    done = script(*common, "000000-011111", "--subnet_choice", subnet)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[::2] for line in lines] == [[subnet, "onnx_lut"], [subnet, "tflite27_cpu_int8"]]
+    assert re.fullmatch(r"10\d\d\.\d\dms", lines[0][1])  # the table's absurd first layer, the model's rest
+    assert re.fullmatch(r"~\d\d?\.\d\dms", lines[1][1])  # not a space of that phone's tables
+    with open(tmp_path / "predicted_latency.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["extrapolated"] for row in rows] == ["0", "1"]
+    assert [f"{float(row['latency_ms']):.2f}ms" for row in rows] == [line[1].lstrip("~") for line in lines]
+    assert all(0 < float(row["std_ms"]) < 0.2 * float(row["latency_ms"]) for row in rows)
+    done = script(*common, "000000-000000", "151122-023231", "--num_samples", "30")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"min \d+\.\d\dms, median \d+\.\d\dms, max \d+\.\d\dms of 30 subnets", done.stdout)) == 4
+    assert (tmp_path / "onnxw-latency_cdf.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_interrupt_ends_with_status_130(tmp_path):

@@ -18,17 +18,18 @@ from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.agreement import compare
-from modules.deploy.graph import OUTPUT, Graph, Node, Quantizer, WeightNode
+from modules.deploy.graph import INPUT, OUTPUT, Graph, Node, Quantizer, WeightNode
 from modules.deploy.litert import open_session, peak_memory_mb, predict, time_interleaved
 from modules.deploy.lower import lower
 from modules.deploy.ranges import observe_ranges
+from modules.deploy.tflite_float import Form
 from modules.deploy.tflite_layers import integer_layer
-from modules.deploy.tflite_writer import Form, tflite_bytes, write_tflite
+from modules.deploy.tflite_writer import tflite_bytes, write_tflite
 from modules.latency.benchmark_model import PhoneRun, parse_output
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.op import set_quant_mode
-from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
+from modules.modeling.restore import ModelRecord, QuantMode
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
@@ -89,7 +90,7 @@ def test_tflite_equals_the_network_for_every_block(kind, act):
     low, high = graph.ranges[OUTPUT] = 1.3 * fake.min(), 1.3 * fake.max()
     coded = open_session(tflite_bytes(graph, form=Form(int8_output=True)))
     difference = np.abs(predict(coded, images.numpy()) - predict(session, images.numpy()))
-    assert difference.max() < 0.5 * (high - low) / 255 + 0.02 * fake.std()
+    assert difference.max() < 0.5 * (high - low) / 255 + 0.05 * fake.std()
     assert {d["dtype"] for d in coded.interpreter.get_tensor_details()} == {np.int8, np.int32}
 
 
@@ -165,6 +166,29 @@ def test_no_trained_number_is_lost(kind):
         alive = node.codes.reshape(len(node.codes), -1).any(1)
         np.testing.assert_allclose(np.broadcast_to(product, alive.shape)[alive],
                                    (node.quantizer.scale * node.scales.astype(np.float64))[alive], rtol=3e-7)
+
+
+def test_tensors_that_own_their_quantiser_are_written_once():
+    net, images = network("MobileNetV3Res", "swish", 20), torch.randn(4, 3, 20, 20)
+    graph = int8_graph(net, images)
+    graph.quantizers = {name: Quantizer.from_range(*ends) for name, ends in graph.ranges.items()}
+    graph.quantizers[INPUT] = Quantizer.from_range(-4.0, 4.0)
+    for node in graph.nodes:
+        if isinstance(node, WeightNode):
+            node.quantizer = graph.quantizers[node.inputs[0]]
+    # A gate has the codes of 0 ... 1 whatever is said.
+    session = open_session(tflite_bytes(graph, form=Form(int8_output=True)), xnnpack=False)
+    kinds = [op["op_name"] for op in session.interpreter._get_ops_details()]
+    assert "QUANTIZE" not in kinds
+    assert kinds.count("ADD") == sum(node.op == "add" for node in graph.nodes)
+    found = {d["name"]: d["quantization"] for d in session.interpreter.get_tensor_details()}
+    for node in graph.nodes:
+        if node.output in found and node.kind != "hard_sigmoid" and node.op != "mul":
+            wanted = graph.quantizers[node.output]
+            assert found[node.output] == (pytest.approx(float(wanted.scale), rel=1e-6), wanted.zero_point - 128)
+    with torch.no_grad():
+        fake = net(images).numpy()
+    assert (predict(session, images.numpy()) - fake).std() < 0.25 * fake.std()
 
 
 @pytest.mark.parametrize("kind", ["swish", "hswish"])
@@ -309,7 +333,7 @@ def checkpoints(folder: Path) -> None:
     space = "onnxw_tiny-000000-000000"
     model = Supernet.build_from_str(space, 10, (32,))
     record = ModelRecord(space, (32,), tuple("0123456789"), "digits", training={"augment": "default"})
-    target = checkpoint_folder(folder, SupernetConfig.from_str(space))
+    target = folder / f"{space}-align0"
     save_checkpoint(target / "checkpoint.pth", {"state_dict": model.state_dict(), "config": record.to_dict()})
     set_quant_mode(model)
     model.set_active_subnet(SMALLEST)
@@ -437,3 +461,13 @@ def test_the_command_on_the_phone():
                        "--graph=/data/local/tmp/net.tflite", "--num_threads=1", "--num_runs=10", "--warmup_runs=10",
                        "--use_xnnpack=false"]
     assert PhoneRun(taskset_mask="").command("m")[0] == "/data/local/tmp/benchmark_model_plus_flex_r27"
+
+
+def test_without_litert_one_line_says_so(tmp_path):
+    code = ("import runpy, sys; sys.modules['ai_edge_litert'] = None; sys.argv = sys.argv[1:]\n"
+            "runpy.run_path(sys.argv[0], run_name='__main__')")
+    for command in (("tflite_tools/export_tflite.py", "--skip_weights", "--output_dir", tmp_path),
+                    ("tflite_tools/eval_tflite.py", "--model_path", tmp_path / "net.tflite")):
+        done = script("-c", code, *command)
+        assert done.returncode == 2
+        assert "ai-edge-litert is not installed" in done.stderr.splitlines()[-1]

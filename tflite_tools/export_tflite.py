@@ -34,7 +34,7 @@ def main():
     args = parser.parse_args()
 
     from modules.deploy.input_csv import read_subnets
-    from modules.deploy.tflite_writer import Form
+    from modules.deploy.tflite_float import Form
 
     form = Form(grouped=not args.plain_depthwise, int8_output=args.int8_output)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.deploy.tflite_model import read_metadata
+from modules.deploy.tflite_model import litert_schema, read_metadata
 from modules.utils.errors import UserError
 
 
@@ -101,10 +101,7 @@ def _values(codes: np.ndarray, tensor: dict) -> np.ndarray:
 
 def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = True) -> Session:
     """A LiteRT CPU session, by default with XNNPACK; UserError if LiteRT or the file is missing, or it is no model."""
-    try:
-        import ai_edge_litert.interpreter  # noqa: F401 - only whether it is there
-    except ImportError:
-        raise UserError("package ai-edge-litert is not installed; it runs TFLite files (requirements.txt)") from None
+    litert_schema()  # that it is installed
     name = "(bytes)" if isinstance(model, bytes) else str(model)
     if not isinstance(model, bytes):
         if not Path(model).is_file():

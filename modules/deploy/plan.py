@@ -12,7 +12,7 @@ from modules.deploy.graph import INPUT, Graph, Node, Quantizer, WeightNode
 
 FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
 GATE = Quantizer(np.float32(1 / 255), 0)
-_COVERED = 0.9  # of the calibrated range, that trained codes must span to serve for it
+_COVERED = 0.75  # of the calibrated range, that trained codes must span to serve for it
 # hard_sigmoid(x) = clamp(x / 6 + 1 / 2, 0, 1) in the codes of GATE is what these codes of x are, saturated; they want x
 # moved up by half a step.
 _BEFORE_GATE = Quantizer(np.float32(6 / 255), 127)
@@ -91,9 +91,8 @@ class _Int8Planner(_Planner):
     """Convolutions, pools, products and activations on codes.
 
     A tensor that only layers of one trained quantiser read is written in its codes. A sum that only layers read, of
-    different quantisers, is computed for each of them. A sum that goes on as a shortcut stays float, as in training:
-    integers there would round the whole residual stream once per block. What is left takes the codes of one of its
-    readers, if they span enough, or the calibrated range.
+    different quantisers, is computed for each of them. What goes on as a shortcut takes the codes of a layer that reads
+    it, too, if they span enough; if not, a sum stays float, as in training, and the rest takes the calibrated range.
     """
 
     def __init__(self, graph: Graph):
@@ -207,10 +206,11 @@ class _Int8Planner(_Planner):
         inputs = [self.values[name] for name in node.inputs]
         tensor, act = self.target(node)
         readers = self.consumers.get(tensor, [])
-        if self.trained(tensor):
-            self.write(node, inputs)
-        elif readers and all(isinstance(n, WeightNode) for n in readers) and all(x.quantizer for x in inputs):
+        only_layers = bool(readers) and all(isinstance(reader, WeightNode) for reader in readers)
+        if not self.trained(tensor) and only_layers and all(x.quantizer for x in inputs):
             self.sums[tensor] = (node, inputs, act)
+        elif self.trained(tensor) or self.shared(tensor):
+            self.write(node, inputs)
         else:
             self.values[node.output] = self.step("add", inputs, node.output)
 

@@ -9,7 +9,8 @@ from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
 from modules.deploy.export import model_path
 from modules.deploy.litert import open_session
 from modules.deploy.lower import lower
-from modules.deploy.tflite_writer import Form, write_tflite
+from modules.deploy.tflite_float import Form
+from modules.deploy.tflite_writer import write_tflite
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.superspace import INPUT_CHANNELS

@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 
 from modules.deploy.graph import OUTPUT, Quantizer
+from modules.deploy.tflite_float import FloatWriter, Stored
 from modules.deploy.tflite_layers import Filter, Layer, integer_layer
 from modules.deploy.tflite_model import Codes
-from modules.deploy.tflite_writer import FloatWriter, Stored
 
 _LOWEST_SWISH = -10.0  # swish is 0 within 5e-4 below: inputs that are not worth a code
 GATE = Quantizer(np.float32(1 / 255), 0)  # of a hard sigmoid

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.deploy.graph import INPUT, OUTPUT
+from modules.utils.errors import UserError
 
 SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
@@ -30,15 +31,23 @@ class Codes:
     axis: int = 0
 
 
+def litert_schema():
+    """The classes of the file format, from LiteRT; UserError where that is not installed."""
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError:
+        raise UserError("package ai-edge-litert is not installed; it writes and runs TFLite files "
+                        "(requirements.txt)") from None
+    return schema_py_generated
+
+
 class TfliteModel:
     """Collects tensors and operators in order of execution; `content` is the finished file."""
 
     def __init__(self):
-        from ai_edge_litert import schema_py_generated as schema
-
-        self._schema = schema
+        self._schema = litert_schema()
         self._tensors, self._operators = [], []
-        self._buffers = [schema.BufferT()]  # buffer 0 is the empty one, of every tensor that is computed
+        self._buffers = [self._schema.BufferT()]  # buffer 0 is the empty one, of every tensor that is computed
         self._opcodes: dict[str, int] = {}
         self._names = Counter()
 
@@ -137,9 +146,7 @@ class TfliteModel:
 
 def read_metadata(content: bytes) -> dict[str, str]:
     """The metadata that `TfliteModel.content` wrote into a file."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(content, 0)
+    model = litert_schema().Model.GetRootAs(content, 0)
     entries = {}
     for i in range(model.MetadataLength()):
         entry = model.Metadata(i)
