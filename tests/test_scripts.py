@@ -3,7 +3,6 @@ import csv
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -26,15 +25,15 @@ def script(*command: str) -> subprocess.CompletedProcess:
 def test_help_needs_no_heavy_import(name):
     code = ("import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
             "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-            "finally: print(sorted({'torch', 'torchvision', 'onnx', 'onnxruntime', 'matplotlib', 'sklearn'} "
-            "& set(sys.modules)))")
-    start = time.monotonic()
+            "finally: print(sorted({'torch', 'torchvision', 'onnx', 'onnxruntime', 'matplotlib', 'sklearn', "
+            "'ai_edge_litert'} & set(sys.modules)))")
     done = script("-c", code, name)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
     assert "usage:" in done.stdout
-    assert time.monotonic() - start < 20  # about 0.2 s on an idle machine; this only finds a hang
 
 
+KD = ("train_block_kd.py", "--superspace", "onnxw_tiny", "--dataset", "digits", "--valid_size", "9", "--output_path",
+      "{tmp}")
 EVAL = ("eval_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice")
 
 
@@ -54,6 +53,13 @@ EVAL = ("eval_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice")
       "--models_save_dir", "{tmp}"), ["'MNIST9'", "digits", "CIFAR10"]),
     (("train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "000000", "--dataset", "digits",
       "--models_save_dir", "{tmp}", "--quant_mode"), ["checkpoint.pth", "does not exist"]),
+    ((*KD, "--teacher_arch", "resnet9"), ["'resnet9'", "efficientnet-b5"]),
+    ((*KD, "--teacher_checkpoint_path", "{tmp}/none.pth"), ["none.pth", "does not exist"]),
+    ((*KD, "--teacher_checkpoint_path", "{tmp}/half.pth"), ["half.pth", "truncated"]),
+    ((*KD, "--teacher_checkpoint_path", "{tmp}/good.pth"), ["good.pth", "'model'"]),
+    ((*KD, "--stage_list", "stage0_1"), ["stage0_1", "stage1_0"]),
+    (("eval_block_kd.py", "--superspace", "onnxw_tiny", "--platform", "abacus", "--teacher_checkpoint_path",
+      "{tmp}/none.pth"), ["none.pth", "does not exist"]),
     ((*EVAL, "000000", "--resume", "{tmp}"), ["checkpoint.pth", "does not exist"]),
     ((*EVAL, "000000", "--resume", "{tmp}/half.pth"), ["half.pth", "truncated"]),
     ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--quant_mode"), ["fp32", "lsq.pth"]),
