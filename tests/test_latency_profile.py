@@ -31,7 +31,7 @@ from modules.latency.profile.measure import at_one_speed, measure, open_referenc
 from modules.latency.profile.models import block_model, net_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.latency.profile.validation import net_figures
-from modules.latency.profile.wholenet import Correction, block_terms, fit_correction, net_terms
+from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
 from modules.latency.table import parse_key
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.spec import BlockArgs
@@ -186,13 +186,13 @@ def test_the_superspace_of_a_network_is_found_whatever_its_classes():
 
 def test_chosen_blocks_cover_the_pool_better_than_random_ones():
     nets = draw(150)
-    fitted, held_out = choose_blocks(nets, 60, 20, np.random.default_rng(0))
-    assert (len(set(fitted)), len(set(held_out))) == (60, 20)
-    assert not set(fitted) & set(held_out)
+    spread_out, representative = choose_blocks(nets, 60, np.random.default_rng(0))
+    chosen = spread_out + representative
+    assert len(set(chosen)) == 60
+    assert 20 < len(representative) < 40
     used = Counter(block for net in nets for block in blocks_of(net.spec))
-    assert {block.kind for block, _ in fitted} == {block.kind for block, _ in used}
-    again = choose_blocks(nets, 60, 20, np.random.default_rng(0))
-    assert again == (fitted, held_out)
+    assert {block.kind for block, _ in spread_out} == {block.kind for block, _ in used}
+    assert choose_blocks(nets, 60, np.random.default_rng(0)) == (spread_out, representative)
 
     def radius(chosen):  # how far, in octaves of width and height, a block of a type may be from a chosen one
         def place(item):
@@ -202,10 +202,11 @@ def test_chosen_blocks_cover_the_pool_better_than_random_ones():
         return max(min(np.abs(place(a) - place(b)).sum() for b in chosen if b[0].kind == a[0].kind)
                    for a in list(used)[::3])
 
-    pool, rng = [b for b in used if b not in held_out], np.random.default_rng(1)
+    one_of_each = list({item[0].kind: item for item in chosen}.values())
+    pool, rng = list(used), np.random.default_rng(1)
     for _ in range(3):
-        drawn = [pool[i] for i in rng.choice(len(pool), 60 - 9, replace=False)] + fitted[:9]  # one of each type too
-        assert radius(fitted) < radius(drawn)
+        drawn = [pool[i] for i in rng.choice(len(pool), len(spread_out), replace=False)]
+        assert radius(chosen) < radius(drawn + representative + one_of_each)
 
 
 def test_chosen_networks_are_spread_evenly():
@@ -219,12 +220,12 @@ def test_chosen_networks_are_spread_evenly():
 
 
 def test_a_plan_round_trips_and_refuses_other_settings(tmp_path):
-    settings, machine = Settings("onnxruntime", "onnxw_tiny", (32,), blocks=30, held_out=5, correction_nets=10,
-                                 test_nets=5), {"cpu": "abacus"}
+    settings, machine = Settings("onnxruntime", "onnxw_tiny", (32,), blocks=35, correction_nets=10, test_nets=5), {
+        "cpu": "abacus"}
     plan = add_nets(make_plan(settings, machine),
                     lambda specs: np.array([count_net_flops_and_params(spec)[0] for spec in specs]))
     assert not set(plan.test_nets) & set(plan.correction_nets)
-    assert set(plan.blocks) == {*plan.fitted, *plan.held_out}
+    assert set(plan.blocks) == {*plan.spread_out, *plan.representative}
     path = tmp_path / "plan.json"
     plan.save(path)
     assert Plan.load(path, settings, machine) == plan
@@ -257,8 +258,8 @@ def test_corrected_blocks_add_up_to_the_corrected_network():
     alone = np.random.default_rng(0).uniform(0.1, 0.2, len(blocks))
     whole = correction.apply(np.array([alone.sum()]), net_terms([spec]))
     assert correction.apply(alone, block_terms(blocks, hws)).sum() == pytest.approx(whole[0])
-    weights = sum(block_terms([block], [hw])[0, 1] for block, hw in blocks_of(spec))
-    assert weights == pytest.approx(count_net_flops_and_params(spec)[1], rel=0.05)  # all but biases and norms
+    million = count_net_flops_and_params(spec)[1]
+    assert net_terms([spec])[0, :2] == pytest.approx([len(blocks), million], rel=0.05)  # all but biases and norms
 
 
 def test_figures_of_validation_are_those_of_scipy():
@@ -298,8 +299,8 @@ def test_this_machine_is_corrected_to_whole_networks(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- the command line, killed and resumed
 
-SMALL = ["--backend", "onnxruntime", "--superspace", "onnxw_tiny", "--resolutions", "32", "--blocks", "24",
-         "--held_out", "6", "--correction_nets", "10", "--test_nets", "4"]
+SMALL = ["--backend", "onnxruntime", "--superspace", "onnxw_tiny", "--resolutions", "32", "--blocks", "30",
+         "--correction_nets", "10", "--test_nets", "4"]
 
 
 def profile(cache, *arguments, **kwargs):
@@ -418,7 +419,12 @@ def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
     (tmp_path / "platform.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
         get_platform(str(tmp_path))
-    (tmp_path / "platform.json").write_text('{"correction": {"coefficients": [1, 0, 0, 0], "deviation": 0.1}}')
+    correction = {"terms": ["ms", "luck"], "coefficients": [1, 0, 0, 0], "deviation": 0.1}
+    (tmp_path / "platform.json").write_text(json.dumps({"correction": correction}))
+    with pytest.raises(UserError, match=r"luck.*--resume"):
+        get_platform(str(tmp_path))
+    correction["terms"] = list(TERMS)
+    (tmp_path / "platform.json").write_text(json.dumps({"correction": correction}))
     with pytest.raises(UserError, match=r"model\.npz"):
         get_platform(str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Command line options that say where latencies come from."""
+"""Platforms from the command line options of `modules.training.arguments.add_platform_arguments`."""
 from __future__ import annotations
 
 import argparse
@@ -6,15 +6,6 @@ import hashlib
 from pathlib import Path
 
 from modules.utils.errors import UserError
-
-
-def add_platform_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--platform` and `--latency_table`."""
-    parser.add_argument("--platform", nargs="+", default=[], metavar="NAME",
-                        help="of the latency, such as onnx_lut; several: each; default: the superspace's")
-    parser.add_argument("--latency_table", nargs="+", default=[], metavar="FILE",
-                        help="block latencies in nn-Meter's JSON form that win over the platform's; one file for each "
-                             "platform, - for none")
 
 
 def platform_names(args: argparse.Namespace, superspace) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from modules.latency.domain import OUTSIDE, Domain, fit_domain
-from modules.latency.features import BLOCK_COLUMNS, block_features, block_kernels
+from modules.latency.features import block_features, block_kernels
 from modules.latency.kernel_model import KernelModel, fit_kernel_model
 from modules.latency.spread import Spread, fit_spread
 from modules.latency.trees import Trees, fit_trees
@@ -52,13 +53,16 @@ class FitSettings:
 class HeldOut:
     """Errors (logarithm of true over predicted) of models that were fitted without the block; (blocks,) each.
 
-    `errors`: without the part `fold` of the blocks. `size_errors`: without the block's input size (nan for the largest
-    and the smallest). `type_errors`: without the block's type, priced by its kernels (nan for rare types).
+    `errors`: without the part `fold` of the blocks. `size_errors`: without the part `size` of the input sizes (nan for
+    the largest and the smallest). `type_errors`: without the type number `kind`, priced by its kernels (nan for rare
+    types).
     """
 
     fold: np.ndarray
     errors: np.ndarray
+    size: np.ndarray
     size_errors: np.ndarray
+    kind: np.ndarray
     type_errors: np.ndarray
 
 
@@ -73,7 +77,8 @@ class BlockModel:
 
     @staticmethod
     def fit(blocks: Sequence[BlockArgs], hws: Sizes, ms: Sequence[float], weights: Sequence[float] | None = None,
-            settings: FitSettings | None = None, held_out: HeldOut | None = None) -> BlockModel:
+            settings: FitSettings | None = None, held_out: HeldOut | None = None,
+            representative: np.ndarray | None = None) -> BlockModel:
         """Fit to `ms`, the latencies of `blocks` on inputs of `hws` pixels.
 
         Args:
@@ -81,6 +86,7 @@ class BlockModel:
             weights: of each block's squared error; all 1 when None.
             settings: see there.
             held_out: errors of cross-validation, where they are known already.
+            representative: (blocks,) bool, those that were drawn as the blocks to be predicted are; None: all were.
 
         Raises:
             UserError: fewer than 10 blocks, or a latency that is not a finite number above 0.
@@ -95,9 +101,9 @@ class BlockModel:
         model = _fit(blocks, hws, ms, weights, settings)
         if not settings.folds:
             return model
-        held_out = held_out or errors_held_out(blocks, hws, ms, weights, settings)
-        return replace(model, spread=fit_spread(model.features(blocks, hws)[0], held_out.errors, held_out.fold,
-                                                (held_out.size_errors, held_out.type_errors)))
+        h = held_out or errors_held_out(blocks, hws, ms, weights, settings)
+        return replace(model, spread=fit_spread(model.features(blocks, hws)[0], (h.fold, h.errors),
+                                                ((h.size, h.size_errors), (h.kind, h.type_errors)), representative))
 
     def features(self, blocks: Sequence[BlockArgs], hws: Sizes) -> tuple[np.ndarray, np.ndarray]:
         """(blocks, columns) what the trees split on, and (blocks,) ms of the sum of the kernels."""
@@ -117,7 +123,7 @@ class BlockModel:
         if not len(blocks):
             return np.zeros(0), np.zeros(0), np.zeros(0, bool)
         features, base = self.features(blocks, hws)
-        known, levels = features[:, 0] >= 0, self.domain.levels(blocks, hws)
+        known, levels = self.domain.fitted(blocks), self.domain.levels(blocks, hws)
         ms = base.copy()
         if self.trees and known.any():
             ms[known] *= np.exp(self.trees.predict(features[known]))
@@ -149,7 +155,7 @@ class BlockModel:
             return BlockModel(kernels, Domain.from_dict(meta["domain"]), trees["trees"], spread)
         except OSError as error:
             raise UserError(f"latency model {str(path)!r}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"latency model {str(path)!r} cannot be read: {error}") from None
 
 
@@ -192,14 +198,12 @@ def errors_held_out(blocks, hws, ms, weights, settings: FitSettings, types: bool
     middle = (size > 0) & (size < len(heights) - 1)
     frequent = np.bincount(kind)[kind] >= max(settings.rare, len(ms) // 100)
     return HeldOut(
-        fold, errors(fold, settings.folds, every), errors(size % settings.folds, settings.folds, middle),
-        errors(kind, len(kinds) if types else 0, frequent, replace(settings, block_rounds=0)))
+        fold, errors(fold, settings.folds, every), size % settings.folds,
+        errors(size % settings.folds, settings.folds, middle),
+        kind, errors(kind, len(kinds) if types else 0, frequent, replace(settings, block_rounds=0)))
 
 
 def _repeat_rare(types: np.ndarray, least: int) -> np.ndarray:
     """Row numbers in which those of a type that has fewer than `least` rows occur so often that it has as many."""
     counts = np.bincount(types)
     return np.repeat(np.arange(len(types)), np.maximum(1, -(-least // counts[types])))
-
-
-FEATURE_COLUMNS = ("type", "log_base", *BLOCK_COLUMNS)

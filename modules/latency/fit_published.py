@@ -27,25 +27,31 @@ from modules.utils.errors import check_choice
 from modules.utils.files import write_manifest
 from modules.utils.results import format_table
 
+_ESTIMATE = 0.06  # so that the 90% interval of the smallest network's stages that are not searched is +-0.4 ms
 _HEIGHTS_192 = (96, 48, 24, 12, 6)
 _NEW_RESOLUTIONS = {176: (88, 44, 22, 11), 208: (104, 52, 26, 13)}  # without the sizes that 192 and 224 have too
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How one platform is fitted: the superspace of its block table, settings, and what is known besides."""
+    """How one platform is fitted: the superspace of its block table, settings, and what is known besides.
+
+    `new_resolutions`: blocks of resolutions that the table does not have. `estimated`: types of which `extra` has
+    estimates, whose relative standard deviation is taken to be `_ESTIMATE` at least.
+    """
 
     superspace: str
     settings: FitSettings
     extra: Callable[[Path], BlockSamples]
     new_resolutions: Callable[[Path], BlockSamples] | None = None
+    estimated: tuple[str, ...] = ()
 
 
 FITS = {
     # Sums of trees over kernels: noise-free, additive; fine trees over kernels find them.
     "tflite27_cpu_int8": Fit("mobilew", FitSettings(
         kernel_rounds=1000, block_rounds=300, leaves=31, min_leaf=5, huber=1.0, rare=200, folds=3),
-        lambda folder: pixel4_anchors()),
+        lambda folder: pixel4_anchors(), estimated=("Conv", "MobileNetV2", "FeatureMix", "Logits")),
     # Measured, some off by a factor of two: absolute errors.
     "onnx_lut": Fit("onnxw", FitSettings(
         kernel_rounds=200, block_rounds=400, leaves=63, min_leaf=10, huber=0.2, loss="l1", rare=200, folds=3),
@@ -70,7 +76,8 @@ def fit_platform(name: str, tables: Path, folder: Path) -> BlockModel:
     checks, correlation = check_platform(plan, samples, tables)
     everything = samples + plan.extra(tables)
     model, held_out = fit(everything, plan.settings, types=True)
-    model = replace(model, spread=replace(model.spread, correlation=correlation))
+    least = tuple(_ESTIMATE if kind in plan.estimated else 0.0 for kind in model.domain.types)
+    model = replace(model, spread=replace(model.spread, correlation=correlation, least=least))
     model.save(folder / MODEL_FILE)
     checks += check_types(everything, held_out)
     write_report(folder, name, checks, model, len(everything), ModelPlatform(model))

@@ -121,7 +121,10 @@ def _lut_lines(folder: Path, space: Superspace, every: int) -> Iterator[tuple[li
         config = SupernetConfig.from_choice(space.name, "-".join(map("".join, digits)))
         for line in path.read_text().splitlines()[::every]:
             fields = line.split(",")
-            cin, size = map(int, re.fullmatch(r"1x(\d+)x(\d+)x\2", fields[1]).groups())
+            shape = re.fullmatch(r"1x(\d+)x(\d+)x\2", fields[1]) if len(fields) == 6 else None
+            if not shape:
+                raise UserError(f"{path}: row {line!r}; expected blocks,1xCxHxH,loss,MACs,parameters,latency")
+            cin, size = map(int, shape.groups())
             candidate, choices = stage_choice(config, name, fields[0])
             yield _with_sizes(stage_blocks(candidate, space.stage(name), cin, choices), size), fields
 

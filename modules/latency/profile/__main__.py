@@ -47,10 +47,10 @@ def parse_args():
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1])
     parser.add_argument("--cpus", type=int, nargs="+", default=[], help="cores to stay on; default: the last ones")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[], help="pixels; default: the superspace's")
-    parser.add_argument("--blocks", type=int, default=420, help="blocks to fit to")
-    parser.add_argument("--held_out", type=int, default=80, help="blocks to validate on")
-    parser.add_argument("--correction_nets", type=int, default=60, help="networks to correct sums of blocks with")
-    parser.add_argument("--test_nets", type=int, default=30, help="networks to validate on")
+    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="blocks to fit to")
+    parser.add_argument("--correction_nets", type=int, default=Settings.correction_nets,
+                        help="networks to correct sums of blocks with")
+    parser.add_argument("--test_nets", type=int, default=Settings.test_nets, help="networks to validate on")
     parser.add_argument("--minutes", type=float, default=10, help="of measuring; blocks beyond that are left out")
     parser.add_argument("--memory", action="store_true", help="also measure the peak memory of the test networks")
     parser.add_argument("--seed", type=int, default=0)
@@ -74,7 +74,7 @@ def make_platform(args, name: str, threads: int, batch: int) -> None:
     """Profile one combination and say how good it is."""
     resolutions = tuple(args.resolutions) or get_superspace(args.superspace).resolutions
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
-                        args.held_out, args.correction_nets, args.test_nets, args.seed)
+                        args.correction_nets, args.test_nets, args.seed)
     check_counts(settings)
     folder = prepare_folder(name, args.resume, args.overwrite)
     phone = {name: getattr(args, name) for name in ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")}

@@ -25,7 +25,8 @@ _LOGARITHMIC = ("hw", "cin", "cout", "hidden", "macs", "moved")
 _LINEAR = ("kernel", "stride")
 _OTHER_TYPE = 6.0  # how far apart, in standard deviations, blocks of two types count
 _WEIGHT_POWER = 1 / 3  # how much a block's share of the latency counts beside its distance to measured ones
-_FEW = 20  # different blocks: a type with fewer has none to spare for validation
+_REPRESENTATIVE = 0.48  # share of the blocks that is drawn as networks use them
+_FEW = 20  # different blocks: a type with fewer cannot spare one for validation
 
 
 @dataclass(frozen=True)
@@ -106,31 +107,31 @@ def _belongs(spec: NetSpec, superspace: Superspace) -> bool:
     return True
 
 
-def choose_blocks(nets: Sequence[Net], count: int, held_out: int,
-                  rng: np.random.Generator) -> tuple[list[Sized], list[Sized]]:
-    """Blocks to fit to and blocks to validate on, from those of `nets`.
+def choose_blocks(nets: Sequence[Net], count: int, rng: np.random.Generator) -> tuple[list[Sized], list[Sized]]:
+    """`count` of the blocks of `nets`, in two parts: some spread out, some representative.
 
-    The held-out ones are drawn in proportion to how often networks use them. The others begin with the most used of
-    each type; then follows, time after time, the block that is farthest from all chosen ones, where distance (in the
-    logarithms of sizes and work, in standard deviations) counts more for blocks that take a large share of the
-    networks' latency.
+    The representative ones are drawn in proportion to how often networks use them: errors on them are those to expect.
+    The others begin with the most used of each type; then follows, time after time, the block that is farthest from all
+    chosen ones, where distance (in the logarithms of sizes and work, in standard deviations) counts more for blocks
+    that take a large share of the networks' latency.
 
     Returns:
-        At most `count` and `held_out` blocks with their input sizes; none is in both.
+        Both parts, blocks with their input sizes; fewer than `count` where there are no more.
     """
     uses = Counter(block for net in nets for block in blocks_of(net.spec))
     pool = list(uses)
     often = np.array([uses[block] for block in pool], dtype=float)
     of_type = Counter(block.kind for block, _ in pool)
     spare = often * [of_type[block.kind] >= _FEW for block, _ in pool]
-    held_out = min(held_out, np.count_nonzero(spare) // 5)
-    outside = rng.choice(len(pool), held_out, replace=False, p=spare / spare.sum()) if held_out else np.zeros(0, int)
-    inside = np.setdiff1d(np.arange(len(pool)), outside)
-    types = [pool[i][0].kind for i in inside]
-    first = [max((i for i, kind in enumerate(types) if kind == t), key=lambda i: often[inside[i]]) for t in set(types)]
-    places, guess = _places([pool[i] for i in inside])
-    weights = (often[inside] * guess) ** _WEIGHT_POWER
-    return [pool[inside[i]] for i in _spread_out(places, weights, sorted(first), count)], [pool[i] for i in outside]
+    drawn = min(int(count * _REPRESENTATIVE), np.count_nonzero(spare) // 2)
+    representative = rng.choice(len(pool), drawn, replace=False, p=spare / spare.sum())
+    places, guess = _places(pool)
+    weights = (often * guess) ** _WEIGHT_POWER
+    types = {block.kind for block, _ in pool}
+    first = [max((i for i in range(len(pool)) if pool[i][0].kind == kind), key=lambda i: often[i]) for kind in types]
+    first = sorted({*first, *representative.tolist()}, key=lambda i: (i in representative, i))
+    chosen = _spread_out(places, weights, first, count)
+    return [pool[i] for i in chosen if i not in representative], [pool[i] for i in representative]
 
 
 def choose_nets(nets: Sequence[Net], ms: np.ndarray, count: int, rng: np.random.Generator) -> list[Net]:

@@ -20,8 +20,8 @@ CANDIDATES = 2000  # random networks that those measured as a whole are chosen f
 
 @dataclass(frozen=True)
 class Settings:
-    """What a profile depends on. Counts are of configurations: blocks to fit to and to validate on, networks to correct
-    with and to validate on."""
+    """What a profile depends on. Counts are of configurations: blocks, networks to correct sums of blocks with, and
+    networks to validate on."""
 
     backend: str
     superspace: str
@@ -29,8 +29,7 @@ class Settings:
     device: str = "local"
     threads: int = 1
     batch: int = 1
-    blocks: int = 420
-    held_out: int = 80
+    blocks: int = 500
     correction_nets: int = 60
     test_nets: int = 30
     seed: int = 0
@@ -45,22 +44,22 @@ class Plan:
 
     settings: Settings
     machine: dict
-    fitted: tuple[Sized, ...]
-    held_out: tuple[Sized, ...]
+    spread_out: tuple[Sized, ...]
+    representative: tuple[Sized, ...]
     correction_nets: tuple[Net, ...] = ()
     test_nets: tuple[Net, ...] = ()
 
     @property
     def blocks(self) -> list[Sized]:
         """All blocks, in an order that mixes them, so that drift of the device falls on all kinds alike."""
-        both = [*self.fitted, *self.held_out]
+        both = [*self.spread_out, *self.representative]
         return [both[i] for i in np.random.default_rng(self.settings.seed).permutation(len(both))]
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""
         content = {"settings": asdict(self.settings), "machine": self.machine,
-                   "fitted": [block_key(*block) for block in self.fitted],
-                   "held_out": [block_key(*block) for block in self.held_out],
+                   "spread_out": [block_key(*block) for block in self.spread_out],
+                   "representative": [block_key(*block) for block in self.representative],
                    "correction_nets": [str(net) for net in self.correction_nets],
                    "test_nets": [str(net) for net in self.test_nets]}
         with atomic_write(path) as file:
@@ -72,7 +71,7 @@ class Plan:
         try:
             content = json.loads(path.read_text())
             kept = {**content["settings"], "machine": content["machine"]}
-            blocks = (tuple(parse_key(key) for key in content[name]) for name in ("fitted", "held_out"))
+            blocks = (tuple(parse_key(key) for key in content[name]) for name in ("spread_out", "representative"))
             nets = (tuple(Net.from_str(text) for text in content[name]) for name in ("correction_nets", "test_nets"))
             plan = Plan(settings, machine, *blocks, *nets)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -88,8 +87,7 @@ def make_plan(settings: Settings, machine: dict) -> Plan:
     """Choose the blocks; the networks follow with `add_nets`."""
     superspace, rng = get_superspace(settings.superspace), np.random.default_rng(settings.seed)
     pool = draw_nets(superspace, settings.resolutions, POOL, rng)
-    fitted, held_out = choose_blocks(pool, settings.blocks, settings.held_out, rng)
-    return Plan(settings, machine, tuple(fitted), tuple(held_out))
+    return Plan(settings, machine, *map(tuple, choose_blocks(pool, settings.blocks, rng)))
 
 
 def add_nets(plan: Plan, predict) -> Plan:

@@ -13,7 +13,7 @@ from modules.latency.block_model import BlockModel
 from modules.latency.cache import cache_folder
 from modules.latency.modelled import ModelPlatform
 from modules.latency.platform import Prediction, register_platform_finder
-from modules.latency.profile.wholenet import Correction, block_terms
+from modules.latency.profile.wholenet import TERMS, Correction, block_terms
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
@@ -58,11 +58,13 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
     record = Path(folder) / RECORD
     try:
         content = json.loads(record.read_text())["correction"]
+        if tuple(content["terms"]) != TERMS:
+            raise ValueError(f"terms {content['terms']}; expected {list(TERMS)}. Run the profile again with --resume")
         correction = Correction(tuple(map(float, content["coefficients"])), float(content["deviation"]))
     except OSError as error:
         raise UserError(f"platform {str(record)!r}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"platform {str(record)!r} cannot be read: {error!r}") from None
+        raise UserError(f"platform {str(record)!r} cannot be read: {error}") from None
     return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
 
 

@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 
 SLICE_MS = 0.3  # a core is taken away for longer than this, if at all
-LONG_MS = 30.0  # filling the inner caches again takes below 1% of that
 REFERENCE = "reference"  # the model that every timed one takes turns with
 
 
@@ -90,15 +89,14 @@ def time_in_turns(runs: dict, names: list[str], rounds: int, threads: int = 1) -
     """Time `runs[name]` for each of `names` and the reference, `rounds` times in turns.
 
     Each is called twice in a row and the second call is timed, so that what the others left in the caches does not
-    count: a reference that runs cold after a large model only would tell their sizes, not the machine's speed. A call
-    that takes so long that this cannot matter is made once.
+    count: a reference that runs cold after a large model only would tell their sizes, not the machine's speed.
 
     Returns:
         For each name its times ("ms") and the reference's beside it ("reference_ms"), in milliseconds.
     """
     def settled(run):
-        first = time_once(run, threads)
-        return first if first > LONG_MS else time_once(run, threads)
+        run()
+        return time_once(run, threads)
 
     times = {name: {"ms": [], "reference_ms": []} for name in names}
     for _ in range(rounds):

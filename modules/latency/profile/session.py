@@ -1,33 +1,23 @@
-"""One profile, from the first measurement to the finished platform."""
+"""The measurements of one profile. Every one is kept as soon as it is made."""
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from modules.latency.block_model import BlockModel
 from modules.latency.modelled import ModelPlatform
 from modules.latency.onnxruntime_int8 import block_key
-from modules.latency.platform import NORMAL_90, Prediction
-from modules.latency.profile.design import Net, Sized
 from modules.latency.profile.device import Device
+from modules.latency.profile.fit import Data, fit_blocks, make_platform
 from modules.latency.profile.journal import Journal, Row
-from modules.latency.profile.measure import at_one_speed, measure, measure_together, open_reference
+from modules.latency.profile.measure import measure, measure_together, open_reference
 from modules.latency.profile.models import block_model, net_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
-from modules.latency.profile.profiled import MODEL, RECORD, ProfiledPlatform
-from modules.latency.profile.validation import block_figures, draw_report, net_figures
-from modules.latency.profile.wholenet import Correction, fit_correction, net_terms
 from modules.utils.errors import UserError
-from modules.utils.files import atomic_write
 
 BLOCK_SHARE, CORRECTION_SHARE = 0.55, 0.8  # of the time limit, at which blocks and networks to correct with are cut
 FEWEST_NETS = 10  # networks that a correction needs
@@ -50,13 +40,13 @@ class Session:
         """Do what is not done yet; returns the record that `platform.json` holds."""
         open_reference(self.device, self.settings.backend)
         self._measure_blocks()
-        model = self._fit([*self.plan.fitted, *self.plan.held_out])
+        model = fit_blocks(Data.of(self.plan, self.journal))
         if not self.plan.test_nets:
             self.plan = add_nets(self.plan, lambda specs: ModelPlatform(model).predict_subnets(specs).ms)
             self.plan.save(self.plan_path)
         self._measure_correction_nets()
         self._measure_test_nets()
-        return self._finish(model)
+        return make_platform(self.folder, Data.of(self.plan, self.journal), list(self.journal.rows.values()), model)
 
     def _measure_blocks(self) -> None:
         todo = [block for block in self.plan.blocks if ("block", block_key(*block)) not in self.journal.rows]
@@ -97,80 +87,10 @@ class Session:
         self.journal.add([Row.of(f"test{number}", name, measured, each, peaks[name])
                           for number, measurements in enumerate(passes, 1) for name, measured in measurements.items()])
 
-    def _latencies(self) -> dict[tuple[str, str], float]:
-        rows = list(self.journal.rows.values())
-        ms = at_one_speed([row.ms for row in rows], [row.reference_ms for row in rows])
-        return {(row.role, row.name): float(value) for row, value in zip(rows, ms, strict=True)}
-
-    def _fit(self, blocks: Sequence[Sized]) -> BlockModel:
-        blocks, ms = self._measured(blocks)
-        return BlockModel.fit([block for block, _ in blocks], [hw for _, hw in blocks], ms)
-
-    def _measured(self, blocks: Sequence[Sized]) -> tuple[list[Sized], np.ndarray]:
-        known = self._latencies()
-        blocks = [block for block in blocks if ("block", block_key(*block)) in known]
-        return blocks, np.array([known["block", block_key(*block)] for block in blocks])
-
-    def _nets(self, role: str, nets: Sequence[Net]) -> np.ndarray:
-        known = self._latencies()
-        return np.array([known[role, str(net)] for net in nets])
-
-    def _finish(self, model: BlockModel) -> dict:
-        correction = self._correction(model)
-        blocks = self._validate_blocks()
-        specs = [net.spec for net in self.plan.test_nets]
-        sums = ModelPlatform(model).predict_subnets(specs)
-        predicted = ProfiledPlatform(model, correction).predict_subnets(specs)
-        first, second = (self._nets(role, self.plan.test_nets) for role in ("test1", "test2"))
-        record = self._record(correction, {
-            "blocks": block_figures(*blocks), "networks": net_figures(first, second, predicted, sums.ms)})
-        model.save(self.folder / MODEL)
-        self._draw(blocks, (first + second) / 2, predicted)
-        with atomic_write(self.folder / RECORD) as file:
-            json.dump(record, file, indent=2)
-            file.write("\n")
-        return record
-
-    def _corrected_nets(self) -> list[Net]:
-        return [net for net in self.plan.correction_nets if ("correction", str(net)) in self.journal.rows]
-
-    def _correction(self, model: BlockModel) -> Correction:
-        nets = self._corrected_nets()
-        specs = [net.spec for net in nets]
-        sums = ModelPlatform(model).predict_subnets(specs).ms
-        return fit_correction(sums, net_terms(specs), self._nets("correction", nets))
-
-    def _validate_blocks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Measured ms, predicted ms and relative deviations of the held-out blocks by a model that never saw them."""
-        blocks, ms = self._measured(self.plan.held_out)
-        predicted, deviation, _ = self._fit(self.plan.fitted).predict([b for b, _ in blocks], [hw for _, hw in blocks])
-        return ms, predicted, deviation
-
-    def _record(self, correction: Correction, validation: dict) -> dict:
-        rows, settings = list(self.journal.rows.values()), asdict(self.settings)
-        record = {
-            "command": "python -m modules.latency.profile " + shlex.join(sys.argv[1:]),
-            "machine": self.plan.machine, **settings,
-            "configurations": len({(row.role.rstrip("12"), row.name) for row in rows}),
-            "seconds": round(self.journal.seconds, 1),
-            "reference_ms": round(float(np.median([row.reference_ms for row in rows])), 5),
-            "correction": {"coefficients": list(correction.coefficients), "deviation": correction.deviation},
-            "validation": validation}
-        peaks = [row.peak_mb for row in self.journal.of("test1") if np.isfinite(row.peak_mb)]
-        if peaks:
-            record["peak_memory_mb"] = {"smallest": min(peaks), "largest": max(peaks)}
-        return record
-
-    def _draw(self, blocks, measured: np.ndarray, predicted: Prediction) -> None:
-        s, machine = self.settings, self.plan.machine
-        title = (f"{self.folder.name}: {machine['cpu']}, {machine['runtime']}, {s.superspace} int8, "
-                 f"threads {s.threads}, batch {s.batch}")
-        draw_report(self.folder / "report.png", title, blocks[:2], (measured, predicted.ms, NORMAL_90 * predicted.std))
-
 
 def check_counts(settings: Settings) -> None:
     """UserError where too few configurations are asked for to fit or validate anything."""
-    for name, least in (("blocks", 12), ("held_out", 2), ("correction_nets", FEWEST_NETS), ("test_nets", 3)):
+    for name, least in (("blocks", 20), ("correction_nets", FEWEST_NETS), ("test_nets", 3)):
         if getattr(settings, name) < least:
             raise UserError(f"--{name} {getattr(settings, name)}; at least {least} are needed")
 

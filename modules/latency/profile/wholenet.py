@@ -1,7 +1,7 @@
 """From the sum of a network's blocks to its latency: a correction fitted to networks measured as a whole.
 
 Blocks timed alone also pay for entering and leaving the runtime, and find their weights in a cache that a whole
-network does not fit in. Both are nearly linear in a few totals of the network.
+network does not fit in. Both are nearly linear in a few sums over the network's blocks.
 """
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from modules.modeling.complexity import count_block
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block
 
-TERMS = ("ms", "blocks", "million_weights", "million_outputs")
+TERMS = ("ms", "blocks", "million_held_weights", "million_outputs")
+_HELD = 0.5  # million weights of a block that is timed alone that an inner cache holds, but not those of a network
 _PRIOR = np.array([1.0, 0.0, 0.0, 0.0])  # the sum itself
 _RIDGE = 0.005  # per measured network, in units of the terms' mean squares
 _HUBER = 2.0  # standard deviations beyond which a measurement pulls no harder
@@ -28,11 +29,11 @@ _HUBER = 2.0  # standard deviations beyond which a measurement pulls no harder
 def _block_terms(block: BlockArgs, hw: tuple[int, int]) -> tuple[float, float, float]:
     counts, out = count_block(build_block(block), hw)
     weights = sum(count.parameters[0] for count in counts if count.macs)
-    return 1.0, weights / MILLION, out[0] * out[1] * block.cout / MILLION
+    return 1.0, min(weights / MILLION, _HELD), out[0] * out[1] * block.cout / MILLION
 
 
 def block_terms(blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(blocks, 3): 1, weights in millions, values of the output in millions."""
+    """(blocks, 3): 1, weights in millions up to `_HELD`, values of the output in millions."""
     return np.array([_block_terms(*key) for key in zip(blocks, hws, strict=True)], dtype=float).reshape(-1, 3)
 
 
