@@ -13,6 +13,8 @@ COLUMNS = 3
 
 def draw_tables(folder: str | Path, superspace: str, platform: str) -> Path:
     """Write `<folder>/lut_report.png` from the tables there are; returns its path."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     space, folder = get_superspace(superspace), Path(folder)
     rows = -(-len(space.searched) // COLUMNS)
     figure = new_figure(4 * COLUMNS, 3.2 * rows)
@@ -24,6 +26,10 @@ def draw_tables(folder: str | Path, superspace: str, platform: str) -> Path:
                 latency, loss = np.array([(float(f[5]), float(f[2])) for f in lines]).T
                 axes.scatter(latency, loss, s=4, alpha=0.5, label=f"{block} {candidate.block}")
         axes.set(title=stage.name, xlabel=f"latency on {platform}, ms", ylabel="loss", xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, which="both")
     handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(),
                                                                              strict=True)}
