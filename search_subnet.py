@@ -23,8 +23,7 @@ images held out of training), export.csv (input of onnx_tools/export_onnx.py), s
 import sys
 from pathlib import Path
 
-from modules.latency.arguments import add_platform_arguments
-from modules.training.arguments import add_image_arguments, add_supernet_arguments
+from modules.training.arguments import add_image_arguments, add_platform_arguments, add_supernet_arguments
 from modules.utils.cli import add_local_rank, make_parser, run
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from modules.latency.onnxruntime_int8 import block_key
+from modules.latency.platform import Prediction
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
@@ -283,6 +284,68 @@ def test_more_rounds_continue_a_search_and_other_settings_are_refused(tmp_path):
 
 def dominated(point, points):
     return any(x <= point[0] and y >= point[1] and (x, y) != point for x, y in points)
+
+
+class Scale:
+    """A fitted platform: latency is a factor times the millions of multiply-accumulates (part 0) or parameters (1),
+    its error a share of that; the largest resolution extrapolates."""
+
+    def __init__(self, factor, share=0.0, part=1):
+        self.factor, self.share, self.part = factor, share, part
+
+    def predict_subnets(self, specs):
+        ms = np.array([self.factor * count_net_flops_and_params(spec)[self.part] for spec in specs])
+        return Prediction(ms, ms * self.share, np.array([spec.resolution == 64 for spec in specs]))
+
+
+def test_several_devices_each_have_their_limit(tmp_path):
+    devices = {"ruler": Scale(0.1, part=0), "weights": Scale(1.0)}
+    drawn = [resolve(SPACE, SUBNETS.sample(np.random.default_rng(i)), 10) for i in range(100)]
+    weights = float(np.median([count_net_flops_and_params(spec)[1] for spec in drawn]))
+    search = make_search(tmp_path, platforms=devices, devices=2, limits=(LIMIT, weights, 1.3 * LIMIT, 1.3 * weights),
+                         delta=LIMIT / 5)
+    best = finish(search, tmp_path)
+    assert [str(window) for window in best] == [f"{LIMIT:g}+{weights:g}", f"{1.3 * LIMIT:g}+{1.3 * weights:g}"]
+    assert {r.proposal.limits for r in search.evaluated} == {window.limits for window in best}
+    for result in search.evaluated:
+        p = result.proposal
+        true = [count_net_flops_and_params(resolve(SPACE, p.choice, 10))[i] * f for i, f in ((0, 0.1), (1, 1.0))]
+        assert p.latency.ms == (pytest.approx(true[0]), pytest.approx(true[1]))
+        assert all(ms <= limit for ms, limit in zip(true, p.limits, strict=True))
+        assert any(ms >= limit - LIMIT / 5 for ms, limit in zip(true, p.limits, strict=True))
+        assert p.latency.extrapolated == (p.choice.resolution == 64)
+    rows = read(tmp_path / "subnets.csv")
+    assert [(float(r["latency"]), float(r["latency_weights"])) for r in rows] == [
+        pytest.approx(e.proposal.latency.ms, abs=1e-5) for e in search.evaluated]
+    assert {r["limit"] for r in rows} == {str(window) for window in best}
+    points = [(*e.proposal.latency.ms, -e.accuracy.top1) for e in search.evaluated]
+    front = {p for p in points if not any(all(a <= b for a, b in zip(q, p, strict=True)) and q != p for q in points)}
+    assert {(r["latency"], r["latency_weights"]) for r in read(tmp_path / "front.csv")} == {
+        (f"{p[0]:.5f}", f"{p[1]:.5f}") for p in front}
+    again = make_search(tmp_path, platforms=devices, devices=2, delta=LIMIT / 5, resume=True,
+                        limits=(LIMIT, weights, 1.3 * LIMIT, 1.3 * weights))
+    assert [r.proposal for r in again.run()] == [r.proposal for r in search.evaluated]
+
+
+def test_with_a_confidence_the_upper_end_keeps_the_limit(tmp_path):
+    search = make_search(tmp_path, platforms={"fitted": Scale(0.1, 0.1, 0)}, confidence=0.9)
+    assert list(search.run())
+    for result in search.evaluated:
+        ms = latency_of(result.proposal.choice)
+        assert ms * (1 + 1.2815515655446004 * 0.1) <= LIMIT  # the normal law's 90% point
+    search = make_search(tmp_path / "without", platforms={"fitted": Scale(0.1, 0.1, 0)})
+    assert any(latency_of(r.proposal.choice) * 1.128 > LIMIT for r in search.run())
+    with pytest.raises(UserError, match=r"--latency_confidence 0\.9.*ruler"):
+        list(make_search(tmp_path / "unsure", confidence=0.9).run())
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"devices": 2, "limits": (1.0, 2.0, 3.0)}, "3 limits for 2 platforms"),
+    ({"devices": 2, "limits": (1.0, 2.0, 1.0, 2.0)}, "given twice"),
+    ({"confidence": 0.3}, "0.5 to less than 1"), ({"confidence": 1.0}, "0.5 to less than 1")])
+def test_limits_and_platforms_have_to_fit(changes, words):
+    with pytest.raises(UserError, match=words):
+        SearchSettings(**{"limits": (1.0,), **changes})
 
 
 def test_pareto_front_against_brute_force():

@@ -3,7 +3,7 @@
     python -m modules.latency.fit_published --tables ../shared/published --output data/latency
 
 writes for each platform <output>/<platform>/model.npz (what `modules.latency.published` loads), report.md and
-report.png. The tables are not part of the project; about 25 minutes for both platforms on one slow core.
+report.png. The tables are not part of the project; about 15 minutes for both platforms on one core.
 """
 from __future__ import annotations
 

@@ -35,3 +35,12 @@ def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceCon
     supernet = subnet["supernet"] if subnet else listed
     choice = SubnetChoiceConfig.from_str(subnet["subnet"]) if subnet else None
     return listed, supernet, SupernetConfig.from_str(results["supernets"][supernet]), choice
+
+
+def published_name(space: SupernetConfig, choice: SubnetChoiceConfig) -> str | None:
+    """The name under which a subnet is published, if it is."""
+    results = _results()
+    for name, entry in results["subnets"].items():
+        if entry["subnet"] == str(choice) and results["supernets"][entry["supernet"]] == str(space):
+            return name
+    return None

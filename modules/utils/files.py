@@ -57,7 +57,7 @@ def machine() -> dict:
 
 def _versions() -> dict:
     versions = {"python": platform.python_version()}
-    for name in ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "ai-edge-litert"):
+    for name in ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "ai-edge-litert", "lightgbm"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -5,6 +5,7 @@ import csv
 from pathlib import Path
 
 from modules.utils.errors import UserError
+from modules.utils.files import atomic_write
 
 
 def append_row(path: str | Path, row: dict) -> None:
@@ -27,6 +28,14 @@ def append_rows(path: str | Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(file, header)
         if not begun:
             writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_rows(path: str | Path, rows: list[dict]) -> None:
+    """Write `rows`, which have the same keys, as the csv file `path`, atomically."""
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
         writer.writerows(rows)
 
 
