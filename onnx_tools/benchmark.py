@@ -1,46 +1,114 @@
 """Time fp32 and int8 ONNX files of the same subnets under onnxruntime, in turns, and append to latency.csv.
 
     python onnx_tools/export_onnx.py --skip_weights && python onnx_tools/benchmark.py
+    python onnx_tools/benchmark.py --baselines static openvino
 
-Figures are medians; the spread is half the distance between the 10th and 90th percentile. One thread by default.
+The baselines run in the same turns: `static` is onnxruntime's own static quantisation of the fp32 file, `openvino` our
+int8 file under OpenVINO (which is to be installed besides). Figures are medians; the spread is half the distance
+between the 10th and 90th percentile; speedup is fp32 over int8. One thread by default, on one core.
 """
+import os
 import sys
+import time
 from pathlib import Path
+from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
 
+BASELINES = ("static", "openvino")
 
-def main():
+
+def parse_args():
     parser = make_parser(__doc__)
     parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
     parser.add_argument("--model_dir", default="checkpoints/models/onnx_model", help="where export_onnx.py wrote to")
     parser.add_argument("--output", default="onnx_tools/latency.csv")
+    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--num_runs", type=int, default=100)
     parser.add_argument("--warmup_runs", type=int, default=20)
-    args = parser.parse_args()
+    parser.add_argument("--processor_time", action="store_true",
+                        help="leave out the time in which other processes had the core, on a machine that is shared")
+    return parser.parse_args()
 
-    import onnxruntime
 
-    from modules.deploy.export import model_path
+def main():
+    args = parse_args()
+
     from modules.deploy.input_csv import read_subnets
-    from modules.deploy.ort import open_session, summarize, time_interleaved
-    from modules.utils.files import machine
+    from modules.deploy.ort import summarize, time_interleaved
     from modules.utils.results import append_row
 
+    ratios = []
+    constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
+                 "clock": "processor" if args.processor_time else "wall"}
     for space, choice in read_subnets(args.input):
-        sessions = {name: open_session(model_path(args.model_dir, space, choice, name == "int8"), args.threads)
-                    for name in ("fp32", "int8")}
-        times = time_interleaved(sessions, args.num_runs, args.warmup_runs)
-        (fp32, fp32_spread), (int8, int8_spread) = summarize(times["fp32"]), summarize(times["int8"])
-        print(f"{space}-{choice}: fp32 {fp32:.2f} ms, int8 {int8:.2f} ms, {fp32 / int8:.2f}x", flush=True)
-        append_row(args.output, {
-            "name": f"{space}-{choice}", "fp32_ms": f"{fp32:.3f}", "int8_ms": f"{int8:.3f}",
-            "speedup": f"{fp32 / int8:.2f}", "fp32_spread_ms": f"{fp32_spread:.3f}",
-            "int8_spread_ms": f"{int8_spread:.3f}", "threads": args.threads, "cpu": machine()["cpu"],
-            "onnxruntime": onnxruntime.__version__})
+        sessions, memory = open_all(args, space, choice)
+        times = time_interleaved(sessions, args.num_runs, args.warmup_runs,
+                                 time.process_time if args.processor_time else time.perf_counter)
+        figures = {name: summarize(values) for name, values in times.items()}
+        speedup = figures["fp32"][0] / figures["int8"][0]
+        append_row(args.output, row(f"{space}-{choice}", figures, speedup) | constants | memory)
+        print(f"{space}-{choice}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
+              f"{speedup:.2f}x", flush=True)
+        ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
+    for name in ratios[0]:
+        values = [ratio[name] for ratio in ratios]
+        print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
+              "times at least")
+
+
+def open_all(args, space, choice):
+    """The sessions of one subnet, and the peak memory of our two."""
+    from modules.deploy.baselines import open_openvino, static_quantized
+    from modules.deploy.export import model_path
+    from modules.deploy.ort import open_session, peak_memory_mb
+
+    paths = {name: model_path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
+    sessions = {name: open_session(path, args.threads) for name, path in paths.items()}
+    if "static" in args.baselines:
+        sessions["static"] = open_session(static_quantized(paths["fp32"]), args.threads)
+    if "openvino" in args.baselines:
+        sessions["openvino"] = open_openvino(paths["int8"], args.threads)
+    peaks = {name: peak_memory_mb(path, args.threads) for name, path in paths.items()}
+    return sessions, {f"{name}_peak_mb": "" if peak is None else f"{peak:.1f}" for name, peak in peaks.items()}
+
+
+def row(name, figures, speedup):
+    """The published columns, then the spreads and the baselines."""
+    columns = {"name": name, "fp32_ms": f"{figures['fp32'][0]:.3f}", "int8_ms": f"{figures['int8'][0]:.3f}",
+               "speedup": f"{speedup:.2f}", "fp32_spread_ms": f"{figures['fp32'][1]:.3f}",
+               "int8_spread_ms": f"{figures['int8'][1]:.3f}"}
+    for baseline in BASELINES:
+        median, spread = (f"{value:.3f}" for value in figures[baseline]) if baseline in figures else ("", "")
+        columns |= {f"{baseline}_ms": median, f"{baseline}_spread_ms": spread}
+    return columns
+
+
+def pin(threads):
+    """Keep the process on the last `threads` cores it may use, where the system can; returns which."""
+    if not hasattr(os, "sched_setaffinity"):
+        return "any"
+    cores = sorted(os.sched_getaffinity(0))[-threads:]
+    os.sched_setaffinity(0, cores)
+    return " ".join(map(str, cores))
+
+
+def describe():
+    """The processor, and the versions of the runtimes."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from modules.utils.files import machine
+
+    versions = {}
+    for package in ("onnxruntime", "openvino"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    return {"cpu": machine()["cpu"], **versions}
 
 
 if __name__ == "__main__":

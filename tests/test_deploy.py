@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from deploy_nets import conv_node, every_block_type, exact, integer_conv, quantized, subnet
 
 from modules.deploy.agreement import compare
 from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
@@ -12,55 +13,9 @@ from modules.deploy.onnx_writer import onnx_bytes, write_onnx
 from modules.deploy.ort import open_session, optimized_ops, predict
 from modules.deploy.ranges import observe_ranges
 from modules.modeling.net_spec import resolve
-from modules.modeling.network import QNetwork
-from modules.modeling.ops.op import QBase, set_quant_mode
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import get_available_superspaces, get_superspace
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY, machine
-
-VNNI = bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(machine()["int8"]))
-exact = pytest.mark.skipif(not VNNI, reason="without VNNI, onnxruntime's uint8 x int8 products saturate in pairs")
-
-
-def lively(net: QNetwork, seed: int = 0) -> QNetwork:
-    """`net` with norms as training leaves them: all kinds of gamma, negative and zero ones too, in eval mode."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            def uniform(low, high, n=module.num_features):
-                return torch.empty(n).uniform_(low, high, generator=generator)
-
-            module.weight.data = uniform(1, 3) * uniform(-1, 1).sign()
-            module.weight.data[::7] = 0
-            module.bias.data = uniform(-0.3, 0.3)
-            module.running_mean.data = uniform(-0.1, 0.1)
-            module.running_var.data = uniform(0.5, 2)
-    return net.eval()
-
-
-def quantized(net: QNetwork, images: torch.Tensor, shift: float = 0.0) -> QNetwork:
-    """`net` in int8 with started quantisers; `shift` moves every offset down by that many steps."""
-    set_quant_mode(net)
-    with torch.no_grad():
-        net(images)
-        for module in net.modules():
-            if isinstance(module, QBase):
-                module.activation_beta -= shift * module.activation_scale
-    return net
-
-
-def subnet(encoding: str, resolution: int = 32, pick=min) -> QNetwork:
-    config = SupernetConfig.from_str(encoding)
-    torch.manual_seed(0)
-    return lively(QNetwork(resolve(config, SubnetSpace(config, (resolution,)).extreme(pick), 10)))
-
-
-def every_block_type():
-    for name in get_available_superspaces():
-        for i, candidate in enumerate(get_superspace(name).candidates):
-            yield pytest.param(f"{name}-{str(i) * 6}", id=f"{name}-{candidate.block}")
+from modules.utils.files import REPOSITORY
 
 
 @pytest.mark.parametrize("encoding", list(every_block_type()))
@@ -81,30 +36,6 @@ def test_onnx_equals_the_network_for_every_block_type(encoding, tmp_path):
     # What the engine codes besides the trained quantisers costs little; a wrong scale anywhere costs everything.
     assert (result - fake).std() < 0.15 * fake.std()
     assert "Conv" not in optimized_ops(path, tmp_path)
-
-
-def conv_node(name, source, cin, cout, kernel, rng, stride=1):
-    codes = rng.integers(-127, 128, (cout, cin, kernel, kernel)).astype(np.int8)
-    scales = rng.uniform(1e-4, 3e-3, cout).astype(np.float32)
-    quantizer = Quantizer(np.float32(rng.uniform(0.01, 0.03)), int(rng.integers(0, 200)))
-    return WeightNode("conv", (source,), name, weight=codes * scales[:, None, None, None],
-                      bias=rng.normal(0, 0.5, cout).astype(np.float32), stride=stride, codes=codes, scales=scales,
-                      quantizer=quantizer)
-
-
-def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
-    """Accumulator of an integer convolution in int64, by loops over the kernel; zero padding is the zero point."""
-    pad, stride = node.codes.shape[-1] // 2, node.stride
-    x = np.pad(codes.astype(np.int64) - node.quantizer.zero_point, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    height = -(-codes.shape[2] // stride)
-    out = np.zeros((len(codes), len(node.codes), height, height), np.int64)
-    for i in range(node.codes.shape[2]):
-        for j in range(node.codes.shape[3]):
-            patch = x[:, :, i:i + stride * height:stride, j:j + stride * height:stride][:, :, :height, :height]
-            out += np.einsum("nchw,oc->nohw", patch, node.codes[:, :, i, j].astype(np.int64))
-    scale = np.float32(node.quantizer.scale) * node.scales
-    bias = np.round(node.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
-    return out + bias[:, None, None]
 
 
 @exact
@@ -204,16 +135,18 @@ def published_subnets():
 
 
 @pytest.mark.parametrize(("encoding", "choice"), list(published_subnets()))
-def test_published_subnets_have_no_float_convolution(encoding, choice, tmp_path):
+def test_published_subnets_run_in_integers(encoding, choice, tmp_path):
     config, choice = SupernetConfig.from_str(encoding), SubnetChoiceConfig.from_str(choice)
     spec = resolve(config, choice)
     graph = build_graph(list(spec.blocks), SyntheticWeights(), (3, spec.resolution, spec.resolution))
     graph.ranges = AnyRange()
     write_onnx(graph, tmp_path / "net.onnx", {"subnet": choice})
     operators = optimized_ops(tmp_path / "net.onnx", tmp_path)
-    assert "Conv" not in operators
-    assert "Gemm" not in operators
+    integer = {"QLinearConv", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm"}
+    assert set(operators) <= integer | {"QuantizeLinear", "Pad", "Clip", "Transpose", "Flatten"}
     assert operators["QLinearConv"] == sum(node.op == "conv" for node in graph.nodes)
+    assert operators["QuantizeLinear"] == 1  # the image
+    assert operators["Transpose"] <= 2  # the image, and the last map, on the way into the classifier
     session = open_session(tmp_path / "net.onnx")
     assert session.get_modelmeta().custom_metadata_map["subnet"] == str(choice)
     logits = predict(session, np.random.default_rng(0).standard_normal((1, 3, spec.resolution, spec.resolution),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_deploy import conv_node, integer_conv, lively, quantized
+from deploy_nets import conv_node, integer_conv, lively, quantized
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches

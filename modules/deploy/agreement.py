@@ -13,7 +13,11 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Agreement:
-    """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences."""
+    """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences.
+
+    `largest_margin` is the largest distance, among the images that differ, between the network's two largest logits:
+    a model without mistakes differs only where that is of the order of the errors of two logits.
+    """
 
     images: int
     differing: int
@@ -21,11 +25,23 @@ class Agreement:
     top1_model: float
     mean_logit_error: float
     max_logit_error: float
+    largest_margin: float
+
+    @property
+    def percent(self) -> float:
+        """Share of the images with the same top-1."""
+        return 100 * (1 - self.differing / self.images)
+
+    @property
+    def margin_in_errors(self) -> float:
+        """`largest_margin` as a multiple of the mean logit error."""
+        return self.largest_margin / self.mean_logit_error if self.largest_margin else 0.0
 
     def __str__(self) -> str:
         return (f"{self.differing} of {self.images} images differ in top-1 (network {self.top1_network:.2f}%, model "
                 f"{self.top1_model:.2f}%; logits differ by {self.mean_logit_error:.4f} on average, "
-                f"{self.max_logit_error:.4f} at most)")
+                f"{self.max_logit_error:.4f} at most; largest margin of a differing image {self.largest_margin:.4f}, "
+                f"{self.margin_in_errors:.1f} mean errors)")
 
 
 def predict_batches(session, batches):
@@ -50,6 +66,8 @@ def compare(net: torch.nn.Module, session, batches) -> Agreement:
     if not truth:
         raise UserError("no images to compare the model and the network on")
     a, b, truth = (np.concatenate(parts) for parts in (net_logits, model_logits, truth))
-    error = np.abs(a - b)
-    return Agreement(len(truth), int((a.argmax(1) != b.argmax(1)).sum()), 100 * float((a.argmax(1) == truth).mean()),
-                     100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()))
+    error, differs, ordered = np.abs(a - b), a.argmax(1) != b.argmax(1), np.sort(a, axis=1)
+    margins = (ordered[:, -1] - ordered[:, -2])[differs]
+    return Agreement(len(truth), int(differs.sum()), 100 * float((a.argmax(1) == truth).mean()),
+                     100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()),
+                     float(margins.max(initial=0)))

@@ -1,16 +1,14 @@
 """Running and timing TFLite files with LiteRT (ai-edge-litert). A session is used as one of onnxruntime is."""
 from __future__ import annotations
 
-import multiprocessing
-import re
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modules.deploy.tflite_model import litert_schema, read_metadata
+from modules.utils import memory
 from modules.utils.errors import UserError
 
 
@@ -138,24 +136,10 @@ def time_interleaved(sessions: dict[str, Session], runs: int = 50, warmup: int =
 
 
 def peak_memory_mb(model: str | Path, threads: int = 1) -> float | None:
-    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it.
-
-    Taken in a process of its own; None where the system does not tell (other than Linux).
-    """
-    if not Path("/proc/self/status").is_file():
-        return None
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_gained_memory, str(model), threads).result()
+    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it; None where
+    the system does not tell."""
+    return memory.peak_memory_mb(_open_and_run, str(model), threads, modules=("ai_edge_litert.interpreter",))
 
 
-def _gained_memory(model: str, threads: int) -> float:
-    import ai_edge_litert.interpreter  # noqa: F401 - its own memory does not count
-
-    before = _memory("VmRSS")
-    session = open_session(model, threads)
-    time_interleaved({"": session}, runs=1, warmup=0)
-    return (_memory("VmHWM") - before) / 1e6
-
-
-def _memory(field: str) -> int:
-    return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1])
+def _open_and_run(model: str, threads: int) -> None:
+    time_interleaved({"": open_session(model, threads)}, runs=1, warmup=0)

@@ -2,17 +2,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from modules.utils import memory
 from modules.utils.errors import UserError
 
 
-def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None):
+def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None,
+                 profile_path: str | Path | None = None):
     """An onnxruntime CPU session with all graph optimisations; UserError if the file is missing or not a model.
 
-    `optimized_path`: where to write the graph that onnxruntime really runs.
+    `optimized_path`: where to write the graph that onnxruntime really runs; `profile_path`: how the name of the file
+    that its `end_profiling()` writes begins.
     """
     import onnxruntime as ort
 
@@ -26,6 +30,8 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     if optimized_path:
         options.optimized_model_filepath = str(optimized_path)
+    if profile_path:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile_path)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own unrelated classes
@@ -38,10 +44,12 @@ def predict(session, images: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-def time_interleaved(sessions: dict, runs: int = 50, warmup: int = 10) -> dict[str, np.ndarray]:
+def time_interleaved(sessions: dict, runs: int = 50, warmup: int = 10,
+                     clock: Callable[[], float] = time.perf_counter) -> dict[str, np.ndarray]:
     """Latencies in milliseconds of several sessions on one random image each, measured in turns.
 
-    Turns make the sessions share whatever the machine goes through, so that their ratios hold on a noisy one.
+    Turns make the sessions share whatever the machine goes through, so that their ratios hold on a noisy one. With
+    `time.process_time` as clock, the time in which other processes had the core does not count.
     """
     rng = np.random.default_rng(0)
     feeds = {}
@@ -52,10 +60,10 @@ def time_interleaved(sessions: dict, runs: int = 50, warmup: int = 10) -> dict[s
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(-warmup, runs):
         for name, session in sessions.items():
-            start = time.perf_counter()
+            start = clock()
             session.run(None, feeds[name])
             if turn >= 0:
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append((clock() - start) * 1e3)
     return {name: np.array(values) for name, values in times.items()}
 
 
@@ -63,6 +71,16 @@ def summarize(times: np.ndarray) -> tuple[float, float]:
     """Median, and half the distance between the 10th and 90th percentile, of latencies in milliseconds."""
     low, middle, high = np.percentile(times, (10, 50, 90))
     return float(middle), float((high - low) / 2)
+
+
+def peak_memory_mb(model: str | Path, threads: int = 1) -> float | None:
+    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it; None where
+    the system does not tell."""
+    return memory.peak_memory_mb(_open_and_run, str(model), threads, modules=("onnxruntime",))
+
+
+def _open_and_run(model: str, threads: int) -> None:
+    time_interleaved({"": open_session(model, threads)}, runs=1, warmup=0)
 
 
 def optimized_ops(model: str | Path, folder: str | Path) -> dict[str, int]:

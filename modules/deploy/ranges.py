@@ -10,7 +10,8 @@ from modules.deploy.plan import before_activation
 from modules.modeling.network import QNetwork
 
 _BINS = 1024
-_SHARES = np.linspace(1, 0.2, 17)  # of the observed range that are tried, at either end
+_SHARES = np.linspace(1, 0.2, 17)  # of an end of the observed range that are tried in its place
+_SWEEPS = (1, 0, 1, 0)
 
 
 def observe_ranges(net: QNetwork, batches) -> dict[str, tuple[float, float]]:
@@ -50,15 +51,16 @@ def _histograms(net: QNetwork, batches, ranges) -> dict[str, np.ndarray]:
 
 
 def _best_range(counts: np.ndarray, ends: tuple[float, float], kind: str) -> tuple[float, float]:
-    if ends[0] == ends[1]:
-        return ends
     edges = np.linspace(*ends, _BINS + 1, dtype=np.float32)
     centres = (edges[1:] + edges[:-1]) / 2
     act = ACTIVATIONS.get(kind, lambda x: x)
-    wanted, best = act(centres), (np.inf, ends)
-    for low in np.unique(np.minimum(ends[0], 0) * _SHARES):
-        for high in np.unique(np.maximum(ends[1], 0) * _SHARES):
-            quantizer = before_activation(kind, low, high)
-            error = (counts * (act(quantizer.values(quantizer.codes(centres))) - wanted) ** 2).sum()
-            best = min(best, (error, (float(low), float(high))))
-    return best[1]
+    wanted, best = act(centres), [min(ends[0], 0.0), max(ends[1], 0.0)]
+
+    def error(low, high):
+        quantizer = before_activation(kind, low, high)
+        return (counts * (act(quantizer.values(quantizer.codes(centres))) - wanted) ** 2).sum()
+
+    for side in _SWEEPS:  # one end after the other
+        tried = [[*best[:side], float(share * best[side]), *best[side + 1:]] for share in _SHARES]
+        best = min(tried, key=lambda ends: error(*ends)) if best[side] else best
+    return best[0], best[1]

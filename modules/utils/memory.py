@@ -1,0 +1,36 @@
+"""Peak memory of a piece of work, taken in a process of its own."""
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory_mb(work: Callable, *args, modules: tuple[str, ...] = ()) -> float | None:
+    """MB (10^6 bytes) of resident memory that a fresh process gains at most by `work(*args)`.
+
+    `modules` are imported before, so that their own memory does not count. `work` is a function of a module, for the
+    process imports it. None where the system does not tell (other than Linux).
+    """
+    if not _STATUS.is_file():
+        return None
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_gained, modules, work, args).result()
+
+
+def _gained(modules, work, args) -> float:
+    import importlib
+
+    for name in modules:
+        importlib.import_module(name)
+    before = _resident("VmRSS")
+    work(*args)
+    return (_resident("VmHWM") - before) / 1e6
+
+
+def _resident(field: str) -> int:
+    return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(), re.M)[1])

@@ -1,0 +1,49 @@
+"""Where the time of ONNX files goes: stacked bars and a table of operators under onnxruntime.
+
+    python onnx_tools/export_onnx.py --skip_weights && python onnx_tools/op_profile.py
+
+Each subnet of the input has one bar for its fp32 file, one for its int8 file, and one for onnxruntime's static
+quantisation of it where benchmark.py --baselines static has left that.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.utils.cli import make_parser, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
+    parser.add_argument("--model_dir", default="checkpoints/models/onnx_model", help="where export_onnx.py wrote to")
+    parser.add_argument("--output", default="onnx_tools/op_profile.csv", help="the figure goes beside it, as PNG")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--num_runs", type=int, default=50)
+    parser.add_argument("--warmup_runs", type=int, default=10)
+    args = parser.parse_args()
+
+    from modules.deploy.export import model_path
+    from modules.deploy.input_csv import read_subnets
+    from modules.deploy.op_profile import plot_profiles, profile_operators
+    from modules.search_space.published import published_name
+    from modules.utils.results import format_table, write_rows
+
+    profiles, rows = {}, []
+    for space, choice in read_subnets(args.input):
+        fp32, int8 = (model_path(args.model_dir, space, choice, quantized) for quantized in (False, True))
+        static = fp32.with_name(f"{fp32.stem}_static_int8.onnx")
+        for kind, path in {"fp32": fp32, "int8": int8, **({"static": static} if static.is_file() else {})}.items():
+            name = f"{published_name(space, choice) or fp32.stem} {kind}"
+            profiles[name] = profile_operators(path, args.threads, args.num_runs, args.warmup_runs)
+            rows += [{"name": f"{space}-{choice}", "file": kind, "operator": e.operator, "nodes": e.nodes,
+                      "ms": f"{e.ms:.4f}"} for e in profiles[name]]
+            print(name)
+            print(format_table([{"operator": e.operator, "nodes": e.nodes, "ms": f"{e.ms:.3f}"}
+                                for e in profiles[name]]), flush=True)
+    write_rows(args.output, rows)
+    plot_profiles(profiles, Path(args.output).with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,55 @@
+"""Signal-to-quantisation-noise ratio of every tensor of int8 subnets: where is accuracy lost?
+
+    python onnx_tools/sqnr.py --input onnx_tools/input.csv --resume checkpoints/supernet_training
+
+For each line superspace,choice,subnet of the input: the integer executor against the fake-quantised network of
+lsq.pth, and that against the same network in float, on one batch of validation images. Writes a csv and a PNG each and
+prints the tensors that the engine knows least well.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.utils.cli import make_parser, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
+    parser.add_argument("--output_dir", default="checkpoints/models/sqnr")
+    parser.add_argument("--resume", default="checkpoints/supernet_training",
+                        help="folder that holds <superspace>-<choice>-align0/")
+    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
+    parser.add_argument("--worst", type=int, default=10, help="how many tensors to print")
+    add_data_arguments(parser)
+    args = parser.parse_args()
+    args.quant_mode = True
+
+    import torch
+
+    from modules.deploy.export import model_path
+    from modules.deploy.input_csv import read_subnets
+    from modules.deploy.lower import lower
+    from modules.deploy.sqnr import measure_noise, plot_noise, table
+    from modules.utils.results import format_table, write_rows
+
+    evaluators = {}
+    for space, choice in read_subnets(args.input):
+        if space not in evaluators:
+            evaluators[space] = make_evaluator(args, space, torch.device("cpu"))
+        evaluator = evaluators[space]
+        net = evaluator.subnet(choice)
+        images = next(iter(evaluator.validation_batches()))[0]
+        rows = measure_noise(net, lower(net, evaluator.calibration), images)
+        path = model_path(args.output_dir, space, choice, int8=True).with_suffix("")
+        write_rows(f"{path}_sqnr.csv", table(rows))
+        plot_noise(rows, f"{path}_sqnr.png")
+        print(f"{space}-{choice}: logits {rows[-1].engine_db:.1f} dB, in training {rows[-1].training_db:.1f} dB; "
+              f"{path}_sqnr.csv")
+        print(format_table(table(sorted(rows, key=lambda row: row.engine_db)[:args.worst])), flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

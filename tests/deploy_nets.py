@@ -1,0 +1,82 @@
+"""Subnets for the tests of deployment: every block type, norms as training leaves them, started quantisers."""
+import numpy as np
+import pytest
+import torch
+
+from modules.deploy.graph import Quantizer, WeightNode
+from modules.modeling.net_spec import resolve
+from modules.modeling.network import QNetwork
+from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.search_space.config import SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_available_superspaces, get_superspace
+from modules.utils.files import machine
+
+VNNI = bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(machine()["int8"]))
+exact = pytest.mark.skipif(not VNNI, reason="without VNNI, onnxruntime's uint8 x int8 products saturate in pairs")
+
+
+def lively(net: QNetwork, seed: int = 0) -> QNetwork:
+    """`net` with norms as training leaves them: all kinds of gamma, negative and zero ones too, in eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            def uniform(low, high, n=module.num_features):
+                return torch.empty(n).uniform_(low, high, generator=generator)
+
+            module.weight.data = uniform(1, 3) * uniform(-1, 1).sign()
+            module.weight.data[::7] = 0
+            module.bias.data = uniform(-0.3, 0.3)
+            module.running_mean.data = uniform(-0.1, 0.1)
+            module.running_var.data = uniform(0.5, 2)
+    return net.eval()
+
+
+def quantized(net: QNetwork, images: torch.Tensor, shift: float = 0.0) -> QNetwork:
+    """`net` in int8 with started quantisers; `shift` moves every offset down by that many steps."""
+    set_quant_mode(net)
+    with torch.no_grad():
+        net(images)
+        for module in net.modules():
+            if isinstance(module, QBase):
+                module.activation_beta -= shift * module.activation_scale
+    return net
+
+
+def subnet(encoding: str, resolution: int = 32, pick=min) -> QNetwork:
+    """The smallest (or, with `pick=max`, largest) subnet of a space, for 10 classes."""
+    config = SupernetConfig.from_str(encoding)
+    torch.manual_seed(0)
+    return lively(QNetwork(resolve(config, SubnetSpace(config, (resolution,)).extreme(pick), 10)))
+
+
+def every_block_type():
+    """Parameters: for each candidate of each superspace a space that consists of it."""
+    for name in get_available_superspaces():
+        for i, candidate in enumerate(get_superspace(name).candidates):
+            yield pytest.param(f"{name}-{str(i) * 6}", id=f"{name}-{candidate.block}")
+
+
+def conv_node(name, source, cin, cout, kernel, rng, stride=1):
+    """A convolution of random integers, with random scales and a random quantiser of its input."""
+    codes = rng.integers(-127, 128, (cout, cin, kernel, kernel)).astype(np.int8)
+    scales = rng.uniform(1e-4, 3e-3, cout).astype(np.float32)
+    quantizer = Quantizer(np.float32(rng.uniform(0.01, 0.03)), int(rng.integers(0, 200)))
+    return WeightNode("conv", (source,), name, weight=codes * scales[:, None, None, None],
+                      bias=rng.normal(0, 0.5, cout).astype(np.float32), stride=stride, codes=codes, scales=scales,
+                      quantizer=quantizer)
+
+
+def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
+    """Accumulator of an integer convolution in int64, by loops over the kernel; zero padding is the zero point."""
+    pad, stride = node.codes.shape[-1] // 2, node.stride
+    x = np.pad(codes.astype(np.int64) - node.quantizer.zero_point, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    height = -(-codes.shape[2] // stride)
+    out = np.zeros((len(codes), len(node.codes), height, height), np.int64)
+    for i in range(node.codes.shape[2]):
+        for j in range(node.codes.shape[3]):
+            patch = x[:, :, i:i + stride * height:stride, j:j + stride * height:stride][:, :, :height, :height]
+            out += np.einsum("nchw,oc->nohw", patch, node.codes[:, :, i, j].astype(np.int64))
+    scale = np.float32(node.quantizer.scale) * node.scales
+    bias = np.round(node.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
+    return out + bias[:, None, None]
