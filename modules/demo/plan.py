@@ -31,7 +31,7 @@ class Plan:
 
 
 FULL = Plan(teacher_epochs=8, students=(), student_options=("--num_epochs", 1), table_rows=20, space_cycles=3000,
-            resolutions=(48, 64), supernet_options=("--epochs", 8, "--quant_epochs", 2), population=12, rounds=2,
+            resolutions=(48, 64), supernet_options=("--epochs", 14, "--quant_epochs", 3), population=12, rounds=2,
             search_calibration=8, sampled_latencies=200)
 SHORT = Plan(teacher_epochs=2, students=("stage2_1", "stage2_4"), student_options=("--debug",), table_rows=4,
              space_cycles=1000, resolutions=(32,), supernet_options=("--epochs", 5, "--quant_epochs", 1), population=4,

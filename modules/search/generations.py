@@ -75,6 +75,13 @@ class Breeder(Generic[T]):
         self._known: set[T] = set()
         self._accept = lambda individual: individual not in self._known and accept(individual)
 
+    def given(self, individuals: Sequence[T]) -> list[T]:
+        """Those of `individuals` that are accepted."""
+        for individual in individuals:
+            if self._accept(individual):
+                self._keep(individual)
+        return self.bred
+
     def random(self, count: int, patience: int) -> list[T]:
         """`count` uniform draws; fewer if `patience` draws in a row bring none."""
         while len(self.bred) < count and self._keep(

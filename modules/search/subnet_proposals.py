@@ -161,6 +161,8 @@ class Proposer:
 
     def _start(self, breeder: Breeder, window: Window, taken) -> list[SubnetChoiceConfig]:
         there = sum(window.holds(self.latency(choice)) for choice in taken)  # of limits whose windows overlap
+        if self.settings.method == "evolution":  # the sandwich rule trains both ends in every step: they are good
+            breeder.given([self.subnets.extreme(end) for end in (min, max)][: self.settings.sizes.population_size])
         # Blocks have to be measured for the draws: where it is all but certain that there is nothing, ask fewer.
         bred = breeder.random(max(0, self.settings.sizes.population_size - there),
                               PATIENCE if self._beyond(window) else START_PATIENCE)

@@ -19,7 +19,7 @@ from modules.latency.profile.models import block_model, net_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.utils.errors import UserError
 
-BLOCK_SHARE, CORRECTION_SHARE = 0.55, 0.8  # of the time limit, at which blocks and networks to correct with are cut
+BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit, at which blocks and networks to correct with are cut
 FEWEST_NETS = 10  # networks that a correction needs
 TEST_SECONDS = 20  # of each of the two passes over the test networks
 
