@@ -26,7 +26,7 @@ from modules.utils.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = REPOSITORY.parent / "shared" / "published" / "block_lut"
 needs_published = pytest.mark.skipif(not (PUBLISHED / "onnxw").is_dir(), reason=f"no published tables in {PUBLISHED}")
-RESOLUTIONS = get_superspace("onnxw_tiny").block_kd_resolutions
+RESOLUTIONS = (32, 48, 64)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +50,13 @@ def lut(tmp_path_factory):
                 (target / f"{stage.name}_{b}_{w}.csv").write_text("".join(lines))
     others = {"onnx_lut": {"onnxw_tiny": {"source": "invented", "smallest": {"32": 0.3, "48": 0.4, "64": 0.5}}}}
     (target / "other_stages.json").write_text(json.dumps(others))
+    (target / "lut.json").write_text(json.dumps({"settings": {"resolutions": RESOLUTIONS}}))
     return folder
 
 
 def tiny(lut, **changes):
     return Scoring(**{"superspace": "onnxw_tiny", "platform": "onnx_lut", "lut_path": str(lut), "limits": (3.0,),
-                      **changes})
+                      "resolutions": RESOLUTIONS, **changes})
 
 
 # ---------------------------------------------------------------- evolution
@@ -229,7 +230,6 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
 @pytest.mark.parametrize(("changes", "words"), [
     ({"superspace": "onnxz"}, ["onnxz", "onnxw"]),
     ({"platform": "pdp11"}, ["pdp11", "onnx_lut", "onnxruntime_int8"]),
-    ({"platform": "tflite27_cpu_int8"}, ["tflite27_cpu_int8", "onnx_lut"]),
     ({"estimator": "guess"}, ["guess", "sample, exact"]),
     ({"width_coupling": "loose"}, ["loose", "independent, chained"]),
     ({"other_stages": "sampled"}, ["sampled", "smallest", "onnx_lut"]),
