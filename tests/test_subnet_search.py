@@ -372,7 +372,8 @@ def test_tables_log_and_final_test(tmp_path):
             p = float(row[end]) / 100
             assert abs(p - share) == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n), abs=2e-4)
         spec = count_net_flops_and_params(resolve(SPACE, choice, 10))
-        line = f"arch:{choice}-acc:{Landscape.of(choice):.2f}-latency:{latency_of(choice):.2f}-mflops:{spec[0]:.2f}-params:"
+        line = (f"arch:{choice}-acc:{Landscape.of(choice):.2f}-latency:{latency_of(choice):.2f}-mflops:{spec[0]:.2f}"
+                "-params:")
         assert re.search(re.escape(line) + r"\d+\.\d\d$", log, re.MULTILINE)
     best = read(tmp_path / "best.csv")
     assert [(row["limit"], row["rank"]) for row in best] == [
