@@ -1,4 +1,4 @@
-# make demo   the pipeline at small scale on embedded real data (about 10 minutes, after installation)
+# make demo   the pipeline at small scale on embedded real data (about 20 minutes, after installation)
 # make test   the tests
 # make lint   style
 # Both create .venv and install what they need there. PYTHON=python3.11 chooses the interpreter.
