@@ -119,6 +119,10 @@ def feature_mix(net, x, cin, cout, k, e, s):
     return net.act(net.cb(x.mean((2, 3), keepdim=True), "conv", cin, cout))
 
 
+def pool(net, x, cin, cout, k, e, s):
+    return x.mean((2, 3), keepdim=True)
+
+
 def logits(net, x, cin, cout, k, e, s):
     return x.flatten(1) @ net.take("linear.weight", cout, cin).T + net.take("linear.bias", cout)
 
@@ -126,6 +130,7 @@ def logits(net, x, cin, cout, k, e, s):
 REFERENCES = {
     "Conv": (plain_conv, {}),
     "FeatureMix": (feature_mix, {}),
+    "Pool": (pool, {}),
     "Logits": (logits, {}),
     "MobileNetV1": (mobilenet_v1, {}),
     "MobileNetV1Dual": (mobilenet_v1_dual, {}),

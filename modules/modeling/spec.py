@@ -168,6 +168,12 @@ def logits(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     return BlockSpec(_NO_ARGS, (LinearSpec(cin, cout),))
 
 
+@register_block("Pool")
+def pool(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """Global mean."""
+    return BlockSpec(_NO_ARGS, (PoolSpec(),))
+
+
 @register_block("MobileNetV1")
 def mobilenet_v1(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Depthwise-separable convolution without shortcut."""

@@ -84,17 +84,20 @@ HEAD_STAGES = ("final_expand", "feature_mix", "logits")
 INPUT_CHANNELS = 3
 
 _registry: dict[str, Superspace] = {}
+_unlisted: set[str] = set()
 
 
-def register_superspace(superspace: Superspace) -> Superspace:
-    """Make a superspace known by its name."""
+def register_superspace(superspace: Superspace, listed: bool = True) -> Superspace:
+    """Make a superspace known by its name; `listed`: among those to search."""
     _registry[superspace.name] = superspace
+    if not listed:
+        _unlisted.add(superspace.name)
     return superspace
 
 
 def get_available_superspaces() -> list[str]:
-    """Names of all superspaces, in the order of registration."""
-    return list(_registry)
+    """Names of all superspaces to search, in the order of registration."""
+    return [name for name in _registry if name not in _unlisted]
 
 
 def get_superspace(name: str) -> Superspace:
