@@ -3,10 +3,15 @@ import numpy as np
 import pytest
 import torch
 
+from modules.datasets.build import load_data
+from modules.datasets.loading import eval_batches
+from modules.datasets.transforms import eval_transform
 from modules.deploy.graph import Quantizer, WeightNode
-from modules.modeling.net_spec import resolve
+from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.modeling.restore import QuantMode
+from modules.modeling.spec import BlockArgs, build_block
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_available_superspaces, get_superspace
@@ -80,3 +85,24 @@ def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
     scale = np.float32(node.quantizer.scale) * node.scales
     bias = np.round(node.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
     return out + bias[:, None, None]
+
+
+def digits_network(mode: QuantMode = QuantMode()) -> tuple[QNetwork, list, list]:  # noqa: B008 - it is frozen
+    """A small network trained in int8 on the digits, its calibration images, and the validation batches."""
+    data = load_data("digits")
+    train, valid = (list(eval_batches(source, indices, eval_transform(24, data.info), batch_size=48))
+                    for source, indices in ((data.train, data.train_indices), (data.valid, data.valid_indices)))
+    args = [BlockArgs("Conv", 3, 16, 3, None, 2, "relu"), BlockArgs("MobileNetV3Res", 16, 24, 3, 3, 2, "hswish"),
+            BlockArgs("FusedMBConvSERes", 24, 24, 3, 2, 1, "swish"), BlockArgs("ResNet", 24, 40, 3, 1, 2, "relu"),
+            BlockArgs("FeatureMix", 40, 64, 1, None, 1, "hswish"), BlockArgs("Logits", 64, 10)]
+    torch.manual_seed(0)
+    net = QNetwork(NetSpec((("stage", tuple(map(build_block, args))),), 24)).train()
+    for epochs, rate in ((3, 0.005), (1, 0.001)):
+        optimizer = torch.optim.Adam(net.parameters(), rate)
+        for images, labels in train * epochs:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+        if rate == 0.005:
+            mode.apply(net)
+    return net.eval(), [images for images, _ in train[:4]], valid

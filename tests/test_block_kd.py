@@ -21,6 +21,7 @@ from modules.block_kd.trainer import BlockTrainer
 from modules.modeling.network import resize
 from modules.modeling.ops.op import QBase
 from modules.modeling.restore import QuantMode
+from modules.modeling.tensors import TensorQuant
 from modules.training.losses import noise_to_signal
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
@@ -129,6 +130,27 @@ def test_int8_students_start_from_the_fp32_ones_with_every_quantiser_started(tea
         for (key, a), b in zip(fp32.named_parameters(), int8.parameters(), strict=True):
             if key.endswith(".weight"):
                 torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
+
+
+def test_int8_students_whose_tensors_own_their_quantisers(teachers, tmp_path):
+    config = make_config(tmp_path, stage_list=("stage2_2",))
+    BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
+    teacher = load_teacher(ARCH, teachers[True], quant=True)
+    BlockTrainer(dataclasses.replace(config, placement="engine"), teacher, int8=True).run()
+    student, record, _ = read_student(tmp_path / "stage2_2" / "lsq.pth", "onnxw_tiny", "stage2", 2, teacher, True)
+    assert record.quant.placement == "engine"
+    owned = [m for m in student.modules() if isinstance(m, TensorQuant)]
+    assert len(owned) > 20
+    assert all(m.initialized[1] for m in owned)
+    seen = {}
+    for name, module in student.stage.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_pre_hook(lambda m, x, name=name: seen.update({name: x[0].unique().numel()}))
+    student.out_proj.register_forward_pre_hook(lambda m, x: seen.update({"out_proj": x[0].unique().numel()}))
+    with torch.no_grad():
+        student.eval()(torch.randn(2, student.in_proj.in_channels, 16, 16))
+    assert len(seen) > 5
+    assert max(seen.values()) <= 256
 
 
 def test_the_learning_rate_is_that_of_torchs_scheduler(tmp_path):

@@ -102,7 +102,7 @@ def one_layer(kind: str) -> tuple[Graph, np.ndarray]:
 
 
 @pytest.mark.parametrize(("kind", "function", "steps"), [
-    ("hswish", F.hardswish, 1.0), ("swish", F.silu, 1.5), ("relu", F.relu, 0.51), ("relu6", F.relu6, 0.51)])
+    ("hswish", F.hardswish, 1.0), ("swish", F.silu, 2.0), ("relu", F.relu, 0.51), ("relu6", F.relu6, 0.51)])
 def test_activations_on_codes_are_those_of_the_float_values(kind, function, steps):
     graph, codes = one_layer(kind)
     plan = make_plan(graph)
@@ -110,7 +110,7 @@ def test_activations_on_codes_are_those_of_the_float_values(kind, function, step
     result = value(plan.values["a.act"], execute(plan, codes))
     expected = function(torch.from_numpy(codes * np.float32(0.05) - np.float32(6.3))).numpy()
     scale = plan.values["a.act"].quantizer.scale
-    # Half a step of the input's codes (9.4 / 255 at a slope of 1.1 at most) and one of the output's.
+    # Half a step of the input's codes (at a slope of 1.1 at most), of the sigmoid's and of the output's.
     assert np.abs(result - expected).max() <= steps * scale + 1e-6
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from modules.block_kd.stage_space import check_output_sizes, stage_list
 from modules.datasets.transforms import AUGMENTS
+from modules.modeling.placement import PLACEMENTS
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError, check_choice
 
@@ -46,6 +47,7 @@ class BlockKDConfig:
     loss_fn: str = "nsr"
     inplace_distill_from_teacher: bool = False
     num_calib_batches: int = 20
+    placement: str = "lsq"
     manual_seed: int = 0
     debug: bool = False
     print_freq: int = 20
@@ -54,7 +56,7 @@ class BlockKDConfig:
     def __post_init__(self):
         space = get_superspace(self.superspace)
         for name, allowed in (("optimizer", OPTIMIZERS), ("lr_scheduler", ("cosine", "step")),
-                              ("loss_fn", LOSS_FUNCTIONS), ("augment", AUGMENTS)):
+                              ("loss_fn", LOSS_FUNCTIONS), ("augment", AUGMENTS), ("placement", PLACEMENTS)):
             check_choice(getattr(self, name), allowed, f"value of --{name}")
         for name in ("num_epochs", "train_batch_size", "eval_batch_size", "lr_step_size", "num_calib_batches",
                      "valid_size", "print_freq"):
@@ -89,8 +91,9 @@ class BlockKDConfig:
         return base * 0.5 * (1 + math.cos(math.pi * advanced / max(steps * self.num_epochs // every, 1)))
 
 
-def add_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
-    """The options that train_block_kd.py and lsq_block_kd.py share; `defaults` replaces those of `BlockKDConfig`."""
+def add_arguments(parser: argparse.ArgumentParser, int8: bool, **defaults) -> None:
+    """The options of train_block_kd.py, or with `int8` of lsq_block_kd.py; `defaults` replaces those of
+    `BlockKDConfig`."""
     defaults = {f.name: f.default for f in dataclasses.fields(BlockKDConfig)} | defaults
 
     def add(name: str, text: str, **kwargs) -> None:
@@ -126,6 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
     add("inplace_distill_from_teacher", "all four configurations of a step learn from the teacher; otherwise the last "
                                         "three learn from the largest")
     add("num_calib_batches", "training batches that calibrate batch norm before an evaluation")
+    if int8:
+        add("placement", "lsq: layers own the quantiser of their input; engine: who produces a tensor does")
     add("manual_seed", "of every random draw")
     add("print_freq", "batches between log lines")
     add("checkpoint_minutes", "least minutes between checkpoints within an epoch, which follow a log line")
@@ -137,7 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults) -> None:
 
 def config_from_arguments(args: argparse.Namespace) -> BlockKDConfig:
     """The settings given; UserError for one that cannot work."""
-    values = {f.name: getattr(args, f.name) for f in dataclasses.fields(BlockKDConfig)}
+    values = {f.name: getattr(args, f.name, f.default) for f in dataclasses.fields(BlockKDConfig)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     if values["debug"]:
         values["num_epochs"] = 1

@@ -35,7 +35,7 @@ def load_teacher_from(args: argparse.Namespace, int8: bool, device):
 def run_block_kd(doc: str, int8: bool) -> None:
     """Parse the command line and train or evaluate the students."""
     parser = make_parser(doc)
-    add_arguments(parser, output_path="", **DEFAULTS[int8])
+    add_arguments(parser, int8, output_path="", **DEFAULTS[int8])
     add_teacher_arguments(parser, f"{TEACHER_FOLDER}/lsq.pth" if int8 else "")
     add_local_rank(parser)
     args = parser.parse_args()

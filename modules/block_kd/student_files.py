@@ -31,6 +31,7 @@ class StudentRecord(Record):
         """`<stage>_<block>`."""
         return f"{self.stage}_{self.block}"
 
+
 def student_path(root: str | Path, name: str, int8: bool) -> Path:
     """The checkpoint of student `name` (`<stage>_<block>`) below `root`."""
     return Path(root) / name / ("lsq.pth" if int8 else "checkpoint.pth")
@@ -46,6 +47,7 @@ def build_student(record: StudentRecord, teacher) -> StagePlusProj:
         raise UserError(f"teacher {teacher.arch!r} has no {record.stage}; it has: {', '.join(teacher.stages)}")
     student = StagePlusProj(record.superspace, record.stage, record.block, *teacher.stages[record.stage])
     if record.quant:
+        student.out_proj.quantized_input = record.quant.placement == "engine"
         record.quant.apply(student)
     return student
 

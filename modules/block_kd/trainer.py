@@ -41,7 +41,7 @@ class BlockTrainer:
     def __init__(self, config: BlockKDConfig, teacher, *, int8: bool = False, test_only: bool = False,
                  resume: bool = False, overwrite: bool = False, device: torch.device | None = None):
         self.config, self.teacher, self.device = config, teacher, device or torch.device("cpu")
-        self.quant = QuantMode() if int8 else None
+        self.quant = QuantMode(placement=config.placement) if int8 else None
         self.test_only = test_only
         self.files = {"resume": resume or test_only, "overwrite": overwrite}
         check_fits(teacher, get_superspace(config.superspace))

@@ -31,6 +31,9 @@ class Quantizer:
         return (codes.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(self.scale)
 
 
+PIXELS = Quantizer(np.float32(1), 0)  # of bytes
+
+
 @dataclass
 class Node:
     """One operation. `op`: conv, linear, act, pool, mul or add; `output` is the name of its result."""
@@ -70,6 +73,7 @@ class Graph:
     """Nodes in order of execution, from an input of (channels, height, width) to the last node's output.
 
     `ranges` holds what is worth coding of tensors without a trained quantiser, as (low, high), from calibration.
+    With `pixels` it takes bytes (height, width, channels) instead, to which its first layer adds a channel of 255.
     `quantizers` holds the trained quantisers of tensors that own one (placement "engine").
     """
 
@@ -77,6 +81,7 @@ class Graph:
     input_shape: tuple[int, int, int]
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     quantizers: dict[str, Quantizer] = field(default_factory=dict)
+    pixels: bool = False
 
     @property
     def int8(self) -> bool:

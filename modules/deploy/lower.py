@@ -4,10 +4,11 @@ from __future__ import annotations
 import numpy as np
 
 from modules.deploy.builder import build_graph
-from modules.deploy.graph import Graph, Quantizer, WeightNode
+from modules.deploy.graph import INPUT, Graph, Quantizer, WeightNode
 from modules.deploy.ranges import best_ranges
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
+from modules.modeling.placement import INPUT as BLOCK_INPUT
 from modules.modeling.spec import ConvSpec
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
@@ -22,6 +23,7 @@ class _TrainedWeights:
 
     def __init__(self, net: QNetwork, int8: bool):
         self.blocks, self.int8 = dict(net.named_blocks()), int8
+        self.quantizers = _tensor_quantizers(self.blocks) if int8 else {}
 
     def fill(self, node: WeightNode, block: str, layer, index: int) -> None:
         module, norm = self.blocks[block].get_submodule(layer.name), None
@@ -34,7 +36,8 @@ class _TrainedWeights:
         node.weight = (weight * factor.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.float32)
         node.bias = bias.astype(np.float32)
         if self.int8:
-            node.quantizer = _input_quantizer(module, node.output)
+            _check_trained(module, node.output)
+            node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
             node.codes, node.scales = _weight_codes(module, weight, factor, bias, node.quantizer)
 
 
@@ -51,12 +54,29 @@ def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:
     return factor, beta + (bias - mean) * factor
 
 
-def _input_quantizer(module, name: str) -> Quantizer:
-    if module.nbits_a != 8 or module.nbits_w != 8 or not all(module._started):
+def _tensor_quantizers(blocks) -> dict[str, Quantizer]:
+    """The quantisers that tensors own (placement "engine"), by the tensor's name in the graph."""
+    owned = {}
+    for prefix, block in blocks.items():
+        for module in block.tensors.values():
+            name = INPUT if module.tensor == BLOCK_INPUT else f"{prefix}.{module.tensor}"
+            _check_trained(module, name)
+            owned[name] = _quantizer(module)
+    return owned
+
+
+def _check_trained(module, name: str) -> None:
+    weight_bits = 8 if hasattr(module, "weight_scale") else 32
+    activation_bits = 32 if module.quantized_input else 8
+    started = (weight_bits == 32 or module._started[0]) and (activation_bits == 32 or module._started[1])
+    if (module.nbits_w, module.nbits_a) != (weight_bits, activation_bits) or not started:
         raise UserError(f"layer {name!r} is not a trained int8 layer; export needs an LSQ+ checkpoint (lsq.pth)")
-    scale = np.float32(abs(module.activation_scale.item()))
-    zero = np.round(-np.float32(module.activation_beta.item()) / scale)
-    return Quantizer(scale, int(np.clip(zero, 0, activation_levels(8))))
+
+
+def _quantizer(module) -> Quantizer:
+    scale, beta = (np.float32(value.item()) for value in module.effective())
+    scale = abs(scale)
+    return Quantizer(scale, int(np.clip(np.round(-beta / scale), 0, activation_levels(8))))
 
 
 def _weight_codes(module, weight, factor, bias, quantizer):
@@ -91,5 +111,6 @@ def lower(net: QNetwork, calibration=None) -> Graph:
     blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
     graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))
     if calibration is not None:
+        graph.quantizers = weights.quantizers
         graph.ranges = best_ranges(net, graph, list(calibration))
     return graph

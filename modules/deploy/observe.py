@@ -8,6 +8,7 @@ import torch
 from modules.deploy.graph import OUTPUT
 from modules.modeling.blocks import TorchOps
 from modules.modeling.network import QNetwork, resize
+from modules.modeling.placement import INPUT
 from modules.modeling.walk import walk
 
 
@@ -19,7 +20,8 @@ def observe(net: QNetwork, images: torch.Tensor, seen: Callable[[str, torch.Tens
     with torch.no_grad():
         x = resize(images, net.resolution)
         for prefix, block in net.named_blocks():
-            x = walk(block.spec, _ObservedOps(block, prefix, seen), x)
+            operations = _ObservedOps(block, prefix, seen)
+            x = walk(block.spec, operations, operations.tensor(x, INPUT))
     return x
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modules.deploy.graph import INPUT, Graph, Node, Quantizer, WeightNode
+from modules.deploy.graph import INPUT, PIXELS, Graph, Node, Quantizer, WeightNode
 
 FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
 GATE = Quantizer(np.float32(1 / 255), 0)
@@ -33,7 +33,8 @@ class Step:
     """One operation of the engine; its result is coded by `quantizer`, or float where that is None.
 
     `op` is conv, linear, act (of `kind`), pool, mul or add, on the values that the operands stand for; or `quantize`,
-    which only codes; or, on codes as such, `clip` (between `bounds`) and `pad` (`channels` in all, new ones zero).
+    which only codes; or, on codes as such, `clip` (between `bounds`), `pad` (`channels` in all, new ones zero) and
+    `image` (from bytes with the channels last to `channels` channels, the new one 255).
     """
 
     op: str
@@ -54,6 +55,7 @@ class Plan:
     values: dict[str, Operand]
     output: Operand
     input_shape: tuple[int, int, int]
+    pixels: bool = False
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -71,10 +73,14 @@ class _Planner:
 
     def plan(self) -> Plan:
         """Take all nodes."""
+        if self.graph.pixels:
+            self.values[INPUT] = self.step("image", [Operand(INPUT, PIXELS)], "image", PIXELS,
+                                           channels=self.graph.input_shape[0] + 1)
         for node in self.graph.nodes:
             if node.output not in self.values:
                 self.take(node)
-        return Plan(tuple(self.steps), self.values, self.values[self.graph.nodes[-1].output], self.graph.input_shape)
+        return Plan(tuple(self.steps), self.values, self.values[self.graph.nodes[-1].output], self.graph.input_shape,
+                    self.graph.pixels)
 
     def take(self, node: Node) -> None:
         """Append what `node` asks for."""
@@ -162,7 +168,7 @@ class _Int8Planner(_Planner):
     def take_conv(self, node: WeightNode):
         x = self.read(node.inputs[0], node.quantizer)
         wanted = node.weight.shape[1] * node.groups
-        if node.inputs[0] == INPUT and wanted > self.graph.input_shape[0]:
+        if node.inputs[0] == INPUT and wanted > self.graph.input_shape[0] and not self.graph.pixels:
             x = self.step("pad", [x], f"{node.output}.padded", x.quantizer, channels=wanted)
         act = self.reader(node.output, ("swish", "hswish", "hard_sigmoid"))
         if act is None:
@@ -172,15 +178,15 @@ class _Int8Planner(_Planner):
             self.step("conv", [x], act.output, _BEFORE_GATE, node=node)
             self.values[act.output] = Operand(act.output, GATE)
         else:
-            quantizer = before_activation(act.kind, *self.graph.ranges[node.output])
+            quantizer = self.graph.quantizers.get(node.output) or before_activation(
+                act.kind, *self.graph.ranges[node.output])
             self.values[node.output] = self.step("conv", [x], node.output, quantizer, node=node)
 
     def take_act(self, node: Node):
         x, name = self.values[node.inputs[0]], node.output
         gate = None
         if x.quantizer and node.kind == "swish":
-            top = 1 / (1 + np.exp(-x.quantizer.values(np.array([255]))[0]))
-            gate = self.step("act", [x], f"{name}.gate", Quantizer.from_range(0, top), kind="sigmoid")
+            gate = self.step("act", [x], f"{name}.gate", GATE, kind="sigmoid")
         if x.quantizer and node.kind == "hswish" and _reaches_minus_three(x.quantizer):
             gate = self._hswish_gate(x, name)
         if gate:

@@ -15,7 +15,7 @@ from modules.deploy.plan import Operand, Plan, Step
 
 
 def execute(plan: Plan, images: np.ndarray, known: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """Run `plan` on float32 images (N, C, H, W).
+    """Run `plan` on float32 images (N, C, H, W), or bytes (N, H, W, C) if it takes those.
 
     Args:
         known: results of steps, such as an engine's; steps that read one take it instead of the executor's own, so
@@ -24,7 +24,7 @@ def execute(plan: Plan, images: np.ndarray, known: dict[str, np.ndarray] | None 
     Returns:
         For each step the array it writes: uint8 codes (N, C, H, W), or float32; the classifier's is (N, classes).
     """
-    results, inputs = {}, {INPUT: images.astype(np.float32)}
+    results, inputs = {}, {INPUT: images if plan.pixels else images.astype(np.float32)}
     for step in plan.steps:
         results[step.output] = _OPS[step.op](step, [inputs[x.name] for x in step.inputs])
         inputs[step.output] = (known or {}).get(step.output, results[step.output])
@@ -64,6 +64,10 @@ def _pad(step: Step, arrays):
     return np.pad(arrays[0], ((0, 0), (0, more), (0, 0), (0, 0)), constant_values=step.quantizer.zero_point)
 
 
+def _image(step: Step, arrays):
+    return np.pad(arrays[0], ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=255).transpose(0, 3, 1, 2)
+
+
 def _conv(step: Step, arrays):
     return _layer(step, arrays[0], lambda x, weight: convolve(x, weight, step.node))
 
@@ -99,7 +103,8 @@ def convolve(x: np.ndarray, weight: np.ndarray, node: WeightNode) -> np.ndarray:
 
 
 _OPS = {
-    "quantize": _valued(lambda x: x), "clip": _clip, "pad": _pad, "conv": _conv, "linear": _linear, "act": _act,
+    "image": _image, "quantize": _valued(lambda x: x), "clip": _clip, "pad": _pad, "conv": _conv, "linear": _linear,
+    "act": _act,
     "pool": _valued(lambda x: x.mean((2, 3), keepdims=True, dtype=np.float64)),
     "mul": _valued(lambda x, y: x * y), "add": _valued(lambda x, y: x + y),
 }

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
+from modules.modeling.ops.op import QBase
+from modules.modeling.placement import INPUT, gate_name, materialized
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
+from modules.modeling.tensors import TensorQuant
 from modules.modeling.walk import walk
 
 ACTIVATIONS = {
@@ -34,10 +37,13 @@ class ConvNorm(nn.Module):
             setattr(self, "dwconv" if spec.depthwise else "conv", _conv(spec, spec.stride))
         self.norm = DynamicBatchNorm2d(spec.cout)
 
-    def forward(self, x: torch.Tensor, spec: ConvSpec) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, spec: ConvSpec, between=lambda x, i: x) -> torch.Tensor:
+        """Run the slice `spec`; `between(x, i)` is what the next member of a stack gets of the i-th one's output."""
         if spec.stack:
-            for conv in list(self.dwconv.values())[: spec.stack]:
-                x = conv(x)
+            *first, last = list(self.dwconv.values())[: spec.stack]
+            for i, conv in enumerate(first):
+                x = between(conv(x), i)
+            x = last(x)
         else:
             x = (self.dwconv if spec.depthwise else self.conv)(x, spec.cout, spec.kernel)
         return self.norm(x)
@@ -58,8 +64,9 @@ class Block(nn.Module):
 
     def __init__(self, spec: BlockSpec, elastic: bool):
         super().__init__()
-        self.spec = spec
+        self.spec, self.elastic = spec, elastic
         self.dropout_rate = 0.0
+        self.tensors = nn.ModuleDict()  # quantisers of the tensors it produces, under placement "engine"
         for layer in spec.layers:
             if layer.used or elastic:
                 self._add(layer, elastic)
@@ -73,9 +80,24 @@ class Block(nn.Module):
         elif isinstance(layer, LinearSpec):
             self.add_module(layer.name, DynamicQLinear(layer.cin, layer.cout))
 
+    def own_tensors(self, with_input: bool) -> None:
+        """Give every tensor that an engine materialises, and the block's input if asked for, a quantiser of its own;
+        the layers leave quantising their input to those."""
+        for module in self.modules():
+            if isinstance(module, QBase):
+                module.quantized_input = True
+        names = {INPUT: ""} if with_input else {}
+        for name, kind in (names | materialized(self.spec, self.elastic)).items():
+            self.tensors[_key(name)] = TensorQuant(name, kind)
+
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
         """Run the configuration `spec`, the whole block by default, on (N, C, H, W)."""
-        return walk(spec or self.spec, TorchOps(self), x)
+        operations = TorchOps(self)
+        return walk(spec or self.spec, operations, operations.tensor(x, INPUT))
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # a module's name has no dots
 
 
 class TorchOps:
@@ -84,21 +106,35 @@ class TorchOps:
     def __init__(self, block: Block):
         self.block = block
 
+    def owns(self, name: str) -> bool:
+        """Whether the block's tensor `name` has a quantiser."""
+        return len(self.block.tensors) > 0 and _key(name) in self.block.tensors
+
+    def tensor(self, x, name: str):
+        """`x` in the codes of the block's tensor `name`, if that has a quantiser."""
+        return self.block.tensors[_key(name)](x) if self.owns(name) else x
+
     def conv(self, x, layer: ConvSpec):
         module = self.block.get_submodule(layer.name)
-        return module(x, layer) if layer.norm else module(x, layer.cout)
+        if layer.norm:
+            x = module(x, layer, lambda x, i: self.tensor(x, f"{layer.name}.{i}"))
+        else:
+            x = module(x, layer.cout)
+        return self.tensor(x, layer.name)
 
     def act(self, x, kind: str, name: str):
-        return ACTIVATIONS[kind](x)
+        if kind == "swish" and self.owns(gate_name(name)):
+            return self.tensor(x * self.tensor(x.sigmoid(), gate_name(name)), name)
+        return self.tensor(ACTIVATIONS[kind](x), name)
 
     def pool(self, x, name: str):
-        return x.mean((2, 3), keepdim=True)
+        return self.tensor(x.mean((2, 3), keepdim=True), name)
 
     def mul(self, x, gate, name: str):
-        return x * gate
+        return self.tensor(x * gate, name)
 
     def add(self, shortcut, x, name: str):
-        return shortcut + x
+        return self.tensor(shortcut + x, name)
 
     def linear(self, x, layer: LinearSpec):
         x = F.dropout(x.flatten(1), self.block.dropout_rate, self.block.training)

@@ -4,11 +4,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from modules.modeling.blocks import Block
 from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.placement import PLACEMENTS
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.utils.checkpoint import load_checkpoint, load_weights
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, check_choice
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -22,10 +24,23 @@ class QuantMode:
     zero_point: str = "integer"
     narrow_range: bool = True
     start: str = "minmax"
-    placement: str = "lsq"  # every convolution owns its input's quantiser
+    placement: str = "lsq"  # every convolution owns its input's quantiser; "engine": the input's producer does
+
+    def __post_init__(self):
+        check_choice(self.placement, PLACEMENTS, "value of placement")
+        if self.placement == "engine" and self.zero_point != "integer":
+            raise UserError(f"zero_point {self.zero_point!r} under placement 'engine'; allowed: integer")
+
+    def prepare(self, model) -> None:
+        """Create the quantisers that `model` needs besides those of its layers, unless it has them."""
+        blocks = [module for module in model.modules() if isinstance(module, Block)]
+        if self.placement == "engine" and not any(block.tensors for block in blocks):
+            for i, block in enumerate(blocks):
+                block.own_tensors(with_input=i == 0)
 
     def apply(self, model) -> None:
         """Set the mode on `model`."""
+        self.prepare(model)
         set_quant_mode(model, self.nbits_w, self.nbits_a, zero_point=self.zero_point, narrow_range=self.narrow_range,
                        start=self.start)
 
@@ -103,6 +118,8 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
         record = ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(1000))),
                              quant=PUBLISHED_QUANT if quant_mode else None)
     model = Supernet(config, len(record.classes), record.resolutions)
+    if record.quant:
+        record.quant.prepare(model)
     load_weights(model, checkpoint, path)
     if quant_mode:
         record.quant.apply(model)

@@ -9,6 +9,7 @@ from modules.modeling.net_spec import NetSpec, largest_stage, resolve
 from modules.modeling.network import QNetwork, resize
 from modules.modeling.ops.dynamic_op import slice_like
 from modules.modeling.ops.op import QBase
+from modules.modeling.placement import INPUT
 from modules.modeling.spec import BlockSpec
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
@@ -131,6 +132,8 @@ class Supernet(nn.Module):
         subnet = QNetwork(self._active_spec).to(next(self.parameters()).device)
         for stage, blocks in subnet.stages.items():
             for source, target in zip(self.stages[stage].blocks, blocks, strict=False):
+                if source.tensors:
+                    target.own_tensors(INPUT in source.tensors)
                 copy_slice(source, target)
         return subnet.train(self.training)
 

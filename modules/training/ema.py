@@ -6,7 +6,7 @@ import copy
 import torch
 from torch import nn
 
-from modules.modeling.ops.op import QBase
+from modules.modeling.ops.op import PUBLISHED_NAMES, QBase
 
 
 class WeightAverage:
@@ -34,6 +34,6 @@ class WeightAverage:
         # A quantiser that has just taken its start values would otherwise be averaged with the defaults before them.
         for average, trained in zip(self.model.modules(), self.trained.modules(), strict=True):
             if isinstance(trained, QBase) and average._started != trained._started:
-                for name in ("weight_scale", "activation_scale", "activation_beta"):
+                for name in PUBLISHED_NAMES.keys() & dict(trained.named_parameters(recurse=False)).keys():
                     getattr(average, name).copy_(getattr(trained, name))
                 average._started = list(trained._started)

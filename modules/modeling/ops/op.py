@@ -23,17 +23,23 @@ class QBase(nn.Module):
     """
 
     nbits_w = nbits_a = 32
+    quantized_input = False  # True: who produces the input quantises it, this layer does not
     zero_point = "integer"   # or "float": the activation offset as it is
     narrow_range = True      # False: weight codes from -2^(bits-1)
     start = "minmax"         # or "lsq": scale from the mean magnitude
 
-    def add_quantizer(self) -> None:
+    def add_quantizer(self, weight: bool = True) -> None:
         """Create the quantiser parameters with their default values; called once by the constructor."""
-        self.weight_scale = nn.Parameter(torch.ones(1))
+        if weight:
+            self.weight_scale = nn.Parameter(torch.ones(1))
         self.activation_scale = nn.Parameter(torch.ones(1))
         self.activation_beta = nn.Parameter(torch.zeros(1))
         self.register_buffer("initialized", torch.zeros(2, dtype=torch.bool))
         self._started = [False, False]
+
+    def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale and the offset that code the input."""
+        return self.activation_scale, self.activation_beta
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
         """The fake-quantised input; starts the activation quantiser on its first use."""
@@ -43,8 +49,8 @@ class QBase(nn.Module):
             self._start_activation(x.detach())
         if self.training:
             self.activation_scale.data.clamp_(min=lsq_plus.lower_bound(self.nbits_a))
-        return lsq_plus.quantize_activation(x, self.activation_scale, self.nbits_a, self.activation_beta,
-                                            self.training, self.zero_point)
+        scale, beta = self.effective()
+        return lsq_plus.quantize_activation(x, scale, self.nbits_a, beta, self.training, self.zero_point)
 
     def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
         """The fake-quantised weight, or slice of it; starts the weight quantiser on its first use."""
@@ -86,7 +92,7 @@ class QBase(nn.Module):
 
     def copy_quantizer_mode(self, other: QBase) -> None:
         """Take over the mode of `other`, and take note of start values that were copied into this layer."""
-        for name in ("nbits_w", "nbits_a", "zero_point", "narrow_range", "start"):
+        for name in ("nbits_w", "nbits_a", "quantized_input", "zero_point", "narrow_range", "start"):
             setattr(self, name, getattr(other, name))
         self._started = self.initialized.tolist()
 
@@ -130,7 +136,7 @@ def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero
     """Set the mode of every quantised layer of `model` and return the model.
 
     Args:
-        nbits_w, nbits_a: 2 to 8, or 32 for off.
+        nbits_w, nbits_a: 2 to 8, or 32 for off; inputs that their producer quantises are left to it.
         zero_point: "integer" (engines need it) or "float" (published checkpoints).
         narrow_range: weight codes -127 ... 127 instead of the published -128 ... 127 (for 8 bits).
         start: "minmax" (range of the first batch) or "lsq" (scale 2 mean|v| / sqrt(largest code), Esser et al.).
@@ -144,7 +150,8 @@ def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero
             raise UserError(f"{name} {value!r} of the quantisers; allowed: {', '.join(map(str, allowed))}")
     for module in model.modules():
         if isinstance(module, QBase):
-            module.nbits_w, module.nbits_a = nbits_w, nbits_a
+            module.nbits_w = nbits_w if hasattr(module, "weight_scale") else 32
+            module.nbits_a = 32 if module.quantized_input else nbits_a
             module.zero_point, module.narrow_range, module.start = zero_point, narrow_range, start
     return model
 

@@ -1,0 +1,72 @@
+"""Placement of the quantisers of activations, and which tensors of a block an integer engine materialises.
+
+Under placement "lsq", as published, every layer owns the quantiser of its input. Under "engine" every tensor that an
+engine materialises owns one, and the layers that read it take it as it is. No torch code.
+"""
+from __future__ import annotations
+
+from dataclasses import replace
+
+from modules.modeling.spec import BlockSpec
+from modules.modeling.walk import walk
+
+PLACEMENTS = ("lsq", "engine")
+INPUT = "input"  # of the first block
+GATE = "gate"
+# An engine folds these into the operator before them: what that gives is not materialised.
+_FOLDED = ("relu", "relu6", "hard_sigmoid")
+
+
+def materialized(spec: BlockSpec, unused: bool = False) -> dict[str, str]:
+    """The tensors of `spec` by name in order of execution, those of unused layers too if asked for.
+
+    The value is the smooth activation that reads the tensor, GATE for a factor between 0 and 1, or "".
+    """
+    if unused:
+        spec = replace(spec, main=tuple(replace(layer, used=True) for layer in spec.main),
+                       downsample=spec.downsample and replace(spec.downsample, used=True))
+    names = _Names()
+    walk(spec, names, INPUT)
+    return names.kinds
+
+
+def gate_name(tensor: str) -> str:
+    """The name of the sigmoid whose product with its argument is the swish `tensor`."""
+    return f"{tensor}.gate"
+
+
+class _Names:
+    """Walk backend whose value is a tensor's name; it notes the tensors."""
+
+    def __init__(self):
+        self.kinds: dict[str, str] = {}
+
+    def note(self, name: str, kind: str = "") -> str:
+        self.kinds[name] = kind
+        return name
+
+    def conv(self, x, layer):
+        for i in range(len(layer.strides) - 1):
+            self.note(f"{layer.name}.{i}")
+        return self.note(layer.name)
+
+    def act(self, x, kind, name):
+        if kind in _FOLDED:
+            del self.kinds[x]
+        else:
+            self.note(x, kind)
+        if kind == "swish":
+            self.note(gate_name(name), GATE)
+        return self.note(name, GATE if kind == "hard_sigmoid" else "")
+
+    def pool(self, x, name):
+        return self.note(name)
+
+    def mul(self, x, gate, name):
+        return self.note(name)
+
+    def add(self, shortcut, x, name):
+        return self.note(name)
+
+    def linear(self, x, layer):
+        return x

@@ -1,0 +1,53 @@
+"""The quantiser of a tensor, which placement "engine" gives to every tensor that an engine materialises."""
+from __future__ import annotations
+
+import torch
+
+from modules.modeling.ops import lsq_plus
+from modules.modeling.ops.op import QBase
+from modules.modeling.placement import GATE
+
+
+class TensorQuant(QBase):
+    """The quantiser of one tensor. `tensor` is the tensor's name in its block, `kind` as of `materialized`.
+
+    Codes of an h-swish's input begin at -3, of which the scale is a whole fraction: engines then have x + 3 without
+    rounding. A gate has fixed codes, 0 ... 255 for 0 ... 1.
+    """
+
+    def __init__(self, tensor: str, kind: str):
+        super().__init__()
+        self.tensor, self.kind = tensor, kind
+        self.add_quantizer(weight=False)
+        if kind == GATE:
+            self.activation_scale.data.fill_(1 / 255)
+            self.activation_scale.requires_grad_(False)
+            self._mark_started(1)
+        if kind in (GATE, "hswish"):
+            self.activation_beta.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The fake-quantised tensor."""
+        return self.quantize_input(x)
+
+    def _start_activation(self, x: torch.Tensor) -> None:
+        if self.kind == "hswish":
+            x = x.clamp(min=-3).flatten()
+            x[0] = -3
+        super()._start_activation(x)
+
+    def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale and the offset that code the tensor."""
+        if self.kind != "hswish":
+            return super().effective()
+        scale = self.activation_scale.abs()
+        # The nearest scale of which 3 is a multiple; the gradient passes straight through.
+        steps = (3 / scale.detach()).round().clamp(1, lsq_plus.activation_levels(self.nbits_a))
+        return scale + (3 / steps - scale).detach(), torch.full_like(scale, -3).detach()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # An fp32 checkpoint knows no tensors: the quantiser takes its start values from the first batch.
+        state = {prefix + name: value for name, value in self.state_dict().items()}
+        if not any(key in state_dict for key in state):
+            state_dict.update(state)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
