@@ -60,6 +60,8 @@ def report_accuracy(args, spaces):
         evaluator = make_evaluator(args, space, device)
         subnets = evaluator.model.subnets
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
+        if not choices and evaluator.only_subnet:
+            choices = [evaluator.only_subnet]
         if not choices:
             rng = np.random.default_rng(args.seed)
             choices = [subnets.extreme(max), subnets.extreme(min)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
+from modules.modeling.placement import PLACEMENTS
 from modules.utils.errors import UserError, check_choice
 
 
@@ -31,6 +32,7 @@ class TrainConfig:
     inplace_distill: bool = True             # the others learn from the largest; False: from the labels
     soft_target_dropout: bool = True         # the soft target carries the largest net's dropout noise
     align_sample: bool = False               # all blocks of a stage alike in random subnets
+    subnet_choice: str = ""                  # train this subnet alone, from the labels; empty: all
     alpha_min: float = -1.0
     alpha_max: float = 1.0
     iw_clip: float = 5.0
@@ -57,11 +59,14 @@ class TrainConfig:
     quant_max_batch_size_per_gpu: int = 64
     quant_zero_point: str = "integer"        # or float, as published
     quant_start: str = "minmax"              # or lsq
+    placement: str = "lsq"                   # layers own their input's quantiser; engine: who produces it does
     # validation
     valid_freq: int = 5                      # epochs between validations; the last epoch is always validated
     valid_batches: int = 0                   # validate on this many batches per process only; 0: all
     post_bn_calibration_batch_num: int = 20
     # run
+    init_checkpoint: str = ""                # file whose weights to start from; empty: random, or in int8 training
+                                             # checkpoint.pth of the same folder
     models_save_dir: str = "checkpoints/supernet_training"
     seed: int = 0
     print_freq: int = 10                     # steps between log lines
@@ -74,7 +79,8 @@ class TrainConfig:
 
     def __post_init__(self):
         for name, allowed in (("optimizer", ("sgd", "adam")), ("amp", ("none", "bf16")),
-                              ("quant_zero_point", ("integer", "float")), ("quant_start", ("minmax", "lsq"))):
+                              ("quant_zero_point", ("integer", "float")), ("quant_start", ("minmax", "lsq")),
+                              ("placement", PLACEMENTS)):
             check_choice(getattr(self, name), allowed, f"value of {name}")
         for name in ("batch_size_per_gpu", "eval_batch_size_per_gpu", "epochs", "quant_epochs", "valid_freq",
                      "print_freq", "post_bn_calibration_batch_num"):
@@ -92,8 +98,8 @@ class TrainConfig:
 
 
 # Settings that a resumed run may change: no other may, for they decide what a step computes.
-FREE_ON_RESUME = {"dataset_path", "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "models_save_dir",
-                  "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
+FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "eval_batch_size_per_gpu", "data_loader_workers_per_gpu",
+                  "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,7 @@ class TrainingReport:
     def _draw(self) -> None:
         figure = new_figure(6, 4)
         axes = figure.subplots()
-        for name in ("max", "random", "min"):
+        for name in [name for name in self.history[-1] if name != "epoch"]:
             axes.plot([h["epoch"] for h in self.history], [h[name] for h in self.history], marker="o", label=name)
         axes.set(xlabel="epoch", ylabel="validation top-1, %", title=f"{self.folder.name} ({self.name})")
         axes.grid(alpha=0.3)

@@ -1,7 +1,9 @@
-"""One training step of a supernet: the sandwich rule with in-place distillation (Yu et al., 2019; AlphaNet, 2021)."""
+"""One training step: of a supernet by the sandwich rule with in-place distillation (Yu et al., 2019; AlphaNet, 2021),
+or of one subnet alone."""
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,21 +27,9 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
     Returns:
         (largest net's loss, smallest net's loss, share of images that the smallest net gets right), on the device.
     """
-    # Dropout draws from torch's global generator; seeding it per step makes a resumed run draw alike.
-    torch.manual_seed(int(rng.integers(2**31)) + dist.rank())
-    device = images.device.type
-    autocast = (torch.autocast(device, torch.bfloat16) if config.amp == "bf16" else contextlib.nullcontext())
-
-    def forward():
-        with autocast:
-            return supernet(images).float()
-
+    forward = _forward(supernet, images, config, rng)
     supernet.set_max_subnet()
-    supernet.set_dropout_rate(config.dropout)
-    logits = forward()
-    largest_loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
-    largest_loss.backward()
-    supernet.set_dropout_rate(0.0)
+    logits, largest_loss = _learn_from_labels(supernet, forward, labels, config)
     target = logits.detach()
     if config.inplace_distill and config.dropout and not config.soft_target_dropout:
         with torch.no_grad():
@@ -56,5 +46,45 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
             loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
         loss.backward()
     dist.average_gradients(supernet.parameters())
-    right = (logits.detach().argmax(1) == labels).float().mean()
-    return torch.stack((largest_loss.detach(), loss.detach(), right))
+    return torch.stack((largest_loss, loss.detach(), _share_right(logits, labels)))
+
+
+def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
+                rng: np.random.Generator) -> torch.Tensor:
+    """Add the gradients of the active subnet, which learns from the labels, and average them over processes.
+
+    Returns:
+        As `sandwich_step`, all of the one subnet.
+    """
+    forward = _forward(supernet, images, config, rng)
+    logits, loss = _learn_from_labels(supernet, forward, labels, config)
+    dist.average_gradients(supernet.parameters())
+    return torch.stack((loss, loss, _share_right(logits, labels)))
+
+
+def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callable[[], torch.Tensor]:
+    """A function that gives the active subnet's logits."""
+    # Dropout draws from torch's global generator; seeding it per step makes a resumed run draw alike.
+    torch.manual_seed(int(rng.integers(2**31)) + dist.rank())
+    device = images.device.type
+    autocast = (torch.autocast(device, torch.bfloat16) if config.amp == "bf16" else contextlib.nullcontext())
+
+    def forward():
+        with autocast:
+            return supernet(images).float()
+
+    return forward
+
+
+def _learn_from_labels(supernet, forward, labels, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and loss (detached) of the active subnet, whose gradients are added."""
+    supernet.set_dropout_rate(config.dropout)
+    logits = forward()
+    loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
+    loss.backward()
+    supernet.set_dropout_rate(0.0)
+    return logits, loss.detach()
+
+
+def _share_right(logits, labels) -> torch.Tensor:
+    return (logits.detach().argmax(1) == labels).float().mean()

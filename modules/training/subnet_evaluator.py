@@ -62,6 +62,12 @@ class SubnetEvaluator:
                             f"{len(known)}")
 
     @property
+    def only_subnet(self) -> SubnetChoiceConfig | None:
+        """The subnet that was trained alone, if one was."""
+        encoding = self.record.training.get("subnet_choice")
+        return SubnetChoiceConfig.from_str(encoding) if encoding else None
+
+    @property
     def calibration(self) -> list[torch.Tensor]:
         """This process's first training batches (images only), loaded once."""
         if self._calibration is None:
@@ -86,7 +92,9 @@ class SubnetEvaluator:
         return batches
 
     def subnet(self, choice: SubnetChoiceConfig):
-        """Subnet `choice` as a calibrated static network in eval mode."""
+        """Subnet `choice` as a calibrated static network in eval mode; UserError if another one was trained alone."""
+        if self.only_subnet not in (None, choice):
+            raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
         images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
 

@@ -16,14 +16,14 @@ from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
 from modules.modeling.supernet import Supernet
-from modules.search_space.config import SupernetConfig
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import load_calibration_images
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
 from modules.training.evaluation import evaluate, extract_calibrated
 from modules.training.optimizer import build_optimizer
 from modules.training.report import TrainingReport
-from modules.training.sandwich import sandwich_step, step_generator
+from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import warmup_cosine_lr
 from modules.utils import dist
 from modules.utils.checkpoint import check_same_settings, load_checkpoint, load_weights, save_checkpoint
@@ -55,12 +55,14 @@ class SupernetTrainer:
         self.record = self._make_record(space)
         torch.manual_seed(config.seed)
         self.model = self._make_model(space)
+        if config.subnet_choice:
+            self.model.set_active_subnet(config.subnet_choice)
         self.optimizer = build_optimizer(self.model, config)
         self.epoch = self.step = 0
         self.best, self.history = 0.0, []
         checkpoint = self._resume() if resume else None
-        if quant_mode and not resume:
-            self._load_fp32()
+        if not resume:
+            self._load_start()
         dist.broadcast_state(self.model)
         self.average = self._make_average(checkpoint)
         self.report = TrainingReport(self.folder, self.name, self.history)
@@ -81,7 +83,8 @@ class SupernetTrainer:
                 raise UserError(f"n_classes is {config.n_classes}, but {info.name} has {len(classes)} classes; "
                                 "allowed: that many or more, or 0")
             classes += tuple(f"unused{i}" for i in range(config.n_classes - len(classes)))
-        quant = QuantMode(zero_point=config.quant_zero_point, start=config.quant_start) if self.quant_mode else None
+        quant = QuantMode(zero_point=config.quant_zero_point, start=config.quant_start,
+                          placement=config.placement) if self.quant_mode else None
         return ModelRecord(str(space), config.resolutions or space.space.resolutions, classes, info.name, info.mean,
                            info.std, config.valid_size, quant, dataclasses.asdict(config))
 
@@ -101,10 +104,12 @@ class SupernetTrainer:
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _load_fp32(self) -> None:
-        path = self.folder / "checkpoint.pth"
-        checkpoint = load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
-        load_weights(self.model, checkpoint, path)
+    def _load_start(self) -> None:
+        path, what = self.config.init_checkpoint, "checkpoint of --init_checkpoint"
+        if self.quant_mode and not path:
+            path, what = self.folder / "checkpoint.pth", "fp32 checkpoint, where --quant_mode starts,"
+        if path:
+            load_weights(self.model, load_checkpoint(path, what), path)
 
     def _resume(self) -> dict:
         path = self.folder / f"{self.name}.pth"
@@ -208,7 +213,8 @@ class SupernetTrainer:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         rng = step_generator(self.config.seed, self.epoch, self.step)
-        values = sandwich_step(self.model, images, labels, self.config, rng)
+        step = subnet_step if self.config.subnet_choice else sandwich_step
+        values = step(self.model, images, labels, self.config, rng)
         if self.config.grad_clip_value:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
         self.optimizer.step()
@@ -228,7 +234,8 @@ class SupernetTrainer:
     # -- validation -------------------------------------------------------------------------------------------------
 
     def _validate(self) -> bool:
-        """Evaluate largest, smallest and one random subnet; returns whether the largest is the best so far."""
+        """Evaluate largest, smallest and one random subnet, or the only one in training; returns whether the first of
+        them is the best so far."""
         d, c = self.data, self.config
         calibration = load_calibration_images(
             d, train_transform(c.augment, self.record.crop_size, d.info), c.post_bn_calibration_batch_num,
@@ -236,6 +243,8 @@ class SupernetTrainer:
         space = self.model.subnets
         chosen = {"max": space.extreme(max), "min": space.extreme(min),
                   "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.epoch))}
+        if c.subnet_choice:
+            chosen = {"subnet": SubnetChoiceConfig.from_str(c.subnet_choice)}
         results = {}
         for name, choice in chosen.items():
             batches = eval_batches(d.valid, d.valid_indices, eval_transform(self.record.crop_size, d.info),
@@ -245,8 +254,9 @@ class SupernetTrainer:
                 batches = itertools.islice(batches, c.valid_batches)
             results[name] = evaluate(extract_calibrated(self.kept_model, choice, calibration), batches)
         self.report.validation(self.epoch, results)
-        better = results["max"].top1 > self.best
-        self.best = max(self.best, results["max"].top1)
+        top1 = next(iter(results.values())).top1
+        better = top1 > self.best
+        self.best = max(self.best, top1)
         return better
 
 
