@@ -5,7 +5,8 @@
 
 The baselines run in the same turns: `static` is onnxruntime's own static quantisation of the fp32 file, `openvino` our
 int8 file under OpenVINO (which is to be installed besides). Figures are medians; the spread is half the distance
-between the 10th and 90th percentile; speedup is fp32 over int8. One thread by default, on one core.
+between the 10th and 90th percentile; speedup is fp32 over int8. One thread by default, on one core. The latencies go
+into the cards of exported models, too.
 """
 import os
 import sys
@@ -26,6 +27,7 @@ def parse_args():
     parser.add_argument("--model_dir", default="checkpoints/models/onnx_model", help="where export_onnx.py wrote to")
     parser.add_argument("--output", default="onnx_tools/latency.csv")
     parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
+    parser.add_argument("--uint8_input", action="store_true", help="the files that export_onnx.py --uint8_input wrote")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--num_runs", type=int, default=100)
     parser.add_argument("--warmup_runs", type=int, default=20)
@@ -37,6 +39,8 @@ def parse_args():
 def main():
     args = parse_args()
 
+    from modules.deploy.card import add_latency
+    from modules.deploy.export import model_path
     from modules.deploy.input_csv import read_subnets
     from modules.deploy.ort import summarize, time_interleaved
     from modules.utils.results import append_row
@@ -45,12 +49,18 @@ def main():
     constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
                  "clock": "processor" if args.processor_time else "wall"}
     for space, choice in read_subnets(args.input):
-        sessions, memory = open_all(args, space, choice)
+        paths = {name: model_path(args.model_dir, space, choice, name == "int8", args.uint8_input)
+                 for name in ("fp32", "int8")}
+        sessions, memory = open_all(args, paths)
         times = time_interleaved(sessions, args.num_runs, args.warmup_runs,
                                  time.process_time if args.processor_time else time.perf_counter)
         figures = {name: summarize(values) for name, values in times.items()}
         speedup = figures["fp32"][0] / figures["int8"][0]
         append_row(args.output, row(f"{space}-{choice}", figures, speedup) | constants | memory)
+        for name in ("fp32", "int8"):
+            add_latency(paths[name], {
+                "ms": figures[name][0], "spread_ms": figures[name][1], "peak_mb": memory[f"{name}_peak_mb"],
+                **constants})
         print(f"{space}-{choice}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
               f"{speedup:.2f}x", flush=True)
         ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
@@ -60,13 +70,11 @@ def main():
               "times at least")
 
 
-def open_all(args, space, choice):
+def open_all(args, paths):
     """The sessions of one subnet, and the peak memory of our two."""
     from modules.deploy.baselines import open_openvino, static_quantized
-    from modules.deploy.export import model_path
     from modules.deploy.ort import open_session, peak_memory_mb
 
-    paths = {name: model_path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
     sessions = {name: open_session(path, args.threads) for name, path in paths.items()}
     if "static" in args.baselines:
         sessions["static"] = open_session(static_quantized(paths["fp32"]), args.threads)

@@ -23,28 +23,17 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.datasets.build import load_data
-    from modules.datasets.loading import eval_batches
-    from modules.datasets.transforms import eval_transform
-    from modules.deploy.agreement import predict_batches
-    from modules.deploy.ort import open_session
-    from modules.training.evaluation import Accuracy
+    from modules.deploy.accuracy import session_accuracy
+    from modules.deploy.ort import open_model
     from modules.utils.errors import UserError
 
-    session = open_session(args.model_path, args.threads)
+    session = open_model(args.model_path, args.threads)
     size = session.get_inputs()[0].shape[-1]
     if args.resolution not in (0, size):
         raise UserError(f"--resolution {args.resolution} of {args.model_path!r}; allowed: {size}")
-    recorded = session.get_modelmeta().custom_metadata_map
-    dataset = args.dataset or ("" if args.dataset_path else recorded.get("dataset", ""))
-    data = load_data(dataset or None, args.dataset_path or None)
-    batches = eval_batches(data.test, data.test_indices,
-                           eval_transform(int(recorded.get("crop_size", size)), data.info), batch_size=args.batch_size)
-    right = images = 0
-    for _, logits, labels in predict_batches(session, batches):
-        right += int((logits.argmax(1) == labels.numpy()).sum())
-        images += len(labels)
-    print(f"{args.model_path}: acc1 {Accuracy(100 * right / images, 0, 0, images)} of {images} images")
+    accuracy = session_accuracy(session, session.get_modelmeta().custom_metadata_map, args.dataset, args.dataset_path,
+                                args.batch_size)
+    print(f"{args.model_path}: acc1 {accuracy} of {accuracy.images} images")
 
 
 if __name__ == "__main__":

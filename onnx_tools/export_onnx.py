@@ -4,7 +4,8 @@
     python onnx_tools/export_onnx.py --input onnx_tools/input.csv --skip_weights
 
 Each line of the input is superspace,choice,subnet. Prints on how many images of the validation set the int8 file and
-the fake-quantised network disagree. With --skip_weights the files have random weights and serve for timing only.
+the fake-quantised network disagree, and writes a card (json) beside each file. With --skip_weights the files have
+random weights and serve for timing only.
 """
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ def main():
                         help="folder that holds <superspace>-<choice>-align0/")
     parser.add_argument("--quant_mode", action="store_true", help="export the int8 files only")
     parser.add_argument("--skip_weights", action="store_true", help="random weights, no checkpoint, no data")
+    parser.add_argument("--uint8_input", action="store_true",
+                        help="models that take images as bytes (batch, R, R, 3): the first convolution normalises")
     add_data_arguments(parser)
     args = parser.parse_args()
 
@@ -49,7 +52,7 @@ def _export_untrained(args, space, choices):
     from modules.deploy.export import export_untrained
 
     for choice in choices:
-        print(export_untrained(space, choice, args.output_dir, args.quant_mode))
+        print(export_untrained(space, choice, args.output_dir, args.quant_mode, pixels=args.uint8_input))
 
 
 def _export_trained(args, space, choices):
@@ -59,8 +62,12 @@ def _export_trained(args, space, choices):
 
     evaluator = make_evaluator(args, space, torch.device("cpu"))
     for choice in choices:
-        path, agreement = export_trained(evaluator, choice, args.output_dir)
+        path, agreement, operators = export_trained(evaluator, choice, args.output_dir, args.uint8_input)
         print(f"{path}: {agreement}", flush=True)
+        if args.quant_mode:
+            print(f"{path}: onnxruntime runs {operators.get('Conv', 0)} float convolutions, quantises "
+                  f"{operators.get('QuantizeLinear', 0)} and dequantises {operators.get('DequantizeLinear', 0)} "
+                  "tensors between operators", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from deploy_nets import conv_node, integer_conv, lively, quantized
+from deploy_nets import conv_node, digits_network, integer_conv, lively, quantized
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
@@ -39,7 +39,7 @@ from modules.utils.files import REPOSITORY
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (requirements.txt)")
 
-FIXED = ("Conv", "FeatureMix", "Logits")  # around the blocks of every network here
+FIXED = ("Conv", "FeatureMix", "Pool", "Logits")  # around the blocks of every network here
 
 
 def network(kind: str, act: str, resolution: int) -> QNetwork:
@@ -210,29 +210,9 @@ def test_activations_in_integers(kind, before):
     assert np.abs(result - np.clip(expected, -0.4, 6)).max() < tolerance
 
 
-def digits_network() -> tuple[QNetwork, list, list]:
-    """A small network trained in int8 on the digits, its calibration images, and the validation batches."""
-    data = load_data("digits")
-    train, valid = (list(eval_batches(source, indices, eval_transform(24, data.info), batch_size=48))
-                    for source, indices in ((data.train, data.train_indices), (data.valid, data.valid_indices)))
-    args = [BlockArgs("Conv", 3, 16, 3, None, 2, "relu"), BlockArgs("MobileNetV3Res", 16, 24, 3, 3, 2, "hswish"),
-            BlockArgs("FusedMBConvSERes", 24, 24, 3, 2, 1, "swish"), BlockArgs("ResNet", 24, 40, 3, 1, 2, "relu"),
-            BlockArgs("FeatureMix", 40, 64, 1, None, 1, "hswish"), BlockArgs("Logits", 64, 10)]
-    torch.manual_seed(0)
-    net = QNetwork(NetSpec((("stage", tuple(map(build_block, args))),), 24)).train()
-    for epochs, rate in ((3, 0.005), (1, 0.001)):
-        optimizer = torch.optim.Adam(net.parameters(), rate)
-        for images, labels in train * epochs:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(images), labels).backward()
-            optimizer.step()
-        if rate == 0.005:
-            set_quant_mode(net)
-    return net.eval(), [images for images, _ in train[:4]], valid
-
-
-def test_a_trained_network_keeps_its_answers():
-    net, calibration, valid = digits_network()
+@pytest.mark.parametrize("placement", ["lsq", "engine"])
+def test_a_trained_network_keeps_its_answers(placement):
+    net, calibration, valid = digits_network(QuantMode(placement=placement))
     agreement = compare(net, open_session(tflite_bytes(lower(net, calibration))), valid)
     assert agreement.images == 355
     assert agreement.top1_network > 90

@@ -5,7 +5,7 @@
 
 Here the two run in turns; figures are medians, the spread is half the distance between the 10th and 90th percentile.
 On a phone, TFLite's benchmark_model runs one after the other; figures are its means, the spread its standard
-deviation. One thread by default.
+deviation. One thread by default. The latencies go into the cards of exported models, too.
 """
 import sys
 from pathlib import Path
@@ -44,6 +44,7 @@ def parse_args():
 def main():
     args = parse_args()
 
+    from modules.deploy.card import add_latency
     from modules.deploy.input_csv import read_subnets
     from modules.deploy.tflite_export import tflite_path
     from modules.deploy.tflite_timing import LocalTimer, PhoneTimer
@@ -57,9 +58,13 @@ def main():
             args.warmup_runs, args.use_xnnpack), args.skip_push)
     subnets, machine = read_subnets(args.input), timer.describe()
     for space, choice in subnets:
-        times = timer.measure({name: tflite_path(args.model_dir, space, choice, name == "int8")
-                               for name in ("fp32", "int8")})
+        paths = {name: tflite_path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
+        times = timer.measure(paths)
         fp32, int8 = times["fp32"], times["int8"]
+        for name, measured in times.items():
+            add_latency(paths[name], {
+                "ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
+                "threads": args.num_threads, **machine, "engine": measured.engine})
         print(f"{space}-{choice}: fp32 {fp32.ms:.2f} ms, int8 {int8.ms:.2f} ms, {fp32.ms / int8.ms:.2f}x "
               f"({int8.engine})", flush=True)
         append_row(args.output, {

@@ -4,7 +4,8 @@
     python tflite_tools/export_tflite.py --input tflite_tools/input.csv --skip_weights
 
 Each line of the input is superspace,choice,subnet. Prints on how many images of the validation set the int8 file and
-the fake-quantised network disagree. With --skip_weights the files have random weights and serve for timing only.
+the fake-quantised network disagree, and writes a card (json) beside each file. With --skip_weights the files have
+random weights and serve for timing only.
 """
 import sys
 from pathlib import Path

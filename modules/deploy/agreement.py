@@ -45,10 +45,13 @@ class Agreement:
 
 
 def predict_batches(session, batches):
-    """Yield (images, logits of the session, labels) for batches of (images, labels), resized to the model's input."""
+    """Yield (images as the model sees them, logits of the session, labels) for batches of (images, labels)."""
     resolution = session.get_inputs()[0].shape[-1]
     for images, labels in batches:
-        yield images, predict(session, resize(images, resolution).numpy()), labels
+        images = resize(images, resolution)
+        if hasattr(session, "rounded"):
+            images = session.rounded(images)
+        yield images, predict(session, images.numpy()), labels
 
 
 def compare(net: torch.nn.Module, session, batches) -> Agreement:

@@ -15,7 +15,8 @@ def onnx_bytes(graph: Graph, metadata: dict[str, str] | None = None) -> bytes:
     """`graph` as an ONNX file: int8 if its layers carry codes, float otherwise.
 
     The model of a network takes `input` (batch, 3, R, R) float32, normalised, and gives `output` (batch, classes)
-    float32. `metadata` goes into the model's properties.
+    float32; on bytes, if the graph takes those, `input` is (batch, R, R, 3) uint8. `metadata` goes into the model's
+    properties.
     """
     return onnx_model(make_plan(pad_channels(graph) if graph.int8 else graph), metadata).SerializeToString()
 
@@ -59,12 +60,21 @@ class _Writer:
             shape, result = list("nchw"), self.value(self.plan.output)
         onnx_graph = helper.make_graph(
             self.nodes, "subnet",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *self.plan.input_shape])],
+            [self.source()],
             [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)], self.initializers)
         model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
         helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
         onnx.checker.check_model(model)
         return model
+
+    def source(self):
+        """The description of the model's input."""
+        from onnx import TensorProto, helper
+
+        channels, height, width = self.plan.input_shape
+        if self.plan.pixels:
+            return helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", height, width, channels])
+        return helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", channels, height, width])
 
     def op(self, kind: str, inputs, output: str, **attributes) -> str:
         """Append one ONNX operator and return its output's name."""
@@ -121,6 +131,12 @@ class _Writer:
         more = step.channels - self.plan.input_shape[0]
         self.op("Pad", [step.inputs[0].name, self.constant(f"{step.output}.by", np.int64([0, 0, 0, 0, 0, more, 0, 0])),
                         self.constant(f"{step.output}.with", np.uint8(step.quantizer.zero_point))], step.output)
+
+    def emit_image(self, step: Step):
+        by = self.constant(f"{step.output}.by", np.int64([0, 0, 0, 0, 0, 0, 0, 1]))
+        padded = self.op("Pad", [step.inputs[0].name, by, self.constant(f"{step.output}.with", np.uint8(255))],
+                         f"{step.output}.padded")
+        self.op("Transpose", [padded], step.output, perm=[0, 3, 1, 2])
 
     def emit_valued(self, step: Step):
         kind = {"pool": "GlobalAveragePool", "mul": "Mul", "add": "Add"}[step.op]

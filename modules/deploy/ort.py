@@ -1,6 +1,7 @@
 """Running and timing ONNX files with onnxruntime."""
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,17 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
                         f"{str(error).splitlines()[0][:200]}") from None
 
 
+def open_model(model: str | Path | bytes, threads: int = 1):
+    """A session on normalised images (N, 3, R, R), also of a model that takes bytes."""
+    session = open_session(model, threads)
+    if session.get_inputs()[0].type != "tensor(uint8)":
+        return session
+    from modules.deploy.pixels import PixelSession
+
+    metadata = session.get_modelmeta().custom_metadata_map
+    return PixelSession(session, json.loads(metadata["mean"]), json.loads(metadata["std"]))
+
+
 def predict(session, images: np.ndarray) -> np.ndarray:
     """Logits (N, classes) of float32 images (N, 3, R, R)."""
     return session.run(None, {session.get_inputs()[0].name: images})[0]
@@ -56,7 +68,9 @@ def time_interleaved(sessions: dict, runs: int = 50, warmup: int = 10,
     for name, session in sessions.items():
         image = session.get_inputs()[0]
         shape = [d if isinstance(d, int) else 1 for d in image.shape]
-        feeds[name] = {image.name: rng.standard_normal(shape, dtype=np.float32)}
+        bytes_wanted = getattr(image, "type", "") == "tensor(uint8)"
+        feeds[name] = {image.name: rng.integers(0, 256, shape, np.uint8) if bytes_wanted
+                       else rng.standard_normal(shape, dtype=np.float32)}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(-warmup, runs):
         for name, session in sessions.items():

@@ -1,0 +1,79 @@
+"""Models that take images as bytes: the normalisation becomes a part of the first convolution."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from modules.deploy.graph import INPUT, PIXELS, Graph
+from modules.utils.errors import UserError
+
+
+def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...]) -> Graph:
+    """`graph` on bytes p = 0 ... 255 instead of on x = (p / 255 - mean) / std.
+
+    A channel that is 255 all over the image is added to it. Its weights carry the means, and as it is zero around the
+    image like the others, so does the padding, which in x is zero: on p no single value would stand for that.
+    In an int8 graph the first layer's weights are rounded to codes anew, for trained codes times 1 / std are none; the
+    rounding of the input that was trained in falls away.
+
+    Raises:
+        UserError: a graph whose input is read by something else than one dense convolution.
+    """
+    readers = graph.consumers[INPUT]
+    if len(readers) != 1 or readers[0].op != "conv" or readers[0].groups != 1:
+        raise UserError(f"the normalisation needs one dense convolution on the input; it is read by "
+                        f"{', '.join(node.output for node in readers)}")
+    node = readers[0]
+    weight = (node.weight if node.codes is None else node.codes * node.scales.reshape(-1, 1, 1, 1)).astype(np.float64)
+    mean, std = (np.asarray(values, np.float64).reshape(1, -1, 1, 1) for values in (mean, std))
+    colours, ones = weight / (255 * std), -(weight * mean / std).sum(1, keepdims=True) / 255
+    weight = np.concatenate((colours, ones), 1)
+    fields = {"weight": weight.astype(np.float32)}
+    if node.codes is not None:
+        scales = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-12) / 127
+        # A channel without weights keeps a scale at which its bias fits.
+        scales = np.maximum(scales, np.abs(node.bias) / 2**30)
+        fields |= {"codes": np.round(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8),
+                   "scales": scales.astype(np.float32), "quantizer": PIXELS}
+    nodes = [replace(node, **fields) if other is node else other for other in graph.nodes]
+    quantizers = graph.quantizers and {**graph.quantizers, INPUT: PIXELS}
+    return replace(graph, nodes=nodes, quantizers=quantizers, pixels=True)
+
+
+class PixelSession:
+    """A session on bytes (N, H, W, 3), used as one on normalised images (N, 3, H, W)."""
+
+    def __init__(self, session, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.session = session
+        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+
+    def get_inputs(self) -> list:
+        """The one input, with the shape of normalised images."""
+        source = self.session.get_inputs()[0]
+        return [_Input(source.name, [source.shape[0], *(source.shape[i] for i in (3, 1, 2))])]
+
+    def get_modelmeta(self):
+        """The model's metadata."""
+        return self.session.get_modelmeta()
+
+    def run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs for the normalised images in `feeds`."""
+        ((name, images),) = feeds.items()
+        pixels = self._pixels(torch.from_numpy(images)).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return self.session.run(names, {name: pixels.numpy()})
+
+    def rounded(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images as the model sees them: of whole bytes."""
+        return (self._pixels(images) / 255 - self.mean) / self.std
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images * self.std + self.mean) * 255).round().clamp(0, 255)
+
+
+class _Input:
+    """Name and shape of an input."""
+
+    def __init__(self, name: str, shape: list):
+        self.name, self.shape = name, shape

@@ -1,0 +1,37 @@
+"""The cards of exported models as a table and as a figure of accuracy over latency.
+
+    python onnx_tools/report.py checkpoints/models/onnx_model
+
+Cards are written by export_onnx.py and export_tflite.py; benchmark.py adds the latency. With several folders, such as
+those of baselines, all go into one table: csv, and PNG beside it.
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.utils.cli import make_parser, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("folders", nargs="*", default=["checkpoints/models/onnx_model"], metavar="FOLDER")
+    parser.add_argument("--output", default="", help="csv file; default: report.csv in the first folder")
+    args = parser.parse_args()
+
+    from modules.deploy.card_report import plot_cards, read_cards, rows
+    from modules.utils.results import format_table, write_rows
+
+    cards = read_cards(args.folders)
+    output = Path(args.output or Path(args.folders[0]) / "report.csv")
+    write_rows(output, rows(cards))
+    print(format_table(rows(cards)))
+    if any(card["latency"] for card in cards):
+        plot_cards(cards, output.with_suffix(".png"))
+        print(f"{output}, {output.with_suffix('.png')}")
+    else:
+        print(f"{output}; no figure, for no card holds a latency (benchmark.py adds it)")
+
+
+if __name__ == "__main__":
+    run(main)
