@@ -31,6 +31,6 @@ test-slow: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 
-# TensorFlow, LiteRT and nn-Meter too
+# TensorFlow, nn-Meter and OpenVINO too
 full: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
