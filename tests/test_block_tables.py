@@ -2,6 +2,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,21 @@ def test_what_cannot_work_is_refused_and_the_tables_stay(job, tmp_path, changes,
         job(tmp_path, **changes).run()
     assert all(word in str(error.value) for word in words), error.value
     assert read(tmp_path) == before
+
+
+def test_students_of_two_placements_are_not_mixed(job, students, teachers, images, tmp_path):  # noqa: F811
+    shutil.copytree(students, tmp_path / "mixed")
+    config = make_config(tmp_path / "mixed" / "onnxw_tiny", stage_list=NAMES[1:], dataset="", dataset_path=str(images),
+                         valid_size=12, train_batch_size=9, placement="engine")
+    BlockTrainer(config, load_teacher(ARCH, teachers[True], quant=True), int8=True, overwrite=True).run()
+    with pytest.raises(UserError, match=r"stage2_4 .*--placement engine; allowed beside stage2_1: lsq"):
+        job(tmp_path / "tables", checkpoint_path=str(tmp_path / "mixed"))
+    builder = job(tmp_path / "tables", checkpoint_path=str(tmp_path / "mixed"), stage_list=NAMES[1:],
+                  num_samples_per_stage=1)
+    builder.run()
+    assert json.loads((tmp_path / "tables" / "lut.json").read_text())["settings"]["placement"] == "engine"
+    with pytest.raises(UserError, match=r"placement was 'engine' .* 'lsq' now"):
+        job(tmp_path / "tables", stage_list=NAMES[1:], num_samples_per_stage=1).run()
 
 
 def test_a_table_of_other_rows_is_refused(job, tmp_path):

@@ -48,6 +48,7 @@ class LutConfig:
     seed: int
     teacher: str
     int8: bool
+    placement: str = "lsq"       # of the students' quantisers
 
 
 class LutBuilder:

@@ -48,6 +48,9 @@ def make_job(args: argparse.Namespace, teacher, device: torch.device) -> tuple[L
         if not set(resolutions) <= set(other.resolutions):
             raise UserError(f"--hw_list {' '.join(map(str, resolutions))}: student {stage}_{block} was trained at "
                             f"{', '.join(map(str, other.resolutions))} pixels; allowed: these")
+        if _placement(other) != _placement(record):
+            raise UserError(f"student {stage}_{block} was trained with --placement {_placement(other)}; allowed beside "
+                            f"{record.name}: {_placement(record)}")
     check_output_sizes(space, stages, resolutions, args.loss_fn)
     training = record.training or {}
     dataset, path = args.dataset, args.dataset_path
@@ -59,7 +62,7 @@ def make_job(args: argparse.Namespace, teacher, device: torch.device) -> tuple[L
     config = LutConfig(
         args.superspace, args.platform, resolutions, data.info.name, valid_size, args.augment, args.train_batch_size,
         args.num_calib_batches, args.debug_batches if args.debug else 0, args.eval_batch_size, args.loss_fn,
-        args.manual_seed, teacher.arch, not args.fp32_mode)
+        args.manual_seed, teacher.arch, not args.fp32_mode, _placement(record))
     students = {key: partial(_student, path, args, teacher, key, device) for key, path in paths.items()}
     return config, {"students": students, "windows": tuple(args.width_window_filter),
                     "num_rows": args.num_samples_per_stage, "data": data, "platform": platform, "device": device,
@@ -68,6 +71,10 @@ def make_job(args: argparse.Namespace, teacher, device: torch.device) -> tuple[L
 
 def _record(path, args, teacher, key) -> StudentRecord:
     return read_student(path, args.superspace, *key, teacher, not args.fp32_mode)[1]
+
+
+def _placement(record: StudentRecord) -> str:
+    return record.quant.placement if record.quant else ""
 
 
 def _student(path, args, teacher, key, device) -> StagePlusProj:
