@@ -20,14 +20,11 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.classify import classify
+    from modules.deploy.classify import print_guesses
     from modules.deploy.ort import open_model
 
     session = open_model(args.model_path, args.threads)
-    for image in args.images:
-        print(image)
-        for guess in classify(session, session.get_modelmeta().custom_metadata_map, image, args.top):
-            print(f"  {100 * guess.probability:6.2f}%  {guess.label}")
+    print_guesses(session, session.get_modelmeta().custom_metadata_map, args.images, args.top)
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ def test_cards_and_their_report(exported):
     card, fp32 = read_card(card_path(int8)), read_card(card_path(models[False, False]))
     assert (card["precision"], card["placement"], card["input"]) == ("int8", "lsq", "normalised")
     assert read_card(card_path(models[True, True]))["input"] == "bytes"
+    assert card["training"] == "supernet"
     assert card["subnet"] == SMALLEST
     assert card["images"] == 96
     assert card["accuracy"]["fp32"] == fp32["accuracy"]["engine"]
@@ -201,7 +202,7 @@ def test_cards_and_their_report(exported):
 
 def test_rows_and_figure_of_cards(tmp_path):
     card = {"model": "a_b_0123ab_quant_int8.onnx", "name": None, "supernet": "a-b", "subnet": "d1", "precision": "int8",
-            "input": "normalised", "placement": "engine", "dataset": "digits", "images": 10,
+            "input": "normalised", "placement": "engine", "training": "alone", "dataset": "digits", "images": 10,
             "accuracy": {"fp32": None, "network": {"top1": 90.0, "low": 80.0, "high": 95.0},
                          "engine": {"top1": 91.0, "low": 81.0, "high": 96.0}},
             "agreement": {"percent": 99.0}, "mmacs": 2.5, "mparams": 0.1, "bytes": 1_500_000, "latency": None,

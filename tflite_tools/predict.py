@@ -20,14 +20,11 @@ def main():
     parser.add_argument("--num_threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.classify import classify
+    from modules.deploy.classify import print_guesses
     from modules.deploy.litert import open_session
 
     session = open_session(args.model_path, args.num_threads)
-    for image in args.images:
-        print(image)
-        for guess in classify(session, session.metadata, image, args.top):
-            print(f"  {100 * guess.probability:6.2f}%  {guess.label}")
+    print_guesses(session, session.metadata, args.images, args.top)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Ag
     card = {
         "model": model.name, "name": published_name(evaluator.space, choice), "supernet": str(evaluator.space),
         "subnet": str(choice), "precision": "int8" if int8 else "fp32", "input": "bytes" if pixels else "normalised",
-        "placement": record.quant.placement if int8 else None, "dataset": record.dataset, "images": agreement.images,
+        "placement": record.quant.placement if int8 else None,
+        "training": "alone" if evaluator.only_subnet else "supernet", "dataset": record.dataset,
+        "images": agreement.images,
         "accuracy": {"fp32": _fp32_accuracy(model, fp32) if int8 else None,
                      "network": _accuracy(agreement.top1_network, agreement.images),
                      "engine": _accuracy(agreement.top1_model, agreement.images)},
@@ -63,7 +65,7 @@ def read_card(path: str | Path) -> dict:
         card = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the model card {str(path)!r}: {error}") from None
-    if not isinstance(card, dict) or not {"model", "accuracy", "precision", "latency"} <= set(card):
+    if not isinstance(card, dict) or not {"model", "accuracy", "precision", "training", "latency"} <= set(card):
         raise UserError(f"{str(path)!r} is not a model card; export_onnx.py and export_tflite.py write them")
     return card
 

@@ -8,7 +8,7 @@ from modules.deploy.card import SUFFIX, read_card
 from modules.utils.errors import UserError
 from modules.utils.figures import new_figure, save_figure
 
-_MARKERS = {"fp32": "o", "int8": "s"}
+_MARKERS = {"fp32": "o", "int8 lsq": "s", "int8 engine": "D"}
 
 
 def read_cards(folders) -> list[dict]:
@@ -39,8 +39,8 @@ def rows(cards: list[dict]) -> list[dict]:
     """The cards as rows of a table; empty where a figure is not known."""
     return [{
         "model": label(card), "precision": card["precision"], "file": Path(card["model"]).suffix[1:],
-        "input": card["input"], "placement": card["placement"] or "", "data set": card["dataset"],
-        "images": card["images"],
+        "input": card["input"], "trained": card["training"], "placement": card["placement"] or "",
+        "data set": card["dataset"], "images": card["images"],
         "fp32 acc, %": _accuracy(card["accuracy"]["fp32"]), "network acc, %": _accuracy(card["accuracy"]["network"]),
         "engine acc, %": _accuracy(card["accuracy"]["engine"]), "agreement, %": f"{card['agreement']['percent']:.2f}",
         "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}", "MB": f"{card['bytes'] / 1e6:.2f}",
@@ -56,28 +56,32 @@ def _latency(latency: dict | None) -> str:
 
 
 def plot_cards(cards: list[dict], path: str | Path) -> None:
-    """Write accuracy over latency as PNG: a colour for each supernet, a marker for each precision.
+    """Write accuracy over latency as PNG: a colour for each supernet and way of training, a marker for each precision.
 
     Cards without a latency are left out.
     """
-    timed = [card for card in cards if card["latency"]]
+    timed = sorted((card for card in cards if card["latency"]), key=lambda card: card["latency"]["ms"])
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
-    supernets = list(dict.fromkeys(card["supernet"] for card in timed))
-    for i, supernet in enumerate(supernets):
-        for precision, marker in _MARKERS.items():
-            chosen = sorted((c for c in timed if (c["supernet"], c["precision"]) == (supernet, precision)),
-                            key=lambda card: card["latency"]["ms"])
+    origins = list(dict.fromkeys(map(_origin, timed)))
+    for i, origin in enumerate(origins):
+        for kind, marker in _MARKERS.items():
+            chosen = [card for card in timed if (_origin(card), _kind(card)) == (origin, kind)]
             if chosen:
                 top = [card["accuracy"]["engine"] for card in chosen]
                 errors = [[a["top1"] - a["low"] for a in top], [a["high"] - a["top1"] for a in top]]
                 axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=marker,
-                              linestyle=":", color=f"C{i}", mfc=None if precision == "int8" else "none", capsize=2,
-                              elinewidth=0.7, label=f"{supernet} {precision}")
-    for card in timed:
-        axes.annotate(label(card), (card["latency"]["ms"], card["accuracy"]["engine"]["top1"]), fontsize=6,
-                      xytext=(4, 3), textcoords="offset points")
+                              linestyle=":", color=f"C{i}", mfc="none" if kind == "fp32" else None, capsize=2,
+                              elinewidth=0.7, label=f"{origin} {kind}")
     axes.set(xlabel="latency, ms", ylabel="top-1 of the engine, % (95% interval)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     save_figure(figure, path)
+
+
+def _origin(card: dict) -> str:
+    return card["supernet"] + (", trained alone" if card["training"] == "alone" else "")
+
+
+def _kind(card: dict) -> str:
+    return f"{card['precision']} {card['placement'] or ''}".rstrip()

@@ -34,6 +34,14 @@ def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5
     return [Guess(classes[i], float(odds[i] / odds.sum())) for i in np.argsort(-logits, kind="stable")[:count]]
 
 
+def print_guesses(session, metadata: dict[str, str], paths, count: int) -> None:
+    """Print the `count` likeliest classes of each image file, with their probabilities in percent."""
+    for path in paths:
+        print(path)
+        for guess in classify(session, metadata, path, count):
+            print(f"  {100 * guess.probability:6.2f}%  {guess.label}")
+
+
 def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> np.ndarray:
     """The image file as the model wants it: float32 (1, 3, resolution, resolution); UserError if it is no image.
 
