@@ -6,16 +6,14 @@ import numpy as np
 from modules.deploy.builder import build_graph
 from modules.deploy.graph import INPUT, Graph, Quantizer, WeightNode
 from modules.deploy.ranges import best_ranges
+from modules.modeling.integer_bias import fold_norm
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
 from modules.modeling.placement import INPUT as BLOCK_INPUT
+from modules.modeling.placement import LEAST_SCALE, MOST_STEPS
 from modules.modeling.spec import ConvSpec
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
-
-# A bias must fit int32 at the scale input * weight. Channels whose weights are too small for that are dead: their
-# weights become zero and their scale is chosen for the bias alone.
-_MAX_BIAS_CODE = 2**30
 
 
 class _TrainedWeights:
@@ -48,10 +46,8 @@ def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:
         bias = module.bias.detach().double().numpy()
     if norm is None:
         return np.ones_like(bias), bias
-    gamma, beta, mean, var = (t.detach().double().numpy()
-                              for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
-    factor = gamma / np.sqrt(var + norm.eps)
-    return factor, beta + (bias - mean) * factor
+    factor, shift = (t.numpy() for t in fold_norm(norm, len(bias)))
+    return factor, shift + bias * factor
 
 
 def _tensor_quantizers(blocks) -> dict[str, Quantizer]:
@@ -88,8 +84,8 @@ def _weight_codes(module, weight, factor, bias, quantizer):
     codes = np.clip(codes, -127, 127)
     codes = codes * np.where(factor < 0, -1, 1).reshape((-1,) + (1,) * (codes.ndim - 1))
     scales = np.abs(factor) * scale
-    dead = np.abs(bias) > _MAX_BIAS_CODE * scales * quantizer.scale
-    dead |= scales < np.finfo(np.float32).tiny * 1e6
+    dead = np.abs(bias) > MOST_STEPS * scales * quantizer.scale
+    dead |= scales < LEAST_SCALE
     codes[dead] = 0
     scales[dead] = np.maximum(np.abs(bias[dead]), 1e-6) / (2**20 * quantizer.scale)
     return codes.astype(np.int8), scales.astype(np.float32)

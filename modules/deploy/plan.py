@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modules.deploy.graph import INPUT, PIXELS, Graph, Node, Quantizer, WeightNode
+from modules.modeling.placement import GATE_STEP
 
 FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
 GATE = Quantizer(np.float32(1 / 255), 0)
 _COVERED = 0.75  # of the calibrated range, that trained codes must span to serve for it
 # hard_sigmoid(x) = clamp(x / 6 + 1 / 2, 0, 1) in the codes of GATE is what these codes of x are, saturated; they want x
 # moved up by half a step.
-_BEFORE_GATE = Quantizer(np.float32(6 / 255), 127)
+_BEFORE_GATE = Quantizer(GATE_STEP, 127)
 # Below the first and above the second an activation is constant or linear enough to be exact: the inputs worth coding.
 USEFUL_INPUT = {"hswish": (-3.0, np.inf), "swish": (-10.0, np.inf), "hard_sigmoid": (-3.0, 3.0)}
 

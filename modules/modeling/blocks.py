@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.modeling.integer_bias import fold_norm, rounding_error, weight_scales
 from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
 from modules.modeling.ops.op import QBase
 from modules.modeling.placement import INPUT, gate_name, materialized
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
-from modules.modeling.tensors import TensorQuant
+from modules.modeling.tensors import TensorQuant, code_step
 from modules.modeling.walk import walk
 
 ACTIVATIONS = {
@@ -43,10 +44,17 @@ class ConvNorm(nn.Module):
             *first, last = list(self.dwconv.values())[: spec.stack]
             for i, conv in enumerate(first):
                 x = between(conv(x), i)
-            x = last(x)
+            y = last(x)
         else:
-            x = (self.dwconv if spec.depthwise else self.conv)(x, spec.cout, spec.kernel)
-        return self.norm(x)
+            last = self.dwconv if spec.depthwise else self.conv
+            y = last(x, spec.cout, spec.kernel)
+        y = self.norm(y)
+        step = code_step(x)
+        if step is None or self.norm.training:
+            return y
+        factor, bias = fold_norm(self.norm, spec.cout)
+        error = rounding_error(bias, weight_scales(factor, last.weight_scale), step)
+        return y + error.view(-1, 1, 1)
 
 
 def _conv(spec: ConvSpec, stride: int) -> DynamicQConv:
@@ -88,7 +96,7 @@ class Block(nn.Module):
                 module.quantized_input = True
         names = {INPUT: ""} if with_input else {}
         for name, kind in (names | materialized(self.spec, self.elastic)).items():
-            self.tensors[_key(name)] = TensorQuant(name, kind)
+            self.tensors[_key(name)] = TensorQuant(name, kind).train(self.training)
 
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
         """Run the configuration `spec`, the whole block by default, on (N, C, H, W)."""
@@ -117,10 +125,11 @@ class TorchOps:
     def conv(self, x, layer: ConvSpec):
         module = self.block.get_submodule(layer.name)
         if layer.norm:
-            x = module(x, layer, lambda x, i: self.tensor(x, f"{layer.name}.{i}"))
+            y = module(x, layer, lambda x, i: self.tensor(x, f"{layer.name}.{i}"))
         else:
-            x = module(x, layer.cout)
-        return self.tensor(x, layer.name)
+            y = module(x, layer.cout)
+            y = _with_engine_bias(y, module, code_step(x), gate=layer.act == "hard_sigmoid")
+        return self.tensor(y, layer.name)
 
     def act(self, x, kind: str, name: str):
         if kind == "swish" and self.owns(gate_name(name)):
@@ -137,5 +146,16 @@ class TorchOps:
         return self.tensor(shortcut + x, name)
 
     def linear(self, x, layer: LinearSpec):
-        x = F.dropout(x.flatten(1), self.block.dropout_rate, self.block.training)
-        return self.block.get_submodule(layer.name)(x, layer.cout)
+        module = self.block.get_submodule(layer.name)
+        y = module(F.dropout(x.flatten(1), self.block.dropout_rate, self.block.training), layer.cout)
+        return _with_engine_bias(y, module, code_step(x))
+
+
+def _with_engine_bias(y: torch.Tensor, module: QBase, step: torch.Tensor | None, gate: bool = False) -> torch.Tensor:
+    """The result `y` of a layer without norm whose input has codes of `step` (None: is not coded), with the bias that
+    an engine has."""
+    if step is None or module.bias is None:
+        return y
+    bias = module.bias[: y.shape[1]].detach().double()
+    error = rounding_error(bias, weight_scales(torch.ones_like(bias), module.weight_scale), step, gate)
+    return y + error.view(-1, *(1,) * (y.ndim - 2))

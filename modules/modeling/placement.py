@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from modules.modeling.spec import BlockSpec
 from modules.modeling.walk import walk
 
 PLACEMENTS = ("lsq", "engine")
 INPUT = "input"  # of the first block
 GATE = "gate"
+# hard_sigmoid(x) in codes of 1/255 is what x in codes of this is, cut at both ends and moved up by half a step.
+GATE_STEP = np.float32(6 / 255)
+# A bias must fit int32 at the scale input * weight, with room for the products. Channels whose weights are too small
+# for that are dead: their weights become zero and their scale is chosen for the bias alone.
+MOST_STEPS = 2**30  # of a bias
+LEAST_SCALE = float(np.finfo(np.float32).tiny) * 1e6  # of the weights
 # An engine folds these into the operator before them: what that gives is not materialised.
 _FOLDED = ("relu", "relu6", "hard_sigmoid")
 

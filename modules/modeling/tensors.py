@@ -27,8 +27,11 @@ class TensorQuant(QBase):
             self.activation_beta.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The fake-quantised tensor."""
-        return self.quantize_input(x)
+        """The fake-quantised tensor; in eval mode it knows the step of its codes."""
+        y = self.quantize_input(x)
+        if self.nbits_a != 32 and not self.training:
+            y.code_step = self.effective()[0].detach().abs()
+        return y
 
     def _start_activation(self, x: torch.Tensor) -> None:
         if self.kind == "hswish":
@@ -51,3 +54,8 @@ class TensorQuant(QBase):
         if not any(key in state_dict for key in state):
             state_dict.update(state)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def code_step(x: torch.Tensor) -> torch.Tensor | None:
+    """The step of the codes of a tensor as a `TensorQuant` in eval mode gave it; None of any other."""
+    return getattr(x, "code_step", None)

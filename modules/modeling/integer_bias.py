@@ -1,0 +1,45 @@
+"""What an integer engine makes of a bias: a whole number of steps of input times weight.
+
+Rounding activations makes a network chaotic: a thousandth of a step before one layer's rounding is a whole step for
+some of its results, and after a few layers as much noise as all rounding together. So where a network under placement
+"engine" is evaluated, its biases are the engine's, too (batch norm folded in, as Jacob et al., 2018).
+"""
+from __future__ import annotations
+
+import torch
+
+from modules.modeling.placement import GATE_STEP, LEAST_SCALE, MOST_STEPS
+
+
+def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factor and bias (float64, one for each of the first `channels`) that stand for a batch norm in eval mode."""
+    gamma, beta, mean, var = (t[:channels].detach().double()
+                              for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
+    factor = gamma / torch.sqrt(var + norm.eps)
+    return factor, beta - mean * factor
+
+
+def weight_scales(factor: torch.Tensor, weight_scale: torch.Tensor) -> torch.Tensor:
+    """(channels,) float32 scales of a layer's weight codes, the batch norm's `factor` (float64) folded in."""
+    return (factor.abs() * weight_scale.detach().abs().double()).float()
+
+
+def is_dead(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """(channels,) bool: the weights are too small beside the `bias` for an int32 at the scale `step * scales`."""
+    return (bias.abs() > MOST_STEPS * scales * step) | (scales < LEAST_SCALE)
+
+
+def rounding_error(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor, gate: bool = False) -> torch.Tensor:
+    """(channels,) float32: what the engine's bias differs from `bias` by.
+
+    Args:
+        bias: (channels,) float64, batch norm folded in.
+        scales: (channels,) float32 of the weight codes.
+        step: the scale of the input's codes.
+        gate: a hard sigmoid follows; the engine then rounds the bias half a step higher.
+    """
+    bias = bias.float()
+    moved = (bias + float(GATE_STEP / 2) if gate else bias).double()
+    unit = (step.detach().float() * scales).double()
+    error = (moved / unit).round() * unit - moved
+    return torch.where(is_dead(bias, scales, step.detach()), 0.0, error).float()
