@@ -61,7 +61,7 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
     Cards without a latency are left out.
     """
     timed = sorted((card for card in cards if card["latency"]), key=lambda card: card["latency"]["ms"])
-    figure = new_figure(8, 5)
+    figure = new_figure(10, 5)
     axes = figure.add_subplot()
     origins = list(dict.fromkeys(map(_origin, timed)))
     for i, origin in enumerate(origins):
@@ -75,7 +75,7 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
                               elinewidth=0.7, label=f"{origin} {kind}")
     axes.set(xlabel="latency, ms", ylabel="top-1 of the engine, % (95% interval)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
     save_figure(figure, path)
 
 
