@@ -62,8 +62,9 @@ def barrier() -> None:
 
 
 def close() -> None:
-    """Leave the process group."""
+    """Leave the process group, all together: one that leaves early can break off another's last transfer."""
     if _active():
+        barrier()
         _object_group.cache_clear()
         dist.destroy_process_group()
 
