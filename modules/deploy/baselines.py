@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.deploy.ort import open_session
+from modules.deploy.ort import Input, open_session
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 
@@ -74,19 +74,13 @@ class OpenVinoSession:
 
     def get_inputs(self) -> list:
         """The one input; onnxruntime's call."""
-        return [_Input(self._model.input())]
+        port = self._model.input()
+        return [Input(port.get_any_name(), list(port.get_shape()))]
 
     def run(self, _, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """The output for one image (1, C, H, W) of `feeds`; onnxruntime's call."""
         (image,) = feeds.values()
         return [self._request.infer([image])[self._model.output()]]
-
-
-class _Input:
-    """Name and shape of an input."""
-
-    def __init__(self, port):
-        self.name, self.shape = port.get_any_name(), list(port.get_shape())
 
 
 def open_openvino(path: str | Path, threads: int = 1) -> OpenVinoSession:

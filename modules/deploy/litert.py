@@ -7,17 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.deploy.ort import Input
 from modules.deploy.tflite_model import litert_schema, read_metadata
 from modules.utils import memory
 from modules.utils.errors import UserError
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a session takes, in the order of axes of this project: (1, channels, height, width)."""
-
-    name: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

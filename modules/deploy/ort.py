@@ -3,13 +3,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modules.utils import memory
 from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a session that is used like onnxruntime's takes: (batch, channels, height, width)."""
+
+    name: str
+    shape: Sequence[int | str]
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None,

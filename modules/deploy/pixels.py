@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from modules.deploy.graph import INPUT, PIXELS, Graph
+from modules.deploy.ort import Input
+from modules.modeling.placement import MOST_STEPS
 from modules.utils.errors import UserError
 
 
@@ -34,7 +36,7 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     if node.codes is not None:
         scales = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-12) / 127
         # A channel without weights keeps a scale at which its bias fits.
-        scales = np.maximum(scales, np.abs(node.bias) / 2**30)
+        scales = np.maximum(scales, np.abs(node.bias) / MOST_STEPS)
         fields |= {"codes": np.round(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8),
                    "scales": scales.astype(np.float32), "quantizer": PIXELS}
     nodes = [replace(node, **fields) if other is node else other for other in graph.nodes]
@@ -52,7 +54,7 @@ class PixelSession:
     def get_inputs(self) -> list:
         """The one input, with the shape of normalised images."""
         source = self.session.get_inputs()[0]
-        return [_Input(source.name, [source.shape[0], *(source.shape[i] for i in (3, 1, 2))])]
+        return [Input(source.name, [source.shape[i] for i in (0, 3, 1, 2)])]
 
     def get_modelmeta(self):
         """The model's metadata."""
@@ -70,10 +72,3 @@ class PixelSession:
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
         return ((images * self.std + self.mean) * 255).round().clamp(0, 255)
-
-
-class _Input:
-    """Name and shape of an input."""
-
-    def __init__(self, name: str, shape: list):
-        self.name, self.shape = name, shape

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.deploy.tflite_model import Codes
+from modules.modeling.placement import MOST_STEPS
 
 # XNNPACK has no fast kernel for depthwise filters of more taps. As a grouped convolution of so many channels each, with
 # zeros between them, 7 x 7 runs 6 to 9 times faster in int8 and 1.3 times faster in float.
@@ -14,7 +15,6 @@ _GROUP = 8
 # A requantisation below this rounds every product away: such a channel gives its bias only.
 _DEAD_STEP = 2.0**-30
 _BIAS_STEP = 2.0**-20  # of a dead channel, in steps of the output
-_MAX_BIAS_CODE = 2**30
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
     """
     scales = scales.astype(np.float32)
     steps = scales.astype(np.float64) * np.float64(input_scale)
-    dead = (steps < _DEAD_STEP * output_scale) | (np.abs(bias) > _MAX_BIAS_CODE * steps)
+    dead = (steps < _DEAD_STEP * output_scale) | (np.abs(bias) > MOST_STEPS * steps)
     if dead.any():
         codes, scales = codes.copy(), scales.copy()
         codes[dead] = 0
@@ -80,7 +80,7 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
     bias_scales = np.float32(input_scale) * scales
     integers = np.round(bias.astype(np.float64) / bias_scales.astype(np.float64))
     # A bias that is cut here is a thousand times what the output can hold.
-    integers = np.clip(integers, -_MAX_BIAS_CODE, _MAX_BIAS_CODE).astype(np.int32)
+    integers = np.clip(integers, -MOST_STEPS, MOST_STEPS).astype(np.int32)
     return Layer(codes, integers, scales, bias_scales)
 
 
