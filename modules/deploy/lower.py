@@ -10,7 +10,7 @@ from modules.modeling.integer_bias import fold_norm
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
 from modules.modeling.placement import INPUT as BLOCK_INPUT
-from modules.modeling.placement import LEAST_SCALE, MOST_STEPS
+from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
 from modules.modeling.spec import ConvSpec
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
@@ -36,7 +36,8 @@ class _TrainedWeights:
         if self.int8:
             _check_trained(module, node.output)
             node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
-            node.codes, node.scales = _weight_codes(module, weight, factor, bias, node.quantizer)
+            moved = bias + HARD_SIGMOID_SHIFT if getattr(layer, "act", "") == "hard_sigmoid" else bias
+            node.codes, node.scales = _weight_codes(module, weight, factor, moved, node.quantizer)
 
 
 def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:

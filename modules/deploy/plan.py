@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modules.deploy.graph import INPUT, PIXELS, Graph, Node, Quantizer, WeightNode
-from modules.modeling.placement import GATE_STEP
+from modules.modeling.placement import GATE, GATE_STEPS, HARD_SIGMOID_SHIFT, HARD_SIGMOID_STEP, gate_name
 
 FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
-GATE = Quantizer(np.float32(1 / 255), 0)
+GATE_CODES = Quantizer(GATE_STEPS[GATE], 0)
 _COVERED = 0.75  # of the calibrated range, that trained codes must span to serve for it
-# hard_sigmoid(x) = clamp(x / 6 + 1 / 2, 0, 1) in the codes of GATE is what these codes of x are, saturated; they want x
-# moved up by half a step.
-_BEFORE_GATE = Quantizer(GATE_STEP, 127)
+_SHIFTED = Quantizer(HARD_SIGMOID_STEP, 0)  # codes of x + 3, which read by GATE_CODES are hard_sigmoid(x)
 # Below the first and above the second an activation is constant or linear enough to be exact: the inputs worth coding.
 USEFUL_INPUT = {"hswish": (-3.0, np.inf), "swish": (-10.0, np.inf), "hard_sigmoid": (-3.0, 3.0)}
 
@@ -175,9 +173,9 @@ class _Int8Planner(_Planner):
         if act is None:
             self.write(node, [x])
         elif act.kind == "hard_sigmoid":
-            node = replace(node, bias=node.bias + _BEFORE_GATE.scale / 2)
-            self.step("conv", [x], act.output, _BEFORE_GATE, node=node)
-            self.values[act.output] = Operand(act.output, GATE)
+            node = replace(node, bias=node.bias + HARD_SIGMOID_SHIFT)
+            self.step("conv", [x], act.output, _SHIFTED, node=node)
+            self.values[act.output] = Operand(act.output, GATE_CODES)
         else:
             quantizer = self.graph.quantizers.get(node.output) or before_activation(
                 act.kind, *self.graph.ranges[node.output])
@@ -187,7 +185,8 @@ class _Int8Planner(_Planner):
         x, name = self.values[node.inputs[0]], node.output
         gate = None
         if x.quantizer and node.kind == "swish":
-            gate = self.step("act", [x], f"{name}.gate", GATE, kind="sigmoid")
+            codes = self.graph.quantizers.get(gate_name(name), GATE_CODES)
+            gate = self.step("act", [x], gate_name(name), codes, kind="sigmoid")
         if x.quantizer and node.kind == "hswish" and _reaches_minus_three(x.quantizer):
             gate = self._hswish_gate(x, name)
         if gate:
@@ -200,7 +199,7 @@ class _Int8Planner(_Planner):
         gate, six = Quantizer(np.float32(x.quantizer.scale / 6), 0), 2 * x.quantizer.zero_point
         if six >= 255:
             return Operand(x.name, gate)
-        return self.step("clip", [Operand(x.name, gate)], f"{name}.gate", gate, bounds=(0, six))
+        return self.step("clip", [Operand(x.name, gate)], gate_name(name), gate, bounds=(0, six))
 
     def take_pool(self, node: Node):
         self.values[node.output] = self.step("pool", [self.values[node.inputs[0]]], node.output,

@@ -10,8 +10,9 @@ import numpy as np
 from modules.deploy.graph import INPUT, Graph, Node, Quantizer, WeightNode
 from modules.deploy.tflite_layers import Filter, Layer, arrange, layer_codes, output_size, padding
 from modules.deploy.tflite_model import TfliteModel
+from modules.modeling.placement import GATE_STEPS, HARD_SIGMOID_SHIFT, SIGMOID, gate_name
 
-LOGISTIC_CODES = Quantizer(np.float32(1 / 256), 0)  # the only ones that TFLite's int8 LOGISTIC writes
+LOGISTIC_CODES = Quantizer(GATE_STEPS[SIGMOID], 0)
 # What an operator does to its result before it writes it. The hard sigmoid clamp(x / 6 + 1 / 2, 0, 1) is written as
 # six times itself, clamp(x + 3, 0, 6).
 _FUSED = {"": "NONE", "relu": "RELU", "relu6": "RELU6", "hard_sigmoid": "RELU6"}
@@ -140,7 +141,7 @@ class FloatWriter:
     def emit_conv(self, node: WeightNode):
         tensor, act = self.target(node)
         x = self.read(node.inputs[0], node.quantizer)
-        shift, factor = (3, 6) if act == "hard_sigmoid" else (0, 1)
+        shift, factor = (HARD_SIGMOID_SHIFT, 6) if act == "hard_sigmoid" else (0, 1)
         out = self.new(tensor, [*(output_size(size, node.stride) for size in x.shape[:2]), len(node.bias)],
                        self.own(tensor), factor)
         layer = self.numbers(node, x, out, node.bias + np.float32(shift))
@@ -183,7 +184,7 @@ class FloatWriter:
             self.produce[node.output] = lambda quantizer: self.unary(
                 "HARD_SWISH", x, self.new(node.output, x.shape, quantizer))
             return
-        gate = self.unary("LOGISTIC", x, self.new(f"{node.output}.gate", x.shape, LOGISTIC_CODES))  # of a swish
+        gate = self.unary("LOGISTIC", x, self.new(gate_name(node.output), x.shape, LOGISTIC_CODES))  # of a swish
         self.produce[node.output] = lambda quantizer: self.product(node.output, x, gate, quantizer)
 
     def emit_pool(self, node: Node):

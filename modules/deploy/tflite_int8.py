@@ -4,12 +4,13 @@ from __future__ import annotations
 import numpy as np
 
 from modules.deploy.graph import OUTPUT, Quantizer
+from modules.deploy.plan import GATE_CODES
 from modules.deploy.tflite_float import FloatWriter, Stored
 from modules.deploy.tflite_layers import Filter, Layer, integer_layer
 from modules.deploy.tflite_model import Codes
+from modules.modeling.placement import gate_name
 
 _LOWEST_SWISH = -10.0  # swish is 0 within 5e-4 below: inputs that are not worth a code
-GATE = Quantizer(np.float32(1 / 255), 0)  # of a hard sigmoid
 _ADDEND_STEP = 2.0**-8  # XNNPACK adds only what is coded at least this finely, in steps of the sum
 
 
@@ -35,7 +36,7 @@ class Int8Writer(FloatWriter):
             return None
         producer, readers = self._producers.get(tensor), self.consumers.get(tensor, [])
         if producer is not None and producer.kind == "hard_sigmoid":
-            return GATE
+            return GATE_CODES
         if tensor in self.graph.quantizers:
             return self.graph.quantizers[tensor]
         trained = {getattr(reader, "quantizer", None) for reader in readers}
@@ -73,7 +74,7 @@ class Int8Writer(FloatWriter):
         x, codes = self.read(node.inputs[0]), self.own(node.inputs[0])
         top = min(6.0, 3 + (255 - codes.zero_point) * codes.scale)
         step = codes.scale if 255.5 * codes.scale > top else np.float32(6 / 255)
-        gate = self.new(f"{node.output}.gate", x.shape, Quantizer(np.float32(step / 6), 0), 6)
+        gate = self.new(gate_name(node.output), x.shape, Quantizer(np.float32(step / 6), 0), 6)
         self.binary("ADD", x, self.constant(f"{node.output}.three", 3), gate, "relu6")
         self.produce[node.output] = lambda quantizer: self.product(node.output, x, gate, quantizer)
 
@@ -81,19 +82,27 @@ class Int8Writer(FloatWriter):
         if self.form.int8_output:
             super().emit_linear(node)
             return
-        # Codes of logits tie where the best two classes are close. With float32 around it, the layer still multiplies
-        # integers: XNNPACK codes its input afresh, over the range that the image has.
+        # Codes of logits tie where the best two classes are close, so the result is float32. The layer still multiplies
+        # integers: it codes its input afresh, over the range that the image has. Two more inputs, the lowest and the
+        # highest code, make that the trained range, and the codes the trained ones.
         x = self.read(node.inputs[0], node.quantizer)
-        values = self.unary("DEQUANTIZE", x, self.new(f"{node.output}.input", x.shape, None, x.factor))
+        ends = self.file.constant(f"{node.output}.ends", np.array([[[[-128, 127]]]], np.int8), _codes(node.quantizer,
+                                                                                                    x.factor))
+        shape = (*x.shape[:-1], x.shape[-1] + 2)
+        both = self.new(f"{node.output}.codes", shape, node.quantizer, x.factor)
+        self.file.operator("CONCATENATION", [x.index, ends], both.index, "ConcatenationOptions", axis=3,
+                           fusedActivationFunction="NONE")
+        values = self.unary("DEQUANTIZE", both, self.new(f"{node.output}.input", shape, None, x.factor))
         out = self.new(node.output, (len(node.bias),), None)
-        layer = Layer(node.codes, node.bias, node.scales / np.float32(x.factor))
+        bias, steps = node.bias_codes()
+        layer = Layer(np.pad(node.codes, ((0, 0), (0, 2))), (bias * steps).astype(np.float32), node.scales / np.float32(x.factor))
         self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node, layer, Filter("", layer.weight))],
                            out.index, "FullyConnectedOptions", fusedActivationFunction="NONE",
                            asymmetricQuantizeInputs=True)
         self.keep(node.output, out)
 
     def numbers(self, node, x, out, bias) -> Layer:
-        return integer_layer(node.codes, node.scales / np.float32(x.factor), bias, x.scale, out.scale)
+        return integer_layer(node.codes, node.scales, bias, node.quantizer.scale, out.scale, x.factor)
 
 
 def _from_minus_three(high: float) -> Quantizer:

@@ -64,24 +64,25 @@ class Layer:
     bias_scales: np.ndarray | None = None
 
 
-def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input_scale: float,
-                  output_scale: float) -> Layer:
+def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input_scale: float, output_scale: float,
+                  factor: float = 1.0) -> Layer:
     """The integers of a layer: its trained `codes` and `scales`, and its float `bias` at the scale input * weight.
 
-    Channels whose bias would not fit, or whose products all round away, keep the bias alone.
+    Channels whose bias would not fit, or whose products all round away, keep the bias alone. The file's input holds
+    `factor` times the value that `input_scale` codes; the file's weights make up for it.
     """
-    scales = scales.astype(np.float32)
+    input_scale, scales = np.float32(input_scale), scales.astype(np.float32)
     steps = scales.astype(np.float64) * np.float64(input_scale)
     dead = (steps < _DEAD_STEP * output_scale) | (np.abs(bias) > MOST_STEPS * steps)
     if dead.any():
         codes, scales = codes.copy(), scales.copy()
         codes[dead] = 0
         scales[dead] = output_scale * _BIAS_STEP / input_scale
-    bias_scales = np.float32(input_scale) * scales
+    bias_scales = input_scale * scales
     integers = np.round(bias.astype(np.float64) / bias_scales.astype(np.float64))
     # A bias that is cut here is a thousand times what the output can hold.
     integers = np.clip(integers, -MOST_STEPS, MOST_STEPS).astype(np.int32)
-    return Layer(codes, integers, scales, bias_scales)
+    return Layer(codes, integers, scales / np.float32(factor), bias_scales)
 
 
 def layer_codes(scales: np.ndarray | None, axis: int) -> Codes | None:

@@ -14,7 +14,7 @@ _IDENTIFIER = b"TFL3"
 # Conv2D knows per-channel int8 weights from version 3 on, and so on; readers refuse what they are too old for.
 _VERSIONS = {"CONV_2D": (1, 3), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 4), "ADD": (1, 2), "MUL": (1, 2),
              "LOGISTIC": (1, 2), "MEAN": (1, 2), "PAD": (1, 2), "QUANTIZE": (2, 2),
-             "DEQUANTIZE": (2, 2)}
+             "DEQUANTIZE": (2, 2), "CONCATENATION": (1, 2)}
 # Fields of an options table that are given by name, and the schema's class of those names.
 _NAMED = {"padding": "Padding", "fusedActivationFunction": "ActivationFunctionType"}
 

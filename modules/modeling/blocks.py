@@ -128,7 +128,7 @@ class TorchOps:
             y = module(x, layer, lambda x, i: self.tensor(x, f"{layer.name}.{i}"))
         else:
             y = module(x, layer.cout)
-            y = _with_engine_bias(y, module, code_step(x), gate=layer.act == "hard_sigmoid")
+            y = _with_engine_bias(y, module, code_step(x), hard_sigmoid=layer.act == "hard_sigmoid")
         return self.tensor(y, layer.name)
 
     def act(self, x, kind: str, name: str):
@@ -151,11 +151,12 @@ class TorchOps:
         return _with_engine_bias(y, module, code_step(x))
 
 
-def _with_engine_bias(y: torch.Tensor, module: QBase, step: torch.Tensor | None, gate: bool = False) -> torch.Tensor:
+def _with_engine_bias(y: torch.Tensor, module: QBase, step: torch.Tensor | None,
+                      hard_sigmoid: bool = False) -> torch.Tensor:
     """The result `y` of a layer without norm whose input has codes of `step` (None: is not coded), with the bias that
     an engine has."""
     if step is None or module.bias is None:
         return y
     bias = module.bias[: y.shape[1]].detach().double()
-    error = rounding_error(bias, weight_scales(torch.ones_like(bias), module.weight_scale), step, gate)
+    error = rounding_error(bias, weight_scales(torch.ones_like(bias), module.weight_scale), step, hard_sigmoid)
     return y + error.view(-1, *(1,) * (y.ndim - 2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from modules.modeling.placement import GATE_STEP, LEAST_SCALE, MOST_STEPS
+from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
 
 
 def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,17 +29,18 @@ def is_dead(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor) -> tor
     return (bias.abs() > MOST_STEPS * scales * step) | (scales < LEAST_SCALE)
 
 
-def rounding_error(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor, gate: bool = False) -> torch.Tensor:
+def rounding_error(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor,
+                   hard_sigmoid: bool = False) -> torch.Tensor:
     """(channels,) float32: what the engine's bias differs from `bias` by.
 
     Args:
         bias: (channels,) float64, batch norm folded in.
         scales: (channels,) float32 of the weight codes.
         step: the scale of the input's codes.
-        gate: a hard sigmoid follows; the engine then rounds the bias half a step higher.
+        hard_sigmoid: one follows; the engine then makes its shift a part of the bias.
     """
     bias = bias.float()
-    moved = (bias + float(GATE_STEP / 2) if gate else bias).double()
+    moved = (bias + float(HARD_SIGMOID_SHIFT) if hard_sigmoid else bias).double()
     unit = (step.detach().float() * scales).double()
     error = (moved / unit).round() * unit - moved
-    return torch.where(is_dead(bias, scales, step.detach()), 0.0, error).float()
+    return torch.where(is_dead(moved, scales, step.detach()), 0.0, error).float()

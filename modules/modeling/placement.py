@@ -14,9 +14,11 @@ from modules.modeling.walk import walk
 
 PLACEMENTS = ("lsq", "engine")
 INPUT = "input"  # of the first block
-GATE = "gate"
-# hard_sigmoid(x) in codes of 1/255 is what x in codes of this is, cut at both ends and moved up by half a step.
-GATE_STEP = np.float32(6 / 255)
+GATE, SIGMOID = "gate", "sigmoid"
+# The step of a hard sigmoid's codes, and of a swish's sigmoid: the only one that TFLite's LOGISTIC writes.
+GATE_STEPS = {GATE: np.float32(1 / 255), SIGMOID: np.float32(1 / 256)}
+# hard_sigmoid(x) in codes of 1/255 is what x + 3 in codes of this is, saturated at both ends.
+HARD_SIGMOID_STEP, HARD_SIGMOID_SHIFT = np.float32(6 / 255), np.float32(3)
 # A bias must fit int32 at the scale input * weight, with room for the products. Channels whose weights are too small
 # for that are dead: their weights become zero and their scale is chosen for the bias alone.
 MOST_STEPS = 2**30  # of a bias
@@ -28,7 +30,7 @@ _FOLDED = ("relu", "relu6", "hard_sigmoid")
 def materialized(spec: BlockSpec, unused: bool = False) -> dict[str, str]:
     """The tensors of `spec` by name in order of execution, those of unused layers too if asked for.
 
-    The value is the smooth activation that reads the tensor, GATE for a factor between 0 and 1, or "".
+    The value is the smooth activation that reads the tensor, GATE or SIGMOID for a factor between 0 and 1, or "".
     """
     if unused:
         spec = replace(spec, main=tuple(replace(layer, used=True) for layer in spec.main),
@@ -64,7 +66,7 @@ class _Names:
         else:
             self.note(x, kind)
         if kind == "swish":
-            self.note(gate_name(name), GATE)
+            self.note(gate_name(name), SIGMOID)
         return self.note(name, GATE if kind == "hard_sigmoid" else "")
 
     def pool(self, x, name):

@@ -5,25 +5,25 @@ import torch
 
 from modules.modeling.ops import lsq_plus
 from modules.modeling.ops.op import QBase
-from modules.modeling.placement import GATE
+from modules.modeling.placement import GATE_STEPS
 
 
 class TensorQuant(QBase):
     """The quantiser of one tensor. `tensor` is the tensor's name in its block, `kind` as of `materialized`.
 
     Codes of an h-swish's input begin at -3, of which the scale is a whole fraction: engines then have x + 3 without
-    rounding. A gate has fixed codes, 0 ... 255 for 0 ... 1.
+    rounding. A factor between 0 and 1 has fixed codes.
     """
 
     def __init__(self, tensor: str, kind: str):
         super().__init__()
         self.tensor, self.kind = tensor, kind
         self.add_quantizer(weight=False)
-        if kind == GATE:
-            self.activation_scale.data.fill_(1 / 255)
+        if kind in GATE_STEPS:
+            self.activation_scale.data.fill_(float(GATE_STEPS[kind]))
             self.activation_scale.requires_grad_(False)
             self._mark_started(1)
-        if kind in (GATE, "hswish"):
+        if kind in (*GATE_STEPS, "hswish"):
             self.activation_beta.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
