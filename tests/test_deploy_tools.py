@@ -117,6 +117,7 @@ def test_agreement_reports_the_margin_of_the_differing_images():
     assert result.largest_margin == pytest.approx(0.1)
     assert result.mean_logit_error == pytest.approx((0.1 + 0.1 + 0.1 + 0.5) / 12)
     assert result.margin_in_errors == pytest.approx(0.1 / (0.8 / 12), rel=1e-5)
+    assert result.margin_in_own_errors == pytest.approx(0.1 / (0.2 / 3), rel=1e-5)
     assert "1.5 mean errors" in str(result)
 
 

@@ -5,18 +5,20 @@ import pytest
 import torch
 from deploy_nets import every_block_type, exact, lively, quantized, subnet
 
+from modules.deploy import litert
 from modules.deploy.builder import SyntheticWeights, build_graph
 from modules.deploy.graph import INPUT, Quantizer, WeightNode
 from modules.deploy.lower import lower
 from modules.deploy.onnx_writer import onnx_bytes
 from modules.deploy.ort import open_session, optimized_ops, predict
-from modules.deploy.plan import GATE, make_plan
+from modules.deploy.plan import GATE_CODES, make_plan
 from modules.deploy.reference import execute
 from modules.deploy.sqnr import measure_noise
+from modules.deploy.tflite_writer import tflite_bytes
 from modules.modeling.blocks import ConvNorm
 from modules.modeling.net_spec import resolve
 from modules.modeling.ops.op import QBase, set_quant_mode
-from modules.modeling.placement import materialized
+from modules.modeling.placement import GATE_STEPS, materialized
 from modules.modeling.restore import ModelRecord, QuantMode, load_supernet
 from modules.modeling.spec import BlockArgs, build_block
 from modules.modeling.supernet import Supernet
@@ -47,7 +49,7 @@ def test_materialized_tensors_of_a_bottleneck_and_of_an_inverted_one_with_gates(
         ["conv1.act", "conv2.act", "conv3", "downsample", "out"], "")
     block = build_block(BlockArgs("MobileNetV3K3Res", 16, 16, 7, 1.0, 1, "swish"))
     assert materialized(block) == {
-        "depth_conv.0": "", "depth_conv.1": "", "depth_conv": "swish", "depth_conv.act.gate": "gate",
+        "depth_conv.0": "", "depth_conv.1": "", "depth_conv": "swish", "depth_conv.act.gate": "sigmoid",
         "depth_conv.act": "", "se.pool": "", "se.fc.reduce.act": "", "se.fc.expand.act": "gate", "se.mul": "",
         "point_conv2": "", "add": ""}
     unused = set(materialized(block, unused=True)) - set(materialized(block))
@@ -95,8 +97,9 @@ def test_the_engine_computes_what_was_trained(encoding, tmp_path):
         expected = net(images(2)).numpy()
     reference = execute(plan, images(2).numpy())["output"]
     assert (np.abs(reference - expected).max(1) < 1e-4 * expected.std()).sum() >= 3
-    result = predict(open_session(tmp_path / "net.onnx"), images(2).numpy())
-    assert np.abs(result - expected).mean() < 0.05 * expected.std()
+    for result in (predict(open_session(tmp_path / "net.onnx"), images(2).numpy()),
+                   litert.predict(litert.open_session(tflite_bytes(graph)), images(2).numpy())):
+        assert np.abs(result - expected).mean() < 0.05 * expected.std()
 
 
 def test_the_engine_is_nearer_to_the_network_than_under_the_other_placement():
@@ -149,16 +152,36 @@ def test_codes_of_an_hswish_begin_at_minus_three():
     assert quant.activation_beta.requires_grad is False
 
 
-def test_a_gate_has_fixed_codes():
-    quant = TensorQuant("x", "gate")
+@pytest.mark.parametrize(("kind", "steps", "highest"), [("gate", 255, 1.0), ("sigmoid", 256, 255 / 256)])
+def test_a_gate_has_fixed_codes(kind, steps, highest):
+    quant = TensorQuant("x", kind)
     before = quant.state_dict()
     assert quant(torch.tensor([[0.3]])).item() == pytest.approx(0.3)  # off
     quant.nbits_a = 8
     x = torch.tensor([[0.0, 1.0, 0.3, 1.2]])
-    expected = torch.tensor([[0.0, 1.0, round(0.3 * 255) / 255, 1.0]])
+    expected = torch.tensor([[0.0, highest, round(0.3 * steps) / steps, highest]])
     torch.testing.assert_close(quant(x), expected)
     assert all(torch.equal(value, before[key]) for key, value in quant.state_dict().items())
-    assert Quantizer(np.float32(1 / 255), 0) == GATE
+    assert Quantizer(np.float32(1 / 255), 0) == GATE_CODES
+
+
+@exact
+def test_a_hard_sigmoid_of_weights_near_zero_is_that_of_its_bias():
+    """The shift of 3 has no int32 code at the scale of such weights."""
+    net = subnet("onnxw_tiny-444444-000000")
+    gates = [module for name, module in net.named_modules() if name.endswith("se.fc.expand")]
+    assert gates
+    for module in gates:
+        module.weight.data *= 1e-13
+        module.bias.data = torch.linspace(-2, 2, len(module.bias)) * (torch.arange(len(module.bias)) % 2)
+    QuantMode(placement="engine").apply(net)
+    with torch.no_grad():
+        net(images())
+        expected = net(images(2)).numpy()
+    graph = lower(net, [images()])
+    for result in (predict(open_session(onnx_bytes(graph)), images(2).numpy()),
+                   litert.predict(litert.open_session(tflite_bytes(graph)), images(2).numpy())):
+        assert np.abs(result - expected).mean() < 0.05 * expected.std()
 
 
 def test_keys_are_there_under_this_placement_only():
@@ -235,7 +258,7 @@ def test_every_trained_quantiser_gets_a_gradient():
     net = started(SPACE).train()
     net(images()).square().sum().backward()
     for name, module in net.named_modules():
-        if isinstance(module, TensorQuant) and module.kind != "gate":
+        if isinstance(module, TensorQuant) and module.kind not in GATE_STEPS:
             assert module.activation_scale.grad is not None, name
 
 

@@ -137,6 +137,27 @@ def test_channels_that_round_away_keep_their_bias():
     np.testing.assert_allclose(result[0, :4], np.broadcast_to(node.bias[:4, None, None], (4, 5, 5)), atol=4.1 / 255)
 
 
+@pytest.mark.parametrize("xnnpack", [True, False])
+def test_the_classifier_multiplies_the_trained_codes(xnnpack):
+    """Its input reaches the ends of the trained range in no image."""
+    rng = np.random.default_rng(6)
+    conv = conv_node("a", INPUT, 8, 24, 1, rng)
+    node = WeightNode("linear", ("a",), OUTPUT, bias=rng.normal(0, 1, 10).astype(np.float32),
+                      codes=rng.integers(-127, 128, (10, 24)).astype(np.int8),
+                      scales=rng.uniform(1e-3, 3e-3, 10).astype(np.float32), quantizer=Quantizer(np.float32(0.11), 97))
+    images = rng.normal(0, 0.3, (5, 8, 1, 1)).astype(np.float32)
+    x = predict(open_session(tflite_bytes(Graph([conv], (8, 1, 1), quantizers={"a": node.quantizer})), xnnpack=xnnpack),
+                images).reshape(5, 24)
+    assert x.min() > node.quantizer.values(np.uint8(20))
+    assert x.max() < node.quantizer.values(np.uint8(230))
+    result = predict(open_session(tflite_bytes(Graph([conv, node], (8, 1, 1), quantizers={"a": node.quantizer})),
+                                  xnnpack=xnnpack), images)
+    products = (node.quantizer.codes(x).astype(np.int64) - 97) @ node.codes.T.astype(np.int64)
+    scale = np.float64(node.quantizer.scale) * node.scales
+    expected = (products + np.round(node.bias / scale)) * scale
+    np.testing.assert_allclose(result, expected, atol=2e-6 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("kind", ["ResNetSE", "MobileNetV3K3Res"])
 def test_no_trained_number_is_lost(kind):
     net = network(kind, "swish", 20)
@@ -217,6 +238,9 @@ def test_a_trained_network_keeps_its_answers(placement):
     assert agreement.images == 355
     assert agreement.top1_network > 90
     assert agreement.differing <= 3
+    assert agreement.margin_in_errors < 4
+    if placement == "engine":
+        assert agreement.mean_logit_error < 2e-3
 
 
 def published_subnets():

@@ -16,7 +16,9 @@ class Agreement:
     """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences.
 
     `largest_margin` is the largest distance, among the images that differ, between the network's two largest logits:
-    a model without mistakes differs only where that is of the order of the errors of two logits.
+    a model without mistakes differs only where that is of the order of the errors of two logits. How large these are
+    depends on the image: `margin_in_own_errors` is the largest multiple that such a distance is of the mean logit
+    error of its own image.
     """
 
     images: int
@@ -26,6 +28,7 @@ class Agreement:
     mean_logit_error: float
     max_logit_error: float
     largest_margin: float
+    margin_in_own_errors: float = 0.0
 
     @property
     def percent(self) -> float:
@@ -41,7 +44,7 @@ class Agreement:
         return (f"{self.differing} of {self.images} images differ in top-1 (network {self.top1_network:.2f}%, model "
                 f"{self.top1_model:.2f}%; logits differ by {self.mean_logit_error:.4f} on average, "
                 f"{self.max_logit_error:.4f} at most; largest margin of a differing image {self.largest_margin:.4f}, "
-                f"{self.margin_in_errors:.1f} mean errors)")
+                f"{self.margin_in_errors:.1f} mean errors, {self.margin_in_own_errors:.1f} of the image's own)")
 
 
 def predict_batches(session, batches):
@@ -73,4 +76,4 @@ def compare(net: torch.nn.Module, session, batches) -> Agreement:
     margins = (ordered[:, -1] - ordered[:, -2])[differs]
     return Agreement(len(truth), int(differs.sum()), 100 * float((a.argmax(1) == truth).mean()),
                      100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()),
-                     float(margins.max(initial=0)))
+                     float(margins.max(initial=0)), float((margins / error.mean(1)[differs]).max(initial=0)))

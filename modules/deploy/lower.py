@@ -9,8 +9,8 @@ from modules.deploy.ranges import best_ranges
 from modules.modeling.integer_bias import fold_norm
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
-from modules.modeling.placement import INPUT as BLOCK_INPUT
 from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
+from modules.modeling.placement import INPUT as BLOCK_INPUT
 from modules.modeling.spec import ConvSpec
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError

@@ -95,7 +95,8 @@ class Int8Writer(FloatWriter):
         values = self.unary("DEQUANTIZE", both, self.new(f"{node.output}.input", shape, None, x.factor))
         out = self.new(node.output, (len(node.bias),), None)
         bias, steps = node.bias_codes()
-        layer = Layer(np.pad(node.codes, ((0, 0), (0, 2))), (bias * steps).astype(np.float32), node.scales / np.float32(x.factor))
+        layer = Layer(np.pad(node.codes, ((0, 0), (0, 2))), (bias * steps).astype(np.float32),
+                      node.scales / np.float32(x.factor))
         self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node, layer, Filter("", layer.weight))],
                            out.index, "FullyConnectedOptions", fusedActivationFunction="NONE",
                            asymmetricQuantizeInputs=True)
