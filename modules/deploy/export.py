@@ -1,7 +1,6 @@
 """Export of a trained subnet: its fp32 and int8 ONNX files, checked against the network."""
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from modules.deploy.pixels import fold_normalization
 from modules.modeling.net_spec import resolve
 from modules.modeling.restore import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.published import subnet_id
 from modules.search_space.superspace import INPUT_CHANNELS
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.files import write_manifest
@@ -23,10 +23,9 @@ from modules.utils.files import write_manifest
 
 def model_path(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceConfig, int8: bool,
                pixels: bool = False) -> Path:
-    """`<superspace>_<choice>_<first 6 hex digits of the subnet string's sha256>[_quant_int8][_pixels].onnx`."""
-    digest = hashlib.sha256(str(choice).encode()).hexdigest()[:6]
+    """`<subnet_id>[_quant_int8][_pixels].onnx`."""
     suffix = f"{'_quant_int8' if int8 else ''}{'_pixels' if pixels else ''}"
-    return Path(folder) / f"{space.superspace}_{space.choice}_{digest}{suffix}.onnx"
+    return Path(folder) / f"{subnet_id(space, choice)}{suffix}.onnx"
 
 
 def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folder: str | Path,

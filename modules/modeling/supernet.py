@@ -16,6 +16,8 @@ from modules.search_space.subnet_space import SubnetSpace
 
 __all__ = ["ElasticStage", "SubnetChoiceConfig", "Supernet", "SupernetConfig"]
 
+HEAD = "stages.logits.blocks.0."  # prefix of the classifier's parameters
+
 
 class ElasticStage(nn.Module):
     """The largest blocks of one stage; a configuration runs the first of them, sliced."""
@@ -137,9 +139,14 @@ class Supernet(nn.Module):
                 copy_slice(source, target)
         return subnet.train(self.training)
 
+    @property
+    def head(self) -> Block:
+        """The classifier."""
+        return self.stages["logits"].blocks[0]
+
     def set_dropout_rate(self, rate: float) -> None:
         """Dropout probability before the classifier, in training. Extracted subnets have none."""
-        self.stages["logits"].blocks[0].dropout_rate = rate
+        self.head.dropout_rate = rate
 
     def zero_last_gamma(self) -> None:
         """Zero the last norm weight of every residual branch, so that blocks start as their shortcut."""

@@ -1,11 +1,13 @@
 """The published supernets and subnets by name."""
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.utils.errors import check_choice
+from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.errors import UserError, check_choice
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "search_results.yaml"
 
@@ -35,6 +37,32 @@ def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceCon
     supernet = subnet["supernet"] if subnet else listed
     choice = SubnetChoiceConfig.from_str(subnet["subnet"]) if subnet else None
     return listed, supernet, SupernetConfig.from_str(results["supernets"][supernet]), choice
+
+
+def find_subnet(name: str, superspace: str = "", choice: str = ""
+                ) -> tuple[str, str, SupernetConfig, SubnetChoiceConfig]:
+    """Look up a published subnet, or one given by its encoding and the space (`superspace`, `choice`) it belongs to.
+
+    Returns:
+        A name that can name a file, the name of its supernet's folder, the space, and the subnet.
+
+    Raises:
+        UserError: an unknown name, a supernet's name, half a space, a subnet that is not of the space.
+    """
+    if not superspace and not choice:
+        listed, supernet, space, subnet = find_published(name)
+        if subnet is None:
+            raise UserError(f"{listed} is a supernet; allowed: {', '.join(_results()['subnets'])}, or an encoding with "
+                            "--superspace and --supernet_choice")
+        return listed, supernet, space, subnet
+    space, subnet = SupernetConfig.from_choice(superspace, choice), SubnetChoiceConfig.from_str(name)
+    SubnetSpace(space, (subnet.resolution,)).check(subnet)
+    return published_name(space, subnet) or subnet_id(space, subnet), f"{space}-align0", space, subnet
+
+
+def subnet_id(space: SupernetConfig, choice: SubnetChoiceConfig) -> str:
+    """`<superspace>_<choice>_<first 6 hex digits of the subnet string's sha256>`: names the files of a subnet."""
+    return f"{space.superspace}_{space.choice}_{hashlib.sha256(str(choice).encode()).hexdigest()[:6]}"
 
 
 def published_name(space: SupernetConfig, choice: SubnetChoiceConfig) -> str | None:

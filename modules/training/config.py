@@ -39,6 +39,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     dropout: float = 0.2
     grad_clip_value: float = 1.0
+    grad_clip_norm: float = 0.0              # of all gradients together; 0: none
     zero_last_gamma: bool = True
     bn_momentum: float = 0.1
     bn_eps: float = 1e-5
@@ -49,6 +50,7 @@ class TrainConfig:
     weight_decay_weight: float = 1e-5        # convolution and linear weights
     weight_decay_bn_bias: float = 0.0        # norms, biases and quantiser parameters
     base_lr: float = 0.1                     # for 256 images per step; scales with their number
+    schedule: str = "cosine"                 # or linear
     clamp_lr_percent: float = 0.0            # floor of the cosine as a share of the base rate
     warmup_epochs: float = 5
     epochs: int = 360
@@ -67,6 +69,8 @@ class TrainConfig:
     # run
     init_checkpoint: str = ""                # file whose weights to start from; empty: random, or in int8 training
                                              # checkpoint.pth of the same folder
+    new_head: bool = False                   # except those of the classifier, which starts afresh
+    only_train_head: bool = False            # the classifier alone learns
     models_save_dir: str = "checkpoints/supernet_training"
     seed: int = 0
     print_freq: int = 10                     # steps between log lines
@@ -78,9 +82,9 @@ class TrainConfig:
     debug_batches: int = 0                   # stop every epoch after this many steps; 0: never
 
     def __post_init__(self):
-        for name, allowed in (("optimizer", ("sgd", "adam")), ("amp", ("none", "bf16")),
-                              ("quant_zero_point", ("integer", "float")), ("quant_start", ("minmax", "lsq")),
-                              ("placement", PLACEMENTS)):
+        for name, allowed in (("optimizer", ("sgd", "adam")), ("schedule", ("cosine", "linear")),
+                              ("amp", ("none", "bf16")), ("quant_zero_point", ("integer", "float")),
+                              ("quant_start", ("minmax", "lsq")), ("placement", PLACEMENTS)):
             check_choice(getattr(self, name), allowed, f"value of {name}")
         for name in ("batch_size_per_gpu", "eval_batch_size_per_gpu", "epochs", "quant_epochs", "valid_freq",
                      "print_freq", "post_bn_calibration_batch_num"):

@@ -1,4 +1,4 @@
-"""Learning rate: linear warm-up times a cosine over all iterations."""
+"""Learning rates: linear warm-up times a cosine over all iterations, or linear warm-up and linear decay."""
 from __future__ import annotations
 
 import math
@@ -19,3 +19,10 @@ def warmup_cosine_lr(iteration: float, *, base_lr: float, iterations: float, war
         warm = WARMUP_FACTOR * (1 - a) + a
     cosine = 0.5 * (1 + math.cos(math.pi * iteration / iterations))
     return base_lr * warm * max(cosine, clamp_lr_percent)
+
+
+def warmup_linear_lr(iteration: float, *, base_lr: float, iterations: float, warmup_iterations: float) -> float:
+    """Learning rate at `iteration` (from 0): linear from 0 to `base_lr` over `warmup_iterations`, then linear to 0."""
+    if iteration < warmup_iterations:
+        return base_lr * iteration / warmup_iterations
+    return base_lr * (iterations - iteration) / (iterations - warmup_iterations)

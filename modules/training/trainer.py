@@ -15,7 +15,7 @@ from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
-from modules.modeling.supernet import Supernet
+from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import load_calibration_images
 from modules.training.config import FREE_ON_RESUME, TrainConfig
@@ -24,7 +24,7 @@ from modules.training.evaluation import evaluate, extract_calibrated
 from modules.training.optimizer import build_optimizer
 from modules.training.report import TrainingReport
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step
-from modules.training.schedule import warmup_cosine_lr
+from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
 from modules.utils import dist
 from modules.utils.checkpoint import check_same_settings, load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import UserError
@@ -57,6 +57,8 @@ class SupernetTrainer:
         self.model = self._make_model(space)
         if config.subnet_choice:
             self.model.set_active_subnet(config.subnet_choice)
+        if config.only_train_head:
+            self.model.requires_grad_(False).head.requires_grad_(True)
         self.optimizer = build_optimizer(self.model, config)
         self.epoch = self.step = 0
         self.best, self.history = 0.0, []
@@ -109,7 +111,7 @@ class SupernetTrainer:
         if self.quant_mode and not path:
             path, what = self.folder / "checkpoint.pth", "fp32 checkpoint, where --quant_mode starts,"
         if path:
-            load_weights(self.model, load_checkpoint(path, what), path)
+            load_weights(self.model, load_checkpoint(path, what), path, keep=HEAD if self.config.new_head else None)
 
     def _resume(self) -> dict:
         path = self.folder / f"{self.name}.pth"
@@ -178,9 +180,12 @@ class SupernetTrainer:
 
     def _learning_rate(self, steps: int) -> float:
         c = self.config
-        base = c.base_lr * c.batch_size_per_gpu * dist.world_size() / 256
-        return warmup_cosine_lr(self.epoch * steps + self.step, base_lr=base, iterations=c.epochs * steps,
-                                warmup_iterations=c.warmup_epochs * steps, clamp_lr_percent=c.clamp_lr_percent)
+        iteration = self.epoch * steps + self.step
+        base = {"base_lr": c.base_lr * c.batch_size_per_gpu * dist.world_size() / 256,
+                "iterations": c.epochs * steps, "warmup_iterations": c.warmup_epochs * steps}
+        if c.schedule == "linear":
+            return warmup_linear_lr(iteration, **base)
+        return warmup_cosine_lr(iteration, **base, clamp_lr_percent=c.clamp_lr_percent)
 
     def _train_epoch(self) -> None:
         batches = self._epoch_batches()
@@ -217,6 +222,8 @@ class SupernetTrainer:
         values = step(self.model, images, labels, self.config, rng)
         if self.config.grad_clip_value:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
+        if self.config.grad_clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update()

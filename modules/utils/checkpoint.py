@@ -44,16 +44,22 @@ def _unreadable(what: str, path: Path, error: Exception) -> UserError:
     return UserError(f"{what} {str(path)!r} cannot be read ({reason[:150]}); it is truncated or not a checkpoint")
 
 
-def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpoint") -> None:
+def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpoint",
+                 keep: str | None = None) -> None:
     """Load a checkpoint's weights strictly into `model`; UserError that names the first differences otherwise.
 
     Accepts `state_dict` (supernets), `model` (block students, teachers) and prefixes left by data-parallel wrappers.
+    Of parameters and buffers whose names begin with `keep` the model keeps its own.
     """
     weights = checkpoint.get("state_dict", checkpoint.get("model"))
     if not isinstance(weights, dict):
         raise UserError(f"{what} {str(path)!r} has no 'state_dict' or 'model'; it holds: {', '.join(checkpoint)}")
+    weights = {key.replace("module.", ""): value for key, value in weights.items()}
+    if keep:
+        own = {key: value for key, value in model.state_dict().items() if key.startswith(keep)}
+        weights = {key: value for key, value in weights.items() if not key.startswith(keep)} | own
     try:
-        model.load_state_dict({key.replace("module.", ""): value for key, value in weights.items()})
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise UserError(f"{what} {str(path)!r} does not fit the network: {reason}") from None

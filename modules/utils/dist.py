@@ -9,18 +9,26 @@ from functools import cache
 import torch
 import torch.distributed as dist
 
+from modules.utils.errors import UserError, check_choice
+
 _alone = False
 
 
-def init_distributed(local_rank: int = -1) -> torch.device:
+def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     """Join the process group that a launcher describes, if any, and return this process's device.
 
-    NCCL with CUDA, gloo without. `local_rank` is only used where the environment has no LOCAL_RANK.
+    NCCL with CUDA, gloo without. `local_rank` is only used where the environment has no LOCAL_RANK. `kind` is cpu or
+    cuda; empty: cuda if there is one. UserError for another kind, or cuda where there is none.
     """
+    check_choice(kind, ("", "cpu", "cuda"), "device (--device)")
+    cuda = torch.cuda.is_available()
+    if kind == "cuda" and not cuda:
+        raise UserError("device 'cuda' (--device), but torch finds no CUDA device; allowed here: cpu")
+    cuda = cuda and kind != "cpu"
     local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if not torch.cuda.is_available():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    if not cuda:
         return torch.device("cpu")
     device = torch.device("cuda", max(local_rank, 0))
     torch.cuda.set_device(device)
