@@ -111,6 +111,21 @@ def fused(net, x, cin, cout, k, e, s, se=False):
     return net.shortcut(x, cin, cout, s) + net.cb(y, "point_conv", f, cout)
 
 
+def zen(net, x, cin, cout, k, e, s, unit, project=False, link=True):
+    """Units of PlainNet (zen_nas.md 1); a projected shortcut is a convolution with bias and norm."""
+    f = round(cout * e)
+    if unit == "KK":
+        y = net.cb(net.act(net.cb(x, "conv1", cin, f, k, s)), "conv2", f, cout, k)
+    else:
+        y = net.act(net.cb(x, "conv1", cin, f))
+        y = net.act(net.cb(y, "conv2", f, f, k, s) if unit == "Bottleneck" else net.dw(y, "conv2", f, k, s))
+        y = net.cb(y, "conv3", f, cout)
+    if link and (project or s > 1 or cin != cout):
+        x = net.conv(x, "downsample.conv", cin, cout, 1, s) + net.take("downsample.conv.bias", cout).view(1, -1, 1, 1)
+        x = net.bn(x, "downsample")
+    return net.act(x + y if link else y)
+
+
 def plain_conv(net, x, cin, cout, k, e, s):
     return net.act(net.cb(x, "conv", cin, cout, k, s))
 
@@ -145,6 +160,8 @@ REFERENCES = {
     "ResNetBug": (resnet, {}),  # the elastic form, in which the weights were trained
     "FusedMBConvRes": (fused, {}),
     "FusedMBConvSERes": (fused, {"se": True}),
+    **{f"Zen{unit}{suffix}": (zen, {"unit": unit, **options}) for unit in ("KK", "Bottleneck", "Inverted")
+       for suffix, options in (("", {}), ("Proj", {"project": True}), ("Chain", {"link": False}))},
 }
 # cin, cout, kernel, expand, stride, activation; a block type without kernel choice or expansion ignores them.
 SHAPES = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from modules.block_kd.space_figures import draw_progress
 from modules.block_kd.space_files import STATE_FILE, SpaceLog, describe, load_state, save_state, write_scores
 from modules.block_kd.space_moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_scorer import Scoring, SpaceScorer, make_scorer
 from modules.search.evolution import AgingEvolution, History
+from modules.search.progress_figure import draw_progress
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest

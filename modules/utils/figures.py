@@ -5,6 +5,8 @@ from pathlib import Path
 
 from modules.utils.files import atomic_write
 
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # told apart by colour-blind readers
+
 
 def new_figure(width: float, height: float):
     """An empty figure of this size in inches."""

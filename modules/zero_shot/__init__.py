@@ -1,0 +1,1 @@
+"""Zero-shot NAS: networks scored without training."""

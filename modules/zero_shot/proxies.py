@@ -1,0 +1,204 @@
+"""Scores of untrained networks; higher is better. Inputs are noise, and no data set is read.
+
+Every proxy is a function of (network, images per batch, generator). The network is a `QNetwork` in fp32; proxies leave
+it in training mode, its weights overwritten.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.modeling.blocks import TorchOps
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.network import QNetwork
+from modules.modeling.walk import walk
+from modules.zero_shot.plain_view import body_length
+
+GAMMA = 1e-2     # size of the perturbation in the Zen score
+BN_EPS = 1e-3
+_LAYERS = (nn.Conv2d, nn.Linear)
+
+Score = Callable[[QNetwork, int, torch.Generator], float]
+_proxies: dict[str, Score] = {}
+
+
+def register_proxy(name: str):
+    """Register a proxy under the name that --zero_shot_score takes."""
+    def decorator(function):
+        _proxies[name] = function
+        return function
+    return decorator
+
+
+def get_proxies() -> dict[str, Score]:
+    """All proxies by name."""
+    return dict(_proxies)
+
+
+def prepare(net: QNetwork) -> QNetwork:
+    """Training mode, and norms as Zen-NAS has them."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = BN_EPS
+    return net.train()
+
+
+def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
+    """Weights of convolutions and linear layers from N(0, 1), biases 0, norms the identity."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, _LAYERS):
+                module.weight.normal_(generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(1)
+            if isinstance(module, (*_LAYERS, nn.BatchNorm2d)) and module.bias is not None:
+                module.bias.zero_()
+
+
+def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
+    """(batch, 3, R, R) from N(0, 1), at the network's resolution."""
+    return torch.randn(batch, 3, net.resolution, net.resolution, generator=generator)
+
+
+def _features(net: QNetwork, images: torch.Tensor) -> torch.Tensor:
+    """What the global mean would read."""
+    for _, block in list(net.named_blocks())[: body_length(net.spec)]:
+        images = block(images)
+    return images
+
+
+def activation_signs(net: QNetwork, images: torch.Tensor) -> list[torch.Tensor]:
+    """For every activation of `net`, whether its inputs are positive: (N, -1) bool each."""
+    signs: list[torch.Tensor] = []
+    with torch.no_grad():
+        for _, block in net.named_blocks():
+            images = walk(block.spec, _SignOps(block, signs), images)
+    return signs
+
+
+class _SignOps(TorchOps):
+    """Runs a block and notes signs."""
+
+    def __init__(self, block, signs):
+        super().__init__(block)
+        self.signs = signs
+
+    def act(self, x, kind, name):
+        self.signs.append((x > 0).flatten(1))
+        return super().act(x, kind, name)
+
+
+@register_proxy("Zen")
+def zen(net: QNetwork, batch: int, generator: torch.Generator, gamma: float = GAMMA) -> float:
+    """Zen score (Lin et al., ICCV 2021): ln of the mean change of the features under a perturbation of size `gamma`,
+    plus, for every norm, ln of the deviation that it divides by.
+
+    The norms' variances are their running ones after two batches, 0.81 + 0.19 times the batches', as published: each
+    norm counts about 0.83 too little, and less so where the same network is scored again.
+    """
+    prepare(net)
+    gaussian_init(net, generator)
+    with torch.no_grad():
+        images, change = noise(net, batch, generator), noise(net, batch, generator)
+        moved = _features(net, images) - _features(net, images + gamma * change)
+        body = list(net.named_blocks())[: body_length(net.spec)]
+        norms = [m for _, block in body for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+        scale = sum(0.5 * torch.log(norm.running_var.mean()) for norm in norms)
+        return (torch.log(moved.abs().sum((1, 2, 3)).mean()) + scale).item()
+
+
+@register_proxy("NASWOT")
+def naswot(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """ln |det K| of the kernel of common activation signs (Mellor et al., ICML 2021)."""
+    prepare(net)
+    gaussian_init(net, generator)
+    kernel = torch.zeros(batch, batch, dtype=torch.float64)
+    for sign in activation_signs(net, noise(net, batch, generator)):
+        on, off = sign.float(), (~sign).float()
+        kernel += (on @ on.T + off @ off.T).double()
+    return torch.linalg.slogdet(kernel).logabsdet.item()
+
+
+@register_proxy("GradNorm")
+def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Norm of the gradient of the cross-entropy with random labels, over all parameters."""
+    prepare(net)
+    gaussian_init(net, generator)
+    logits = net(noise(net, batch, generator))
+    labels = torch.randint(logits.shape[1], (batch,), generator=generator)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), _parameters(net), allow_unused=True)
+    return sum(g.double().square().sum() for g in gradients if g is not None).sqrt().item()
+
+
+@register_proxy("Syncflow")
+def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Synaptic flow (Tanaka et al., 2020) as Zen-NAS has it: batch norm stays, and the sum over layers of the mean
+    saliency of an output channel counts negatively."""
+    prepare(net)
+    gaussian_init(net, generator)
+    net.double()
+    with torch.no_grad():
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.is_floating_point():
+                tensor.abs_()
+    layers = [m for m in net.modules() if isinstance(m, _LAYERS)]
+    total = net(torch.ones(1, 3, net.resolution, net.resolution, dtype=torch.float64)).sum()
+    gradients = torch.autograd.grad(total, [layer.weight for layer in layers])
+    return -sum((layer.weight.detach() * g).abs().flatten(1).sum(1).mean().item()
+                for layer, g in zip(layers, gradients, strict=True))
+
+
+@register_proxy("NTK")
+def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Minus the condition number of the neural tangent kernel of the summed logits (Chen et al., ICLR 2021), with the
+    network's own initialisation."""
+    prepare(net)
+    weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
+    logits = net(noise(net, batch, generator))
+    rows = []
+    for one in logits:
+        gradients = torch.autograd.grad(one.sum(), weights, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([g.flatten() for g in gradients if g is not None]))
+    jacobian = torch.stack(rows)
+    values = torch.linalg.eigvalsh((jacobian @ jacobian.T).double())
+    condition = (values[-1] / values[0]).nan_to_num(nan=0.0).item()
+    return -min(condition, torch.finfo(torch.float32).max)
+
+
+@register_proxy("RN")
+def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """How many linear regions a batch meets: images whose activation signs all agree share one."""
+    prepare(net)
+    signs = torch.cat(activation_signs(net, noise(net, batch, generator)), 1)
+    return float(len(torch.unique(signs, dim=0)))
+
+
+@register_proxy("TE-NAS")
+def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Linear regions minus the condition number of the neural tangent kernel."""
+    return ntk(net, batch, generator) + linear_regions(net, batch, generator)
+
+
+def _parameters(net: QNetwork) -> list[nn.Parameter]:
+    return [p for p in net.parameters() if p.requires_grad]
+
+
+@register_proxy("Flops")
+def flops(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Multiply-accumulates in millions."""
+    return count_net_flops_and_params(net)[0]
+
+
+@register_proxy("Params")
+def params(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """Parameters in millions."""
+    return count_net_flops_and_params(net)[1]
+
+
+@register_proxy("Random")
+def random(net: QNetwork, batch: int, generator: torch.Generator) -> float:
+    """A draw from N(0, 1): the baseline."""
+    return torch.randn((), generator=generator).item()

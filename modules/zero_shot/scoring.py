@@ -1,0 +1,41 @@
+"""Scoring a network: built, scored by a proxy and forgotten. The same seed gives the same score."""
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+
+from modules.modeling.net_spec import NetSpec
+from modules.modeling.network import QNetwork
+from modules.utils.errors import UserError, check_choice
+from modules.zero_shot.proxies import get_proxies
+
+
+def check_proxy(name: str) -> str:
+    """Return `name` if there is such a proxy; UserError with the known names otherwise."""
+    return check_choice(name, get_proxies(), "proxy (--zero_shot_score)")
+
+
+def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> list[float]:
+    """`repeat` scores of one network of `spec`, of the weights that each draws; -inf where a score is not a number.
+
+    Args:
+        spec: what the proxy is to see (`plain_view`).
+        proxy: a name of `get_proxies`.
+        batch: images per batch, at least two.
+        seed: of weights and inputs.
+    """
+    if batch < 2:
+        raise UserError(f"batch size {batch} (--batch_size); allowed: 2 or more, for batch norm and for comparing")
+    score, generator = get_proxies()[check_proxy(proxy)], torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = QNetwork(spec)
+        values = [score(net, batch, generator) for _ in range(repeat)]
+    return [value if math.isfinite(value) else -math.inf for value in values]
+
+
+def seed_of(text: str, seed: int) -> int:
+    """The seed for scoring what `text` names in a run of `seed`."""
+    return zlib.crc32(f"{seed} {text}".encode())

@@ -1,0 +1,154 @@
+"""Evolution of a structure by a zero-shot score, within limits of size, operations, depth and latency."""
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modules.search.evolution import History
+from modules.search.log import SearchLog
+from modules.search.progress_figure import draw_progress
+from modules.search.survival import SurvivalEvolution
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write, write_manifest
+from modules.zero_shot.counts import published_counts
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.scoring import scores, seed_of
+from modules.zero_shot.space import ZenSpace
+from modules.zero_shot.structure import Structure
+
+STATE_FILE = "state.json"
+_SEED_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a structure may have at most; None: any number. FLOPs and model size as `published_counts` has them."""
+
+    layers: int | None = None
+    model_size: float | None = None
+    flops: float | None = None
+    latency: float | None = None
+    platform: str = ""
+
+    def __post_init__(self):
+        if self.latency is not None and not self.platform:
+            raise UserError("--budget_latency without --platform; expected the device it is of, such as onnx_lut")
+
+
+class ZenSearch:
+    """Searches `space` from `start`; the folder holds everything that continuing needs.
+
+    Args:
+        proxy, batch: as of `scores`; every structure is scored once.
+        classes, resolution: of the networks.
+    """
+
+    def __init__(self, folder: str | Path, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int,
+                 classes: int, resolution: int, population_size: int, seed: int):
+        self.folder, self.limits, self.proxy, self.batch, self.seed = Path(folder), limits, proxy, batch, seed
+        self.classes, self.resolution = classes, resolution
+        self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
+                         "batch_size": batch, "classes": classes, "resolution": resolution,
+                         "population_size": population_size, "seed": seed}
+        self.platform = None
+        if limits.platform:
+            from modules.latency import get_platform
+
+            self.platform = get_platform(limits.platform)
+        self.history: History[Structure, float] = History(self.score, float)
+        self.evolution = SurvivalEvolution(self.history, start, space.mutate, self.accepts, population_size,
+                                           np.random.default_rng(seed), _SEED_SIZE)
+
+    def score(self, structure: Structure) -> float:
+        """The proxy's score of the structure without shortcuts."""
+        spec = plain_view(structure.net_spec(self.resolution, self.classes, shortcuts=False))
+        return scores(spec, self.proxy, self.batch, 1, seed_of(str(structure), self.seed))[0]
+
+    def accepts(self, structure: Structure) -> bool:
+        """Whether the structure keeps the limits; what is cheap to tell is asked first."""
+        limits = self.limits
+        if limits.layers is not None and structure.num_layers > limits.layers:
+            return False
+        flops, size = published_counts(structure, self.resolution, self.classes)
+        if (limits.model_size is not None and size > limits.model_size) or (
+                limits.flops is not None and flops > limits.flops):
+            return False
+        return limits.latency is None or self.latency(structure) <= limits.latency
+
+    def latency(self, structure: Structure) -> float:
+        """Predicted milliseconds on the platform."""
+        return self.platform.predict_subnet(structure.net_spec(self.resolution, self.classes))
+
+    def run(self, iterations: int, evaluations: int | None = None, save_every: int = 200) -> Structure:
+        """Search, and return the best structure.
+
+        Raises:
+            UserError: nothing within the limits was found.
+        """
+        with SearchLog(self.folder / "search.log") as log:
+            for _ in self.evolution.run(iterations, evaluations):
+                if self.evolution.iteration % save_every == 0:
+                    self.save()
+                    log.write(self._progress())
+            self.save()
+            log.write(self._progress())
+        if not self.history.entries:
+            raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
+                            f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
+        self._report()
+        return self.history.top(1)[0].individual
+
+    def _progress(self) -> str:
+        population = self.evolution.population()
+        best = f"best {population[-1][0]:.4g}, worst alive {population[0][0]:.4g}" if population else "none yet"
+        return f"iteration {self.evolution.iteration}: {len(self.history)} scored, {best}"
+
+    def _report(self) -> None:
+        entries, best = self.history.entries, self.history.top(1)[0]
+        with atomic_write(self.folder / "scores.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["index", "score", "flops", "model_size", "layers", "structure"])
+            for index, entry in enumerate(entries):
+                counts = published_counts(entry.individual, self.resolution, self.classes)
+                writer.writerow([index, f"{entry.fitness:.6g}", *counts, entry.individual.num_layers, entry.individual])
+        path = self.folder / "best_structure.txt"
+        with atomic_write(path) as file:
+            file.write(f"{best.individual}\n")
+        write_manifest(path, score=best.fitness, evaluations=len(entries), iterations=self.evolution.iteration,
+                       **self.identity)
+        finite = np.array([entry.fitness for entry in entries if np.isfinite(entry.fitness)])
+        if len(finite):
+            draw_progress(self.folder / "search.png", f"{self.proxy} score", finite, min(_SEED_SIZE, len(finite)),
+                          self.evolution.population_size, noun="structure", survival=True)
+
+    def save(self) -> None:
+        """Write the state."""
+        positions = {entry.individual: i for i, entry in enumerate(self.history.entries)}
+        entries = [[str(e.individual), e.fitness, positions[e.parent.individual] if e.parent else None]
+                   for e in self.history.entries]
+        with atomic_write(self.folder / STATE_FILE) as file:
+            file.write(json.dumps({"identity": self.identity, "iteration": self.evolution.iteration,
+                                   "rng": self.evolution.rng.bit_generator.state, "entries": entries}))
+
+    def load(self) -> None:
+        """Take up a saved search; UserError if there is none, or it is another one."""
+        path = self.folder / STATE_FILE
+        try:
+            state = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"--resume: no {path}; run without --resume to start a search") from None
+        except json.JSONDecodeError as error:
+            raise UserError(f"--resume: {path}: {error}") from None
+        for key, value in json.loads(json.dumps(self.identity)).items():
+            if state["identity"].get(key) != value:
+                raise UserError(f"--resume: {key} is {value!r}, but {path} was written with "
+                                f"{state['identity'].get(key)!r}; give the same, or run without --resume")
+        for text, fitness, parent in state["entries"]:
+            self.history.restore(Structure.parse(text), fitness,
+                                 None if parent is None else self.history.entries[parent])
+        self.evolution.iteration = state["iteration"]
+        self.evolution.rng.bit_generator.state = state["rng"]

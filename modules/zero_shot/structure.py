@@ -1,0 +1,161 @@
+"""Structure strings of Zen-NAS: `SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,168,1,16,3)...`. No torch code."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modules.modeling.net_spec import NetSpec
+from modules.modeling.spec import BlockArgs, build_block
+from modules.utils.errors import UserError
+
+ACT = "relu"
+SPLIT = 6  # sub-layers from which a residual super-block becomes two
+_SPLIT_FIRST = 3
+_BLOCK = re.compile(r"\s*(\w+)\s*\(\s*(?:[^|()]*\|)?([\d\s,]*)\)\s*")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a super-block's name says: the unit it repeats, kernel size, and the expansion of inverted ones."""
+
+    unit: str
+    kernel: int
+    expand: int = 0
+
+
+FAMILIES = {
+    **{f"SuperConvK{k}BNRELU": Family("Conv", k) for k in (1, 3, 5, 7)},
+    **{f"SuperResK{k}K{k}": Family("ZenKK", k) for k in (3, 5, 7)},
+    **{f"SuperResK1K{k}K1": Family("ZenBottleneck", k) for k in (3, 5, 7)},
+    **{f"SuperResIDWE{e}K{k}": Family("ZenInverted", k, e) for e in (1, 2, 4, 6) for k in (3, 5, 7)},
+}
+
+
+def round_to(value: float, base: int = 8) -> int:
+    """`value` rounded to a multiple of `base`, at least `base`."""
+    return max(base, round(value / base) * base)
+
+
+@dataclass(frozen=True)
+class SuperBlock:
+    """`sub_layers` repeats of a unit; only the first has the stride and the input width."""
+
+    name: str
+    cin: int
+    cout: int
+    stride: int
+    bottleneck: int
+    sub_layers: int
+
+    @property
+    def family(self) -> Family:
+        """What the name says."""
+        return FAMILIES[self.name]
+
+    @property
+    def residual(self) -> bool:
+        """Whether its units have shortcuts."""
+        return self.family.unit != "Conv"
+
+    def __str__(self) -> str:
+        middle = (self.bottleneck,) if self.residual else ()
+        return f"{self.name}({','.join(map(str, (self.cin, self.cout, self.stride, *middle, self.sub_layers)))})"
+
+    def units(self, shortcuts: bool = True) -> list[BlockArgs]:
+        """Its units in order; without `shortcuts` they form a plain chain."""
+        units, cin = [], self.cin
+        for i in range(self.sub_layers):
+            stride = self.stride if i == 0 else 1
+            for j, (cout, hidden) in enumerate(self._widths()):
+                kind = self.family.unit
+                if self.residual:
+                    kind += ("Proj" if i == j == 0 else "") if shortcuts else "Chain"
+                units.append(BlockArgs(kind, cin, cout, self.family.kernel, hidden / cout if hidden else None,
+                                       stride if j == 0 else 1, ACT))
+                cin = cout
+        return units
+
+    def _widths(self) -> list[tuple[int, int]]:
+        """(output, hidden) width of each unit of a sub-layer."""
+        if not self.residual:
+            return [(self.cout, 0)]
+        if self.family.expand:
+            return [(width, round_to(width * self.family.expand)) for width in (self.bottleneck, self.cout)]
+        return [(self.cout, self.bottleneck)] * (1 if self.family.unit == "ZenKK" else 2)
+
+    def split(self) -> list[SuperBlock]:
+        """Two blocks if it has many sub-layers, else itself."""
+        if not self.residual or self.sub_layers < SPLIT:
+            return [self]
+        return [replace(self, sub_layers=_SPLIT_FIRST),
+                replace(self, cin=self.cout, stride=1, sub_layers=self.sub_layers - _SPLIT_FIRST)]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The body of a network; a global mean and a classifier follow it."""
+
+    blocks: tuple[SuperBlock, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Structure:
+        """From a structure string; UserError that names the block for anything that is not one."""
+        blocks, position, text = [], 0, text.strip()
+        while position < len(text):
+            match = _BLOCK.match(text, position)
+            if not match:
+                raise UserError(f"structure {text[position:position + 40]!r}; expected NAME(numbers)")
+            blocks.append(_block(match[1], match[2]))
+            if len(blocks) > 1 and blocks[-1].cin != blocks[-2].cout:
+                raise UserError(f"{blocks[-1]} takes {blocks[-1].cin} channels, but {blocks[-2]} before it gives "
+                                f"{blocks[-2].cout}")
+            position = match.end()
+        if not blocks:
+            raise UserError("the structure is empty; expected NAME(numbers)NAME(numbers)...")
+        return cls(tuple(blocks))
+
+    def __str__(self) -> str:
+        return "".join(map(str, self.blocks))
+
+    @property
+    def num_layers(self) -> int:
+        """Sum of the blocks' sub-layers."""
+        return sum(block.sub_layers for block in self.blocks)
+
+    def chained(self) -> Structure:
+        """With every input width that of the output before it, and long blocks split."""
+        blocks, cin = [], self.blocks[0].cin
+        for block in self.blocks:
+            blocks += replace(block, cin=cin).split()
+            cin = block.cout
+        return Structure(tuple(blocks))
+
+    def net_spec(self, resolution: int, classes: int, shortcuts: bool = True) -> NetSpec:
+        """The network for images of `resolution` pixels."""
+        body = tuple(build_block(unit) for block in self.blocks for unit in block.units(shortcuts))
+        width = self.blocks[-1].cout
+        return NetSpec((("body", body), ("pool", (build_block(BlockArgs("Pool", width, width)),)),
+                        ("logits", (build_block(BlockArgs("Logits", width, classes)),))), resolution)
+
+
+def _block(name: str, numbers: str) -> SuperBlock:
+    if name not in FAMILIES:
+        raise UserError(f"block {name!r}; allowed: {', '.join(FAMILIES)}")
+    values = [int(n) for n in numbers.split(",") if n.strip()]
+    wanted = "in,out,stride,sub_layers" if FAMILIES[name].unit == "Conv" else "in,out,stride,bottleneck,sub_layers"
+    if len(values) != wanted.count(",") + 1 or min(values) < 1:
+        raise UserError(f"{name}({numbers}); expected {wanted}, each at least 1")
+    *start, sub_layers = values
+    return SuperBlock(name, *start, *(() if len(start) == 4 else (0,)), sub_layers)
+
+
+def read_structure(text: str) -> Structure:
+    """From a structure string, or from the first line of the file that `text` names."""
+    if "(" in text:
+        return Structure.parse(text)
+    try:
+        return Structure.parse((Path(text).read_text().splitlines() or [""])[0])
+    except OSError as error:
+        raise UserError(f"structure file {text!r}: {error.strerror}; expected a file, or NAME(numbers)NAME(numbers)..."
+                        ) from None
