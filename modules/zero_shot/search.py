@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,17 +85,19 @@ class ZenSearch:
         """Predicted milliseconds on the platform."""
         return self.platform.predict_subnet(structure.net_spec(self.resolution, self.classes))
 
-    def run(self, iterations: int, evaluations: int | None = None, save_every: int = 200) -> Structure:
+    def run(self, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
         """Search, and return the best structure.
 
         Raises:
             UserError: nothing within the limits was found.
         """
         with SearchLog(self.folder / "search.log") as log:
+            saved = -math.inf
             for _ in self.evolution.run(iterations, evaluations):
-                if self.evolution.iteration % save_every == 0:
+                if time.monotonic() - saved > save_seconds:
                     self.save()
                     log.write(self._progress())
+                    saved = time.monotonic()
             self.save()
             log.write(self._progress())
         if not self.history.entries:
