@@ -1,0 +1,42 @@
+"""Accuracy and score of what adj_quant/train.py wrote, and the bits of its layers.
+
+    python adj_quant/eval.py --superspace onnxw_tiny --supernet_choice 512202-012000 \\
+        --model checkpoints/adj_quant/adj.pth
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.utils.cli import add_local_rank, make_parser, run
+
+
+def main():
+    from modules.adjustable.arguments import add_source_arguments
+
+    parser = make_parser(__doc__)
+    add_source_arguments(parser)
+    parser.add_argument("--model", default="checkpoints/adj_quant/adj.pth", help="adj.pth or adj_swa.pth")
+    parser.add_argument("--batch_size", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    add_local_rank(parser)
+    args = parser.parse_args()
+
+    from modules.adjustable.arguments import make_source
+    from modules.adjustable.cost import micronet_score
+    from modules.adjustable.training import evaluate_adjustable
+    from modules.utils.dist import close, init_distributed, rank
+
+    evaluator = make_source(args, init_distributed(args.local_rank))
+    network, config, accuracy = evaluate_adjustable(args.model, evaluator)
+    score = micronet_score(*network.costs(), norms=config.norms)
+    if rank() == 0:
+        for name, bits in network.bits().items():
+            means = [f"{sum(values) / len(values):.2f}" if values else "8 (image)" for values in bits.values()]
+            print(f"{name:40s} weight {means[0]} bits, input {means[1]}")
+        print(f"{args.model}: acc1 {accuracy}, score {score.item():.6f}")
+    close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Adjustable Quantization: every channel learns its range and its number of bits."""
