@@ -247,9 +247,9 @@ def test_survivors_are_the_fittest_of_all():
     assert sorted((fitness for fitness, _ in evolution.population()), reverse=True) == best
 
 
-def searched(folder, proxy="Params", **limits) -> ZenSearch:
+def searched(folder, proxy="Params", resume=False, **limits) -> ZenSearch:
     return ZenSearch(folder, SPACES["cifar"], Structure.parse(SPACES["cifar"].start), Limits(18, **limits), proxy=proxy,
-                     batch=2, classes=10, resolution=32, population_size=16, seed=4)
+                     batch=2, classes=10, resolution=32, population_size=16, seed=4, resume=resume)
 
 
 def test_search_keeps_its_limits_and_finds_the_best(tmp_path):
@@ -276,16 +276,17 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path):
     whole = searched(tmp_path / "whole", proxy="NASWOT", model_size=2e5)
     whole.run(60)
     searched(tmp_path / "parts", proxy="NASWOT", model_size=2e5).run(25)
-    parts = searched(tmp_path / "parts", proxy="NASWOT", model_size=2e5)
-    parts.load()
+    parts = searched(tmp_path / "parts", proxy="NASWOT", resume=True, model_size=2e5)
     assert parts.evolution.iteration == 25
     parts.run(60)
     for name in ("scores.csv", "best_structure.txt"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
     with pytest.raises(UserError, match=r"limits is .* but .* was written with"):
-        searched(tmp_path / "whole", proxy="NASWOT", model_size=3e5).load()
+        searched(tmp_path / "whole", proxy="NASWOT", resume=True, model_size=3e5)
+    with pytest.raises(UserError, match="--overwrite"):
+        searched(tmp_path / "whole", proxy="NASWOT", model_size=2e5)
     with pytest.raises(UserError, match=r"no .*state\.json"):
-        searched(tmp_path / "nothing").load()
+        searched(tmp_path / "nothing", resume=True)
     with pytest.raises(UserError, match="no structure within the limits"):
         searched(tmp_path / "small", model_size=100).run(20)
     with pytest.raises(UserError, match="--platform"):

@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save_dir", default="results/zen_nas")
     parser.add_argument("--resume", action="store_true", help="continue the search in --save_dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the search in --save_dir")
     args = parser.parse_args()
 
     from dataclasses import replace
@@ -54,9 +55,8 @@ def main():
         Limits(args.max_layers or space.max_layers, args.budget_model_size, args.budget_flops, args.budget_latency,
                args.platform),
         proxy=check_proxy(args.zero_shot_score), batch=args.batch_size, classes=args.num_classes or space.classes,
-        resolution=args.input_image_size or space.resolution, population_size=args.population_size, seed=args.seed)
-    if args.resume:
-        search.load()
+        resolution=args.input_image_size or space.resolution, population_size=args.population_size, seed=args.seed,
+        resume=args.resume, overwrite=args.overwrite)
     best = search.run(args.evolution_max_iter, args.max_evaluations)
     print(f"{len(search.history)} structures scored; best {search.history.top(1)[0].fitness:.4f}: {best}")
 

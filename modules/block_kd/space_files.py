@@ -9,11 +9,9 @@ from pathlib import Path
 from modules.block_kd.quality import Quality, SpaceScore
 from modules.search.evolution import AgingEvolution, Entry, History
 from modules.search.log import SearchLog
+from modules.search.state import STATE_FILE, read_state
 from modules.search_space.config import SupernetConfig
-from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
-
-STATE_FILE = "state.json"
 
 SpaceEntry = Entry[SupernetConfig, SpaceScore]
 
@@ -80,17 +78,7 @@ def save_state(folder: Path, identity: dict, evolution: AgingEvolution) -> None:
 
 def load_state(folder: Path, identity: dict, superspace: str, evolution: AgingEvolution) -> None:
     """Put a saved search back into `evolution`; UserError if there is none, or it is of another search."""
-    path = folder / STATE_FILE
-    try:
-        state = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"--resume: no {path}; run without --resume to start a search") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"--resume: {path}: {error}") from None
-    for key, value in identity.items():
-        if state["identity"].get(key) != value:
-            raise UserError(f"--resume: {key} is {value!r}, but {path} was written with "
-                            f"{state['identity'].get(key)!r}; give the same, or run without --resume")
+    state = read_state(folder / STATE_FILE, identity)
     history: History = evolution.history
     for choice, parent, per_limit in state["entries"]:
         score = SpaceScore(tuple(Quality(*values) for values in per_limit))

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from modules.block_kd.space_files import STATE_FILE, SpaceLog, describe, load_state, save_state, write_scores
+from modules.block_kd.space_files import SpaceLog, describe, load_state, save_state, write_scores
 from modules.block_kd.space_moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_scorer import Scoring, SpaceScorer, make_scorer
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
+from modules.search.state import STATE_FILE, check_no_search
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
@@ -49,8 +50,7 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
         UserError: what `make_scorer` raises; a search in `folder` that is neither resumed nor to be overwritten; with
             `resume`, no search there or one with other arguments.
     """
-    if (folder / STATE_FILE).exists() and not (resume or overwrite):
-        raise UserError(f"{folder} holds a search already; continue it with --resume or replace it with --overwrite")
+    check_no_search(folder / STATE_FILE, resume, overwrite)
     scorer = make_scorer(scoring)
     identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # what it holds, not where it is
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),

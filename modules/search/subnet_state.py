@@ -6,10 +6,10 @@ import time
 from dataclasses import astuple
 from pathlib import Path
 
+from modules.search.state import check_no_search, read_state
 from modules.search.subnet_record import Latency, Proposal
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
-from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 
 SAVE_SECONDS = 5.0  # work that a kill may lose
@@ -31,28 +31,17 @@ class SearchState:
     """
 
     def __init__(self, path: Path, identity: dict, resume: bool = False, overwrite: bool = False):
-        self.path, self.identity = path, json.loads(json.dumps(identity))
+        self.path, self.identity = path, identity
         self.generations: list[list[Proposal]] = []
         self.accuracies: dict[SubnetChoiceConfig, Accuracy] = {}
         self.tests: dict[SubnetChoiceConfig, Accuracy] = {}
         self._saved = time.monotonic()
+        check_no_search(path, resume, overwrite)
         if resume:
             self._load()
-        elif path.exists() and not overwrite:
-            raise UserError(f"{path.parent} holds a search already; continue it with --resume or replace it with "
-                            "--overwrite")
 
     def _load(self) -> None:
-        try:
-            state = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"--resume: no {self.path}; run without --resume to start a search") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"--resume: {self.path}: {error}") from None
-        for key, value in self.identity.items():
-            if state["identity"].get(key) != value:
-                raise UserError(f"--resume: {key} is {value!r}, but {self.path} was written with "
-                                f"{state['identity'].get(key)!r}; give the same, or run without --resume")
+        state = read_state(self.path, self.identity)
         self.generations = [[_proposal(row) for row in rows] for rows in state["generations"]]
         for part, rows in ((self.accuracies, state["accuracies"]), (self.tests, state["tests"])):
             part.update((SubnetChoiceConfig.from_str(encoding), Accuracy(*values)) for encoding, values in rows.items())

@@ -13,6 +13,7 @@ import numpy as np
 from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.progress_figure import draw_progress
+from modules.search.state import STATE_FILE, check_no_search, read_state
 from modules.search.survival import SurvivalEvolution
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
@@ -22,7 +23,6 @@ from modules.zero_shot.scoring import scores, seed_of
 from modules.zero_shot.space import ZenSpace
 from modules.zero_shot.structure import Structure
 
-STATE_FILE = "state.json"
 _SEED_SIZE = 10
 
 
@@ -47,10 +47,16 @@ class ZenSearch:
     Args:
         proxy, batch: as of `scores`; every structure is scored once.
         classes, resolution: of the networks.
+        resume: continue the search in `folder`.
+
+    Raises:
+        UserError: a search in `folder` that is neither to be continued nor to be replaced (`overwrite`); with `resume`
+            none, or another one.
     """
 
     def __init__(self, folder: str | Path, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int,
-                 classes: int, resolution: int, population_size: int, seed: int):
+                 classes: int, resolution: int, population_size: int, seed: int, resume: bool = False,
+                 overwrite: bool = False):
         self.folder, self.limits, self.proxy, self.batch, self.seed = Path(folder), limits, proxy, batch, seed
         self.classes, self.resolution = classes, resolution
         self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
@@ -64,6 +70,9 @@ class ZenSearch:
         self.history: History[Structure, float] = History(self.score, float)
         self.evolution = SurvivalEvolution(self.history, start, space.mutate, self.accepts, population_size,
                                            np.random.default_rng(seed), _SEED_SIZE)
+        check_no_search(self.folder / STATE_FILE, resume, overwrite)
+        if resume:
+            self._load()
 
     def score(self, structure: Structure) -> float:
         """The proxy's score of the structure without shortcuts."""
@@ -138,19 +147,8 @@ class ZenSearch:
             file.write(json.dumps({"identity": self.identity, "iteration": self.evolution.iteration,
                                    "rng": self.evolution.rng.bit_generator.state, "entries": entries}))
 
-    def load(self) -> None:
-        """Take up a saved search; UserError if there is none, or it is another one."""
-        path = self.folder / STATE_FILE
-        try:
-            state = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"--resume: no {path}; run without --resume to start a search") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"--resume: {path}: {error}") from None
-        for key, value in json.loads(json.dumps(self.identity)).items():
-            if state["identity"].get(key) != value:
-                raise UserError(f"--resume: {key} is {value!r}, but {path} was written with "
-                                f"{state['identity'].get(key)!r}; give the same, or run without --resume")
+    def _load(self) -> None:
+        state = read_state(self.folder / STATE_FILE, self.identity)
         for text, fitness, parent in state["entries"]:
             self.history.restore(Structure.parse(text), fitness,
                                  None if parent is None else self.history.entries[parent])
