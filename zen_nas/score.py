@@ -2,11 +2,12 @@
 
     python zen_nas/score.py --structure "SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,128,2,16,3)" \\
         --input_image_size 32 --num_classes 10
-    python zen_nas/score.py --subnet_name SEQnet@vnni-A0 --zero_shot_score Zen NASWOT --repeat 4
+    python zen_nas/score.py --subnet_name SEQnet@vnni-A0 --zero_shot_score Zen NASWOT --repeat 4 \\
+        --no_reslink
 
 Prints mean and standard deviation over --repeat draws of weights and inputs with the 95% interval of the mean, and what
-the network has of parameters and multiply-accumulates. Of a subnet the proxies see the convolutions alone, without
-squeeze-and-excitation and, unless --reslink is given, shortcuts.
+the network has of parameters and multiply-accumulates. Of a subnet the proxies do not see squeeze-and-excitation, and
+with --no_reslink, which suits subnets of different block types, no shortcuts.
 """
 import sys
 from pathlib import Path
@@ -24,8 +25,8 @@ def main():
     parser.add_argument("--supernet_choice", default="")
     parser.add_argument("--zero_shot_score", nargs="+", default=["Zen"],
                         help="Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random")
-    parser.add_argument("--reslink", action="store_true", help="keep shortcuts")
-    parser.add_argument("--repeat", type=int, default=8)
+    parser.add_argument("--no_reslink", action="store_true", help="without shortcuts, as the search scores")
+    parser.add_argument("--repeat", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--input_image_size", type=int, default=224, metavar="PIXELS", help="of a structure")
     parser.add_argument("--num_classes", type=int, default=1000)
@@ -42,7 +43,7 @@ def main():
     macs, params = count_net_flops_and_params(spec)
     print(f"{macs:.2f} million multiply-accumulates, {params:.2f} million parameters, {spec.resolution} pixels")
     for proxy in map(check_proxy, args.zero_shot_score):
-        values = np.array(scores(plain_view(spec, args.reslink), proxy, args.batch_size, args.repeat, args.seed))
+        values = np.array(scores(plain_view(spec, not args.no_reslink), proxy, args.batch_size, args.repeat, args.seed))
         spread = values.std(ddof=1) if len(values) > 1 else float("nan")
         print(f"{proxy}: {values.mean():.6g} +- {1.96 * spread / len(values)**0.5:.3g} (95%), deviation {spread:.3g}, "
               f"{len(values)} repeats")
