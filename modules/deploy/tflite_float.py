@@ -133,10 +133,10 @@ class FloatWriter:
         """Weight and bias of a layer that reads `x` and writes `out`."""
         return Layer(node.weight / np.float32(x.factor), bias)
 
-    def constants(self, node: WeightNode, layer: Layer, kernel: Filter) -> list[int]:
+    def constants(self, name: str, layer: Layer, kernel: Filter) -> list[int]:
         """Tensors of a layer's weight and bias."""
-        return [self.file.constant(f"{node.output}.weight", kernel.weight, layer_codes(layer.scales, kernel.axis)),
-                self.file.constant(f"{node.output}.bias", layer.bias, layer_codes(layer.bias_scales, 0))]
+        return [self.file.constant(f"{name}.weight", kernel.weight, layer_codes(layer.scales, kernel.axis)),
+                self.file.constant(f"{name}.bias", layer.bias, layer_codes(layer.bias_scales, 0))]
 
     def emit_conv(self, node: WeightNode):
         tensor, act = self.target(node)
@@ -149,7 +149,7 @@ class FloatWriter:
         x, same = self.padded(x, node)
         fields = {"depthMultiplier": 1} if kernel.operator == "DEPTHWISE_CONV_2D" else {}
         self.file.operator(
-            kernel.operator, [x.index, *self.constants(node, layer, kernel)], out.index,
+            kernel.operator, [x.index, *self.constants(node.output, layer, kernel)], out.index,
             "DepthwiseConv2DOptions" if fields else "Conv2DOptions", padding="SAME" if same else "VALID",
             strideH=node.stride, strideW=node.stride, dilationHFactor=1, dilationWFactor=1,
             fusedActivationFunction=_FUSED[act], **fields)
@@ -174,7 +174,7 @@ class FloatWriter:
         x = self.read(node.inputs[0], node.quantizer)
         out = self.new(node.output, (len(node.bias),), self.own(node.output))
         layer = self.numbers(node, x, out, node.bias)
-        self.file.operator("FULLY_CONNECTED", [x.index, *self.constants(node, layer, Filter("", layer.weight))],
+        self.file.operator("FULLY_CONNECTED", [x.index, *self.constants(node.output, layer, Filter("", layer.weight))],
                            out.index, "FullyConnectedOptions", fusedActivationFunction="NONE")
         self.keep(node.output, out)
 

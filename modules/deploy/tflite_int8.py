@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modules.deploy.graph import OUTPUT, Quantizer
+from modules.deploy.graph import OUTPUT, Quantizer, WeightNode
 from modules.deploy.plan import GATE_CODES
 from modules.deploy.tflite_float import FloatWriter, Stored
 from modules.deploy.tflite_layers import Filter, Layer, integer_layer
@@ -86,21 +86,31 @@ class Int8Writer(FloatWriter):
         # integers: it codes its input afresh, over the range that the image has. Two more inputs, the lowest and the
         # highest code, make that the trained range, and the codes the trained ones.
         x = self.read(node.inputs[0], node.quantizer)
-        ends = self.file.constant(f"{node.output}.ends", np.array([[[[-128, 127]]]], np.int8), _codes(node.quantizer,
-                                                                                                    x.factor))
-        shape = (*x.shape[:-1], x.shape[-1] + 2)
-        both = self.new(f"{node.output}.codes", shape, node.quantizer, x.factor)
-        self.file.operator("CONCATENATION", [x.index, ends], both.index, "ConcatenationOptions", axis=3,
+        ends = self.ends(x, node)
+        both = self.new(f"{node.output}.codes", (*x.shape[:-1], x.shape[-1] + 2), node.quantizer, x.factor)
+        self.file.operator("CONCATENATION", [x.index, ends.index], both.index, "ConcatenationOptions", axis=3,
                            fusedActivationFunction="NONE")
-        values = self.unary("DEQUANTIZE", both, self.new(f"{node.output}.input", shape, None, x.factor))
+        values = self.unary("DEQUANTIZE", both, self.new(f"{node.output}.input", both.shape, None, x.factor))
         out = self.new(node.output, (len(node.bias),), None)
         bias, steps = node.bias_codes()
         layer = Layer(np.pad(node.codes, ((0, 0), (0, 2))), (bias * steps).astype(np.float32),
                       node.scales / np.float32(x.factor))
-        self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node, layer, Filter("", layer.weight))],
+        self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node.output, layer, Filter("", layer.weight))],
                            out.index, "FullyConnectedOptions", fusedActivationFunction="NONE",
                            asymmetricQuantizeInputs=True)
         self.keep(node.output, out)
+
+    def ends(self, x: Stored, node: WeightNode) -> Stored:
+        """The lowest and the highest code of `x` (1, 1, C) as two channels: a convolution of a bias alone, which serves
+        any batch."""
+        name = f"{node.output}.ends"
+        out = self.new(name, (*x.shape[:-1], 2), node.quantizer, x.factor)
+        layer = Layer(np.zeros((2, 1, 1, x.shape[-1]), np.int8), np.array([-256, 256], np.int32),
+                      np.ones(2, np.float32), np.full(2, x.scale, np.float32))
+        self.file.operator("CONV_2D", [x.index, *self.constants(name, layer, Filter("", layer.weight))], out.index,
+                           "Conv2DOptions", padding="VALID", strideH=1, strideW=1, dilationHFactor=1,
+                           dilationWFactor=1, fusedActivationFunction="NONE")
+        return out
 
     def numbers(self, node, x, out, bias) -> Layer:
         return integer_layer(node.codes, node.scales, bias, node.quantizer.scale, out.scale, x.factor)

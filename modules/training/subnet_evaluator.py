@@ -45,7 +45,9 @@ class SubnetEvaluator:
         if not dataset and not dataset_path:
             dataset, dataset_path = self.record.dataset, self.record.training.get("dataset_path", "")
         self.valid_size = self.record.valid_size if valid_size is None else max(valid_size, 0)
-        crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if dataset == self.record.dataset else 0.0
+        # The crops of training, for its batch-norm statistics; of another data set's images, its own.
+        same = (dataset or "folder") == self.record.dataset
+        crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if same else 0.0
         self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min)
         self._check_classes()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
