@@ -95,9 +95,9 @@ class Int8Writer(FloatWriter):
         bias, steps = node.bias_codes()
         layer = Layer(np.pad(node.codes, ((0, 0), (0, 2))), (bias * steps).astype(np.float32),
                       node.scales / np.float32(x.factor))
-        self.file.operator("FULLY_CONNECTED", [values.index, *self.constants(node.output, layer, Filter("", layer.weight))],
-                           out.index, "FullyConnectedOptions", fusedActivationFunction="NONE",
-                           asymmetricQuantizeInputs=True)
+        constants = self.constants(node.output, layer, Filter("", layer.weight))
+        self.file.operator("FULLY_CONNECTED", [values.index, *constants], out.index, "FullyConnectedOptions",
+                           fusedActivationFunction="NONE", asymmetricQuantizeInputs=True)
         self.keep(node.output, out)
 
     def ends(self, x: Stored, node: WeightNode) -> Stored:
