@@ -202,9 +202,14 @@ class AdjustTrainer:
         for axes, key, label in ((left, "top1", "validation top-1, %"), (right, "score", "MicroNet score")):
             axes.plot(steps, [entry[key] for entry in self.history if not entry["average"]], marker="o",
                       color=COLOURS[0])
+            for entry in self.history:
+                if entry["average"]:
+                    axes.plot(entry["mini_epoch"], entry[key], marker="*", markersize=12, color=COLOURS[1],
+                              linestyle="", label="average of the weights")
             axes.set(xlabel="mini-epoch", ylabel=label)
             axes.grid(alpha=0.3)
         right.axhline(self.config.metric, color="black", linestyle=":", linewidth=1, label="target")
+        right.set_ylim(bottom=0)
         right.legend()
         save_figure(figure, self.folder / "curves.png")
 
