@@ -154,6 +154,8 @@ def test_network_is_the_float_one_until_calibrated():
     with torch.no_grad():
         expected = net(images)
         torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+        large = torch.randn(2, 3, 48, 48)
+        torch.testing.assert_close(network(large), net(large), rtol=1e-4, atol=1e-5)
         assert (network.calibrate([images[:4], images[4:]])(images) - expected).std() < 0.05 * expected.std()
         torch.testing.assert_close(network.quantize(False)(images), expected, rtol=1e-4, atol=1e-5)
     network.quantize()

@@ -9,6 +9,7 @@ from modules.adjustable.cost import LayerCost
 from modules.adjustable.quantizer import RANGES, AdjustableQuantizer, channel_range
 from modules.deploy.graph import INPUT, Graph, Node, WeightNode
 from modules.modeling.blocks import ACTIVATIONS
+from modules.modeling.network import resize
 
 _SMOOTH = ("swish", "hswish", "hard_sigmoid")
 
@@ -63,12 +64,12 @@ class AdjustableNetwork(nn.Module):
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised images (N, 3, R, R) to logits (N, classes)."""
+        """Normalised images (N, 3, H, W), resized to the network's resolution, to logits (N, classes)."""
         return self._run(x, lambda name, value: value if not (self.quantized and _key(name) in self.tensors)
                          else self.tensors[_key(name)](value))
 
     def _run(self, x: torch.Tensor, seen) -> torch.Tensor:
-        values = {INPUT: x}
+        values = {INPUT: resize(x, self.shapes[INPUT][-1])}
         for node in self.nodes:
             values[node.output] = seen(node.output, self._result(node, [values[name] for name in node.inputs]))
         return values[self.nodes[-1].output]

@@ -186,7 +186,8 @@ class AdjustTrainer:
         if dist.rank():
             return
         with atomic_write(self.folder / "quant_info.json") as file:
-            json.dump(self.network.bits(), file, indent=1)
+            lines = (f"{json.dumps(name)}: {json.dumps(bits)}" for name, bits in self.network.bits().items())
+            file.write("{\n" + ",\n".join(lines) + "\n}\n")
         with atomic_write(self.folder / "history.csv") as file:
             writer = csv.DictWriter(file, list(self.history[0]), lineterminator="\n")
             writer.writeheader()
