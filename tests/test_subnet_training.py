@@ -1,7 +1,10 @@
 """One subnet trained alone: its step, what stays as it was, and what later tools make of its checkpoint."""
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from modules.deploy.lower import lower
 from modules.modeling.supernet import Supernet
@@ -108,3 +111,20 @@ def test_a_start_or_subnet_that_does_not_fit_is_refused(tuned, tmp_path):
         train(settings(tmp_path, init_checkpoint="nowhere.pth"), SPACE)
     with pytest.raises(UserError, match="64"):
         train(settings(tmp_path, subnet_choice=str(MIDDLE).replace("_r32", "_r64")), SPACE)
+
+
+def test_images_that_were_moved_are_cropped_as_in_training(tmp_path):
+    """The crops decide the batch-norm statistics, and so whether a file agrees with its network."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "here" / part / name).mkdir(parents=True)
+            for i in range(16):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                    tmp_path / "here" / part / name / f"{i}.png")
+    config = settings(tmp_path / "run", dataset="", dataset_path=str(tmp_path / "here"), crop_scale_min=0.6)
+    target = train(config, SPACE) / "checkpoint.pth"
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for path in ("", tmp_path / "here", tmp_path / "there"):
+        evaluator = SubnetEvaluator(target, SPACE, quant_mode=False, dataset_path=str(path))
+        assert evaluator.data.info.crop_scale == (0.6, 1.0)
