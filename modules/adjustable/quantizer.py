@@ -44,13 +44,12 @@ class AdjustableQuantizer(nn.Module):
         axis: of the channels in what is quantised; None: one range for all.
         limits: an entry of `RANGES`.
         bits_trainable: whether the bits are learned; 8 otherwise.
-        bits: at the start.
 
     `width_scale`, `shift` and `bits_scale` (1 means 8 bits) are the parameters, (channels,) each.
     """
 
     def __init__(self, low: torch.Tensor, high: torch.Tensor, axis: int | None, limits=RANGES["5"],
-                 bits_trainable: bool = True, bits: float = MOST_BITS):
+                 bits_trainable: bool = True):
         super().__init__()
         self.axis, self.limits, self.bits_trainable = axis, limits, bits_trainable
         self.register_buffer("low", low.detach().clone())
@@ -58,7 +57,7 @@ class AdjustableQuantizer(nn.Module):
         self.width_scale = nn.Parameter(torch.ones_like(low))
         self.shift = nn.Parameter(torch.zeros_like(low))
         if bits_trainable:
-            self.bits_scale = nn.Parameter(torch.full_like(low, bits / MOST_BITS))
+            self.bits_scale = nn.Parameter(torch.ones_like(low))
 
     def bits(self) -> torch.Tensor:
         """(channels,) whole numbers of bits; their gradient is that of the unrounded ones between the bounds."""

@@ -215,13 +215,12 @@ class AdjustTrainer:
         save_figure(figure, self.folder / "curves.png")
 
 
-def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator, test: bool = False
+def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator
                         ) -> tuple[AdjustableNetwork, AdjustConfig, Accuracy]:
-    """The network of an `adj.pth` or `adj_swa.pth`, its settings, and its accuracy.
+    """The network of an `adj.pth` or `adj_swa.pth`, its settings, and its accuracy on the evaluator's validation part.
 
     Args:
         evaluator: of the checkpoint that the training started from.
-        test: on the official validation set, where the evaluator's validation part is another.
 
     Raises:
         UserError: a missing or foreign file.
@@ -235,4 +234,4 @@ def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator, test: bool
     network = AdjustableNetwork(lower(net), RANGES[config.range], config.bits_trainable)
     load_weights(network, checkpoint, path)
     network.quantize().to(evaluator.device).eval()
-    return network, config, evaluate(network, evaluator.validation_batches(test))
+    return network, config, evaluate(network, evaluator.validation_batches())
