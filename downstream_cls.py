@@ -7,7 +7,7 @@ A published subnet on CIFAR-10, its supernet's lsq.pth in checkpoints/supernet_t
 A subnet of your own, on your own images (a folder with train/ and val/), with two processes:
 
     torchrun --nproc_per_node 2 downstream_cls.py --superspace onnxw_tiny --supernet_choice 512202-012000 \\
-        --subnet_name "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#32#56#96#128_e0#0.5#0.5#1.0#1.0#1.0#0#1.0_r32" \\
+        --subnet_name "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32" \\
         --dataset folder --dataset_path /path/to/images --epochs 20
 
 The data set is downloaded if it is not there. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with

@@ -3,8 +3,15 @@
 From the fp32 checkpoint of a supernet, or of one subnet, on the embedded digits; a few minutes on one core:
 
     python adj_quant/train.py --superspace onnxw_tiny --supernet_choice 512202-012000 --norms own --metric 0.3 \\
-        --subnet_choice "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#32#56#96#128_e0#0.5#0.5#1.0#1.0#1.0#0#1.0_r32" \\
+        --subnet_choice "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32" \\
         --bits_trainable --max_epoch 3 --lr 3e-4 --lr_bits 0.01
+
+Then with the bits as they are, from where that run ended:
+
+    python adj_quant/train.py --superspace onnxw_tiny --supernet_choice 512202-012000 --norms own --metric 0.3 \\
+        --subnet_choice "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32" \\
+        --bits_trainable --finetune --alpha 25 --beta 0 --lr 1e-4 --max_epoch 1 --swa_delay 0.2 --swa_freq 0.1 \\
+        --ckpt_path checkpoints/adj_quant/adj.pth --output_dir checkpoints/adj_quant_tuned
 
 The bits are driven to a MicroNet score (--metric): storage and operations, each relative to a norm. With --norms
 micronet these are MobileNetV2-1.4's, as in the challenge; with --norms own they are the network's own in 32 bits, so
@@ -26,6 +33,7 @@ def main():
     parser = make_parser(__doc__)
     add_source_arguments(parser)
     parser.add_argument("--subnet_choice", required=True)
+    parser.add_argument("--ckpt_path", default="", help="adj.pth or adj_swa.pth of another run, to start from")
     parser.add_argument("--output_dir", default="checkpoints/adj_quant")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a run already")
@@ -71,8 +79,8 @@ def main():
     evaluator.model.subnets.check(choice)
     names = {field.name for field in dataclasses.fields(AdjustConfig)}
     settings = {name: value for name, value in vars(args).items() if name in names}
-    trainer = AdjustTrainer(evaluator, choice, AdjustConfig(**settings), args.output_dir, resume=args.resume,
-                            overwrite=args.overwrite)
+    trainer = AdjustTrainer(evaluator, choice, AdjustConfig(**settings), args.output_dir, start=args.ckpt_path or None,
+                            resume=args.resume, overwrite=args.overwrite)
     last = trainer.run()
     if rank() == 0:
         print(f"{args.output_dir}: acc1={last['top1']:.2f}, score={last['score']:.4f}")

@@ -197,12 +197,12 @@ def digits(tmp_path_factory):
     return folder
 
 
-def trainer(digits, folder, resume=False, **changes) -> AdjustTrainer:
+def trainer(digits, folder, resume=False, start=None, **changes) -> AdjustTrainer:
     path = digits / f"{SPACE}-align0" / "checkpoint.pth"
     evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
     settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "max_epoch": 2, "batch_size": 24,
                 "swa_delay": 1.5, "swa_freq": 0.1}
-    return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), folder, resume=resume)
+    return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), folder, start=start, resume=resume)
 
 
 def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
@@ -223,6 +223,14 @@ def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
         network, config, accuracy = evaluate_adjustable(tmp_path / name, evaluator)
         assert accuracy.top1 == pytest.approx(entry["top1"], abs=1e-4)
         assert micronet_score(*network.costs(), norms=config.norms).item() == pytest.approx(entry["score"])
+    tuned = trainer(digits, tmp_path / "tuned", start=tmp_path / "adj.pth", finetune=True, beta=0.0, max_epoch=1,
+                    swa_delay=None)
+    assert tuned.score().item() == pytest.approx(last["score"])
+    before = [p.clone() for p in tuned.bits]
+    assert tuned.run()["score"] == pytest.approx(last["score"])
+    assert all(torch.equal(a, b) for a, b in zip(before, tuned.bits, strict=True))
+    with pytest.raises(UserError, match="is of subnet None"):
+        trainer(digits, tmp_path / "none", start=evaluator.path)
     with pytest.raises(UserError, match="is not one of adj_quant"):
         evaluate_adjustable(evaluator.path, evaluator)
     with pytest.raises(UserError, match="--resume"):

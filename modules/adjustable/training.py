@@ -40,11 +40,12 @@ class AdjustTrainer:
 
     Args:
         evaluator: gives network, images and the training's preprocessing.
+        start: adj.pth or adj_swa.pth of another run to start from, with other settings; None: the calibrated network.
         resume: continue `folder`'s checkpoint.
     """
 
     def __init__(self, evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, config: AdjustConfig, folder: str | Path,
-                 *, resume: bool = False, overwrite: bool = False):
+                 *, start: str | Path | None = None, resume: bool = False, overwrite: bool = False):
         self.evaluator, self.choice, self.config, self.folder = evaluator, choice, config, Path(folder)
         path = self.folder / NAME
         if path.exists() and not (resume or overwrite):
@@ -55,6 +56,9 @@ class AdjustTrainer:
         self.network = AdjustableNetwork(lower(self.teacher), RANGES[config.range], config.bits_trainable)
         self.teacher.to(device).eval()
         self.network.calibrate(evaluator.calibration).to(device)
+        if start and not resume:
+            self._check_start(start)
+            load_weights(self.network, load_checkpoint(start), start)
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
@@ -65,6 +69,11 @@ class AdjustTrainer:
         if resume:
             self._resume(path)
         dist.broadcast_state(self.network)
+
+    def _check_start(self, start: str | Path) -> None:
+        subnet = load_checkpoint(start).get("config", {}).get("subnet")
+        if subnet != str(self.choice):
+            raise UserError(f"checkpoint {str(start)!r} (--ckpt_path) is of subnet {subnet}, not of {self.choice}")
 
     def score(self) -> torch.Tensor:
         """The network's MicroNet score; differentiable."""
