@@ -21,7 +21,13 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
-from modules.utils.checkpoint import check_same_settings, load_checkpoint, load_weights, save_checkpoint
+from modules.utils.checkpoint import (
+    check_not_written,
+    check_same_settings,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from modules.utils.errors import UserError
 from modules.utils.figures import COLOURS, new_figure, save_figure
 from modules.utils.files import atomic_write, write_manifest
@@ -48,9 +54,7 @@ class AdjustTrainer:
                  *, start: str | Path | None = None, resume: bool = False, overwrite: bool = False):
         self.evaluator, self.choice, self.config, self.folder = evaluator, choice, config, Path(folder)
         path = self.folder / NAME
-        if path.exists() and not (resume or overwrite):
-            raise UserError(f"{str(path)!r} exists; continue it with --resume, replace it with --overwrite, or give "
-                            "another --output_dir")
+        check_not_written(path, resume, overwrite, "--output_dir")
         self.teacher = evaluator.subnet(choice)
         device = next(self.teacher.parameters()).device
         self.network = AdjustableNetwork(lower(self.teacher), RANGES[config.range], config.bits_trainable)

@@ -17,7 +17,7 @@ from modules.block_kd.student_files import StudentRecord, build_student, read_st
 from modules.search_space.superspace import get_superspace
 from modules.training.optimizer import decay_groups
 from modules.utils import dist
-from modules.utils.checkpoint import check_same_settings, save_checkpoint
+from modules.utils.checkpoint import check_not_written, check_same_settings, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 
@@ -48,9 +48,7 @@ class StudentRun:
         position = [s.name for s in get_superspace(config.superspace).searched].index(record.stage)
         self.key = (position, record.block)  # of its random draws: they do not depend on who else is in training
         self._sums, self._count = torch.zeros(4, device=device), 0
-        if self.path.exists() and not (resume or overwrite or test_only):
-            raise UserError(f"{str(self.path)!r} exists; continue it with --resume, replace it with --overwrite, or "
-                            "give another --output_path")
+        check_not_written(self.path, resume or test_only, overwrite, "--output_path")
         torch.manual_seed(int(np.random.SeedSequence(config.manual_seed, spawn_key=self.key).generate_state(1)[0]))
         checkpoint = None
         if test_only or (resume and self.path.exists()):

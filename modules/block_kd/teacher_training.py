@@ -23,7 +23,7 @@ from modules.modeling.restore import QuantMode
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.optimizer import decay_groups
 from modules.utils import dist
-from modules.utils.checkpoint import check_same_settings, save_checkpoint
+from modules.utils.checkpoint import check_not_written, check_same_settings, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import write_manifest
 
@@ -65,9 +65,7 @@ class TeacherTrainer:
     def _check_file(self, resume: bool, overwrite: bool) -> None:
         if resume and not self.path.is_file():
             raise UserError(f"no checkpoint {str(self.path)!r} to resume from; start without --resume")
-        if self.path.exists() and not (resume or overwrite):
-            raise UserError(f"{str(self.path)!r} exists; continue it with --resume, replace it with --overwrite, or "
-                            "give another --output_path")
+        check_not_written(self.path, resume, overwrite, "--output_path")
 
     def _fresh_teacher(self, config: TeacherConfig) -> Teacher:
         arch, classes = config.teacher_arch or DEFAULT_ARCH, self.data.info.classes

@@ -26,7 +26,13 @@ from modules.training.report import TrainingReport
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
 from modules.utils import dist
-from modules.utils.checkpoint import check_same_settings, load_checkpoint, load_weights, save_checkpoint
+from modules.utils.checkpoint import (
+    check_not_written,
+    check_same_settings,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 
@@ -73,9 +79,7 @@ class SupernetTrainer:
         path = self.folder / f"{self.name}.pth"
         if resume and not path.is_file():
             raise UserError(f"no checkpoint {str(path)!r} to resume from; start without --resume")
-        if path.exists() and not (resume or overwrite):
-            raise UserError(f"{str(path)!r} exists; continue it with --resume, replace it with --overwrite, or give "
-                            "another --models_save_dir")
+        check_not_written(path, resume, overwrite, "--models_save_dir")
 
     def _make_record(self, space: SupernetConfig) -> ModelRecord:
         config, info = self.config, self.data.info
