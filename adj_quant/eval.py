@@ -8,21 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.adjustable.arguments import add_source_arguments, make_source
 from modules.utils.cli import add_local_rank, make_parser, run
 
 
 def main():
-    from modules.adjustable.arguments import add_source_arguments
-
     parser = make_parser(__doc__)
     add_source_arguments(parser)
     parser.add_argument("--model", default="checkpoints/adj_quant/adj.pth", help="adj.pth or adj_swa.pth")
     parser.add_argument("--batch_size", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
     add_local_rank(parser)
     args = parser.parse_args()
 
-    from modules.adjustable.arguments import make_source
     from modules.adjustable.cost import micronet_score
     from modules.adjustable.training import evaluate_adjustable
     from modules.utils.dist import close, init_distributed, rank

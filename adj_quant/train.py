@@ -20,66 +20,66 @@ channel of a tensor. Writes <output_dir>/adj.pth (adj_swa.pth: the average), qua
 history.csv and curves.png; --resume continues.
 """
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.adjustable.arguments import add_source_arguments, make_source
+from modules.adjustable.config import AdjustConfig
 from modules.utils.cli import add_local_rank, make_parser, run
 
 
 def main():
-    from modules.adjustable.arguments import add_source_arguments
-
     parser = make_parser(__doc__)
     add_source_arguments(parser)
     parser.add_argument("--subnet_choice", required=True)
     parser.add_argument("--ckpt_path", default="", help="adj.pth or adj_swa.pth of another run, to start from")
+    parser.add_argument("--num_calib_batches", type=int, default=20,
+                        help="training batches that calibrate batch norm and the ranges")
     parser.add_argument("--output_dir", default="checkpoints/adj_quant")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output_dir")
     parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a run already")
     group = parser.add_argument_group("loss")
-    group.add_argument("-a", "--alpha", type=float, default=7.0, help="weight of the cross-entropy")
-    group.add_argument("-b", "--beta", type=float, default=85.0, help="weight of the score")
-    group.add_argument("-g", "--gamma", type=float, default=0.7,
+    group.add_argument("-a", "--alpha", type=float, help="weight of the cross-entropy")
+    group.add_argument("-b", "--beta", type=float, help="weight of the score")
+    group.add_argument("-g", "--gamma", type=float,
                        help="share of the operations' gradient that goes to the bits of activations")
-    group.add_argument("--metric", type=float, default=0.18, help="the score to reach")
-    group.add_argument("--norms", default="micronet", help="micronet or own")
+    group.add_argument("--metric", type=float, help="the score to reach")
+    group.add_argument("--norms", help="micronet or own")
     group = parser.add_argument_group("quantisers")
-    group.add_argument("-r", "--range", default="5", help="how far ranges may be adjusted: 1 to 6")
+    group.add_argument("-r", "--range", help="how far ranges may be adjusted: 1 to 6")
     group.add_argument("--bits_trainable", action="store_true", help="else 8 bits everywhere")
     group.add_argument("--finetune", action="store_true", help="the bits stay as they are")
     group.add_argument("--iter_train", action="store_true", help="the bits move in some mini-epochs only")
-    group.add_argument("--iter_train_freq", type=int, default=2)
-    group.add_argument("--warm_up_epoch", type=float, default=0.0, help="epochs before the bits move")
+    group.add_argument("--iter_train_freq", type=int)
+    group.add_argument("--warm_up_epoch", type=float, help="epochs before the bits move")
     group = parser.add_argument_group("training")
-    group.add_argument("--max_epoch", type=int, default=2)
-    group.add_argument("--batch_size", type=int, default=25, help="per process")
-    group.add_argument("--lr", type=float, default=3e-6)
+    group.add_argument("--max_epoch", type=int)
+    group.add_argument("--batch_size", type=int, help="per process")
+    group.add_argument("--lr", type=float)
     group.add_argument("--lr_fixed", action="store_true")
-    group.add_argument("--lr_decay", type=float, default=1e-4)
-    group.add_argument("--reinit", type=int, default=800, metavar="STEPS", help="after which Adam starts afresh")
-    group.add_argument("--lr_bits", type=float, default=1e-3)
-    group.add_argument("--swa_delay", type=float, default=None, metavar="EPOCHS", help="before weights are averaged")
-    group.add_argument("--swa_freq", type=float, default=0.2, metavar="EPOCHS")
-    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--lr_decay", type=float)
+    group.add_argument("--reinit", type=int, metavar="STEPS", help="after which Adam starts afresh")
+    group.add_argument("--lr_bits", type=float)
+    group.add_argument("--swa_delay", type=float, metavar="EPOCHS", help="before weights are averaged")
+    group.add_argument("--swa_freq", type=float, metavar="EPOCHS")
+    group.add_argument("--seed", type=int)
     group.add_argument("--aug", dest="augment", action="store_true", help="crops and mirrored images")
+    parser.set_defaults(**asdict(AdjustConfig()))
     add_local_rank(parser)
     args = parser.parse_args()
 
-    import dataclasses
-
-    from modules.adjustable.arguments import make_source
-    from modules.adjustable.config import AdjustConfig
     from modules.adjustable.training import AdjustTrainer
     from modules.search_space.config import SubnetChoiceConfig
     from modules.utils.dist import close, init_distributed, rank
 
-    evaluator = make_source(args, init_distributed(args.local_rank))
+    evaluator = make_source(args, init_distributed(args.local_rank), calibration_batches=args.num_calib_batches,
+                            seed=args.seed)
     choice = SubnetChoiceConfig.from_str(args.subnet_choice)
     evaluator.model.subnets.check(choice)
-    names = {field.name for field in dataclasses.fields(AdjustConfig)}
-    settings = {name: value for name, value in vars(args).items() if name in names}
-    trainer = AdjustTrainer(evaluator, choice, AdjustConfig(**settings), args.output_dir, start=args.ckpt_path or None,
+    config = AdjustConfig(**{field.name: getattr(args, field.name) for field in fields(AdjustConfig)})
+    trainer = AdjustTrainer(evaluator, choice, config, args.output_dir, start=args.ckpt_path or None,
                             resume=args.resume, overwrite=args.overwrite)
     last = trainer.run()
     if rank() == 0:

@@ -177,10 +177,10 @@ def test_distillation_loss():
 
 
 def test_when_bits_move_and_weights_are_averaged():
-    config = AdjustConfig(0.18, iter_train=True, warm_up_epoch=0.3, swa_delay=0.2, swa_freq=0.1)
+    config = AdjustConfig(bits_trainable=True, iter_train=True, warm_up_epoch=0.3, swa_delay=0.2, swa_freq=0.1)
     assert [k for k in range(10) if config.moves_bits(k)] == [4, 6, 8]
     assert [k for k in range(10) if config.averages(k)] == [2, 3, 4, 5, 6, 7, 8, 9]  # the published eight
-    assert not any(AdjustConfig(0.18, finetune=True).moves_bits(k) for k in range(30))
+    assert not any(AdjustConfig(bits_trainable=True, finetune=True).moves_bits(k) for k in range(30))
     for wrong, message in (({"range": "9"}, "allowed: 1, 2"), ({"norms": "his"}, "allowed: micronet, own"),
                            ({"gamma": 2.0}, "0 to 1"), ({"reinit": 0}, "1 or more")):
         with pytest.raises(UserError, match=message):
@@ -200,8 +200,8 @@ def digits(tmp_path_factory):
 def trainer(digits, folder, resume=False, start=None, **changes) -> AdjustTrainer:
     path = digits / f"{SPACE}-align0" / "checkpoint.pth"
     evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
-    settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "max_epoch": 2, "batch_size": 24,
-                "swa_delay": 1.5, "swa_freq": 0.1}
+    settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "bits_trainable": True, "max_epoch": 2,
+                "batch_size": 24, "swa_delay": 1.5, "swa_freq": 0.1}
     return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), folder, start=start, resume=resume)
 
 

@@ -13,14 +13,15 @@ from torch import nn
 from modules.deploy.lower import lower
 from modules.deploy.onnx_writer import onnx_bytes
 from modules.deploy.ort import open_session, predict
-from modules.modeling.net_spec import resolve
+from modules.modeling.complexity import QUANTIZER_PARAMETERS, count_block
+from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
 from modules.search.evolution import History
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.published import find_subnet
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
-from modules.zero_shot.counts import exact_counts, published_counts
+from modules.zero_shot.counts import published_counts
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxies, prepare
 from modules.zero_shot.scoring import scores
@@ -37,22 +38,34 @@ def published(shared_json):
     return shared_json("facts", "zennet_plainnet.json")
 
 
+def exact_counts(spec: NetSpec) -> tuple[int, int]:
+    """Multiply-accumulates, and parameters without those of quantisers."""
+    macs, parameters, hw = 0, 0, (spec.resolution, spec.resolution)
+    for _, block in spec.blocks:
+        counts, hw = count_block(block, hw)
+        for count in counts:
+            macs += count.macs
+            parameters += sum(count.parameters) - QUANTIZER_PARAMETERS * (count.macs > 0)
+    return macs, parameters
+
+
 def test_published_networks_have_the_published_sizes(published):
     assert len(published) == 12
     for name, entry in published.items():
         structure = Structure.parse(entry["structure"])
         assert str(structure) == entry["structure"]
         assert structure.num_layers == entry["num_layers_sum_sub_layers"]
-        where, counts = (structure, entry["resolution"], entry["num_classes"]), entry["no_se"]
-        assert exact_counts(*where) == (counts["conv_fc_macs"], counts["registered_params"]), name
-        assert published_counts(*where) == (counts["repo_get_FLOPs"], counts["repo_get_model_size"]), name
+        where, counts = (entry["resolution"], entry["num_classes"]), entry["no_se"]
+        exact = exact_counts(structure.net_spec(*where))
+        assert exact == (counts["conv_fc_macs"], counts["registered_params"]), name
+        assert published_counts(structure, *where) == (counts["repo_get_FLOPs"], counts["repo_get_model_size"]), name
 
 
 def test_a_network_has_the_parameters_that_are_counted():
     structure = Structure.parse(RESIDUAL)
     net = QNetwork(structure.net_spec(32, 7))
     quantizers = sum(p.numel() for name, p in net.named_parameters() if name.endswith(("_scale", "_beta")))
-    assert sum(p.numel() for p in net.parameters()) - quantizers == exact_counts(structure, 32, 7)[1]
+    assert sum(p.numel() for p in net.parameters()) - quantizers == exact_counts(structure.net_spec(32, 7))[1]
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
 

@@ -15,12 +15,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--valid_size", type=int, default=None,
                         help="validate on this many held-out training images; 0: on the validation set; default: as "
                              "many as training held out")
-    parser.add_argument("--num_calib_batches", type=int, default=20,
-                        help="training batches that calibrate batch norm and the ranges")
 
 
-def make_source(args: argparse.Namespace, device):
-    """The `SubnetEvaluator` of the fp32 checkpoint that the options name."""
+def make_source(args: argparse.Namespace, device, **calibration):
+    """The `SubnetEvaluator` of the fp32 checkpoint that the options name; `calibration`: more of its arguments."""
     from modules.modeling.restore import find_checkpoint
     from modules.search_space.config import SupernetConfig
     from modules.training.subnet_evaluator import SubnetEvaluator
@@ -29,5 +27,4 @@ def make_source(args: argparse.Namespace, device):
     return SubnetEvaluator(
         find_checkpoint(args.checkpoint_path, space, False, args.align_sample), space, quant_mode=False,
         dataset=args.dataset, dataset_path=args.dataset_path, valid_size=args.valid_size, augment=args.augment,
-        batch_size=args.batch_size, calibration_batches=args.num_calib_batches,
-        num_workers=args.data_loader_workers_per_gpu, seed=getattr(args, "seed", 0), device=device)
+        batch_size=args.batch_size, num_workers=args.data_loader_workers_per_gpu, device=device, **calibration)

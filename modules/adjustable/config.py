@@ -1,26 +1,29 @@
-"""Settings of the training of an adjustable network."""
+"""Settings of the training of an adjustable network. No torch code."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modules.adjustable.cost import NORMS
-from modules.adjustable.quantizer import RANGES
 from modules.utils.errors import UserError, check_choice
 
 MINI_EPOCHS = 10  # per epoch, each with a validation and a checkpoint
+GAMMA = 0.7
+NORMS = ("micronet", "own")
+# How far the width's factor and the shift of the minimum (in widths) may go.
+RANGES = {"1": ((0.5, 1.3), (-0.2, 0.4)), "2": ((0.5, 1.0), (-0.2, 0.4)), "3": ((0.2, 1.7), (-0.4, 0.7)),
+          "4": ((0.1, 2.0), (-0.5, 1.0)), "5": ((0.0, 2.0), (-0.6, 1.2)), "6": ((0.0, 2.2), (-0.8, 1.5))}
 
 
 @dataclass
 class AdjustConfig:
-    """Defaults are the published ones, but for `metric`, which depends on the network."""
+    """The options of adj_quant/train.py; defaults are the published ones."""
 
-    metric: float                  # score that the bits are driven to
+    metric: float = 0.18           # score that the bits are driven to
     alpha: float = 7.0             # weight of the cross-entropy; the distillation loss has 1
     beta: float = 85.0             # weight of the score
-    gamma: float = 0.7             # share of the operations' gradient that activations take
+    gamma: float = GAMMA           # share of the operations' gradient that activations take
     range: str = "5"               # how far ranges may be adjusted
     norms: str = "micronet"        # of the score; own: those of the network in 32 bits
-    bits_trainable: bool = True
+    bits_trainable: bool = False   # else 8 bits everywhere
     finetune: bool = False         # the bits stay as they are
     iter_train: bool = False       # the bits move in every iter_train_freq-th mini-epoch only
     iter_train_freq: int = 2

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from modules.adjustable.config import GAMMA
+
 MICRONET = 6.9e6, 1170e6  # storage and operations of MobileNetV2-1.4 on ImageNet
-NORMS = ("micronet", "own")
-GAMMA = 0.7  # share of the operations' gradient that goes to the bits of activations
 _FULL, _FIXED = 32, 8
 
 
@@ -28,9 +28,10 @@ def pair_bits(weight: torch.Tensor, activation: torch.Tensor, paired: bool) -> t
     if paired:
         return torch.maximum(weight, activation).mean()
     # Mean of max over all pairs without the pairs: every weight counts for the activations that are not larger.
-    ordered, total = activation.sort()[0], activation.sort()[0].flip(0).cumsum(0).flip(0)
+    ordered = activation.sort()[0]
+    sums = ordered.flip(0).cumsum(0).flip(0)  # of this activation and all larger ones
     below = torch.searchsorted(ordered, weight, right=True)
-    rest = torch.cat((total, total.new_zeros(1)))[below]
+    rest = torch.cat((sums, sums.new_zeros(1)))[below]
     return (weight * below + rest).mean() / len(activation)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from modules.adjustable.cost import LayerCost
 from modules.adjustable.quantizer import RANGES, AdjustableQuantizer, channel_range
 from modules.deploy.graph import INPUT, Graph, Node, WeightNode
-from modules.modeling.blocks import ACTIVATIONS
+from modules.modeling.blocks import ACTIVATIONS, module_name
 from modules.modeling.network import resize
 
 _SMOOTH = ("swish", "hswish", "hard_sigmoid")
@@ -52,21 +52,20 @@ class AdjustableNetwork(nn.Module):
         super().__init__()
         self.nodes, self.quantized = graph.nodes, False
         self.shapes = _shapes(graph)
-        self.layers = nn.ModuleDict({_key(node.output): _Layer(node, limits, bits_trainable)
+        self.layers = nn.ModuleDict({module_name(node.output): _Layer(node, limits, bits_trainable)
                                      for node in graph.nodes if isinstance(node, WeightNode)})
         self.tensors = nn.ModuleDict()
         for name, readers in graph.consumers.items():
             by_layers = any(isinstance(reader, WeightNode) for reader in readers)
             if name != INPUT and (by_layers or any(reader.kind in _SMOOTH for reader in readers)):
                 channels = torch.zeros(self.shapes[name][0])
-                self.tensors[_key(name)] = AdjustableQuantizer(channels, channels, 1, limits,
+                self.tensors[module_name(name)] = AdjustableQuantizer(channels, channels, 1, limits,
                                                                bits_trainable and by_layers)
-        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images (N, 3, H, W), resized to the network's resolution, to logits (N, classes)."""
-        return self._run(x, lambda name, value: value if not (self.quantized and _key(name) in self.tensors)
-                         else self.tensors[_key(name)](value))
+        return self._run(x, lambda name, value: value if not (self.quantized and module_name(name) in self.tensors)
+                         else self.tensors[module_name(name)](value))
 
     def _run(self, x: torch.Tensor, seen) -> torch.Tensor:
         values = {INPUT: resize(x, self.shapes[INPUT][-1])}
@@ -76,7 +75,7 @@ class AdjustableNetwork(nn.Module):
 
     def _result(self, node: Node, inputs) -> torch.Tensor:
         if isinstance(node, WeightNode):
-            return self.layers[_key(node.output)](inputs[0], self.quantized)
+            return self.layers[module_name(node.output)](inputs[0], self.quantized)
         if node.op == "act":
             return ACTIVATIONS[node.kind](inputs[0])
         if node.op == "pool":
@@ -90,7 +89,7 @@ class AdjustableNetwork(nn.Module):
         ends: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
         def widen(name, value):
-            if _key(name) in self.tensors:
+            if module_name(name) in self.tensors:
                 low, high = channel_range(value, 1)
                 if name in ends:
                     low, high = torch.minimum(low, ends[name][0]), torch.maximum(high, ends[name][1])
@@ -101,10 +100,9 @@ class AdjustableNetwork(nn.Module):
         for images in batches:
             self._run(images, widen)
         for name, (low, high) in ends.items():
-            quantizer = self.tensors[_key(name)]
+            quantizer = self.tensors[module_name(name)]
             quantizer.low.copy_(low)
             quantizer.width.copy_(high - low)
-        self.calibrated.fill_(True)
         return self.quantize()
 
     def quantize(self, on: bool = True) -> AdjustableNetwork:
@@ -121,11 +119,11 @@ class AdjustableNetwork(nn.Module):
         layers, biases, smooth = [], 0, 0
         for node in self.nodes:
             if isinstance(node, WeightNode):
-                layer, source = self.layers[_key(node.output)], node.inputs[0]
+                layer, source = self.layers[module_name(node.output)], node.inputs[0]
                 _, height, width = self.shapes[node.output]
                 layers.append(LayerCost(
                     layer.weight.numel(), layer.weight.numel() * height * width, layer.weight_quantizer.bits(),
-                    None if source == INPUT else self.tensors[_key(source)].bits(), paired=layer.groups > 1))
+                    None if source == INPUT else self.tensors[module_name(source)].bits(), paired=layer.groups > 1))
                 biases += len(layer.bias)
             elif node.kind in _SMOOTH:
                 channels, height, width = self.shapes[node.output]
@@ -135,17 +133,13 @@ class AdjustableNetwork(nn.Module):
     def bits(self) -> dict[str, dict[str, list[int]]]:
         """Bits per channel of every layer's weight and input; None for the image."""
         return {node.output: {
-            "weight": _whole(self.layers[_key(node.output)].weight_quantizer.bits()),
-            "input": None if node.inputs[0] == INPUT else _whole(self.tensors[_key(node.inputs[0])].bits())}
+            "weight": _whole(self.layers[module_name(node.output)].weight_quantizer.bits()),
+            "input": None if node.inputs[0] == INPUT else _whole(self.tensors[module_name(node.inputs[0])].bits())}
             for node in self.nodes if isinstance(node, WeightNode)}
 
 
 def _whole(bits: torch.Tensor) -> list[int]:
     return [int(b) for b in bits.detach().round()]
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_")  # a module's name has no dots
 
 
 def _shapes(graph: Graph) -> dict[str, tuple[int, int, int]]:

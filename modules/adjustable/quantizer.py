@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from modules.adjustable.config import RANGES
+
 LEAST_BITS, MOST_BITS = 2, 8
 _EPS = 1e-7
-# --range: how far the width's factor and the shift of the minimum (in widths) may go.
-RANGES = {"1": ((0.5, 1.3), (-0.2, 0.4)), "2": ((0.5, 1.0), (-0.2, 0.4)), "3": ((0.2, 1.7), (-0.4, 0.7)),
-          "4": ((0.1, 2.0), (-0.5, 1.0)), "5": ((0.0, 2.0), (-0.6, 1.2)), "6": ((0.0, 2.2), (-0.8, 1.5))}
 
 
 class _Quantize(torch.autograd.Function):

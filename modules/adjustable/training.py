@@ -16,6 +16,7 @@ from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.quantizer import RANGES
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import eval_transform, train_transform
+from modules.deploy.export import untrained_graph
 from modules.deploy.lower import lower
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy, evaluate
@@ -61,8 +62,7 @@ class AdjustTrainer:
         self.teacher.to(device).eval()
         self.network.calibrate(evaluator.calibration).to(device)
         if start and not resume:
-            self._check_start(start)
-            load_weights(self.network, load_checkpoint(start), start)
+            self._load_start(start)
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
@@ -74,10 +74,12 @@ class AdjustTrainer:
             self._resume(path)
         dist.broadcast_state(self.network)
 
-    def _check_start(self, start: str | Path) -> None:
-        subnet = load_checkpoint(start).get("config", {}).get("subnet")
+    def _load_start(self, start: str | Path) -> None:
+        checkpoint = load_checkpoint(start)
+        subnet = checkpoint.get("config", {}).get("subnet")
         if subnet != str(self.choice):
             raise UserError(f"checkpoint {str(start)!r} (--ckpt_path) is of subnet {subnet}, not of {self.choice}")
+        load_weights(self.network, checkpoint, start)
 
     def score(self) -> torch.Tensor:
         """The network's MicroNet score; differentiable."""
@@ -243,8 +245,9 @@ def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator
     if "adjust" not in settings:
         raise UserError(f"checkpoint {str(path)!r} is not one of adj_quant/train.py")
     config = AdjustConfig(**settings["adjust"])
-    net = evaluator.subnet(SubnetChoiceConfig.from_str(settings["subnet"]))
-    network = AdjustableNetwork(lower(net), RANGES[config.range], config.bits_trainable)
+    graph = untrained_graph(evaluator.space, SubnetChoiceConfig.from_str(settings["subnet"]), int8=False,
+                            num_classes=len(evaluator.record.classes))
+    network = AdjustableNetwork(graph, RANGES[config.range], config.bits_trainable)
     load_weights(network, checkpoint, path)
     network.quantize().to(evaluator.device).eval()
     return network, config, evaluate(network, evaluator.validation_batches())

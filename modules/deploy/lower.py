@@ -36,7 +36,8 @@ class _TrainedWeights:
         if self.int8:
             _check_trained(module, node.output)
             node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
-            moved = bias + HARD_SIGMOID_SHIFT if getattr(layer, "act", "") == "hard_sigmoid" else bias
+            gate = isinstance(layer, ConvSpec) and layer.act == "hard_sigmoid"
+            moved = bias + HARD_SIGMOID_SHIFT if gate else bias
             node.codes, node.scales = _weight_codes(module, weight, factor, moved, node.quantizer)
 
 

@@ -96,7 +96,7 @@ class Block(nn.Module):
                 module.quantized_input = True
         names = {INPUT: ""} if with_input else {}
         for name, kind in (names | materialized(self.spec, self.elastic)).items():
-            self.tensors[_key(name)] = TensorQuant(name, kind).train(self.training)
+            self.tensors[module_name(name)] = TensorQuant(name, kind).train(self.training)
 
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
         """Run the configuration `spec`, the whole block by default, on (N, C, H, W)."""
@@ -104,8 +104,9 @@ class Block(nn.Module):
         return walk(spec or self.spec, operations, operations.tensor(x, INPUT))
 
 
-def _key(name: str) -> str:
-    return name.replace(".", "_")  # a module's name has no dots
+def module_name(tensor: str) -> str:
+    """The name of the module that belongs to a tensor; a module's has no dots."""
+    return tensor.replace(".", "_")
 
 
 class TorchOps:
@@ -116,11 +117,11 @@ class TorchOps:
 
     def owns(self, name: str) -> bool:
         """Whether the block's tensor `name` has a quantiser."""
-        return len(self.block.tensors) > 0 and _key(name) in self.block.tensors
+        return len(self.block.tensors) > 0 and module_name(name) in self.block.tensors
 
     def tensor(self, x, name: str):
         """`x` in the codes of the block's tensor `name`, if that has a quantiser."""
-        return self.block.tensors[_key(name)](x) if self.owns(name) else x
+        return self.block.tensors[module_name(name)](x) if self.owns(name) else x
 
     def conv(self, x, layer: ConvSpec):
         module = self.block.get_submodule(layer.name)

@@ -1,30 +1,12 @@
-"""Sizes of a structure: exact ones from the specs, and those that the published search budgets are in."""
+"""The sizes of a structure that the published search budgets are in."""
 from __future__ import annotations
 
-from modules.modeling.complexity import count_block
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec
 from modules.zero_shot.structure import Structure
 
 
-def exact_counts(structure: Structure, resolution: int, classes: int) -> tuple[int, int]:
-    """Multiply-accumulates of all convolutions and the classifier, and all parameters, norms and biases included."""
-    spec, hw, macs = structure.net_spec(resolution, classes), (resolution, resolution), 0
-    for _, block in spec.blocks:
-        counts, hw = count_block(block, hw)
-        macs += sum(count.macs for count in counts)
-    return macs, sum(_parameters(layer) for _, block in spec.blocks for layer in _layers(block))
-
-
 def _layers(block: BlockSpec) -> list:
     return [layer for layer in block.layers if layer.used]
-
-
-def _parameters(layer) -> int:
-    if isinstance(layer, LinearSpec):
-        return (layer.cin + 1) * layer.cout
-    if isinstance(layer, ConvSpec):
-        return _weights(layer) + layer.cout * (2 * layer.norm + layer.bias)
-    return 0
 
 
 def _weights(layer: ConvSpec) -> int:

@@ -63,11 +63,9 @@ def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor
     return torch.randn(batch, 3, net.resolution, net.resolution, generator=generator)
 
 
-def _features(net: QNetwork, images: torch.Tensor) -> torch.Tensor:
-    """What the global mean would read."""
-    for _, block in list(net.named_blocks())[: body_length(net.spec)]:
-        images = block(images)
-    return images
+def _body(net: QNetwork) -> nn.Sequential:
+    """The blocks that give what the global mean reads."""
+    return nn.Sequential(*(block for _, block in net.named_blocks()))[: body_length(net.spec)]
 
 
 def activation_signs(net: QNetwork, images: torch.Tensor) -> list[torch.Tensor]:
@@ -103,10 +101,9 @@ def zen(net: QNetwork, batch: int, generator: torch.Generator, gamma: float = GA
     gaussian_init(net, generator)
     with torch.no_grad():
         images, change = noise(net, batch, generator), noise(net, batch, generator)
-        moved = _features(net, images) - _features(net, images + gamma * change)
-        body = list(net.named_blocks())[: body_length(net.spec)]
-        norms = [m for _, block in body for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-        scale = sum(0.5 * torch.log(norm.running_var.mean()) for norm in norms)
+        body = _body(net)
+        moved = body(images) - body(images + gamma * change)
+        scale = sum(0.5 * torch.log(m.running_var.mean()) for m in body.modules() if isinstance(m, nn.BatchNorm2d))
         return (torch.log(moved.abs().sum((1, 2, 3)).mean()) + scale).item()
 
 
@@ -129,7 +126,8 @@ def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     gaussian_init(net, generator)
     logits = net(noise(net, batch, generator))
     labels = torch.randint(logits.shape[1], (batch,), generator=generator)
-    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), _parameters(net), allow_unused=True)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(net.parameters()),
+                                    allow_unused=True)
     return sum(g.double().square().sum() for g in gradients if g is not None).sqrt().item()
 
 
@@ -180,10 +178,6 @@ def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> flo
 def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Linear regions minus the condition number of the neural tangent kernel."""
     return ntk(net, batch, generator) + linear_regions(net, batch, generator)
-
-
-def _parameters(net: QNetwork) -> list[nn.Parameter]:
-    return [p for p in net.parameters() if p.requires_grad]
 
 
 @register_proxy("Flops")
