@@ -65,7 +65,7 @@ def main():
     group.add_argument("--swa_delay", type=float, metavar="EPOCHS", help="before weights are averaged")
     group.add_argument("--swa_freq", type=float, metavar="EPOCHS")
     group.add_argument("--seed", type=int)
-    group.add_argument("--aug", dest="augment", action="store_true", help="crops and mirrored images")
+    group.add_argument("--aug", action="store_true", help="train on crops and mirrored images")
     parser.set_defaults(**asdict(AdjustConfig()))
     add_local_rank(parser)
     args = parser.parse_args()

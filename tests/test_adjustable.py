@@ -270,7 +270,7 @@ def test_scripts(digits, tmp_path):
             capture_output=True, timeout=300)
 
     done = run("train", "--subnet_choice", CHOICE, "--bits_trainable", "--max_epoch", 1, "--batch_size", 100,
-               "--norms", "own", "--metric", 0.4, "--output_dir", tmp_path)
+               "--norms", "own", "--aug", "--augment", "default", "--metric", 0.4, "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "score=" in done.stdout.splitlines()[-1]
     done = run("eval", "--model", tmp_path / "adj.pth")

@@ -37,7 +37,7 @@ class AdjustConfig:
     swa_delay: float | None = None  # epochs before weights are averaged; None: they are not
     swa_freq: float = 0.2           # epochs between the averaged ones
     batch_size: int = 25
-    augment: bool = False
+    aug: bool = False               # crops and mirrored images
     seed: int = 0
 
     def __post_init__(self):

@@ -110,7 +110,7 @@ class AdjustTrainer:
     def _train(self) -> None:
         c, data, steps = self.config, self.evaluator.data, self._steps()
         size = self.evaluator.record.crop_size
-        transform = train_transform("default", size, data.info) if c.augment else eval_transform(size, data.info)
+        transform = train_transform("default", size, data.info) if c.aug else eval_transform(size, data.info)
         epoch, part = divmod(self.mini_epoch, MINI_EPOCHS)
         batches = train_batches(data, transform, batch_size=c.batch_size, seed=c.seed, epoch=epoch,
                                 start_step=part * steps, rank=dist.rank(), world_size=dist.world_size(),
