@@ -50,10 +50,10 @@ def main():
     add_local_rank(parser)
     args = parser.parse_args()
 
-    from modules.block_kd.lut_builder import LutBuilder
-    from modules.block_kd.lut_job import make_job
-    from modules.block_kd.lut_report import draw_tables
-    from modules.block_kd.other_stages import write_other_stages
+    from modules.block_kd.lut.builder import LutBuilder
+    from modules.block_kd.lut.job import make_job
+    from modules.block_kd.lut.other_stages import write_other_stages
+    from modules.block_kd.lut.report import draw_tables
     from modules.utils import dist
     from modules.utils.files import write_manifest
 

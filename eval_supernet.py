@@ -13,12 +13,8 @@ distribution on each platform is plotted; rows go to <output>/predicted_latency.
 """
 from pathlib import Path
 
-from modules.training.arguments import (
-    add_data_arguments,
-    add_platform_arguments,
-    add_space_arguments,
-    make_evaluator,
-)
+from modules.latency.arguments import add_platform_arguments
+from modules.training.arguments import add_data_arguments, add_space_arguments, make_evaluator
 from modules.utils.cli import add_local_rank, make_parser, run
 
 

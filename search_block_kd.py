@@ -48,8 +48,8 @@ def main():
     parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a search already")
     args = parser.parse_args()
 
-    from modules.block_kd.lut_io import how_made
-    from modules.block_kd.space_scorer import Scoring, score_choices
+    from modules.block_kd.lut.tables import how_made
+    from modules.block_kd.space_search.scorer import Scoring, score_choices
 
     platform, resolutions = how_made(args.lut_path, args.superspace, args.platform, args.hw_list)
     scoring = Scoring(
@@ -63,7 +63,7 @@ def main():
         score_choices(scoring, args.supernet_choices, folder)
         return
 
-    from modules.block_kd.space_search import Evolution, search_space
+    from modules.block_kd.space_search.search import Evolution, search_space
 
     sizes = Evolution(args.population_size, args.parent_size, args.cycles)
     search_space(scoring, sizes, folder, args.resume, args.overwrite)

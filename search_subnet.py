@@ -23,7 +23,8 @@ images held out of training), export.csv (input of onnx_tools/export_onnx.py), s
 import sys
 from pathlib import Path
 
-from modules.training.arguments import add_image_arguments, add_platform_arguments, add_supernet_arguments
+from modules.latency.arguments import add_platform_arguments
+from modules.training.arguments import add_image_arguments, add_supernet_arguments
 from modules.utils.cli import add_local_rank, make_parser, run
 
 
@@ -75,7 +76,7 @@ def main():
 
     from modules.latency.arguments import platform_names
     from modules.search.generations import GenerationSizes
-    from modules.search.subnet_proposals import SearchSettings
+    from modules.search.subnet.proposals import SearchSettings
     from modules.search_space.config import SupernetConfig
 
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
@@ -88,7 +89,7 @@ def main():
         arch_mutate_prob=args.arch_mutate_prob, resolution_mutate_prob=args.resolution_mutate_prob,
         rounds=args.max_time_budget, max_evaluations=args.max_evaluations, seed=args.manual_seed)
 
-    from modules.search.subnet_fitness import SharedEvaluation, make_alone_evaluator
+    from modules.search.subnet.fitness import SharedEvaluation, make_alone_evaluator
     from modules.utils import dist
 
     device = dist.init_distributed(args.local_rank)
@@ -105,10 +106,10 @@ def main():
 def search(args, space, settings, evaluator, evaluation):
     """What the first process does."""
     from modules.latency.arguments import make_platforms, tables_identity
-    from modules.search.subnet_fitness import fitness_identity, fitness_notes
-    from modules.search.subnet_proposals import Proposer
-    from modules.search.subnet_search import SubnetSearch, run_search
-    from modules.search.subnet_state import SearchState
+    from modules.search.subnet.fitness import fitness_identity, fitness_notes
+    from modules.search.subnet.proposals import Proposer
+    from modules.search.subnet.search import SubnetSearch, run_search
+    from modules.search.subnet.state import SearchState
 
     platforms = make_platforms(args, space.space)
     proposer = Proposer(evaluator.model.subnets, platforms, evaluator.model.num_classes, settings)

@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from modules.block_kd.evaluation import Candidate, evaluate_candidates
-from modules.block_kd.lut_rows import TableRow
-from modules.block_kd.student import StagePlusProj
-from modules.block_kd.teacher_backbone import build_teacher, quantize_layers
+from modules.block_kd.lut.rows import TableRow
+from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
+from modules.block_kd.student.model import StagePlusProj
+from modules.block_kd.teacher.backbone import quantize_layers
+from modules.block_kd.teacher.build import build_teacher
 from modules.modeling.ops.op import set_quant_mode
 from modules.search_space.superspace import get_superspace
 from modules.utils.results import format_table

@@ -19,11 +19,11 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from modules.block_kd.quality import CHUNK_SIZE, CHUNKS, DRAWS, Target  # noqa: E402
-from modules.block_kd.sample_estimator import SampleEstimator  # noqa: E402
-from modules.block_kd.space_moves import mutate_block, mutate_window  # noqa: E402
-from modules.block_kd.space_scorer import Scoring, make_scorer  # noqa: E402
-from modules.block_kd.space_search import Evolution, search_space  # noqa: E402
+from modules.block_kd.score.quality import CHUNK_SIZE, CHUNKS, DRAWS, Target  # noqa: E402
+from modules.block_kd.score.sample import SampleEstimator  # noqa: E402
+from modules.block_kd.space_search.moves import mutate_block, mutate_window  # noqa: E402
+from modules.block_kd.space_search.scorer import Scoring, make_scorer  # noqa: E402
+from modules.block_kd.space_search.search import Evolution, search_space  # noqa: E402
 from modules.search_space.config import SupernetConfig  # noqa: E402
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from modules.block_kd.lut_io import how_made
-from modules.block_kd.space_moves import random_space
-from modules.block_kd.space_scorer import Scoring, make_scorer
+from modules.block_kd.lut.tables import how_made
+from modules.block_kd.space_search.moves import random_space
+from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
 from modules.search_space.subnet_space import SubnetSpace

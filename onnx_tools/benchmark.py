@@ -39,10 +39,11 @@ def parse_args():
 def main():
     args = parse_args()
 
-    from modules.deploy.card import add_latency
-    from modules.deploy.export import model_path
-    from modules.deploy.input_csv import read_subnets
-    from modules.deploy.ort import summarize, time_interleaved
+    from modules.deploy.cards.card import add_latency
+    from modules.deploy.naming import model_path
+    from modules.runtime.ort import time_interleaved
+    from modules.runtime.session import summarize
+    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row
 
     ratios = []
@@ -72,8 +73,9 @@ def main():
 
 def open_all(args, paths):
     """The sessions of one subnet, and the peak memory of our two."""
-    from modules.deploy.baselines import open_openvino, static_quantized
-    from modules.deploy.ort import open_session, peak_memory_mb
+    from modules.deploy.to_onnx.static_baseline import static_quantized
+    from modules.runtime.openvino import open_openvino
+    from modules.runtime.ort import open_session, peak_memory_mb
 
     sessions = {name: open_session(path, args.threads) for name, path in paths.items()}
     if "static" in args.baselines:

@@ -23,8 +23,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.accuracy import session_accuracy
-    from modules.deploy.ort import open_model
+    from modules.deploy.check.accuracy import session_accuracy
+    from modules.runtime.ort import open_model
     from modules.utils.errors import UserError
 
     session = open_model(args.model_path, args.threads)

@@ -30,7 +30,7 @@ def main():
     add_data_arguments(parser)
     args = parser.parse_args()
 
-    from modules.deploy.input_csv import read_subnets
+    from modules.search_space.subnet_list import read_subnets
 
     precisions = (True,) if args.quant_mode else (False, True)
     for space, choices in _by_space(read_subnets(args.input)).items():
@@ -49,7 +49,7 @@ def _by_space(subnets):
 
 
 def _export_untrained(args, space, choices):
-    from modules.deploy.export import export_untrained
+    from modules.deploy.to_onnx.export import export_untrained
 
     for choice in choices:
         print(export_untrained(space, choice, args.output_dir, args.quant_mode, pixels=args.uint8_input))
@@ -58,7 +58,7 @@ def _export_untrained(args, space, choices):
 def _export_trained(args, space, choices):
     import torch
 
-    from modules.deploy.export import export_trained
+    from modules.deploy.to_onnx.export import export_trained
 
     evaluator = make_evaluator(args, space, torch.device("cpu"))
     for choice in choices:

@@ -23,10 +23,10 @@ def main():
     parser.add_argument("--warmup_runs", type=int, default=10)
     args = parser.parse_args()
 
-    from modules.deploy.export import model_path
-    from modules.deploy.input_csv import read_subnets
-    from modules.deploy.op_profile import plot_profiles, profile_operators
+    from modules.deploy.naming import model_path
+    from modules.deploy.to_onnx.op_profile import plot_profiles, profile_operators
     from modules.search_space.published import published_name
+    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import format_table, write_rows
 
     profiles, rows = {}, []

@@ -20,8 +20,8 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.classify import print_guesses
-    from modules.deploy.ort import open_model
+    from modules.deploy.check.classify import print_guesses
+    from modules.runtime.ort import open_model
 
     session = open_model(args.model_path, args.threads)
     print_guesses(session, session.get_modelmeta().custom_metadata_map, args.images, args.top)

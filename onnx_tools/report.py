@@ -19,7 +19,7 @@ def main():
     parser.add_argument("--output", default="", help="csv file; default: report.csv in the first folder")
     args = parser.parse_args()
 
-    from modules.deploy.card_report import plot_cards, read_cards, rows
+    from modules.deploy.cards.report import plot_cards, read_cards, rows
     from modules.utils.results import format_table, write_rows
 
     cards = read_cards(args.folders)

@@ -29,10 +29,10 @@ def main():
 
     import torch
 
-    from modules.deploy.export import model_path
-    from modules.deploy.input_csv import read_subnets
-    from modules.deploy.lower import lower
-    from modules.deploy.sqnr import measure_noise, plot_noise, table
+    from modules.deploy.check.sqnr import measure_noise, plot_noise, table
+    from modules.deploy.graph.lower import lower
+    from modules.deploy.naming import model_path
+    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import format_table, write_rows
 
     evaluators = {}

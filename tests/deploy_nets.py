@@ -6,11 +6,11 @@ import torch
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
-from modules.deploy.graph import Quantizer, WeightNode
+from modules.deploy.graph.graph import Quantizer, WeightNode
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.op import QBase, set_quant_mode
-from modules.modeling.restore import QuantMode
+from modules.modeling.quant_mode import QuantMode
 from modules.modeling.spec import BlockArgs, build_block
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.latency.benchmark_model import PhoneRun
+from modules.runtime.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
 
 
@@ -44,11 +44,11 @@ def parse_args():
 def main():
     args = parse_args()
 
-    from modules.deploy.card import add_latency
-    from modules.deploy.input_csv import read_subnets
-    from modules.deploy.tflite_export import tflite_path
-    from modules.deploy.tflite_timing import LocalTimer, PhoneTimer
-    from modules.latency.adb import Adb
+    from modules.deploy.cards.card import add_latency
+    from modules.deploy.to_tflite.export import tflite_path
+    from modules.runtime.adb import Adb
+    from modules.runtime.timers import LocalTimer, PhoneTimer
+    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row
 
     timer = LocalTimer(args.num_threads, args.num_runs, args.warmup_runs)

@@ -22,8 +22,8 @@ def main():
     parser.add_argument("--num_threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.accuracy import session_accuracy
-    from modules.deploy.litert import open_session
+    from modules.deploy.check.accuracy import session_accuracy
+    from modules.runtime.litert import open_session
 
     session = open_session(args.model_path, args.num_threads)
     accuracy = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)

@@ -34,8 +34,8 @@ def main():
     add_data_arguments(parser)
     args = parser.parse_args()
 
-    from modules.deploy.input_csv import read_subnets
-    from modules.deploy.tflite_float import Form
+    from modules.deploy.to_tflite.float_writer import Form
+    from modules.search_space.subnet_list import read_subnets
 
     form = Form(grouped=not args.plain_depthwise, int8_output=args.int8_output)
 
@@ -48,7 +48,7 @@ def main():
 
 
 def _export_untrained(args, space, choices, form):
-    from modules.deploy.tflite_export import export_untrained
+    from modules.deploy.to_tflite.export import export_untrained
 
     for choice in choices:
         print(export_untrained(space, choice, args.output_dir, args.quant_mode, form))
@@ -57,7 +57,7 @@ def _export_untrained(args, space, choices, form):
 def _export_trained(args, space, choices, form):
     import torch
 
-    from modules.deploy.tflite_export import export_trained
+    from modules.deploy.to_tflite.export import export_trained
 
     evaluator = make_evaluator(args, space, torch.device("cpu"))
     for choice in choices:

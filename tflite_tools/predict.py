@@ -20,8 +20,8 @@ def main():
     parser.add_argument("--num_threads", type=int, default=1)
     args = parser.parse_args()
 
-    from modules.deploy.classify import print_guesses
-    from modules.deploy.litert import open_session
+    from modules.deploy.check.classify import print_guesses
+    from modules.runtime.litert import open_session
 
     session = open_session(args.model_path, args.num_threads)
     print_guesses(session, session.metadata, args.images, args.top)

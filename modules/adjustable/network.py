@@ -7,7 +7,7 @@ from torch import nn
 
 from modules.adjustable.cost import LayerCost
 from modules.adjustable.quantizer import RANGES, AdjustableQuantizer, channel_range
-from modules.deploy.graph import INPUT, Graph, Node, WeightNode
+from modules.deploy.graph.graph import INPUT, Graph, Node, WeightNode
 from modules.modeling.blocks import ACTIVATIONS, module_name
 from modules.modeling.network import resize
 

@@ -16,8 +16,8 @@ from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.quantizer import RANGES
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import eval_transform, train_transform
-from modules.deploy.export import untrained_graph
-from modules.deploy.lower import lower
+from modules.deploy.graph.lower import lower
+from modules.deploy.graph.untrained import untrained_graph
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.subnet_evaluator import SubnetEvaluator

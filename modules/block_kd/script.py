@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from modules.block_kd.config import add_arguments, config_from_arguments
+from modules.block_kd.student.config import add_arguments, config_from_arguments
 from modules.utils.cli import add_local_rank, make_parser
 
 TEACHER_FOLDER = "checkpoints/block_kd/teacher_checkpoint"
@@ -42,7 +42,7 @@ def run_block_kd(doc: str, int8: bool) -> None:
     args.output_path = args.output_path or f"checkpoints/block_kd/{args.superspace}"
     config = config_from_arguments(args)
 
-    from modules.block_kd.trainer import BlockTrainer
+    from modules.block_kd.student.training import BlockTrainer
     from modules.utils.dist import close, init_distributed
 
     device = init_distributed(args.local_rank)

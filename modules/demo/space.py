@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.block_kd.lut_io import how_made, load_tables
-from modules.block_kd.other_stages import load_other_stages
+from modules.block_kd.lut.other_stages import load_other_stages
+from modules.block_kd.lut.tables import how_made, load_tables
 from modules.demo.plan import PLATFORM, SUPERSPACE, TEACHER, VALID_SIZE, Plan
 from modules.demo.runner import read_rows, run_script
 from modules.search_space.config import SupernetConfig

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from modules.demo.runner import read_rows
 from modules.demo.supernet import SupernetDemo
-from modules.deploy.agreement import Agreement
-from modules.deploy.export import model_path
+from modules.deploy.check.agreement import Agreement
+from modules.deploy.naming import model_path
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig

@@ -23,7 +23,7 @@ def platform_names(args: argparse.Namespace, superspace) -> list[str]:
 
 def make_platforms(args: argparse.Namespace, superspace) -> dict:
     """The platforms that the options describe, by name."""
-    from modules.latency.platform import get_platform
+    from modules.latency.predictor import get_platform
 
     names = platform_names(args, superspace)
     tables = ["" if path == "-" else path for path in args.latency_table] or [""] * len(names)
@@ -34,3 +34,12 @@ def tables_identity(args: argparse.Namespace) -> list[str]:
     """A digest of each file of `--latency_table`, for what has to be the same when a run is continued."""
     return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
             for path in args.latency_table]
+
+
+def add_platform_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--platform` and `--latency_table`."""
+    parser.add_argument("--platform", nargs="+", default=[], metavar="NAME",
+                        help="of the latency, such as onnx_lut; several: each; default: the superspace's")
+    parser.add_argument("--latency_table", nargs="+", default=[], metavar="FILE",
+                        help="block latencies in nn-Meter's JSON form that win over the platform's; one file for each "
+                             "platform, - for none")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modules.latency.platform import Prediction
+from modules.latency.prediction import Prediction
 from modules.modeling.complexity import count_block
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block

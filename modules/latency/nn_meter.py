@@ -7,7 +7,8 @@ import numpy as np
 
 from modules.latency.block_sums import BlockSums
 from modules.latency.nn_meter_ops import nn_meter_graph
-from modules.latency.platform import Prediction, register_platform_family
+from modules.latency.platform import register_platform_family
+from modules.latency.prediction import Prediction
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from modules.latency.block_sums import BlockSums
 from modules.latency.cache import LatencyCache
-from modules.latency.platform import Prediction, register_platform
+from modules.latency.keys import block_key
+from modules.latency.platform import register_platform
+from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.search_space import get_superspace
@@ -91,7 +93,7 @@ class OnnxRuntimeInt8(BlockSums):
         from modules.latency.profile.measure import measure, measure_reference, open_reference
 
         if self._device is None:
-            from modules.latency.profile.device import open_device
+            from modules.runtime.devices import open_device
 
             self._device = open_device("local", RUNTIME, THREADS, cpus=sorted(os.sched_getaffinity(0)))
             atexit.register(self._device.stop)
@@ -101,7 +103,3 @@ class OnnxRuntimeInt8(BlockSums):
         return measured.ms * self.cache.values["reference"] / measured.reference_ms
 
 
-def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
-    """`kind_height_cin_cout_kernel_expand_stride_act`, the form of the published block tables."""
-    expand = None if block.expand is None else f"{block.expand:g}"  # 4 and 4.0 are one ratio
-    return f"{block.kind}_{hw[0]}_{block.cin}_{block.cout}_{block.kernel}_{expand}_{block.stride}_{block.act}"

@@ -2,44 +2,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
-from modules.modeling.spec import BlockArgs, build_block
-from modules.utils.errors import UserError, check_choice
-
-NORMAL_90 = 1.6448536269514722  # half width, in standard deviations, of the interval that holds 90% of a normal law
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Latencies in ms, the standard deviations of their errors in ms (nan: not known), and whether they extrapolate.
-
-    Of several blocks or subnets: arrays of equal length.
-    """
-
-    ms: np.ndarray
-    std: np.ndarray
-    extrapolated: np.ndarray
-
-    def upper(self, confidence: float) -> np.ndarray:
-        """The latencies (ms) that are not exceeded with probability `confidence` if errors are normal."""
-        from statistics import NormalDist
-
-        return self.ms + NormalDist().inv_cdf(confidence) * self.std
-
-    def text(self, index: int) -> str:
-        """Latency number `index` with two decimals, `~` before one that extrapolates."""
-        return f"{'~' if self.extrapolated[index] else ''}{self.ms[index]:.2f}"
-
-
-def join_predictions(parts: Sequence[Prediction]) -> Prediction:
-    """Several predictions one after the other."""
-    return Prediction(*(np.concatenate([getattr(part, name) for part in parts]) for name in
-                        ("ms", "std", "extrapolated")))
+from modules.modeling.spec import BlockArgs
+from modules.utils.errors import check_choice
 
 
 class Platform(Protocol):
@@ -98,20 +68,6 @@ def check_platform(name: str) -> str:
     return check_choice(name, allowed, "platform")
 
 
-def get_platform(name: str, table: str = "") -> Platform:
-    """The platform called `name`; UserError with the known names otherwise.
-
-    Args:
-        name: as registered, or `<family>:NAME`.
-        table: a file of block latencies in nn-Meter's form, which win over the platform's own.
-    """
-    prefix, _, rest = check_platform(name).partition(":")
-    platform = _families[prefix](rest) if rest and prefix in _families else _find(name)()
-    if not table:
-        return platform
-    from modules.latency.table import TablePlatform, read_table
-
-    return TablePlatform(platform, read_table(table))
 
 
 def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
@@ -122,29 +78,5 @@ def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
     return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
 
-class LatencyPredictor:
-    """The published interface to a platform."""
-
-    def __init__(self, platform: str, table: str = ""):
-        self.platform = get_platform(platform, table)
-
-    def predict_block(self, kind: str, hw: int, cin: int, cout: int, kernel: int, expand: float | None, stride: int,
-                      act: str | None) -> float:
-        """Latency in milliseconds of one block on a square input of `hw` pixels."""
-        args = BlockArgs(kind, cin, cout, kernel, expand, stride, act)
-        build_block(args)
-        return self.platform.predict_block(args, (hw, hw))
-
-    def predict_subnet(self, spec: NetSpec) -> float:
-        """Latency in milliseconds of a network."""
-        return self.platform.predict_subnet(spec)
-
-    def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks, with their uncertainty."""
-        return predict_subnets(self.platform, specs)
 
 
-def check_known_spread(prediction: Prediction, name: str, option: str) -> None:
-    """UserError if `option` asks for an uncertainty that platform `name` does not tell."""
-    if np.isnan(prediction.std).any():
-        raise UserError(f"{option}: platform {name} does not tell how sure it is; expected a fitted platform")

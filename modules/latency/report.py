@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency.platform import NORMAL_90, Platform, Prediction, join_predictions, predict_subnets
+from modules.latency.platform import Platform, predict_subnets
+from modules.latency.prediction import NORMAL_90, Prediction, join_predictions
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.utils.figures import new_figure, save_figure

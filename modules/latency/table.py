@@ -9,33 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from modules.latency.block_sums import BlockSums
-from modules.latency.platform import Platform, Prediction
-from modules.modeling.spec import BlockArgs, get_available_blocks
-from modules.utils.errors import UserError, check_choice
-
-Key = tuple[BlockArgs, tuple[int, int]]
-_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
-
-
-def parse_key(key: str) -> Key:
-    """The block and the input size in pixels that `key` names.
-
-    Some keys write 0 or None for what a block does not have; kernel and stride of the classifier are 1 here.
-    UserError for a key of another form, or an unknown block type.
-    """
-    parts = key.split("_")
-    try:
-        name, hw, cin, cout, kernel, expand, stride, act = parts
-        hw, cin, cout, kernel, stride = (int(v) for v in (hw, cin, cout, kernel, stride))
-        expand = None if expand == "None" else float(expand) or None
-    except ValueError:
-        raise UserError(f"key {key!r}; expected name_hw_cin_cout_kernel_expand_stride_act, as in "
-                        "MobileNetV2ResBlock_14_112_112_3_4_1_relu6") from None
-    name = name.removesuffix("Block")
-    kind = check_choice(_NAMES.get(name, name), get_available_blocks(), f"block type of key {key!r}:")
-    if kind == "Logits":
-        kernel, stride, act = 1, 1, "None"
-    return BlockArgs(kind, cin, cout, kernel, expand, stride, None if act == "None" else act), (hw, hw)
+from modules.latency.keys import Key, parse_key
+from modules.latency.platform import Platform
+from modules.latency.prediction import Prediction
+from modules.modeling.spec import BlockArgs
+from modules.utils.errors import UserError
 
 
 def read_table(path: str | Path) -> dict[Key, float]:

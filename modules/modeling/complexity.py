@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from modules.modeling.net_spec import NetSpec
-from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec
+from modules.modeling.spec import BlockArgs, BlockSpec, ConvSpec, LinearSpec
 from modules.modeling.walk import walk
 
 QUANTIZER_PARAMETERS = 3  # weight scale, activation scale, activation offset of each convolution or linear layer
@@ -100,3 +100,15 @@ def count_net_flops_and_params(net, input_shape=None) -> tuple[float, float]:
         macs += sum(c.macs for c in counts)
         parameters += sum(sum(c.parameters) for c in counts)
     return macs / 1e6, parameters / 1e6
+
+
+Sized = tuple[BlockArgs, tuple[int, int]]
+
+
+def blocks_of(spec: NetSpec) -> list[Sized]:
+    """The blocks of a network, each with the size of its input in pixels."""
+    hw, blocks = (spec.resolution, spec.resolution), []
+    for _, block in spec.blocks:
+        blocks.append((block.args, hw))
+        hw = count_block(block, hw)[1]
+    return blocks

@@ -4,48 +4,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from modules.modeling.blocks import Block
-from modules.modeling.ops.op import set_quant_mode
-from modules.modeling.placement import PLACEMENTS
+from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.utils.checkpoint import load_checkpoint, load_weights
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class QuantMode:
-    """How the network's layers are quantised."""
-
-    nbits_w: int = 8
-    nbits_a: int = 8
-    zero_point: str = "integer"
-    narrow_range: bool = True
-    start: str = "minmax"
-    placement: str = "lsq"  # every convolution owns its input's quantiser; "engine": the input's producer does
-
-    def __post_init__(self):
-        check_choice(self.placement, PLACEMENTS, "value of placement")
-        if self.placement == "engine" and self.zero_point != "integer":
-            raise UserError(f"zero_point {self.zero_point!r} under placement 'engine'; allowed: integer")
-
-    def prepare(self, model) -> None:
-        """Create the quantisers that `model` needs besides those of its layers, unless it has them."""
-        blocks = [module for module in model.modules() if isinstance(module, Block)]
-        if self.placement == "engine" and not any(block.tensors for block in blocks):
-            for i, block in enumerate(blocks):
-                block.own_tensors(with_input=i == 0)
-
-    def apply(self, model) -> None:
-        """Set the mode on `model`."""
-        self.prepare(model)
-        set_quant_mode(model, self.nbits_w, self.nbits_a, zero_point=self.zero_point, narrow_range=self.narrow_range,
-                       start=self.start)
 
 
-PUBLISHED_QUANT = QuantMode(zero_point="float", narrow_range=False)
 
 
 class Record:

@@ -41,13 +41,6 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_loader_workers_per_gpu", type=int, default=0)
 
 
-def add_platform_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--platform` and `--latency_table`."""
-    parser.add_argument("--platform", nargs="+", default=[], metavar="NAME",
-                        help="of the latency, such as onnx_lut; several: each; default: the superspace's")
-    parser.add_argument("--latency_table", nargs="+", default=[], metavar="FILE",
-                        help="block latencies in nn-Meter's JSON form that win over the platform's; one file for each "
-                             "platform, - for none")
 
 
 def make_evaluator(args: argparse.Namespace, space, device, path=None):

@@ -14,7 +14,8 @@ import yaml
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
-from modules.modeling.restore import ModelRecord, QuantMode, checkpoint_folder
+from modules.modeling.quant_mode import QuantMode
+from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import load_calibration_images

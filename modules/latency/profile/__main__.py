@@ -17,12 +17,12 @@ import itertools
 import shutil
 from pathlib import Path
 
-from modules.latency.benchmark_model import PhoneRun
-from modules.latency.profile.device import open_device
 from modules.latency.profile.models import WRITERS
 from modules.latency.profile.plan import Settings
 from modules.latency.profile.profiled import user_folder
 from modules.latency.profile.session import Session, check_counts
+from modules.runtime.benchmark_model import PhoneRun
+from modules.runtime.devices import open_device
 from modules.search_space import get_superspace
 from modules.utils.cli import make_parser, run
 from modules.utils.errors import UserError

@@ -8,15 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from modules.latency.features import BLOCK_COLUMNS, block_features, block_kernels
-from modules.modeling.complexity import count_block
+from modules.latency.fitted.features import BLOCK_COLUMNS, block_features, block_kernels
+from modules.modeling.complexity import Sized, blocks_of
 from modules.modeling.net_spec import NetSpec, resolve
-from modules.modeling.spec import BlockArgs
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace, get_available_superspaces, get_superspace
 
-Sized = tuple[BlockArgs, tuple[int, int]]
 # A guess of latency before anything is measured, for weighing blocks: ms per million multiply-accumulates,
 # activations moved and weights of a 2020s core, and per block. Only ratios matter.
 _GUESS = {"macs": 1 / 60, "moved": 1.0, "weights": 0.1}
@@ -80,13 +78,6 @@ def draw_nets(superspace: Superspace, resolutions: Sequence[int], count: int, rn
     return list(nets)
 
 
-def blocks_of(spec: NetSpec) -> list[Sized]:
-    """The blocks of a network, each with the size of its input in pixels."""
-    hw, blocks = (spec.resolution, spec.resolution), []
-    for _, block in spec.blocks:
-        blocks.append((block.args, hw))
-        hw = count_block(block, hw)[1]
-    return blocks
 
 
 def superspace_of(spec: NetSpec) -> str:

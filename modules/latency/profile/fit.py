@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency.block_model import BlockModel, FitSettings
-from modules.latency.modelled import ModelPlatform
-from modules.latency.onnxruntime_int8 import block_key
-from modules.latency.platform import NORMAL_90
-from modules.latency.profile.design import Net, Sized
+from modules.latency.fitted.block_model import BlockModel, FitSettings
+from modules.latency.fitted.platform import ModelPlatform
+from modules.latency.keys import block_key
+from modules.latency.prediction import NORMAL_90
+from modules.latency.profile.design import Net
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import at_one_speed
 from modules.latency.profile.plan import Plan
 from modules.latency.profile.profiled import MODEL, RECORD, ProfiledPlatform
 from modules.latency.profile.validation import block_figures, draw_report, net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, fit_correction, net_terms
+from modules.modeling.complexity import Sized
 from modules.utils.files import atomic_write
 
 FOLDS = 5  # of the validation

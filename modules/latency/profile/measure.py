@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modules.latency.profile.device import Device, Times
 from modules.latency.profile.models import REFERENCE, block_model
-from modules.latency.profile.runner import REFERENCE as REFERENCE_NAME
+from modules.runtime.device import Device, Times
+from modules.runtime.runner import REFERENCE as REFERENCE_NAME
 
 FEWEST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 4, 16, 128
 STABLE = 0.01  # two halves of the rounds that differ by less than this share are enough

@@ -3,20 +3,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from modules.deploy.builder import AnyRange, SyntheticWeights, build_graph
-from modules.deploy.graph import Graph
+from modules.deploy.graph.builder import AnyRange, SyntheticWeights, build_graph
+from modules.deploy.graph.graph import Graph
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, BlockSpec, build_block
 
 
 def _onnx(graph: Graph) -> bytes:
-    from modules.deploy.onnx_writer import onnx_bytes
+    from modules.deploy.to_onnx.writer import onnx_bytes
 
     return onnx_bytes(graph)
 
 
 def _tflite(graph: Graph) -> bytes:
-    from modules.deploy.tflite_writer import tflite_bytes
+    from modules.deploy.to_tflite.writer import tflite_bytes
 
     return tflite_bytes(graph)
 

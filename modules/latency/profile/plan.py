@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency.onnxruntime_int8 import block_key
-from modules.latency.profile.design import Net, Sized, choose_blocks, choose_nets, draw_nets
-from modules.latency.table import parse_key
+from modules.latency.keys import block_key, parse_key
+from modules.latency.profile.design import Net, choose_blocks, choose_nets, draw_nets
+from modules.modeling.complexity import Sized
 from modules.search_space import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write

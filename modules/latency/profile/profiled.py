@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency.block_model import BlockModel
 from modules.latency.cache import cache_folder
-from modules.latency.modelled import ModelPlatform
-from modules.latency.platform import Prediction, register_platform_finder
+from modules.latency.fitted.block_model import BlockModel
+from modules.latency.fitted.platform import ModelPlatform
+from modules.latency.platform import register_platform_finder
+from modules.latency.prediction import Prediction
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs

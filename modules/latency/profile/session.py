@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from modules.latency.modelled import ModelPlatform
-from modules.latency.onnxruntime_int8 import block_key
-from modules.latency.profile.device import Device
+from modules.latency.fitted.platform import ModelPlatform
+from modules.latency.keys import block_key
 from modules.latency.profile.fit import Data, fit_blocks, make_platform
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import measure, measure_together, open_reference
 from modules.latency.profile.models import block_model, net_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
+from modules.runtime.device import Device
 from modules.utils.errors import UserError
 
 BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit, at which blocks and networks to correct with are cut

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency.platform import NORMAL_90, Prediction
+from modules.latency.prediction import NORMAL_90, Prediction
 from modules.utils.figures import new_figure, save_figure
 
 

@@ -11,10 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from modules.latency.features import MILLION
-from modules.latency.platform import NORMAL_90
-from modules.latency.profile.design import blocks_of
-from modules.modeling.complexity import count_block
+from modules.latency.fitted.features import MILLION
+from modules.latency.prediction import NORMAL_90
+from modules.modeling.complexity import blocks_of, count_block
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block
 

@@ -1,0 +1,202 @@
+"""Building block tables: losses measured batch by batch for many rows at once, written row by row."""
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from modules.block_kd.lut.rows import TableRow
+from modules.block_kd.lut.tables import SETTINGS_FILE
+from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
+from modules.block_kd.student.files import StudentRecord
+from modules.block_kd.student.model import StagePlusProj
+from modules.datasets.build import Data
+from modules.datasets.loading import eval_batches
+from modules.datasets.transforms import eval_transform, train_transform
+from modules.search_space.superspace import get_superspace
+from modules.training.calibration import load_calibration_images
+from modules.utils import dist
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write
+
+STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
+ROWS_PER_PASS = 500    # at most; what a kill can cost
+CACHED_PIXELS = 50_000_000  # of a validation part that is kept decoded between passes: 600 MB
+
+
+@dataclass(frozen=True)
+class LutConfig:
+    """What decides the figures in a table; kept beside the tables, and a continued run must have the same."""
+
+    superspace: str
+    platform: str
+    resolutions: tuple[int, ...]
+    dataset: str
+    valid_size: int
+    augment: str
+    train_batch_size: int
+    num_calib_batches: int
+    eval_batches: int            # 0: all
+    eval_batch_size: int
+    loss_fn: str
+    seed: int
+    teacher: str
+    int8: bool
+    placement: str = "lsq"       # of the students' quantisers
+
+
+class LutBuilder:
+    """Writes `<stage>_<block>_<window>.csv` for the students it is given.
+
+    Args:
+        config: settings.
+        folder: where the tables go.
+        teacher: in eval mode on `device`.
+        students: per (stage, block) the student and its record, the weights read when called.
+        windows: width windows to build; all when empty.
+        num_rows: rows per table.
+        data: images, the students' validation part held out.
+        platform: tells latencies; `predict_block` is called by the first process only.
+        rows_per_pass: rows that share one pass of the teacher over the images.
+    """
+
+    def __init__(self, config: LutConfig, folder: Path, teacher, students: dict, *, windows: tuple[int, ...],
+                 num_rows: int, data: Data, platform, device: torch.device, num_workers: int = 0,
+                 rows_per_pass: int = ROWS_PER_PASS):
+        self.config, self.folder, self.teacher, self.students = config, Path(folder), teacher, students
+        self.windows, self.num_rows, self.data, self.platform = windows, num_rows, data, platform
+        self.device, self.num_workers, self.rows_per_pass = device, num_workers, rows_per_pass
+        self.size = max(config.resolutions)
+
+    def run(self, progress=None) -> None:
+        """Build what is missing; `progress(stage, rows done, rows wanted)` is called after every pass."""
+        self._check_settings()
+        for stage in dict.fromkeys(stage for stage, _ in self.students):
+            pending = [row for block, window in self._tables(stage) for row in self._missing(stage, block, window)]
+            students = {block: make() for (s, block), make in self.students.items() if s == stage} if pending else {}
+            done, wanted = 0, len(pending)
+            while pending:
+                rows = self._take(pending)
+                self._append(rows, self.losses(stage, rows, students))
+                pending, done = pending[len(rows):], done + len(rows)
+                if progress:
+                    progress(stage, done, wanted)
+
+    def _tables(self, stage: str):
+        """(block, window) of the tables of `stage` to build."""
+        windows = range(get_superspace(self.config.superspace).stage(stage).num_windows)
+        return [(block, window) for s, block in self.students if s == stage
+                for window in windows if not self.windows or window in self.windows]
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        path, ours = self.folder / SETTINGS_FILE, json.loads(json.dumps(asdict(self.config)))
+        if path.is_file():
+            theirs = json.loads(path.read_text())["settings"]
+            for name, value in ours.items():
+                if theirs.get(name) != value:
+                    raise UserError(f"{name} was {theirs.get(name)!r} when the tables in {str(self.folder)!r} were "
+                                    f"begun and is {value!r} now; give another --output_path, or move them away")
+        elif dist.rank() == 0:
+            if any(self.folder.glob("*.csv")):
+                raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which tells how they were "
+                                "made; give another --output_path")
+            with atomic_write(path) as file:
+                json.dump({"settings": ours}, file, indent=2)
+        dist.barrier()
+
+    def _missing(self, stage: str, block: int, window: int) -> list[TableRow]:
+        rows = [TableRow.draw(self.config.seed, self.config.superspace, stage, block, window, index,
+                              self.config.resolutions) for index in range(self.num_rows)]
+        path = self.folder / rows[0].table if rows else None
+        lines = path.read_text().splitlines() if path and path.is_file() else []
+        for number, (line, row) in enumerate(zip(lines, rows, strict=False), start=1):
+            if not line.startswith(row.key + ","):
+                raise UserError(f"{path}, line {number}: {line[:80]!r} is not the row that seed {self.config.seed} "
+                                f"draws, {row.key!r}; move the file away")
+        return rows[len(lines):]
+
+    def _append(self, rows: list[TableRow], losses: list[float]) -> None:
+        """Add finished rows to their files, each replaced as a whole."""
+        if dist.rank() == 0:
+            for table, group in itertools.groupby(zip(rows, losses, strict=True), key=lambda pair: pair[0].table):
+                path = self.folder / table
+                before = path.read_text() if path.is_file() else ""
+                lines = "".join(f"{row.line(loss, self.platform)}\n" for row, loss in group)
+                with atomic_write(path) as file:
+                    file.write(before + lines)
+        dist.barrier()
+
+    # -- losses -----------------------------------------------------------------------------------------------------
+
+    def _take(self, pending: list[TableRow]) -> list[TableRow]:
+        """The first rows of `pending` that one pass may hold."""
+        limit, taken = STATISTICS_MB * 2**20 * dist.world_size(), []
+        for row in pending[: self.rows_per_pass]:
+            limit -= 8 * sum(2 * layer.cout + 1 for block in row.blocks for layer in block.layers
+                             if layer.used and getattr(layer, "norm", False))
+            if taken and limit < 0:
+                break
+            taken.append(row)
+        return taken
+
+    def losses(self, stage: str, rows: list[TableRow], students: dict[int, StagePlusProj]) -> list[float]:
+        """Loss of every row; the rows are split over processes, each of which sees all images.
+
+        Raises:
+            UserError: a loss that is not finite, with its row.
+        """
+        c, mine = self.config, rows[dist.rank() :: dist.world_size()]
+        candidates = [Candidate(students[row.block], row.choice, row.resolution) for row in mine]
+        with dist.alone():
+            batches = tqdm(self._validation, f"{stage}, {len(rows)} rows", leave=False,
+                           disable=not (dist.rank() == 0 and sys.stderr.isatty()))
+            found = evaluate_candidates(candidates, self.teacher, stage, self._calibration, batches, c.loss_fn,
+                                        self.device) if mine else []
+        losses = [0.0] * len(rows)
+        for rank, part in enumerate(dist.gather_objects(found)):
+            losses[rank :: dist.world_size()] = part
+        for row, loss in zip(rows, losses, strict=True):
+            if not loss < float("inf"):
+                raise UserError(f"the loss of row {row.key!r} of {row.table} is {loss}; the student "
+                                f"{row.stage}_{row.block} is not trained well enough, or the images are too small")
+        return losses
+
+    @cached_property
+    def _calibration(self) -> list[torch.Tensor]:
+        c = self.config
+        return load_calibration_images(self.data, train_transform(c.augment, self.size, self.data.info),
+                                       c.num_calib_batches, batch_size=c.train_batch_size, seed=c.seed,
+                                       num_workers=self.num_workers)
+
+    @cached_property
+    def _kept(self) -> list:
+        return list(self._stream())
+
+    @property
+    def _validation(self):
+        """Batches of (images, labels); kept decoded between passes if they are few."""
+        c = self.config
+        images = min(len(self.data.valid_indices), c.eval_batches * c.eval_batch_size or len(self.data.valid_indices))
+        return self._kept if images * self.size**2 <= CACHED_PIXELS else self._stream()
+
+    def _stream(self):
+        c = self.config
+        batches = eval_batches(self.data.valid, self.data.valid_indices, eval_transform(self.size, self.data.info),
+                               batch_size=c.eval_batch_size, num_workers=self.num_workers)
+        return itertools.islice(batches, c.eval_batches or None)
+
+
+def check_held_out(record: StudentRecord, valid_size: int) -> None:
+    """UserError if some of `valid_size` validation images were among the student's training images."""
+    held_out = (record.training or {}).get("valid_size")
+    if held_out is not None and valid_size > held_out:
+        raise UserError(f"--valid_size {valid_size}: the students held out {held_out} images, the others trained them; "
+                        f"allowed: 1 to {held_out}")

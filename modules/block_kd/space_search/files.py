@@ -1,0 +1,87 @@
+"""Files of the space search: the log, the tables, and the state that lets a killed search go on."""
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from modules.block_kd.score.quality import Quality, SpaceScore
+from modules.search.evolution import AgingEvolution, Entry, History
+from modules.search.log import SearchLog
+from modules.search.state import STATE_FILE, read_state
+from modules.search_space.config import SupernetConfig
+from modules.utils.files import atomic_write
+
+SpaceEntry = Entry[SupernetConfig, SpaceScore]
+
+
+def describe(entry: SpaceEntry) -> str:
+    """An individual as the published log prints it."""
+    s = entry.result
+    return (f"arch:{entry.individual.choice.replace('-', '_')}-score:{s.score:.4f}-lat_loss:{s.latency_loss:.2f}"
+            f"-top_loss:{s.top_loss:.4f}")
+
+
+class SpaceLog(SearchLog):
+    """`output.log`, whose lines follow from the history alone; one written up to any point can be written again."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._start_size, self._written = 0, 0
+        self.write("Generating population")
+
+    def update(self, entries: Sequence[SpaceEntry]) -> None:
+        """Log the entries that are new since the last call."""
+        for number, entry in enumerate(entries[self._written:], start=self._written + 1):
+            if number == 1:
+                self.write("Initial population:")
+            if entry.parent is None:
+                self.write(describe(entry))
+                continue
+            if entries[number - 2].parent is None:
+                self._start_size = number - 1
+                self.write("Start Evolution Search")
+            self.write(f"Iter {number - self._start_size:4d}  parent: {describe(entry.parent)}  "
+                       f"child: {describe(entry)}")
+        self._written = len(entries)
+
+
+def write_scores(path: Path, entries: Sequence[SpaceEntry], limits: Sequence[float]) -> None:
+    """All scored spaces in order: sums over the limits, then score and share of feasible subnets of every limit."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "choice", "score", "latency_loss", "top_loss", "parent",
+                         *(f"{name}_{limit:g}" for limit in limits for name in ("score", "feasible"))])
+        for index, entry in enumerate(entries):
+            s, parent = entry.result, entry.parent.individual.choice if entry.parent else ""
+            values = [v for q in s.per_limit for v in (q.score, q.feasible)]
+            writer.writerow([index, entry.individual.choice, *_numbers(s.score, s.latency_loss, s.top_loss), parent,
+                             *_numbers(*values)])
+
+
+def _numbers(*values: float) -> list[str]:
+    return [f"{v:.6g}" for v in values]
+
+
+def save_state(folder: Path, identity: dict, evolution: AgingEvolution) -> None:
+    """Write everything that continuing needs; `identity` says which search it is."""
+    positions: dict[SupernetConfig, int] = {e.individual: i for i, e in enumerate(evolution.history.entries)}
+    entries = [[e.individual.choice, positions[e.parent.individual] if e.parent else None,
+                [[q.score, q.latency_loss, q.top_loss, q.feasible] for q in e.result.per_limit]]
+               for e in evolution.history.entries]
+    with atomic_write(folder / STATE_FILE) as file:
+        # dumps, not dump: that one encodes in Python, item by item
+        file.write(json.dumps({"identity": identity, "seeded": evolution.seeded,
+                               "rng": evolution.rng.bit_generator.state, "entries": entries}))
+
+
+def load_state(folder: Path, identity: dict, superspace: str, evolution: AgingEvolution) -> None:
+    """Put a saved search back into `evolution`; UserError if there is none, or it is of another search."""
+    state = read_state(folder / STATE_FILE, identity)
+    history: History = evolution.history
+    for choice, parent, per_limit in state["entries"]:
+        score = SpaceScore(tuple(Quality(*values) for values in per_limit))
+        history.restore(SupernetConfig.from_choice(superspace, choice), score,
+                        None if parent is None else history.entries[parent])
+    evolution.rng.bit_generator.state, evolution.seeded = state["rng"], state["seeded"]

@@ -1,0 +1,111 @@
+"""The search of the space: aging evolution over block types and width windows."""
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from modules.block_kd.space_search.files import SpaceLog, describe, load_state, save_state, write_scores
+from modules.block_kd.space_search.moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
+from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
+from modules.search.evolution import AgingEvolution, History
+from modules.search.progress_figure import draw_progress
+from modules.search.state import STATE_FILE, check_no_search
+from modules.search_space.config import SupernetConfig
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write, write_manifest
+
+TOP_SPACES = 50
+SAVE_EVERY = 250  # scored spaces, a second or so of work
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Sizes of the evolution: individuals alive, candidates for a parent, spaces scored in all."""
+
+    population_size: int = 500
+    parent_size: int = 125
+    cycles: int = 5000
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value < 1:
+                raise UserError(f"--{name} {value}; expected at least 1")
+        if self.parent_size > self.population_size:
+            raise UserError(f"--parent_size {self.parent_size}; at most the population size {self.population_size}")
+
+
+def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool = False,
+                 overwrite: bool = False) -> SupernetConfig:
+    """Search for the space with the highest score; write log, tables and figures to `folder`, return the best.
+
+    The same arguments give the same files, also when the search was killed and continued with `resume`.
+
+    Raises:
+        UserError: what `make_scorer` raises; a search in `folder` that is neither resumed nor to be overwritten; with
+            `resume`, no search there or one with other arguments.
+    """
+    check_no_search(folder / STATE_FILE, resume, overwrite)
+    scorer = make_scorer(scoring)
+    identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # what it holds, not where it is
+                "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
+                "other_stages": [other.tolist() for other in scorer.others]}
+    evolution = AgingEvolution(History(scorer, attrgetter("score")), (mutate_block, mutate_window),
+                               sizes.population_size, sizes.parent_size, np.random.default_rng(scoring.seed))
+    history, name = evolution.history, scoring.superspace
+    if resume:
+        load_state(folder, identity, name, evolution)
+
+    budget, saved = min(sizes.cycles, number_of_spaces(name)), len(history)
+    with SpaceLog(folder / "output.log") as log, \
+            tqdm(total=budget, initial=len(history), unit="space", disable=not sys.stderr.isatty()) as bar:
+        log.update(history.entries)
+        for _ in evolution.run(seed_spaces(name), lambda rng: random_space(name, rng), budget):
+            log.update(history.entries)
+            bar.update(len(history) - bar.n)
+            if len(history) - saved >= SAVE_EVERY:
+                save_state(folder, identity, evolution)
+                saved = len(history)
+        save_state(folder, identity, evolution)
+        _finish(scorer, evolution, log, folder)
+    return history.top(1)[0].individual
+
+
+def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folder: Path) -> None:
+    """The top 50, tables, figures and the next command."""
+    history, scoring = evolution.history, scorer.scoring
+    top = history.top(TOP_SPACES)
+    best = top[0]
+    rows = [(entry, *scorer.tables.latency_range(entry.individual, scorer.others)) for entry in top]
+    log.write("TOP individual:")
+    for entry, low, high in rows:
+        log.write(f"{describe(entry)} min_ms {low:.2f} max_ms {high:.2f}")
+    log.write("(min_ms and max_ms: smallest sum of table rows at the smallest resolution and largest at the largest, "
+              "with the other stages)")
+    with atomic_write(folder / "top50.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["rank", "choice", "score", "min_ms_of_table_rows", "max_ms_of_table_rows"])
+        for rank, (entry, low, high) in enumerate(rows, start=1):
+            writer.writerow([rank, entry.individual.choice, f"{entry.result.score:.6g}", f"{low:.4f}", f"{high:.4f}"])
+    if scoring.estimator == "exact":
+        low, high = (sum(values) for values in zip(*(e.bounds(best.individual) for e in scorer.estimators),
+                                                   strict=True))
+        log.write(f"Discretisation: the score of the best space lies between {low:.5f} and {high:.5f}")
+
+    write_scores(folder / "spaces.csv", history.entries, scoring.limits)
+    write_manifest(folder / "spaces.csv", **vars(scoring))
+    scorer.draw_figure(folder / f"{best.individual.choice}_distribution.png", best.individual, best.result)
+    scores = np.array([entry.fitness for entry in history.entries])
+    start = sum(entry.parent is None for entry in history.entries)
+    limits = ", ".join(f"{limit:g} ms" for limit in scoring.limits)
+    draw_progress(folder / "search_progress.png", f"{scoring.superspace} within {limits}", scores, start,
+                  evolution.population_size)
+    command = (f"python train_supernet.py --superspace {scoring.superspace} "
+               f"--supernet_choice {best.individual.choice} --config-file supernet_training_configs/train.yaml")
+    log.write(f"Next: {command}")
+    print(f"best space {best.individual}: {describe(best)}\nfiles in {folder}\nnext: {command}")

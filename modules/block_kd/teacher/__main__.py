@@ -1,0 +1,52 @@
+"""The teacher of block distillation: how scripts get one, and the command that trains one.
+
+For the digits, on one core in about a minute, and its int8 form:
+
+    python -m modules.block_kd.teacher --dataset digits --teacher_arch efficientnet-tiny --resolution 48 64 \\
+        --num_epochs 8 --learning_rate 0.005 --train_batch_size 32 --num_workers 0
+    python -m modules.block_kd.teacher --quant_mode --optimizer adam --learning_rate 1e-4 --train_batch_size 32 \\
+        --bn_momentum 0.1 --num_workers 0
+
+The int8 form of torchvision's EfficientNet-B5 on ImageNet, with 8 GPUs:
+
+    torchrun --nproc_per_node 8 -m modules.block_kd.teacher --quant_mode --teacher_weights imagenet \\
+        --dataset_path /path/to/imagenet
+
+Writes <output_path>/checkpoint.pth, or lsq.pth with --quant_mode.
+"""
+from __future__ import annotations
+
+from modules.utils.cli import add_local_rank, make_parser, run
+
+
+def main() -> None:
+    """Train or evaluate a teacher."""
+    from modules.block_kd.teacher.config import add_arguments, config_from_arguments
+
+    parser = make_parser(__doc__)
+    parser.add_argument("--quant_mode", action="store_true", help="fine-tune the fp32 teacher in int8, write lsq.pth")
+    add_arguments(parser)
+    parser.add_argument("--test_only", action="store_true", help="only evaluate the mode's file, or --teacher_weights")
+    parser.add_argument("--resume", action="store_true", help="continue the checkpoint of this mode")
+    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a checkpoint already")
+    add_local_rank(parser)
+    args = parser.parse_args()
+    config = config_from_arguments(args)
+
+    from modules.block_kd.teacher.training import TeacherTrainer, evaluate_teacher
+    from modules.utils.dist import close, init_distributed
+
+    device = init_distributed(args.local_rank)
+    if args.test_only:
+        for resolution, accuracy in evaluate_teacher(config, quant_mode=args.quant_mode, device=device).items():
+            print(f"{resolution} pixels: top-1 accuracy {accuracy}")
+    else:
+        trainer = TeacherTrainer(config, quant_mode=args.quant_mode, resume=args.resume, overwrite=args.overwrite,
+                                 device=device)
+        trainer.run()
+        print(f"trained {trainer.record.arch}: {trainer.path}")
+    close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,155 @@
+"""What a teacher is, an image classifier cut into named segments, and the registry of teachers.
+
+A network that torchvision or anyone else builds becomes a teacher in a few lines, without a change to its code:
+
+    @register_teacher("resnet50", torchvision="resnet50", forms=("torchvision",))
+    def build_resnet50(num_classes, form):
+        return CutTeacher(import_torchvision().models.resnet50(num_classes=num_classes), {
+            "first_conv": ("conv1", "bn1", "relu"), "stage1": ("maxpool", "layer1"), "stage2": ("layer2",),
+            "stage3": ("layer3.0", "layer3.1", "layer3.2"), "stage4": ("layer3.3", "layer3.4", "layer3.5"),
+            "stage5": ("layer4.0",), "stage6": ("layer4.1", "layer4.2"),
+            "logits": ("avgpool", torch.nn.Flatten(), "fc")})
+
+Tensors around stage i must have the height and width of those around stage i of the superspaces: `check_fits`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from modules.modeling.ops.op import QConv, QLinear
+from modules.utils.errors import check_choice
+
+FORMS = ("tensorflow", "torchvision")
+
+
+class Teacher(nn.Module):
+    """An image classifier that gives the tensors around its segments; subclasses implement `run_segment`.
+
+    `segments` are names in the order of execution, stage1 ... stage6 among them. `form` says whose arithmetic the
+    network follows: "tensorflow" pads as TensorFlow's "same" does, "torchvision" symmetrically. `shapes` holds, per
+    segment, the shapes (C, H, W) of input and output for an image of 64 pixels.
+    """
+
+    arch, form, num_classes = "", "torchvision", 0
+    segments: tuple[str, ...] = ()
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    frozen = False
+    record = None  # of a loaded teacher: what its file says (teacher_files.TeacherRecord)
+
+    def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The output of one segment for its input `x`."""
+        raise NotImplementedError
+
+    def torchvision_key(self, key: str) -> str:
+        """Our name of the tensor that a torchvision state dict calls `key`."""
+        raise NotImplementedError
+
+    @property
+    def stages(self) -> dict[str, tuple[int, int]]:
+        """Channels of input and output of each stage."""
+        return {name: (x[0], y[0]) for name, (x, y) in self.shapes.items() if name.startswith("stage")}
+
+    def features(self, images: torch.Tensor, stages: Iterable[str]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Input and output of each of `stages`, from one forward pass that ends with the last of them.
+
+        Args:
+            images: (N, 3, H, W), normalised, 32 pixels or more.
+            stages: names of segments; UserError for an unknown one.
+        """
+        wanted = {check_choice(stage, self.segments, f"stage of teacher {self.arch}") for stage in stages}
+        found, x = {}, images
+        for name in self.segments:
+            if len(found) == len(wanted):
+                break
+            y = self.run_segment(name, x)
+            if name in wanted:
+                found[name] = (x, y)
+            x = y
+        return found
+
+    def forward_to_stage(self, images: torch.Tensor, stage: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(output, input) of one segment: the published call."""
+        x, y = self.features(images, [stage])[stage]
+        return y, x
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, num_classes)."""
+        for name in self.segments:
+            images = self.run_segment(name, images)
+        return images
+
+    def freeze(self) -> Teacher:
+        """Keep the network in eval mode and without gradients from now on, whoever calls `train()`."""
+        self.frozen = True
+        return self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Teacher:
+        """As any module's, but without effect on a frozen teacher."""
+        return super().train(mode and not self.frozen)
+
+
+class CutTeacher(Teacher):
+    """A teacher from any network `net`, cut by a table.
+
+    Args:
+        net: an image classifier.
+        segments: per segment what runs one after another: names of submodules of `net`, or functions of a tensor.
+    """
+
+    def __init__(self, net: nn.Module, segments: Mapping[str, Sequence[str | Callable]]):
+        super().__init__()
+        self.net, self.segments, self._parts = net, tuple(segments), dict(segments)
+        for module in net.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # it would overwrite what students are given
+
+    def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The output of one segment for its input `x`."""
+        for part in self._parts[name]:
+            x = self.net.get_submodule(part)(x) if isinstance(part, str) else part(x)
+        return x
+
+    def torchvision_key(self, key: str) -> str:
+        """Our name of the tensor that a torchvision state dict calls `key`."""
+        return f"net.{key}"
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def quantize_layers(teacher: nn.Module) -> nn.Module:
+    """Replace every convolution and linear layer by its LSQ+ form with the same weights, quantisers off."""
+    for module in list(teacher.modules()):
+        for name, layer in module.named_children():
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                setattr(module, name, _quantized(layer))
+    return teacher
+
+
+def _quantized(layer: nn.Conv2d | nn.Linear) -> QConv | QLinear:
+    with layer.weight.device:
+        if isinstance(layer, nn.Linear):
+            quantized = QLinear(layer.in_features, layer.out_features, layer.bias is not None)
+        else:
+            quantized = QConv(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+                              layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
+    quantized.weight, quantized.bias = layer.weight, layer.bias
+    return quantized

@@ -1,0 +1,90 @@
+"""The card of a model: what it is, how accurate, how fast; a JSON file beside it."""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from modules.deploy.check.agreement import Agreement
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import resolve
+from modules.search_space.config import SubnetChoiceConfig
+from modules.search_space.published import published_name
+from modules.training.evaluation import wilson_interval
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write
+
+SUFFIX = ".card.json"
+
+
+def card_path(model: str | Path) -> Path:
+    """The card of a model file."""
+    return Path(f"{model}{SUFFIX}")
+
+
+def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Agreement, *, fp32: Path,
+               operators: dict[str, int] | None = None, pixels: bool = False) -> None:
+    """Write the card of `model`, the export of subnet `choice` of `evaluator`'s supernet.
+
+    Accuracies are those on the whole validation part, in percent with their 95% interval: `network` is torch's
+    (fake-quantised in int8), `engine` the file's, `fp32` that of the fp32 file, if this has a card. The latency is left
+    to the benchmark.
+
+    Args:
+        fp32: the subnet's fp32 file.
+        operators: how often each operator occurs in the graph that the engine runs.
+        pixels: the model takes bytes.
+    """
+    record, int8 = evaluator.record, evaluator.quant_mode
+    macs, params = count_net_flops_and_params(resolve(evaluator.space, choice, len(record.classes)))
+    card = {
+        "model": model.name, "name": published_name(evaluator.space, choice), "supernet": str(evaluator.space),
+        "subnet": str(choice), "precision": "int8" if int8 else "fp32", "input": "bytes" if pixels else "normalised",
+        "placement": record.quant.placement if int8 else None,
+        "training": "alone" if evaluator.only_subnet else "supernet", "dataset": record.dataset,
+        "images": agreement.images,
+        "accuracy": {"fp32": _fp32_accuracy(model, fp32) if int8 else None,
+                     "network": _accuracy(agreement.top1_network, agreement.images),
+                     "engine": _accuracy(agreement.top1_model, agreement.images)},
+        "agreement": {"percent": agreement.percent, "margin_in_errors": agreement.margin_in_errors, **vars(agreement)},
+        "mmacs": macs, "mparams": params, "bytes": model.stat().st_size, "operators": operators, "latency": None,
+        "checkpoint": {"file": Path(evaluator.path).name, "sha256": _sha256(evaluator.path)}}
+    _write(card_path(model), card)
+
+
+def add_latency(model: str | Path, latency: dict) -> None:
+    """Note a measured latency (`ms`, `spread_ms`, `peak_mb`, and how it was measured) in the model's card, if any."""
+    path = card_path(model)
+    if path.is_file():
+        _write(path, read_card(path) | {"latency": latency})
+
+
+def read_card(path: str | Path) -> dict:
+    """A card's contents; UserError if the file is not one."""
+    try:
+        card = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the model card {str(path)!r}: {error}") from None
+    if not isinstance(card, dict) or not {"model", "accuracy", "precision", "training", "latency"} <= set(card):
+        raise UserError(f"{str(path)!r} is not a model card; export_onnx.py and export_tflite.py write them")
+    return card
+
+
+def _accuracy(top1: float, images: int) -> dict[str, float]:
+    low, high = wilson_interval(top1 / 100, images)
+    return {"top1": top1, "low": low, "high": high}
+
+
+def _fp32_accuracy(model: Path, fp32: Path) -> dict[str, float] | None:
+    path = card_path(fp32)
+    return read_card(path)["accuracy"]["engine"] if path.is_file() and fp32 != model else None
+
+
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _write(path: Path, card: dict) -> None:
+    with atomic_write(path) as file:
+        json.dump(card, file, indent=2)
+        file.write("\n")

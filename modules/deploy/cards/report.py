@@ -1,0 +1,87 @@
+"""Many model cards as one table and one figure."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modules.deploy.cards.card import SUFFIX, read_card
+from modules.utils.errors import UserError
+from modules.utils.figures import new_figure, save_figure
+
+_MARKERS = {"fp32": "o", "int8 lsq": "s", "int8 engine": "D"}
+
+
+def read_cards(folders) -> list[dict]:
+    """All cards in the folders and below, by supernet, precision and multiply-accumulates.
+
+    Raises:
+        UserError: a folder that does not exist or holds no card.
+    """
+    cards = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"folder {str(folder)!r} does not exist; export_onnx.py writes models with cards")
+        found = [read_card(path) for path in sorted(folder.rglob(f"*{SUFFIX}"))]
+        if not found:
+            raise UserError(f"folder {str(folder)!r} holds no model card (*{SUFFIX}); export_onnx.py writes them")
+        cards += found
+    return sorted(cards, key=lambda card: (card["supernet"], card["precision"], card["mmacs"]))
+
+
+def label(card: dict) -> str:
+    """A short name: the published one, or superspace and digest of the file's name."""
+    superspace = card["supernet"].split("-")[0]
+    digest = re.search(r"_([0-9a-f]{6})(_|\.)", card["model"])
+    return card["name"] or (f"{superspace} {digest[1]}" if digest else superspace)
+
+
+def rows(cards: list[dict]) -> list[dict]:
+    """The cards as rows of a table; empty where a figure is not known."""
+    return [{
+        "model": label(card), "precision": card["precision"], "file": Path(card["model"]).suffix[1:],
+        "input": card["input"], "trained": card["training"], "placement": card["placement"] or "",
+        "data set": card["dataset"], "images": card["images"],
+        "fp32 acc, %": _accuracy(card["accuracy"]["fp32"]), "network acc, %": _accuracy(card["accuracy"]["network"]),
+        "engine acc, %": _accuracy(card["accuracy"]["engine"]), "agreement, %": f"{card['agreement']['percent']:.2f}",
+        "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}", "MB": f"{card['bytes'] / 1e6:.2f}",
+        "ms": _latency(card["latency"]), "checkpoint": card["checkpoint"]["sha256"][:8]} for card in cards]
+
+
+def _accuracy(figures: dict | None) -> str:
+    return f"{figures['top1']:.2f} [{figures['low']:.2f}, {figures['high']:.2f}]" if figures else ""
+
+
+def _latency(latency: dict | None) -> str:
+    return f"{latency['ms']:.3f} ± {latency['spread_ms']:.3f}" if latency else ""
+
+
+def plot_cards(cards: list[dict], path: str | Path) -> None:
+    """Write accuracy over latency as PNG: a colour for each supernet and way of training, a marker for each precision.
+
+    Cards without a latency are left out.
+    """
+    timed = sorted((card for card in cards if card["latency"]), key=lambda card: card["latency"]["ms"])
+    figure = new_figure(10, 5)
+    axes = figure.add_subplot()
+    origins = list(dict.fromkeys(map(_origin, timed)))
+    for i, origin in enumerate(origins):
+        for kind, marker in _MARKERS.items():
+            chosen = [card for card in timed if (_origin(card), _kind(card)) == (origin, kind)]
+            if chosen:
+                top = [card["accuracy"]["engine"] for card in chosen]
+                errors = [[a["top1"] - a["low"] for a in top], [a["high"] - a["top1"] for a in top]]
+                axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=marker,
+                              linestyle=":", color=f"C{i}", mfc="none" if kind == "fp32" else None, capsize=2,
+                              elinewidth=0.7, label=f"{origin} {kind}")
+    axes.set(xlabel="latency, ms", ylabel="top-1 of the engine, % (95% interval)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    save_figure(figure, path)
+
+
+def _origin(card: dict) -> str:
+    return card["supernet"] + (", trained alone" if card["training"] == "alone" else "")
+
+
+def _kind(card: dict) -> str:
+    return f"{card['precision']} {card['placement'] or ''}".rstrip()

@@ -1,0 +1,38 @@
+"""Accuracy of a deployed model, on the data set and with the preprocessing that its metadata name."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from modules.datasets.build import load_data
+from modules.datasets.loading import eval_batches
+from modules.datasets.transforms import eval_transform
+from modules.deploy.check.agreement import predict_batches
+from modules.training.evaluation import Accuracy
+
+
+def session_accuracy(session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
+                     batch_size: int = 50) -> Accuracy:
+    """Accuracy of `session` on the whole official validation set.
+
+    Args:
+        session: of onnxruntime, or used like one.
+        metadata: of the model; its `dataset` and `crop_size` hold where nothing else is given.
+        dataset, dataset_path: as of `load_data`.
+
+    Raises:
+        UserError: a data set that is unknown or not there.
+    """
+    dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
+    data = load_data(dataset or None, dataset_path or None)
+    size = int(metadata.get("crop_size", session.get_inputs()[0].shape[-1]))
+    batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
+    right = right5 = loss = images = 0
+    for _, logits, labels in predict_batches(session, batches):
+        # Integer logits may tie; the first class wins, as everywhere.
+        top = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels.numpy()[:, None]
+        right, right5 = right + top[:, 0].sum(), right5 + top.sum()
+        loss += F.cross_entropy(torch.from_numpy(logits), labels, reduction="sum").item()
+        images += len(labels)
+    return Accuracy(100 * float(right) / images, 100 * float(right5) / images, loss / images, images)

@@ -1,0 +1,79 @@
+"""How far a deployed model's answers are from the trained network's."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from modules.modeling.network import resize
+from modules.runtime.session import predict
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences.
+
+    `largest_margin` is the largest distance, among the images that differ, between the network's two largest logits:
+    a model without mistakes differs only where that is of the order of the errors of two logits. How large these are
+    depends on the image: `margin_in_own_errors` is the largest multiple that such a distance is of the mean logit
+    error of its own image.
+    """
+
+    images: int
+    differing: int
+    top1_network: float
+    top1_model: float
+    mean_logit_error: float
+    max_logit_error: float
+    largest_margin: float
+    margin_in_own_errors: float = 0.0
+
+    @property
+    def percent(self) -> float:
+        """Share of the images with the same top-1."""
+        return 100 * (1 - self.differing / self.images)
+
+    @property
+    def margin_in_errors(self) -> float:
+        """`largest_margin` as a multiple of the mean logit error."""
+        return self.largest_margin / self.mean_logit_error if self.largest_margin else 0.0
+
+    def __str__(self) -> str:
+        return (f"{self.differing} of {self.images} images differ in top-1 (network {self.top1_network:.2f}%, model "
+                f"{self.top1_model:.2f}%; logits differ by {self.mean_logit_error:.4f} on average, "
+                f"{self.max_logit_error:.4f} at most; largest margin of a differing image {self.largest_margin:.4f}, "
+                f"{self.margin_in_errors:.1f} mean errors, {self.margin_in_own_errors:.1f} of the image's own)")
+
+
+def predict_batches(session, batches):
+    """Yield (images as the model sees them, logits of the session, labels) for batches of (images, labels)."""
+    resolution = session.get_inputs()[0].shape[-1]
+    for images, labels in batches:
+        images = resize(images, resolution)
+        if hasattr(session, "rounded"):
+            images = session.rounded(images)
+        yield images, predict(session, images.numpy()), labels
+
+
+def compare(net: torch.nn.Module, session, batches) -> Agreement:
+    """Run `net` (eval mode) and the onnxruntime `session` of its export on batches of (images, labels).
+
+    Raises:
+        UserError: no images.
+    """
+    net_logits, model_logits, truth = [], [], []
+    with torch.no_grad():
+        for images, logits, labels in predict_batches(session, batches):
+            net_logits.append(net(images).numpy())
+            model_logits.append(logits)
+            truth.append(labels.numpy())
+    if not truth:
+        raise UserError("no images to compare the model and the network on")
+    a, b, truth = (np.concatenate(parts) for parts in (net_logits, model_logits, truth))
+    error, differs, ordered = np.abs(a - b), a.argmax(1) != b.argmax(1), np.sort(a, axis=1)
+    margins = (ordered[:, -1] - ordered[:, -2])[differs]
+    return Agreement(len(truth), int(differs.sum()), 100 * float((a.argmax(1) == truth).mean()),
+                     100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()),
+                     float(margins.max(initial=0)), float((margins / error.mean(1)[differs]).max(initial=0)))

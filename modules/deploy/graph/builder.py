@@ -1,0 +1,99 @@
+"""From block specs to the nodes of an inference graph. Where weights come from is left to a `Weights` object.
+
+No torch code: latency profiling builds graphs of blocks that nobody trained.
+"""
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import numpy as np
+
+from modules.deploy.graph.graph import INPUT, OUTPUT, Graph, Node, Quantizer, WeightNode
+from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec
+from modules.modeling.walk import walk
+
+
+class Weights(Protocol):
+    """Gives a layer's numbers."""
+
+    def fill(self, node: WeightNode, block: str, layer: ConvSpec | LinearSpec, index: int) -> None:
+        """Set the weight fields of `node`, the `index`-th convolution of `layer` in the block called `block`."""
+
+
+class GraphOps:
+    """Walk backend whose value is a tensor name; it appends nodes to a list."""
+
+    def __init__(self, prefix: str, weights: Weights, nodes: list[Node]):
+        self.prefix, self.weights, self.nodes = prefix, weights, nodes
+
+    def _append(self, node: Node) -> str:
+        self.nodes.append(node)
+        return node.output
+
+    def _name(self, name: str) -> str:
+        return f"{self.prefix}.{name}"
+
+    def conv(self, x, layer: ConvSpec):
+        for i, stride in enumerate(layer.strides):
+            last = i == len(layer.strides) - 1
+            node = WeightNode("conv", (x,), self._name(layer.name if last else f"{layer.name}.{i}"), stride=stride,
+                              groups=layer.cin if layer.depthwise else 1)
+            self.weights.fill(node, self.prefix, layer, i)
+            x = self._append(node)
+        return x
+
+    def linear(self, x, layer: LinearSpec):
+        node = WeightNode("linear", (x,), OUTPUT)
+        self.weights.fill(node, self.prefix, layer, 0)
+        return self._append(node)
+
+    def act(self, x, kind, name):
+        return self._append(Node("act", (x,), self._name(name), kind))
+
+    def pool(self, x, name):
+        return self._append(Node("pool", (x,), self._name(name)))
+
+    def mul(self, x, gate, name):
+        return self._append(Node("mul", (x, gate), self._name(name)))
+
+    def add(self, shortcut, x, name):
+        return self._append(Node("add", (shortcut, x), self._name(name)))
+
+
+def build_graph(blocks: list[tuple[str, BlockSpec]], weights: Weights, input_shape: tuple[int, int, int]) -> Graph:
+    """The graph of `blocks`, run one after the other on an input of (channels, height, width)."""
+    nodes: list[Node] = []
+    x = INPUT
+    for prefix, block in blocks:
+        x = walk(block, GraphOps(prefix, weights, nodes), x)
+    return Graph(nodes, input_shape)
+
+
+class SyntheticWeights:
+    """Random weights and plausible quantisers, for graphs that are only timed. The same name gives the same numbers."""
+
+    def __init__(self, int8: bool = True):
+        self.int8 = int8
+
+    def fill(self, node: WeightNode, block: str, layer, index: int) -> None:
+        rng = np.random.default_rng(zlib.crc32(node.output.encode()))
+        shape = (layer.cout, layer.cin)
+        if isinstance(layer, ConvSpec):
+            shape = (layer.cout, 1 if layer.depthwise else layer.cin, layer.kernel, layer.kernel)
+        # With codes of standard deviation 36 this scale keeps the variance of the signal about constant.
+        scale = np.float32(1 / (36 * np.sqrt(np.prod(shape[1:]))))
+        codes = rng.integers(-62, 63, shape, dtype=np.int8)
+        node.weight = codes * scale
+        node.bias = np.zeros(layer.cout, np.float32)
+        if self.int8:
+            node.codes, node.scales = codes, np.full(layer.cout, scale)
+            # Two layers that read one tensor hold two quantisers of it, as trained ones do.
+            node.quantizer = Quantizer(np.float32(rng.uniform(3.9, 4.1) / 255), 0)
+
+
+class AnyRange(dict):
+    """Ranges of a graph that is only timed: every tensor has the same, that of a ReLU's output."""
+
+    def __missing__(self, name: str) -> tuple[float, float]:
+        return (0.0, 4.0)

@@ -1,0 +1,114 @@
+"""Lowering of a static subnet: fold batch norm, keep the trained integers, calibrate what training left in float."""
+from __future__ import annotations
+
+import numpy as np
+
+from modules.deploy.graph.builder import build_graph
+from modules.deploy.graph.graph import INPUT, Graph, Quantizer, WeightNode
+from modules.deploy.graph.ranges import best_ranges
+from modules.modeling.integer_bias import fold_norm
+from modules.modeling.network import QNetwork
+from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
+from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
+from modules.modeling.placement import INPUT as BLOCK_INPUT
+from modules.modeling.spec import ConvSpec
+from modules.search_space.superspace import INPUT_CHANNELS
+from modules.utils.errors import UserError
+
+
+class _TrainedWeights:
+    """Reads layers from the modules of a trained network."""
+
+    def __init__(self, net: QNetwork, int8: bool):
+        self.blocks, self.int8 = dict(net.named_blocks()), int8
+        self.quantizers = _tensor_quantizers(self.blocks) if int8 else {}
+
+    def fill(self, node: WeightNode, block: str, layer, index: int) -> None:
+        module, norm = self.blocks[block].get_submodule(layer.name), None
+        if isinstance(layer, ConvSpec) and layer.norm:
+            convs = list(module.dwconv.values()) if layer.stack else [module.dwconv if layer.depthwise else module.conv]
+            norm = module.norm if index == len(convs) - 1 else None
+            module = convs[index]
+        factor, bias = _folded_norm(module, norm)
+        weight = module.weight.detach().double().numpy()
+        node.weight = (weight * factor.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.float32)
+        node.bias = bias.astype(np.float32)
+        if self.int8:
+            _check_trained(module, node.output)
+            node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
+            gate = isinstance(layer, ConvSpec) and layer.act == "hard_sigmoid"
+            moved = bias + HARD_SIGMOID_SHIFT if gate else bias
+            node.codes, node.scales = _weight_codes(module, weight, factor, moved, node.quantizer)
+
+
+def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:
+    """Factor and bias per output channel (float64) that stand for the norm and the layer's own bias."""
+    bias = np.zeros(module.weight.shape[0])
+    if module.bias is not None:
+        bias = module.bias.detach().double().numpy()
+    if norm is None:
+        return np.ones_like(bias), bias
+    factor, shift = (t.numpy() for t in fold_norm(norm, len(bias)))
+    return factor, shift + bias * factor
+
+
+def _tensor_quantizers(blocks) -> dict[str, Quantizer]:
+    """The quantisers that tensors own (placement "engine"), by the tensor's name in the graph."""
+    owned = {}
+    for prefix, block in blocks.items():
+        for module in block.tensors.values():
+            name = INPUT if module.tensor == BLOCK_INPUT else f"{prefix}.{module.tensor}"
+            _check_trained(module, name)
+            owned[name] = _quantizer(module)
+    return owned
+
+
+def _check_trained(module, name: str) -> None:
+    weight_bits = 8 if hasattr(module, "weight_scale") else 32
+    activation_bits = 32 if module.quantized_input else 8
+    started = (weight_bits == 32 or module._started[0]) and (activation_bits == 32 or module._started[1])
+    if (module.nbits_w, module.nbits_a) != (weight_bits, activation_bits) or not started:
+        raise UserError(f"layer {name!r} is not a trained int8 layer; export needs an LSQ+ checkpoint (lsq.pth)")
+
+
+def _quantizer(module) -> Quantizer:
+    scale, beta = (np.float32(value.item()) for value in module.effective())
+    scale = abs(scale)
+    return Quantizer(scale, int(np.clip(np.round(-beta / scale), 0, activation_levels(8))))
+
+
+def _weight_codes(module, weight, factor, bias, quantizer):
+    scale = np.float32(abs(module.weight_scale.item()))
+    low, high = weight_bounds(8, module.narrow_range)
+    # float32 arithmetic, as in training, so that the codes are the trained ones
+    codes = np.round(np.clip(weight.astype(np.float32) / scale, low, high))
+    # A published weight may hold code -128. It has no negative, and engines are fastest with the symmetric range.
+    codes = np.clip(codes, -127, 127)
+    codes = codes * np.where(factor < 0, -1, 1).reshape((-1,) + (1,) * (codes.ndim - 1))
+    scales = np.abs(factor) * scale
+    dead = np.abs(bias) > MOST_STEPS * scales * quantizer.scale
+    dead |= scales < LEAST_SCALE
+    codes[dead] = 0
+    scales[dead] = np.maximum(np.abs(bias[dead]), 1e-6) / (2**20 * quantizer.scale)
+    return codes.astype(np.int8), scales.astype(np.float32)
+
+
+def lower(net: QNetwork, calibration=None) -> Graph:
+    """The inference graph of `net`.
+
+    Args:
+        net: a static subnet in eval mode, its batch norm calibrated.
+        calibration: for an int8 graph, batches of normalised images (N, 3, H, W) on which the ranges of tensors
+            without a trained quantiser are chosen; None gives a float graph.
+
+    Raises:
+        UserError: an int8 graph of a layer that was not trained in int8.
+    """
+    net = net.cpu()
+    weights = _TrainedWeights(net, int8=calibration is not None)
+    blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
+    graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))
+    if calibration is not None:
+        graph.quantizers = weights.quantizers
+        graph.ranges = best_ranges(net, graph, list(calibration))
+    return graph

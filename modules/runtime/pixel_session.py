@@ -1,0 +1,37 @@
+"""A session on bytes, used as one on normalised images."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from modules.runtime.session import Input
+
+
+class PixelSession:
+    """A session on bytes (N, H, W, 3), used as one on normalised images (N, 3, H, W)."""
+
+    def __init__(self, session, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.session = session
+        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+
+    def get_inputs(self) -> list:
+        """The one input, with the shape of normalised images."""
+        source = self.session.get_inputs()[0]
+        return [Input(source.name, [source.shape[i] for i in (0, 3, 1, 2)])]
+
+    def get_modelmeta(self):
+        """The model's metadata."""
+        return self.session.get_modelmeta()
+
+    def run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs for the normalised images in `feeds`."""
+        ((name, images),) = feeds.items()
+        pixels = self._pixels(torch.from_numpy(images)).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return self.session.run(names, {name: pixels.numpy()})
+
+    def rounded(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalised images as the model sees them: of whole bytes."""
+        return (self._pixels(images) / 255 - self.mean) / self.std
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        return ((images * self.std + self.mean) * 255).round().clamp(0, 255)

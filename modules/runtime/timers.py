@@ -1,0 +1,76 @@
+"""Timing TFLite files of the same network, on this machine or on a phone: the same two calls."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from modules.runtime.adb import Adb
+from modules.runtime.benchmark_model import PhoneRun, time_on_phone
+from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latency and its spread in milliseconds, peak memory in MB (None: not known), and what ran it."""
+
+    ms: float
+    spread_ms: float
+    memory_mb: float | None
+    engine: str
+
+
+@dataclass(frozen=True)
+class LocalTimer:
+    """LiteRT on this machine: medians, and half the distance between the 10th and 90th percentile."""
+
+    threads: int = 1
+    runs: int = 100
+    warmup: int = 20
+
+    def describe(self) -> dict[str, str]:
+        """The processor, and the version of the runtime."""
+        from importlib.metadata import version
+
+        from modules.utils.files import machine
+
+        return {"cpu": machine()["cpu"], "runtime": f"ai-edge-litert {version('ai-edge-litert')}"}
+
+    def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
+        """Time the files, in turns."""
+        from modules.runtime.litert import open_session, peak_memory_mb, time_interleaved
+        from modules.runtime.session import summarize
+
+        sessions = {name: open_session(path, self.threads) for name, path in models.items()}
+        times = time_interleaved(sessions, self.runs, self.warmup)
+        return {name: Measured(*summarize(times[name]), peak_memory_mb(path, self.threads),
+                               str(sessions[name].delegation())) for name, path in models.items()}
+
+
+@dataclass(frozen=True)
+class PhoneTimer:
+    """`benchmark_model` on a phone: means and standard deviations."""
+
+    phone: Adb
+    how: PhoneRun
+    skip_push: bool = False
+
+    def describe(self) -> dict[str, str]:
+        """The phone, the cores that the program stays on, and the program."""
+        name = self.phone.run(["getprop", "ro.product.model"]).strip()
+        cores = f", cores {self.how.taskset_mask}" if self.how.taskset_mask else ""
+        return {"cpu": f"{name}{cores}", "runtime": self.how.bin_name}
+
+    def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
+        """Copy the files to the phone, unless they are there already, and time one after the other."""
+        return {name: self._time(path) for name, path in models.items()}
+
+    def _time(self, path: Path) -> Measured:
+        remote = str(PurePosixPath(self.how.binary_dir) / path.name)
+        if not self.skip_push:
+            if not path.is_file():
+                raise UserError(f"model {str(path)!r} does not exist; tflite_tools/export_tflite.py writes it")
+            remote = self.phone.push(path, self.how.binary_dir)
+        times = time_on_phone(self.phone, remote, self.how)
+        return Measured(times.mean_ms, times.std_ms, times.memory_mb,
+                        "XNNPACK" if self.how.use_xnnpack else "TFLite kernels")

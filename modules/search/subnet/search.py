@@ -1,0 +1,151 @@
+"""Search for the most accurate subnets of a trained supernet under latency limits."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from modules.search.evolution import History
+from modules.search.log import SearchLog
+from modules.search.subnet.figure import draw_search
+from modules.search.subnet.proposals import Proposer
+from modules.search.subnet.record import Evaluated, Window, pareto_front
+from modules.search.subnet.state import SearchState
+from modules.search.subnet.tables import read_points, write_best, write_export_list, write_subnets
+from modules.search_space.config import SubnetChoiceConfig
+from modules.training.evaluation import Accuracy
+from modules.utils.files import write_manifest
+
+Evaluate = Callable[..., Iterable[Accuracy]]  # of (subnets, test=False), in order
+
+
+class SubnetSearch:
+    """The rounds of a search. `history` has what was evaluated, in order; `run` continues from `state`.
+
+    Args:
+        proposer: tells what a round evaluates.
+        evaluate: function of (subnets, test=False) that yields their accuracies in order.
+        state: proposals and accuracies so far; kept up to date on disk.
+    """
+
+    def __init__(self, proposer: Proposer, evaluate: Evaluate, state: SearchState):
+        self.proposer, self.evaluate, self.state = proposer, evaluate, state
+        self.settings = proposer.settings
+        self.history: History[SubnetChoiceConfig, Evaluated] = History(None, attrgetter("fitness"))
+
+    def run(self) -> Iterator[Evaluated]:
+        """All rounds; yields each subnet once evaluated. Ends early when a round brings nothing new.
+
+        Raises:
+            UserError: as `Proposer.propose`.
+        """
+        generations = self.state.generations
+        for number in range(self.settings.rounds + 1):
+            if number == len(generations):
+                generations.append(self.proposer.propose(number, self.history))
+                self.state.save()
+            if not generations[number]:
+                break
+            known = self.state.accuracies
+            fresh = iter(self.evaluate([p.choice for p in generations[number] if p.choice not in known]))
+            for proposal in generations[number]:
+                if proposal.choice not in known:
+                    known[proposal.choice] = next(fresh)
+                    self.state.save(now=False)
+                self.history.restore(proposal.choice, Evaluated(proposal, known[proposal.choice]))
+                yield self.history.entries[-1].result
+        self.state.save()
+
+    @property
+    def evaluated(self) -> list[Evaluated]:
+        """All results in order."""
+        return [entry.result for entry in self.history.entries]
+
+    def best(self, count: int) -> dict[Window, list[Evaluated]]:
+        """For each window the `count` most accurate subnets in it, whichever one they were proposed for.
+
+        A window of which `max_evaluations` left no subnet is missing.
+        """
+        best = {}
+        for window in self.settings.windows:
+            top = self.history.top(count, lambda entry, window=window: window.holds(entry.result.proposal.latency))
+            if top:
+                best[window] = [entry.result for entry in top]
+        return best
+
+    def test(self, subnets: Iterable[Evaluated]) -> dict[SubnetChoiceConfig, Accuracy]:
+        """Accuracies of `subnets` on the test images."""
+        choices, tests = list(dict.fromkeys(s.proposal.choice for s in subnets)), self.state.tests
+        missing = [choice for choice in choices if choice not in tests]
+        for choice, accuracy in zip(missing, self.evaluate(missing, test=True), strict=True):
+            tests[choice] = accuracy
+            self.state.save()
+        return {choice: tests[choice] for choice in choices}
+
+
+def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_num: int = 0, notes: Sequence[str] = (),
+               baseline: str | Path = "") -> dict[Window, list[Evaluated]]:
+    """Run `search`, test the best on the test images, and write log, tables and figure.
+
+    Args:
+        search: see there.
+        folder: of subnets.csv, front.csv, best.csv, export.csv and search.png.
+        log_path: the log.
+        test_top_num: how many subnets of each limit are tested (0: none).
+        notes: lines for the top of the log.
+        baseline: another search's subnets.csv, for the figure.
+
+    Returns:
+        The best subnets of each window, best first.
+    """
+    points = read_points(baseline) if baseline else []
+    with SearchLog(log_path) as log:
+        for note in notes:
+            log.write(note)
+        _run_rounds(search, folder, log)
+        ranking = search.best(max(test_top_num, 1))
+        tests = search.test(s for subnets in ranking.values() for s in subnets) if test_top_num else {}
+        for window, subnets in ranking.items():
+            log.write(f"Best Valid Acc within {window} ms: {subnets[0].accuracy.top1:.2f}")
+            for subnet in subnets:
+                test = tests.get(subnet.proposal.choice)
+                log.write(str(subnet) + (f" Test Acc1: {test.top1:.2f}" if test else ""))
+    front = pareto_front(search.evaluated)
+    devices = list(search.proposer.platforms)
+    write_subnets(folder / "front.csv", front, devices)
+    write_best(folder / "best.csv", ranking, tests, devices)
+    config = search.proposer.subnets.config
+    write_export_list(folder / "export.csv", config, [subnets[0] for subnets in ranking.values()])
+    draw_search(folder / "search.png", f"{config}, {search.settings.method}", search.evaluated,
+                search.settings.windows, devices, points)
+    write_manifest(folder / "subnets.csv", **search.state.identity)
+    return ranking
+
+
+def _run_rounds(search: SubnetSearch, folder: Path, log: SearchLog) -> None:
+    number = -1
+    with tqdm(unit="subnet", disable=not sys.stderr.isatty()) as bar:
+        for subnet in search.run():
+            if subnet.proposal.round != number:
+                _end_round(search, folder, log, number, len(search.history) - 1)
+                number = subnet.proposal.round
+                log.write(f"Round {number}: {len(search.state.generations[number])} subnets")
+            log.write(str(subnet))
+            bar.update()
+            bar.set_description(f"round {number}")
+    _end_round(search, folder, log, number, len(search.history))
+
+
+def _end_round(search: SubnetSearch, folder: Path, log: SearchLog, number: int, count: int) -> None:
+    if number < 0:
+        return
+    entries = search.history.entries[:count]
+    for window in search.settings.windows:
+        within = [e for e in entries if window.holds(e.result.proposal.latency)]
+        if within:
+            log.write(f"Best within {window} ms after round {number}: "
+                      f"{max(within, key=attrgetter('fitness')).result}")
+    write_subnets(folder / "subnets.csv", [entry.result for entry in entries], list(search.proposer.platforms))

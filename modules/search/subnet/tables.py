@@ -1,0 +1,77 @@
+"""Tables of a subnet search. All follow from what was evaluated alone."""
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from modules.search.subnet.record import Evaluated, Latency, Window
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.evaluation import Accuracy
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write
+
+
+def _row(subnet: Evaluated, devices: Sequence[str]) -> dict:
+    p, accuracy = subnet.proposal, subnet.accuracy
+    low, high = accuracy.interval
+    return {"enc": str(p.choice), "acc1": f"{accuracy.top1:.3f}", "acc1_low": f"{low:.3f}", "acc1_high": f"{high:.3f}",
+            "images": accuracy.images, **_latencies(p.latency, devices), "mflops": f"{p.mflops:.4f}",
+            "params": f"{p.params:.4f}", "round": p.round, "limit": "+".join(f"{v:g}" for v in p.limits)}
+
+
+def _latencies(latency: Latency, devices: Sequence[str]) -> dict:
+    """The first device's is called `latency`, that of each other `latency_<device>`."""
+    names = ["latency", *(f"latency_{device}" for device in devices[1:])]
+    columns = {name: f"{ms:.5f}" for name, ms in zip(names, latency.ms, strict=True)}
+    columns |= {name.replace("latency", "latency_upper", 1): f"{ms:.5f}"
+                for name, ms in zip(names, latency.upper, strict=False)}
+    return {**columns, "extrapolated": int(latency.extrapolated)}
+
+
+def _write(path: Path, rows: Sequence[dict]) -> None:
+    with atomic_write(path) as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_subnets(path: Path, subnets: Iterable[Evaluated], devices: Sequence[str]) -> None:
+    """One line per subnet: accuracy with its 95% interval (percent), latency (ms) on each of `devices`, MACs and
+    parameters (millions), and for which round and limit it was proposed."""
+    _write(path, [_row(subnet, devices) for subnet in subnets])
+
+
+def write_best(path: Path, best: dict[Window, Sequence[Evaluated]], tests: dict[SubnetChoiceConfig, Accuracy],
+               devices: Sequence[str]) -> None:
+    """The best subnets of each window, best first, with their test accuracy where they were tested."""
+    rows = []
+    for window, subnets in best.items():
+        for rank, subnet in enumerate(subnets, 1):
+            row, test = _row(subnet, devices), tests.get(subnet.proposal.choice)
+            low, high = test.interval if test else (None, None)
+            columns = {"test_acc1": test and test.top1, "test_low": low, "test_high": high}
+            rows.append({"limit": str(window), "rank": rank, **{k: row[k] for k in row if k not in ("limit", "round")},
+                         **{name: "" if value is None else f"{value:.3f}" for name, value in columns.items()}})
+    _write(path, rows)
+
+
+def write_export_list(path: Path, space: SupernetConfig, subnets: Iterable[Evaluated]) -> None:
+    """The list that onnx_tools/export_onnx.py reads: lines superspace,choice,subnet."""
+    with atomic_write(path) as file:
+        for choice in dict.fromkeys(subnet.proposal.choice for subnet in subnets):
+            file.write(f"{space.superspace},{space.choice},{choice}\n")
+
+
+def read_points(path: str | Path) -> list[tuple[float, float]]:
+    """Latency (ms) and accuracy (percent) of the subnets in another search's subnets.csv; UserError if it is none."""
+    try:
+        with open(path, newline="") as file:
+            points = [(float(row["latency"]), float(row["acc1"])) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise UserError(f"--baseline {str(path)!r}: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--baseline {str(path)!r} is not a subnets.csv of search_subnet.py: {error}") from None
+    if not points:
+        raise UserError(f"--baseline {str(path)!r} has no subnets")
+    return points

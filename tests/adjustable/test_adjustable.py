@@ -1,0 +1,284 @@
+"""Adjustable Quantization: the quantiser's gradients, the score against published values, training on the digits."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from deploy_nets import subnet
+
+from modules.adjustable.config import AdjustConfig
+from modules.adjustable.cost import LayerCost, micronet_score, pair_bits
+from modules.adjustable.network import AdjustableNetwork
+from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
+from modules.adjustable.training import AdjustTrainer, distillation_loss, evaluate_adjustable
+from modules.deploy.graph.lower import lower
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SupernetConfig
+from modules.training.config import TrainConfig
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.training.trainer import train
+from modules.utils.checkpoint import load_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+SPACE = SupernetConfig.from_str("onnxw_tiny-053412-000000")
+CHOICE = Supernet(SPACE, 10, (32,)).subnets.extreme(min)
+
+
+def composed(x, quantizer):
+    """The published formulas, rounding passed straight through, in elementary operations."""
+    def round_through(v):
+        return v + (v.round() - v).detach()
+
+    q = quantizer
+    bits = round_through(q.bits_scale * 8).clamp(2, 8)
+    width = q.width * q.width_scale.clamp(0, 2)
+    low = q.low + q.width * q.shift.clamp(-0.6, 1.2)
+    top = 2**bits - 1
+    s = top / (width + 1e-7)
+    shape = (1, -1, 1)
+    low, s, top = low.view(shape), s.view(shape), top.view(shape)
+    z = round_through(low * s)
+    code = round_through(x * s) - z
+    code = torch.where(code > top, top.expand_as(code), torch.where(code < 0, 0, code))
+    return (code + z) / s
+
+
+def quantizer_of(x, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = AdjustableQuantizer(*channel_range(x, 1), 1).double()
+    with torch.no_grad():
+        for p, spread in ((q.width_scale, 0.3), (q.shift, 0.3), (q.bits_scale, 0.6)):
+            p += spread * torch.randn(len(p), generator=generator, dtype=torch.float64)
+    return q
+
+
+def test_values_and_gradients_are_those_of_the_published_formulas():
+    x = torch.randn(5, 7, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    q, weight = quantizer_of(x), torch.randn(5, 7, 11, dtype=torch.float64)
+    parameters = [x, q.width_scale, q.shift, q.bits_scale]
+    ours, expected = q(x), composed(x, q)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+    found = torch.autograd.grad((ours * weight).sum(), parameters)
+    wanted = torch.autograd.grad((expected * weight).sum(), parameters)
+    for a, b in zip(found, wanted, strict=True):
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    codes = torch.tensor([len(ours[:, i].unique()) for i in range(7)])
+    assert (codes <= 2 ** q.bits()).all()
+
+
+def test_gradients_are_the_slopes_where_rounding_is_fine():
+    """With 8 bits the quantised value moves as its range does, but for rounding: finite differences see it."""
+    x = torch.linspace(-3, 3, 4001, dtype=torch.float64).view(1, 1, -1)
+    q = AdjustableQuantizer(torch.tensor([-1.0]), torch.tensor([1.5]), 1).double()
+    for parameter, step in ((q.width_scale, 0.2), (q.shift, 0.2)):
+        gradient, = torch.autograd.grad(q(x).mean(), parameter)
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * step
+                values.append(q(x).mean().item())
+                parameter -= sign * step
+        assert gradient.item() == pytest.approx((values[0] - values[1]) / (2 * step), abs=0.02)
+
+
+def test_bits_stay_between_two_and_eight():
+    q = AdjustableQuantizer(torch.zeros(4), torch.ones(4), 1)
+    with torch.no_grad():
+        q.bits_scale.copy_(torch.tensor([0.1, 0.25, 0.56, 1.3]))
+    assert q.bits().tolist() == [2, 2, 4, 8]
+    q.bits().sum().backward()
+    assert q.bits_scale.grad.tolist() == [0, 8, 8, 0]
+    assert AdjustableQuantizer(torch.zeros(3), torch.ones(3), 1, bits_trainable=False).bits().tolist() == [8, 8, 8]
+    torch.testing.assert_close(q(torch.full((1, 4, 2), 0.4))[0, :, 0], torch.tensor([1 / 3, 1 / 3, 6 / 15, 102 / 255]))
+
+
+# expansion, kernel, stride, input and output channels, input pixels: EfficientNet-B0
+B0 = [(1, 3, 1, 32, 16, 112), (6, 3, 2, 16, 24, 112), (6, 3, 1, 24, 24, 56), (6, 5, 2, 24, 40, 56),
+      (6, 5, 1, 40, 40, 28), (6, 3, 2, 40, 80, 28), *[(6, 3, 1, 80, 80, 14)] * 2, (6, 5, 1, 80, 112, 14),
+      *[(6, 5, 1, 112, 112, 14)] * 2, (6, 5, 2, 112, 192, 14), *[(6, 5, 1, 192, 192, 7)] * 3, (6, 3, 1, 192, 320, 7)]
+
+
+def efficientnet_b0(bits: float):
+    """Layers, folded biases and swish values as the published model_info counts them (1001 classes' weights)."""
+    def of(channels):
+        return torch.full((channels,), bits)
+
+    layers, biases, swish = [LayerCost(864, 864 * 112**2, of(32), None)], 32, 32 * 112**2
+    for expand, k, stride, cin, cout, r in B0:
+        hidden, after, squeeze = cin * expand, r // stride, cin // 4
+        if expand > 1:
+            layers.append(LayerCost(cin * hidden, cin * hidden * r**2, of(hidden), of(cin)))
+            swish, biases = swish + hidden * r**2, biases + hidden
+        layers.append(LayerCost(k**2 * hidden, k**2 * hidden * after**2, of(hidden), of(hidden), paired=True))
+        swish, biases = swish + hidden * after**2 + squeeze, biases + hidden + cout
+        layers.append(LayerCost(hidden * squeeze + squeeze, hidden * squeeze, of(squeeze), of(hidden)))
+        layers.append(LayerCost(squeeze * hidden + hidden, squeeze * hidden, of(hidden), of(squeeze)))
+        layers.append(LayerCost(hidden * cout, hidden * cout * after**2, of(cout), of(hidden)))
+    layers.append(LayerCost(320 * 1280, 320 * 1280 * 49, of(1280), of(320)))
+    layers.append(LayerCost(1281 * 1001, 1280 * 1000, of(1001), of(1280)))
+    return layers, biases + 1280, swish + 1280 * 49
+
+
+@pytest.mark.parametrize(("bits", "score"), [(32, 1.410879), (8, 0.359725), (4, 0.184532), (3, 0.140734)])
+def test_score_of_efficientnet_b0_is_the_published_one(bits, score):
+    layers, biases, swish = efficientnet_b0(float(bits))
+    assert sum(layer.parameters for layer in layers) == 5_247_813
+    assert sum(layer.macs for layer in layers) == 385_814_752
+    assert (biases, swish) == (21_008, 6_157_916)
+    assert micronet_score(layers, biases, swish).item() == pytest.approx(score, abs=6e-7)
+
+
+def test_bits_of_products_and_their_gradients():
+    generator = torch.Generator().manual_seed(0)
+    weight, activation = (torch.randint(2, 9, (n,), generator=generator).double() for n in (37, 50))
+    assert pair_bits(weight, activation, False).item() == pytest.approx(
+        torch.maximum(weight[:, None], activation[None]).mean().item())
+    assert pair_bits(weight, weight.flip(0), True).item() == torch.maximum(weight, weight.flip(0)).mean().item()
+    weight.requires_grad_()
+    activation.requires_grad_()
+    micronet_score([LayerCost(1000, 5000, weight, activation)], gamma=0.6).backward()
+    assert weight.grad.tolist() == pytest.approx([1000 / (32 * 37 * 6.9e6) + 0.4 * 2 * 5000 / (32 * 37 * 1170e6)] * 37)
+    assert activation.grad.tolist() == pytest.approx([0.6 * 2 * 5000 / (32 * 50 * 1170e6)] * 50)
+    own = micronet_score([LayerCost(1000, 5000, torch.full((4,), 8.0), torch.full((3,), 8.0))], norms="own")
+    assert own.item() == pytest.approx(0.5)
+
+
+def test_network_is_the_float_one_until_calibrated():
+    net, images = subnet("onnxw_tiny-053412-000000", pick=max), torch.randn(8, 3, 32, 32)
+    network = AdjustableNetwork(lower(net))
+    with torch.no_grad():
+        expected = net(images)
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+        large = torch.randn(2, 3, 48, 48)
+        torch.testing.assert_close(network(large), net(large), rtol=1e-4, atol=1e-5)
+        assert (network.calibrate([images[:4], images[4:]])(images) - expected).std() < 0.05 * expected.std()
+        torch.testing.assert_close(network.quantize(False)(images), expected, rtol=1e-4, atol=1e-5)
+    network.quantize()
+    layers, biases, _ = network.costs()
+    assert sum(layer.macs for layer in layers) / 1e6 == pytest.approx(count_net_flops_and_params(net)[0])
+    assert biases == sum(len(layer.bias) for layer in network.layers.values())
+    assert [layer.input_bits is None for layer in layers].count(True) == 1
+    (network(images).square().mean() + micronet_score(*network.costs())).backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None]
+    with torch.no_grad():
+        for parameter in network.bit_parameters():
+            parameter.fill_(0.25)
+        assert (network(images) - expected).std() > 0.2 * expected.std()
+
+
+def test_distillation_loss():
+    a, b = torch.tensor([[1.0, 2], [0, 0]]), torch.tensor([[0.0, 2], [0, 3]])
+    assert distillation_loss(a, b).item() == pytest.approx(0.01 * (1 + 3 + 2 * 1e-5**0.5) / 2, rel=1e-4)
+
+
+def test_when_bits_move_and_weights_are_averaged():
+    config = AdjustConfig(bits_trainable=True, iter_train=True, warm_up_epoch=0.3, swa_delay=0.2, swa_freq=0.1)
+    assert [k for k in range(10) if config.moves_bits(k)] == [4, 6, 8]
+    assert [k for k in range(10) if config.averages(k)] == [2, 3, 4, 5, 6, 7, 8, 9]  # the published eight
+    assert not any(AdjustConfig(bits_trainable=True, finetune=True).moves_bits(k) for k in range(30))
+    for wrong, message in (({"range": "9"}, "allowed: 1, 2"), ({"norms": "his"}, "allowed: micronet, own"),
+                           ({"gamma": 2.0}, "0 to 1"), ({"reinit": 0}, "1 or more")):
+        with pytest.raises(UserError, match=message):
+            AdjustConfig(0.18, **wrong)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder with the fp32 checkpoint of one subnet, trained on the digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    train(TrainConfig(dataset="digits", augment="default", resolutions=(32,), epochs=8, warmup_epochs=1, base_lr=0.4,
+                      batch_size_per_gpu=32, valid_size=240, subnet_choice=str(CHOICE), models_save_dir=str(folder),
+                      data_loader_workers_per_gpu=0, valid_freq=8, weight_decay_weight=0.0, dropout=0.0), SPACE)
+    return folder
+
+
+def trainer(digits, folder, resume=False, start=None, **changes) -> AdjustTrainer:
+    path = digits / f"{SPACE}-align0" / "checkpoint.pth"
+    evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
+    settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "bits_trainable": True, "max_epoch": 2,
+                "batch_size": 24, "swa_delay": 1.5, "swa_freq": 0.1}
+    return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), folder, start=start, resume=resume)
+
+
+def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
+    run = trainer(digits, tmp_path)
+    run.run()
+    start, last, average = run.history[0], run.history[-2], run.history[-1]
+    assert start["score"] == pytest.approx(0.5, abs=0.02)
+    assert last["score"] == pytest.approx(0.3, abs=0.02)
+    assert start["top1"] > 75
+    assert min(last["top1"], average["top1"]) > start["top1"] - 8
+    assert average["average"]
+    info = json.loads((tmp_path / "quant_info.json").read_text())
+    bits = np.concatenate([layer["weight"] for layer in info.values()])
+    assert 2 <= bits.min() < bits.max() <= 8
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 23
+    evaluator = run.evaluator
+    for name, entry in (("adj.pth", last), ("adj_swa.pth", average)):
+        network, config, accuracy = evaluate_adjustable(tmp_path / name, evaluator)
+        assert accuracy.top1 == pytest.approx(entry["top1"], abs=1e-4)
+        assert micronet_score(*network.costs(), norms=config.norms).item() == pytest.approx(entry["score"])
+    tuned = trainer(digits, tmp_path / "tuned", start=tmp_path / "adj.pth", finetune=True, beta=0.0, max_epoch=1,
+                    swa_delay=None)
+    assert tuned.score().item() == pytest.approx(last["score"])
+    before = [p.clone() for p in tuned.bits]
+    assert tuned.run()["score"] == pytest.approx(last["score"])
+    assert all(torch.equal(a, b) for a, b in zip(before, tuned.bits, strict=True))
+    with pytest.raises(UserError, match="is of subnet None"):
+        trainer(digits, tmp_path / "none", start=evaluator.path)
+    with pytest.raises(UserError, match="is not one of adj_quant"):
+        evaluate_adjustable(evaluator.path, evaluator)
+    with pytest.raises(UserError, match="--resume"):
+        trainer(digits, tmp_path)
+    with pytest.raises(UserError, match=r"metric was 0\.3"):
+        trainer(digits, tmp_path, resume=True, metric=0.2)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(digits, tmp_path):
+    changes = {"max_epoch": 1, "reinit": 10, "swa_delay": 0.2, "iter_train": True}
+    trainer(digits, tmp_path / "whole", **changes).run()
+    stopped = trainer(digits, tmp_path / "parts", **changes)
+    validate = stopped._validate
+
+    def stop(average=False):
+        if stopped.mini_epoch == 6:
+            raise KeyboardInterrupt
+        validate(average)
+
+    stopped._validate = stop
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    resumed = trainer(digits, tmp_path / "parts", resume=True, **changes)
+    assert resumed.mini_epoch == 5
+    resumed.run()
+    for name in ("adj.pth", "adj_swa.pth"):
+        a, b = (load_checkpoint(tmp_path / part / name)["state_dict"] for part in ("whole", "parts"))
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "parts" / "history.csv").read_text()
+
+
+def test_scripts(digits, tmp_path):
+    def run(script, *options):
+        return subprocess.run(
+            [sys.executable, f"adj_quant/{script}.py", "--superspace", "onnxw_tiny", "--supernet_choice",
+             "053412-000000", "--checkpoint_path", digits, *map(str, options)], cwd=REPOSITORY, text=True,
+            capture_output=True, timeout=300)
+
+    done = run("train", "--subnet_choice", CHOICE, "--bits_trainable", "--max_epoch", 1, "--batch_size", 100,
+               "--norms", "own", "--aug", "--augment", "default", "--metric", 0.4, "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "score=" in done.stdout.splitlines()[-1]
+    done = run("eval", "--model", tmp_path / "adj.pth")
+    assert done.returncode == 0, done.stderr
+    assert "8 (image)" in done.stdout.splitlines()[0]
+    for options, what in ((("--subnet_choice", CHOICE, "--range", 9), "allowed: 1, 2"),
+                          (("--subnet_choice", str(CHOICE).replace("r32", "r48")), "48")):
+        done = run("train", *options, "--output_dir", tmp_path / "other")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert what in done.stderr

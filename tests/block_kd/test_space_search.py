@@ -1,0 +1,406 @@
+"""The search of the space: the evolution loop, its moves, reading of tables, and the script as its user runs it."""
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from modules.block_kd.lut.other_stages import load_other_stages
+from modules.block_kd.lut.tables import input_size, load_tables
+from modules.block_kd.score.quality import Target
+from modules.block_kd.score.sample import SampleEstimator
+from modules.block_kd.space_search.moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
+from modules.block_kd.space_search.scorer import Scoring, make_scorer
+from modules.latency import platform as latency_platform
+from modules.search.evolution import AgingEvolution, History
+from modules.search_space.config import SupernetConfig
+from modules.search_space.superspace import get_superspace
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+PUBLISHED = REPOSITORY.parent / "shared" / "published" / "block_lut"
+needs_published = pytest.mark.skipif(not (PUBLISHED / "onnxw").is_dir(), reason=f"no published tables in {PUBLISHED}")
+RESOLUTIONS = (32, 48, 64)
+
+
+@pytest.fixture(scope="module")
+def lut(tmp_path_factory):
+    """Invented tables of onnxw_tiny, 30 rows each, with the other stages beside them."""
+    folder, rng, space = tmp_path_factory.mktemp("lut"), np.random.default_rng(0), get_superspace("onnxw_tiny")
+    target = folder / "onnxw_tiny"
+    target.mkdir()
+    for stage in space.searched:
+        for b, candidate in enumerate(space.candidates):
+            for w in range(stage.num_windows):
+                lines = []
+                for row in range(30):
+                    blocks = [f"{rng.choice(candidate.kernels)}#{rng.choice(stage.window_widths(w))}#"
+                              f"{candidate.expands[rng.integers(len(candidate.expands))]}"
+                              for _ in range(rng.choice(stage.depths))]
+                    size = input_size(space, stage, RESOLUTIONS[row % len(RESOLUTIONS)])
+                    cin = rng.choice(space.previous(stage.name).widths)
+                    loss, latency = rng.uniform(0.2, 0.6) + 0.03 * b, rng.gamma(2.0, 0.2) * (2 - 0.1 * b)
+                    lines.append(f"{'_'.join(blocks)},1x{cin}x{size}x{size},{loss:.4f},1.0000,0.1000,{latency:.4f}\n")
+                (target / f"{stage.name}_{b}_{w}.csv").write_text("".join(lines))
+    others = {"onnx_lut": {"onnxw_tiny": {"source": "invented", "smallest": {"32": 0.3, "48": 0.4, "64": 0.5}}}}
+    (target / "other_stages.json").write_text(json.dumps(others))
+    (target / "lut.json").write_text(json.dumps({"settings": {"resolutions": RESOLUTIONS}}))
+    return folder
+
+
+def tiny(lut, **changes):
+    return Scoring(**{"superspace": "onnxw_tiny", "platform": "onnx_lut", "lut_path": str(lut), "limits": (3.0,),
+                      "resolutions": RESOLUTIONS, **changes})
+
+
+# ---------------------------------------------------------------- evolution
+
+def count_ones(seeds=(), draw=None, budget=300, population=20, parents=5, size=16, mutations=None, seed=0):
+    """Evolve tuples of bits towards all ones; the history and how often each was scored."""
+    calls = Counter()
+
+    def evaluate(bits):
+        calls[bits] += 1
+        return sum(bits)
+
+    def flip(bits, rng):
+        i = rng.integers(size)
+        return (*bits[:i], 1 - bits[i], *bits[i + 1:])
+
+    history = History(evaluate, float)
+    evolution = AgingEvolution(history, mutations or [flip, flip], population, parents, np.random.default_rng(seed))
+    for _ in evolution.run(seeds, draw or (lambda rng: tuple(map(int, rng.integers(2, size=size)))), budget):
+        assert len(evolution.population) <= population
+    return history, calls
+
+
+def test_evolution_improves_and_never_scores_twice():
+    history, calls = count_ones(seeds=[(0,) * 16, (0,) * 16, (1, 0) * 8])
+    assert len(history) == len(calls) == 300
+    assert set(calls.values()) == {1}
+    assert [e.individual for e in history.entries[:2]] == [(0,) * 16, (1, 0) * 8]
+    assert history.top(1)[0].individual == (1,) * 16
+    fitness = [e.fitness for e in history.top(40)]
+    assert len(fitness) == 40
+    assert fitness == sorted(fitness, reverse=True)
+    assert len(history.top(1000)) == 300
+
+
+def test_parents_are_alive_and_children_differ_in_one_bit():
+    history, _ = count_ones(parents=20)
+    position = {e.individual: i for i, e in enumerate(history.entries)}
+    previous = None
+    for i, entry in enumerate(history.entries[20:], start=20):
+        assert sum(a != b for a, b in zip(entry.individual, entry.parent.individual, strict=True)) == 1
+        assert position[entry.parent.individual] >= i - 21  # the second child of a cycle comes one later
+        # All 20 alive are compared, so the parent is the best of them when its cycle starts.
+        if entry.parent is not previous:
+            assert entry.parent.fitness == max(e.fitness for e in history.entries[i - 20:i])
+        previous = entry.parent
+
+
+def test_the_budget_is_kept_exactly_and_an_exhausted_space_ends_the_search():
+    for budget in (1, 7, 20, 21, 100):
+        assert len(count_ones(seeds=[(0,) * 16, (1,) * 16], budget=budget)[0]) == budget
+    assert len(count_ones(size=3, budget=50)[0]) == 8
+    assert len(count_ones(budget=50, mutations=[lambda bits, rng: None])[0]) == 20
+
+
+def test_same_seed_same_evolution():
+    first, second, other = ([e.individual for e in count_ones(seed=s)[0].entries] for s in (4, 4, 5))
+    assert first == second != other
+
+
+# ---------------------------------------------------------------- moves
+
+def test_published_numbers_of_seeds_and_spaces():
+    assert len(set(seed_spaces("onnxw"))) == 24
+    assert len(set(seed_spaces("mobilew"))) == 49
+    assert number_of_spaces("onnxw") == pytest.approx(9.56e7, rel=1e-3)
+    assert number_of_spaces("mobilew") == pytest.approx(1.19e9, rel=5e-3)
+    assert [s.choice for s in seed_spaces("onnxw")][:4] == ["000000-000000", "000000-111111", "000000-122222",
+                                                            "000000-133333"]
+
+
+def test_mutations_change_one_stage_and_reach_every_value():
+    rng, start = np.random.default_rng(0), SupernetConfig.from_choice("onnxw", "151122-023231")
+    blocks, windows = set(), set()
+    for _ in range(3000):
+        child = mutate_block(start, rng)
+        assert child.windows == start.windows
+        changed = [(i, b) for i, (b, old) in enumerate(zip(child.blocks, start.blocks, strict=True)) if b != old]
+        assert len(changed) == 1
+        blocks.update(changed)
+        child = mutate_window(start, rng)
+        assert child.blocks == start.blocks
+        changed = [(i, w) for i, (w, old) in enumerate(zip(child.windows, start.windows, strict=True)) if w != old]
+        assert len(changed) == 1
+        windows.update(changed)
+    assert len(blocks) == 6 * 5
+    assert len(windows) == 1 + 5 * 3  # stage1 has two windows, the others four
+
+
+def test_a_superspace_without_windows_has_no_window_mutation():
+    rng = np.random.default_rng(0)
+    space = random_space("onnx", rng)
+    assert mutate_window(space, rng) is None
+    assert mutate_block(space, rng) != space
+
+
+def test_random_spaces_are_uniform():
+    rng = np.random.default_rng(0)
+    spaces = [random_space("onnxw", rng) for _ in range(6000)]
+    for stage in range(6):
+        counts = np.bincount([s.blocks[stage] for s in spaces], minlength=6)
+        assert np.sum((counts - 1000) ** 2 / 1000) < 25  # chi-square, 5 degrees of freedom: p about 1e-4
+    assert set(Counter(s.windows[0] for s in spaces)) == {0, 1}
+
+
+# ---------------------------------------------------------------- tables
+
+@needs_published
+def test_published_tables_are_read_whole():
+    config = SupernetConfig.from_choice("onnxw", "053333-000000")
+    tables = load_tables(PUBLISHED, "onnxw", (224, 160, 192), [config])
+    assert tables.resolutions == (160, 192, 224)
+    assert [sum(len(rows.loss) for rows in stage) for stage in tables.of(config)] == [1000] * 6
+    # First row of stage1_0_0.csv: 3#48#None_5#32#None,1x32x80x80,0.3918,19.5072,0.0130,0.9899
+    rows = tables.stages[0][0, 0][0]
+    (found,) = np.flatnonzero((rows.loss == 0.3918) & (rows.latency == 0.9899))
+    assert (rows.input_width[found], rows.last_width[found]) == (32, 32)
+    assert np.all(np.diff(rows.loss) >= 0)
+
+
+def test_rows_belong_to_every_resolution_with_their_input_size(lut):
+    # At stage6 of onnxw_tiny resolutions 48 and 64 both give 2 x 2.
+    space = get_superspace("onnxw_tiny")
+    assert [input_size(space, space.stage("stage6"), r) for r in RESOLUTIONS] == [1, 2, 2]
+    tables = load_tables(lut, "onnxw_tiny", RESOLUTIONS)
+    for stage, sizes in zip(tables.stages, [(10, 10, 10)] * 5 + [(10, 20, 20)], strict=True):
+        assert {tuple(len(rows.loss) for rows in table) for table in stage.values()} == {sizes}
+
+
+def test_latency_range_is_that_of_the_rows(lut):
+    tables = load_tables(lut, "onnxw_tiny", RESOLUTIONS)
+    others = load_other_stages("onnx_lut", "onnxw_tiny", RESOLUTIONS, lut_folder=lut)
+    config = SupernetConfig.from_choice("onnxw_tiny", "012345-012111")
+    low, high = tables.latency_range(config, others)
+    _, latency, resolution = SampleEstimator(tables, others, Target(3.0)).draw(config)
+    assert low <= latency[resolution == 32].min() < low + 0.3
+    assert high - 2.0 < latency[resolution == 64].max() <= high + 1e-5  # the six slowest rows seldom meet
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("3#32#None,1x16x4x4,0.5,1.0,0.1", "5 fields"),
+    ("3#32#None,1x16x4x4,nan,1.0,0.1,0.5", "finite"),
+    ("3#32#None,1x16x4x4,0.5,1.0,0.1,inf", "finite"),
+    ("3#32#None,1x16x4x4,0.5,1.0,0.1,-0.5", "not negative"),
+    ("3#32#None,1x16x4x4,oops,1.0,0.1,0.5", "oops"),
+    ("3#32#None,1x16x4,0.5,1.0,0.1,0.5", "1x16x4"),
+    ("3#32#None,1x16x4x8,0.5,1.0,0.1,0.5", "1x16x4x8"),
+    ("3#32#None,1x17x4x4,0.5,1.0,0.1,0.5", "17"),
+    ("3#33#None,1x16x4x4,0.5,1.0,0.1,0.5", "33"),
+    ("3#32,1x16x4x4,0.5,1.0,0.1,0.5", "3#32"),
+    ("9#32#None,1x16x4x4,0.5,1.0,0.1,0.5", "9"),
+    ("3#32#None_3#32#None_3#32#None,1x16x4x4,0.5,1.0,0.1,0.5", "3 blocks"),
+    ("3#32#None,1x16x5x5,0.5,1.0,0.1,0.5", "input size 5"),
+    ("", "1 fields"),
+])
+def test_a_bad_row_is_named(lut, tmp_path, line, message):
+    folder = tmp_path / "onnxw_tiny"
+    folder.mkdir()
+    config = SupernetConfig.from_choice("onnxw_tiny", "000000-000000")
+    for stage in range(1, 7):
+        name = f"stage{stage}_0_0.csv"
+        (folder / name).write_text((lut / "onnxw_tiny" / name).read_text())
+    assert load_tables(tmp_path, "onnxw_tiny", RESOLUTIONS, [config])
+    good = "3#32#None,1x24x8x8,0.5000,1.0000,0.1000,0.5000"
+    (folder / "stage2_0_0.csv").write_text(f"{good}\n{line}\n")
+    with pytest.raises(UserError, match=r"stage2_0_0\.csv, line 2") as error:
+        load_tables(tmp_path, "onnxw_tiny", RESOLUTIONS, [config])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"superspace": "onnxz"}, ["onnxz", "onnxw"]),
+    ({"platform": "pdp11"}, ["pdp11", "onnx_lut", "onnxruntime_int8"]),
+    ({"estimator": "guess"}, ["guess", "sample, exact"]),
+    ({"width_coupling": "loose"}, ["loose", "independent, chained"]),
+    ({"other_stages": "sampled"}, ["sampled", "smallest", "onnx_lut"]),
+    ({"other_stages": "largest"}, ["largest", "smallest, sampled"]),
+    ({"limits": (3.0, 0.5)}, ["0.5", "fastest", "onnxw_tiny"]),
+    ({"limits": (float("nan"),)}, ["nan", "latency_constraint"]),
+    ({"limits": ()}, ["latency_constraint"]),
+    ({"t": 0.0}, ["latency_loss_t", "0"]),
+    ({"resolutions": (32, 48)}, ["input size 32", "32, 48", "hw_list"]),
+    ({"resolutions": (32, 48, 64, 128)}, ["no row for resolution 128", "hw_list"]),
+    ({"superspace": "onnx"}, ["missing", "python eval_block_kd.py --superspace onnx --platform onnx_lut"]),
+])
+def test_bad_input_is_named(lut, changes, words):
+    with pytest.raises(UserError) as error:
+        make_scorer(tiny(lut, **changes))
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(("resolution", "mode", "word"), [(160, "sampled", "only smallest"), (176, "smallest", "176")])
+def test_a_platform_without_the_figure_is_refused(resolution, mode, word):
+    with pytest.raises(UserError, match=word) as error:
+        load_other_stages("tflite27_cpu_int8", "mobilew", (resolution,), mode)
+    assert "tflite27_cpu_int8" in str(error.value)
+
+
+class BlockPrices:
+    """A platform that writes down what it is asked; a block costs its output width / 1000 ms."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict_block(self, args, hw):
+        self.asked.append((args.kind, args.cin, args.cout, args.kernel, args.expand, args.stride, hw[0]))
+        return args.cout / 1000
+
+
+def test_a_registered_platform_prices_the_other_stages(monkeypatch):
+    prices = BlockPrices()
+    monkeypatch.setitem(latency_platform._platforms, "prices", lambda: prices)
+    (smallest,) = load_other_stages("prices", "onnxw", (224,))
+    assert prices.asked == [
+        ("Conv", 3, 16, 3, None, 2, 224), ("ResNet", 16, 16, 3, 0.5, 1, 112), ("Conv", 304, 1280, 1, None, 1, 7),
+        ("FeatureMix", 1280, 1920, 1, None, 1, 7), ("Logits", 1920, 1000, 1, None, 1, 1)]
+    assert smallest == pytest.approx([0.016 + 0.016 + 1.28 + 1.92 + 1.0])
+
+    (sampled,) = load_other_stages("prices", "onnxw", (160,), "sampled")
+    # first_conv 16 or 32, then one or two blocks of 16 or 32
+    assert {round(1000 * v) - 4200 for v in sampled} == {32, 48, 64, 80, 96}
+    assert {cin for kind, cin, cout, *_ in prices.asked if cout == 1280} == set(range(304, 449, 16))
+
+
+# ---------------------------------------------------------------- the script
+
+def command(lut, output, *more):
+    return [sys.executable, str(REPOSITORY / "search_block_kd.py"), "--superspace", "onnxw_tiny", "--platform",
+            "onnx_lut", "--latency_constraint", "3.5", "--lut_path", str(lut), "--output_dir", str(output),
+            *map(str, more)]
+
+
+def run_script(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+
+
+def read(folder, name):
+    return (folder / "onnxw_tiny" / "c3.5_t0.1_a0.01" / name).read_bytes()
+
+
+SMALL = ("--population_size", 60, "--parent_size", 15, "--cycles", 150)
+
+
+@pytest.mark.parametrize("estimator", ["sample", "exact"])
+def test_a_search_writes_its_files(lut, tmp_path, estimator):
+    done = run_script(lut, tmp_path, "--estimator", estimator, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where there is no terminal
+    with open(tmp_path / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "spaces.csv", newline="") as file:
+        spaces = list(csv.DictReader(file))
+    assert len({s["choice"] for s in spaces}) == len(spaces) == 150
+    best = max(spaces, key=lambda s: float(s["score"]))
+    again = make_scorer(tiny(lut, limits=(3.5,), estimator=estimator))(
+        SupernetConfig.from_choice("onnxw_tiny", best["choice"]))
+    assert again.score == pytest.approx(float(best["score"]), rel=1e-5)
+
+    log = read(tmp_path, "output.log").decode().splitlines()
+    line = (f"arch:{best['choice'].replace('-', '_')}-score:{again.score:.4f}-lat_loss:{again.latency_loss:.2f}"
+            f"-top_loss:{again.top_loss:.4f}")
+    assert log[:2] == ["Generating population", "Initial population:"]
+    assert all(entry.startswith("arch:") for entry in log[2:62])
+    assert log[62] == "Start Evolution Search"
+    assert [entry[:9] for entry in log[63:153]] == [f"Iter {i:4d}" for i in range(1, 91)]
+    assert all(entry.count("arch:") == 2 for entry in log[63:153])
+    assert log[153] == "TOP individual:"
+    assert log[154].startswith(f"{line} min_ms ")
+    assert sum(" max_ms " in entry for entry in log[154:]) == 50
+    assert log[-1].endswith(f"train_supernet.py --superspace onnxw_tiny --supernet_choice {best['choice']} "
+                            "--config-file supernet_training_configs/train.yaml")
+    for name in (f"{best['choice']}_distribution.png", "search_progress.png"):
+        assert read(tmp_path, name).startswith(b"\x89PNG")
+
+    refused = run_script(lut, tmp_path, "--estimator", estimator, *SMALL)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+
+
+@pytest.mark.parametrize("estimator", ["sample", pytest.param("exact", marks=pytest.mark.slow)])
+def test_a_killed_search_resumes_to_the_same_files(lut, tmp_path, estimator):
+    arguments = ("--estimator", estimator, "--cycles", 1200, "--population_size", 100, "--parent_size", 25, "--seed", 3)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_script(lut, whole, *arguments).returncode == 0
+    process = subprocess.Popen(command(lut, killed, *arguments), stdout=subprocess.DEVNULL)
+    state = killed / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "state.json"
+    deadline = time.monotonic() + 120
+    while not state.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (state.parent / "spaces.csv").exists()
+    assert 250 <= len(json.loads(state.read_text())["entries"]) < 1200
+
+    other = run_script(lut, killed, *arguments[:-1], 4, "--resume")
+    assert other.returncode == 2
+    assert "seed is 4" in other.stderr
+    assert run_script(lut, killed, *arguments, "--resume").returncode == 0
+    for name in ("spaces.csv", "top50.csv", "output.log", "state.json"):
+        assert read(killed, name) == read(whole, name)
+
+
+def test_given_spaces_are_scored(lut, tmp_path):
+    done = run_script(lut, tmp_path, "--latency_constraint", 3.5, 1.4, "--supernet_choices", "012345-011211",
+                      "000000_000000", "555555")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "onnxw_tiny" / "c3.5+1.4_t0.1_a0.01"
+    with open(folder / "scores.csv", newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert [s["choice"] for s in scores] == ["012345-011211", "000000-000000", "555555-000000"]
+    for s in scores:
+        assert float(s["score"]) == pytest.approx(float(s["score_3.5"]) + float(s["score_1.4"]), rel=1e-4)
+        assert float(s["feasible_3.5"]) > float(s["feasible_1.4"])
+        assert (folder / "cdf" / f"{s['choice']}.png").read_bytes().startswith(b"\x89PNG")
+    hopeless = [s["choice"] for s in scores if float(s["feasible_1.4"]) == 0]
+    assert [line.split()[4] for line in done.stderr.splitlines()] == [f"onnxw_tiny-{choice}" for choice in hopeless]
+
+
+def test_bad_input_ends_with_one_line_and_status_2(lut, tmp_path):
+    for more, words in ((("--latency_constraint", 0.1), "0.1: below every subnet"),
+                        (("--supernet_choices", "99"), "'99'"), (("--resume",), "state.json"),
+                        (("--parent_size", 0), "--parent_size 0"), (("--population_size", 5), "population size 5")):
+        done = run_script(lut, tmp_path, *more)
+        assert done.returncode == 2
+        assert done.stderr.startswith("search_block_kd.py: error: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@needs_published
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["sample", "exact"])
+def test_the_best_space_is_as_good_as_the_published_programs(tmp_path, estimator):
+    scoring = Scoring("onnxw", "onnx_lut", str(PUBLISHED), (10.0,), 0.08, 0.01)
+    scorer = make_scorer(scoring)
+    for seed in range(3):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "search_block_kd.py"), "--superspace", "onnxw", "--platform", "onnx_lut",
+             "--latency_constraint", "10", "--latency_loss_t", "0.08", "--lut_path", str(PUBLISHED),
+             "--output_dir", str(tmp_path / str(seed)), "--estimator", estimator, "--seed", str(seed)],
+            capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        best = SupernetConfig.from_str(done.stdout.split()[2].rstrip(":"))
+        scores = [SampleEstimator(scorer.tables, scorer.others, Target(10, 0.08, 0.01), seed=(99, s))(best).score
+                  for s in range(20)]
+        assert np.mean(scores) >= 0.3835, (seed, best)

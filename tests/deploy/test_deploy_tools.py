@@ -1,0 +1,158 @@
+"""Baselines, profiles, benchmark: the tools around the ONNX files."""
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from deploy_nets import quantized, subnet
+
+from modules.deploy.check.agreement import compare
+from modules.deploy.graph.lower import lower
+from modules.deploy.to_onnx.op_profile import OperatorTime, plot_profiles, profile_operators
+from modules.deploy.to_onnx.static_baseline import static_quantized
+from modules.deploy.to_onnx.writer import write_onnx
+from modules.runtime.openvino import open_openvino
+from modules.runtime.ort import open_session, optimized_ops, peak_memory_mb
+from modules.runtime.session import predict
+from modules.search_space.published import find_published, published_name
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
+
+
+def script(*command) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
+                          timeout=300)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A small net's fp32 and int8 file, and images."""
+    folder = tmp_path_factory.mktemp("files")
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    net = subnet("onnxw_tiny-053412-000000")
+    write_onnx(lower(net), folder / "net.onnx")
+    write_onnx(lower(quantized(net, images), [images]), folder / "net_int8.onnx")
+    return folder, images.numpy()
+
+
+def test_static_quantisation_of_the_same_net(files):
+    folder, images = files
+    path = static_quantized(folder / "net.onnx", [images])
+    operators = optimized_ops(path, folder)
+    assert operators["QLinearConv"] == optimized_ops(folder / "net_int8.onnx", folder)["QLinearConv"]
+    assert "Conv" not in operators
+    fp32, int8 = predict(open_session(folder / "net.onnx"), images), predict(open_session(path), images)
+    assert 0 < (int8 - fp32).std() < 0.3 * fp32.std()
+    kept = path.stat().st_mtime_ns
+    assert static_quantized(folder / "net.onnx").stat().st_mtime_ns == kept
+    os.utime(path, ns=(0, 0))  # older than its source: made again
+    assert static_quantized(folder / "net.onnx", [images[:2]]).stat().st_mtime_ns > 0
+    assert sorted(p.name for p in folder.iterdir()) == ["net.onnx", "net_int8.onnx", "net_static_int8.onnx"]
+
+
+def test_openvino_gives_the_same_answers(files):
+    pytest.importorskip("openvino", reason="openvino is an optional package")
+    folder, images = files
+    session, other = open_openvino(folder / "net_int8.onnx"), open_session(folder / "net_int8.onnx")
+    image = images[:1]
+    assert session.get_inputs()[0].name == "input"
+    assert session.get_inputs()[0].shape == [1, 3, 32, 32]
+    result, expected = session.run(None, {"input": image})[0], predict(other, image)
+    assert np.abs(result - expected).std() < 0.1 * expected.std()
+    with pytest.raises(UserError, match="does not exist"):
+        open_openvino(folder / "none.onnx")
+    (folder / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="OpenVINO"):
+        open_openvino(folder / "bad.onnx")
+    (folder / "bad.onnx").unlink()
+
+
+def test_profile_lists_the_operators_that_run(files, tmp_path):
+    folder, _ = files
+    entries = profile_operators(folder / "net_int8.onnx", runs=5, warmup=2)
+    assert {entry.operator: entry.nodes for entry in entries} == optimized_ops(folder / "net_int8.onnx", folder)
+    assert entries == sorted(entries, key=lambda entry: -entry.ms)
+    assert entries[0].ms > 0
+    plot_profiles({"int8": entries, "other": [OperatorTime("Conv", 3, 0.5)]}, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").stat().st_size > 5000
+
+
+def test_memory_is_that_of_the_weights_at_least(tmp_path):
+    weights = np.zeros((4096, 4096), np.float32)  # 67 MB
+    node = onnx.helper.make_node("MatMul", ["input", "w"], ["output"])
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([node], "g", [value("input", 1, [1, 4096])], [value("output", 1, [1, 4096])],
+                                   [onnx.numpy_helper.from_array(weights, "w")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+              tmp_path / "big.onnx")
+    peak = peak_memory_mb(tmp_path / "big.onnx")
+    if peak is None:
+        pytest.skip("the system does not tell a process's memory")
+    assert 60 < peak < 400
+
+
+def test_agreement_reports_the_margin_of_the_differing_images():
+    class Fixed:
+        """A session whose logits are given."""
+
+        def __init__(self, logits):
+            self.logits = logits
+
+        def get_inputs(self):
+            from types import SimpleNamespace
+            return [SimpleNamespace(name="input", shape=(1, 3, 4, 4))]
+
+        def run(self, _, feeds):
+            return [self.logits[:len(feeds["input"])]]
+
+    ours = np.float32([[3, 1, 0], [2, 1.9, 0], [0, 0.5, 0.4], [0, 0, 9]])
+    theirs = np.float32([[3, 1, 0], [1.9, 2, 0], [0, 0.4, 0.9], [0, 0, 9]])
+    result = compare(lambda images: torch.from_numpy(ours), Fixed(theirs),
+                     [(torch.zeros(4, 3, 4, 4), torch.tensor([0, 0, 1, 2]))])
+    assert (result.images, result.differing, result.percent) == (4, 2, 50)
+    assert result.largest_margin == pytest.approx(0.1)
+    assert result.mean_logit_error == pytest.approx((0.1 + 0.1 + 0.1 + 0.5) / 12)
+    assert result.margin_in_errors == pytest.approx(0.1 / (0.8 / 12), rel=1e-5)
+    assert result.margin_in_own_errors == pytest.approx(0.1 / (0.2 / 3), rel=1e-5)
+    assert "1.5 mean errors" in str(result)
+
+
+def test_published_subnets_have_names():
+    name, _, space, choice = find_published("SEQnet@vnni-A3")
+    assert published_name(space, choice) == name
+    assert published_name(find_published("SEQnet@pixel4-A0")[2], choice) is None
+
+
+def test_benchmark_and_profile_scripts(tmp_path):
+    (tmp_path / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
+    options = ("--input", tmp_path / "in.csv", "--model_dir", tmp_path)
+    done = script("onnx_tools/benchmark.py", *options, "--output", tmp_path / "latency.csv")
+    assert done.returncode == 2
+    assert "export_onnx.py" in done.stderr.splitlines()[-1]
+    done = script("onnx_tools/export_onnx.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
+                  "--skip_weights")
+    assert done.returncode == 0, done.stderr
+    done = script("onnx_tools/benchmark.py", *options, "--output", tmp_path / "latency.csv", "--num_runs", "5",
+                  "--baselines", "static", "--processor_time")
+    assert done.returncode == 0, done.stderr
+    assert "times as fast as static" in done.stdout
+    with open(tmp_path / "latency.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row)[:6] == ["name", "fp32_ms", "int8_ms", "speedup", "fp32_spread_ms", "int8_spread_ms"]
+    assert row["name"] == f"onnxw_tiny-000000-000000-{SMALLEST}"
+    assert float(row["speedup"]) == pytest.approx(float(row["fp32_ms"]) / float(row["int8_ms"]), rel=0.1)
+    assert float(row["static_ms"]) > 0
+    assert row["openvino_ms"] == ""
+    assert float(row["fp32_peak_mb"]) > float(row["int8_peak_mb"]) > 0
+    done = script("onnx_tools/op_profile.py", *options, "--output", tmp_path / "profile.csv", "--num_runs", "5")
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "profile.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"] for row in rows} == {"fp32", "int8", "static"}
+    assert (tmp_path / "profile.png").is_file()

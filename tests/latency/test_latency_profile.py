@@ -1,0 +1,532 @@
+"""Profiles of devices: measuring, choosing, fitting, resuming after SIGKILL, machines behind ssh and adb."""
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modules.latency import get_platform
+from modules.latency.keys import block_key, parse_key
+from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
+from modules.latency.prediction import Prediction
+from modules.latency.profile import profiled
+from modules.latency.profile.design import Net, choose_blocks, choose_nets, draw_nets, superspace_of
+from modules.latency.profile.journal import HEADER, Journal, Row
+from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
+from modules.latency.profile.models import block_model, net_model
+from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
+from modules.latency.profile.validation import net_figures
+from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
+from modules.modeling.complexity import blocks_of, count_net_flops_and_params
+from modules.modeling.spec import BlockArgs
+from modules.runtime import runner
+from modules.runtime.devices import open_device
+from modules.search_space import get_available_superspaces, get_superspace
+from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+TINY = get_superspace("onnxw_tiny")
+BLOCK = BlockArgs("MobileNetV2Res", 16, 16, 3, 4, 1, "relu6")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def draw(count, seed=0, superspace=TINY):
+    return draw_nets(superspace, superspace.resolutions, count, np.random.default_rng(seed))
+
+
+# ---------------------------------------------------------------- measuring
+
+def busy(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_time_away_from_the_core_does_not_count_for_one_thread_only():
+    def interrupted():
+        busy(0.02)
+        time.sleep(0.2)
+
+    assert 20 <= runner.time_once(interrupted, threads=1) < 100
+    assert runner.time_once(interrupted, threads=2) >= 220
+
+
+def test_runs_are_timed_in_turns_and_warm():
+    calls = []
+    runs = {name: (lambda name=name: calls.append(name)) for name in ("reference", "a", "b")}
+    times = runner.time_in_turns(runs, ["a", "b"], rounds=2)
+    assert "".join(name[0] for name in calls) == "rraarrbb" * 2
+    assert {name: {key: len(v) for key, v in values.items()} for name, values in times.items()} == {
+        name: {"ms": 2, "reference_ms": 2} for name in "ab"}
+
+
+def test_typical_latency_is_that_of_undisturbed_runs():
+    quiet = [1.0, 1.01, 1.02, 1.03]
+    assert typical([*quiet, 5, 9, 1.5, 30, 2, 2, 4, 7, 8, 3, 3, 3]) == pytest.approx(np.mean(quiet))
+    assert typical([3.0]) == 3.0
+
+
+def test_drift_is_corrected_by_the_reference():
+    true = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    slow = np.array([1.0, 1.0, 1.0, 1.5, 3.0])
+    assert at_one_speed(true * slow, 0.1 * slow) == pytest.approx(true)
+
+
+@pytest.mark.parametrize(("runtime", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino"),
+                                                  ("litert", "ai_edge_litert")])
+def test_every_runtime_runs_blocks_at_a_batch_size(runtime, package):
+    pytest.importorskip(package)
+    server = runner.Server(runtime, threads=1, batch=2)
+    server.do_open("reference", block_model(runtime, BLOCK, (8, 8)))
+    server.do_open("net", net_model(runtime, draw(1)[0].spec))
+    times = server.do_time(["net"], 3)["net"]
+    assert min(times["ms"]) > 0
+    assert min(times["reference_ms"]) > 0
+    server.do_close(["net"])
+    with pytest.raises(KeyError):
+        server.do_time(["net"], 1)
+
+
+def test_the_local_device_measures_and_tells_its_memory():
+    device = open_device("local", "onnxruntime")
+    try:
+        assert "onnxruntime" in device.describe()["runtime"]
+        open_reference(device, "onnxruntime")
+        measured = measure(device, block_model("onnxruntime", BLOCK, (8, 8)))
+        assert 0 < measured.ms <= measured.median_ms
+        heavy = block_model("onnxruntime", BlockArgs("Logits", 4000, 4000, 1, None, 1, None), (1, 1))  # 16 MB
+        assert device.peak_memory(heavy) > 16
+        with pytest.raises(UserError, match="this machine could not open"):
+            device.open("broken", b"no model")
+        device.close(["reference"])  # it still answers
+    finally:
+        device.stop()
+
+
+def test_a_runner_that_dies_is_an_error():
+    device = open_device("local", "onnxruntime")
+    device.describe()
+    device.process.kill()
+    device.process.wait()
+    with pytest.raises(UserError, match=r"runner on this machine ended with status -9"):
+        device.open("reference", b"x" * 10)
+    device.process.stdout.close()
+
+
+# ---------------------------------------------------------------- the journal
+
+def rows(count):
+    return [Row("block", f"name,{i}", 0.1 * i, 0.1, 0.2, 16, 0.5) for i in range(1, count + 1)]
+
+
+def test_the_journal_survives_a_line_that_was_half_written(tmp_path):
+    path = tmp_path / "measurements.csv"
+    journal = Journal(path)
+    journal.add(rows(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'block,"name,3",0.29')
+    again = Journal(path)
+    assert [row.name for row in again.of("block")] == ["name,1", "name,2"]
+    assert again.seconds == 1.0
+    again.add(rows(3)[2:])
+    assert path.read_bytes().startswith(whole)
+    assert [float(line["ms"]) for line in csv.DictReader(path.open())] == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("a,b\n", ["a,b", "role"]), (",".join(HEADER) + "\nblock,x,fast,1,1,1,1,1\n", ["line 2", "fast"])])
+def test_a_foreign_journal_is_refused(tmp_path, content, words):
+    path = tmp_path / "measurements.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        Journal(path)
+    assert all(word in str(error.value) for word in [*words, str(path)])
+    assert path.read_text() == content
+
+
+# ---------------------------------------------------------------- what to measure
+
+@pytest.mark.parametrize("name", get_available_superspaces())
+def test_drawn_networks_are_legal_different_and_of_all_sizes(name):
+    space = get_superspace(name)
+    nets = draw(120, superspace=space)
+    assert len(set(nets)) == 120
+    for net in nets:
+        SubnetSpace(net.space, space.resolutions).check(net.choice)
+        assert Net.from_str(str(net)) == net
+    assert superspace_of(nets[0].spec)
+    macs = np.array([count_net_flops_and_params(net.spec)[0] for net in nets])
+    assert macs.max() / macs.min() > 15  # the largest and smallest of 120 uniform draws of onnxw differ 8-fold
+
+
+def test_the_superspace_of_a_network_is_found_whatever_its_classes():
+    net = draw(1)[0]
+    assert superspace_of(net.spec) == "onnxw_tiny"
+    from modules.modeling.net_spec import NetSpec, resolve
+
+    ten = resolve(net.space, net.choice, 10)
+    assert superspace_of(ten) == "onnxw_tiny"
+    assert superspace_of(NetSpec(ten.stages[:-1], 32)) == ""
+
+
+def test_chosen_blocks_cover_the_pool_better_than_random_ones():
+    nets = draw(150)
+    spread_out, representative = choose_blocks(nets, 60, np.random.default_rng(0))
+    chosen = spread_out + representative
+    assert len(set(chosen)) == 60
+    assert 20 < len(representative) < 40
+    used = Counter(block for net in nets for block in blocks_of(net.spec))
+    assert {block.kind for block, _ in spread_out} == {block.kind for block, _ in used}
+    assert choose_blocks(nets, 60, np.random.default_rng(0)) == (spread_out, representative)
+
+    def radius(chosen):  # how far, in octaves of width and height, a block of a type may be from a chosen one
+        def place(item):
+            (block, (h, _)) = item
+            return np.log2([h, block.cin, block.cout, block.expand or 1])
+
+        return max(min(np.abs(place(a) - place(b)).sum() for b in chosen if b[0].kind == a[0].kind)
+                   for a in list(used)[::3])
+
+    one_of_each = list({item[0].kind: item for item in chosen}.values())
+    pool, rng = list(used), np.random.default_rng(1)
+    for _ in range(3):
+        drawn = [pool[i] for i in rng.choice(len(pool), len(spread_out), replace=False)]
+        assert radius(chosen) < radius(drawn + representative + one_of_each)
+
+
+def test_chosen_networks_are_spread_evenly():
+    nets, ms = draw(400), np.exp(np.random.default_rng(0).normal(0, 0.4, 400))
+    chosen = choose_nets(nets, ms, 20, np.random.default_rng(0))
+    assert len(set(chosen)) == 20
+    latency = dict(zip(nets, ms, strict=True))
+    log = np.log([latency[net] for net in chosen])
+    thirds = np.histogram(log, 3, (np.log(ms.min()), np.log(ms.max())))[0]
+    assert min(thirds) >= 5  # 400 normal draws have 3% in the outer thirds
+
+
+def test_a_plan_round_trips_and_refuses_other_settings(tmp_path):
+    settings, machine = Settings("onnxruntime", "onnxw_tiny", (32,), blocks=35, correction_nets=10, test_nets=5), {
+        "cpu": "abacus"}
+    plan = add_nets(make_plan(settings, machine),
+                    lambda specs: np.array([count_net_flops_and_params(spec)[0] for spec in specs]))
+    assert not set(plan.test_nets) & set(plan.correction_nets)
+    assert set(plan.blocks) == {*plan.spread_out, *plan.representative}
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    assert Plan.load(path, settings, machine) == plan
+    for other, words in (((Settings("onnxruntime", "onnxw_tiny", (32, 48)), machine), ["resolutions", "[32]"]),
+                         ((settings, {"cpu": "slide rule"}), ["machine", "abacus", "slide rule"])):
+        with pytest.raises(UserError) as error:
+            Plan.load(path, *other)
+        assert all(word in str(error.value) for word in words)
+
+
+# ---------------------------------------------------------------- whole networks
+
+def test_the_correction_finds_a_linear_law_in_spite_of_a_bad_measurement():
+    specs = [net.spec for net in draw(40)]
+    sums, terms = np.random.default_rng(0).uniform(0.5, 2, 40), net_terms(specs)
+    law = np.array([0.9, 0.02, 0.3, 0.1])
+    ms = np.column_stack([sums, terms]) @ law
+    noisy = ms * np.exp(np.random.default_rng(1).normal(0, 0.02, 40))
+    noisy[3] *= 4
+    correction = fit_correction(sums, terms, noisy)
+    assert np.abs(correction.apply(sums, terms) / ms - 1).max() < 0.05
+    assert np.abs(sums / ms - 1).mean() > 0.1
+    assert 0.01 < correction.deviation < 0.04
+
+
+def test_corrected_blocks_add_up_to_the_corrected_network():
+    correction = Correction((0.9, 0.02, 0.3, 0.1), 0.05)
+    spec = draw(1)[0].spec
+    blocks, hws = zip(*blocks_of(spec), strict=True)
+    alone = np.random.default_rng(0).uniform(0.1, 0.2, len(blocks))
+    whole = correction.apply(np.array([alone.sum()]), net_terms([spec]))
+    assert correction.apply(alone, block_terms(blocks, hws)).sum() == pytest.approx(whole[0])
+    million = count_net_flops_and_params(spec)[1]
+    assert net_terms([spec])[0, :2] == pytest.approx([len(blocks), million], rel=0.05)  # all but biases and norms
+
+
+def test_figures_of_validation_are_those_of_scipy():
+    first, second = np.array([1.0, 2, 3, 4]), np.array([1.1, 2.2, 3.0, 2.9])
+    predicted = Prediction(np.array([1.0, 2.1, 2.0, 4.0]), np.array([0.1, 0.1, 0.1, 0.1]), np.zeros(4, bool))
+    figures = net_figures(first, second, predicted, predicted.ms * 2)
+    assert figures["kendall_tau_of_repeating"] == pytest.approx(4 / 6, abs=1e-4)  # one of six pairs is discordant
+    assert figures["kendall_tau"] == pytest.approx((4 / 6 + 2 / 6) / 2, abs=1e-4)
+    measured = (first + second) / 2
+    assert figures["mean_abs_error"] == pytest.approx(np.mean(np.abs(predicted.ms - measured) / measured), abs=1e-4)
+    assert figures["coverage_90"] == 0.5  # 2.0 for 3.0 is off by more than 1.645 * 5%, 4.0 for 3.45 by more than 2.5%
+
+
+def test_this_machine_is_corrected_to_whole_networks(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    alone = {}
+
+    def law(self, key, build):  # a network takes 0.7 of its blocks, less 2 us for each
+        if " " in key:
+            blocks = blocks_of(Net.from_str(key).spec)
+            return 0.7 * sum(price(block_key(*block)) for block in blocks) - 0.002 * len(blocks)
+        return price(key)
+
+    def price(key):
+        return alone.setdefault(key, 0.02 + 0.05 * (sum(map(ord, key)) % 17) / 17)
+
+    monkeypatch.setattr(OnnxRuntimeInt8, "_measured", law)
+    platform, specs = get_platform("onnxruntime_int8"), [net.spec for net in draw(30, seed=5)]
+    sums = np.array([sum(price(block_key(*block)) for block in blocks_of(spec)) for spec in specs])
+    whole = 0.7 * sums - 0.002 * np.array([len(blocks_of(spec)) for spec in specs])
+    predicted = platform.predict_subnets(specs)
+    assert predicted.ms == pytest.approx(whole, rel=0.06)
+    assert (sums > 1.4 * whole).all()
+    assert np.isfinite(predicted.std).all()
+    assert platform.predict_block(*blocks_of(specs[0])[0]) == price(block_key(*blocks_of(specs[0])[0]))
+
+
+# ---------------------------------------------------------------- the command line, killed and resumed
+
+SMALL = ["--backend", "onnxruntime", "--superspace", "onnxw_tiny", "--resolutions", "32", "--blocks", "30",
+         "--correction_nets", "10", "--test_nets", "4"]
+
+
+def profile(cache, *arguments, **kwargs):
+    return subprocess.Popen([sys.executable, "-m", "modules.latency.profile", *arguments], cwd=REPOSITORY, text=True,
+                            env={**ENVIRONMENT, "SPACEEVO_CACHE": str(cache)}, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **kwargs)
+
+
+def wait_for_lines(path, count, process):
+    deadline = time.monotonic() + 120
+    while not path.is_file() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory):
+    """The cache with the platform `mine`, and the measurements that were there when its first run was killed."""
+    cache = tmp_path_factory.mktemp("cache")
+    table = cache / "platforms" / "mine" / "measurements.csv"
+    process = profile(cache, *SMALL, "--output", "mine")
+    wait_for_lines(table, 8, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = table.read_bytes()
+    table.write_bytes(before + b"block,Conv_3")  # as if it had died within a line
+    process = profile(cache, *SMALL, "--output", "mine", "--memory", "--resume")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return cache, before, out
+
+
+def test_a_killed_profile_goes_on_and_measures_nothing_twice(killed_and_resumed):
+    cache, before, out = killed_and_resumed
+    content = (cache / "platforms" / "mine" / "measurements.csv").read_bytes()
+    assert content.startswith(before)
+    assert 0 < before.count(b"\n") < content.count(b"\n")
+    lines = list(csv.DictReader(content.decode().splitlines()))
+    assert max(Counter((line["role"], line["name"]) for line in lines).values()) == 1
+    assert Counter(line["role"] for line in lines) == {"block": 30, "correction": 10, "test1": 4, "test2": 4}
+    assert "44 configurations" in out
+    assert all(float(line["peak_mb"]) > 0.2 for line in lines if line["role"] == "test1")
+
+
+def test_the_record_tells_what_the_measurements_say(killed_and_resumed, monkeypatch):
+    cache, _, _ = killed_and_resumed
+    monkeypatch.setenv("SPACEEVO_CACHE", str(cache))
+    check_record(cache / "platforms" / "mine")
+    by_name, by_path = (get_platform(name) for name in ("mine", str(cache / "platforms" / "mine")))
+    specs = [net.spec for net in draw(5, seed=3)]
+    assert by_name.predict_subnets(specs).ms == pytest.approx(by_path.predict_subnets(specs).ms)
+    assert (cache / "platforms" / "mine" / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "mine" in profiled.profiled_names()
+
+
+def check_record(folder):
+    """The whole-network error that platform.json states is that of its predictor on its measurements."""
+    record = json.loads((folder / "platform.json").read_text())
+    lines = list(csv.DictReader((folder / "measurements.csv").open()))
+    middle = np.median([float(line["reference_ms"]) for line in lines])
+    measured = {}
+    for line in lines:
+        if line["role"].startswith("test"):
+            measured.setdefault(line["name"], []).append(float(line["ms"]) * middle / float(line["reference_ms"]))
+    ms = np.array([np.mean(values) for values in measured.values()])
+    platform = get_platform(str(folder))
+    specs = [Net.from_str(name).spec for name in measured]
+    predicted = platform.predict_subnets(specs)
+    figures = record["validation"]["networks"]
+    assert figures["mean_abs_error"] == pytest.approx(np.mean(np.abs(predicted.ms / ms - 1)), abs=2e-4)
+    total = [sum(platform.predict_block(*block) for block in blocks_of(spec)) for spec in specs]
+    assert predicted.ms == pytest.approx(total)
+    assert (predicted.std > 0).all()
+    fitted = [parse_key(line["name"]) for line in lines if line["role"] == "block"]
+    assert not platform.predict_blocks(*zip(*fitted, strict=True)).extrapolated.any()
+    return record, ms
+
+
+def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resumed):
+    cache, _, _ = killed_and_resumed
+    for arguments, words in (
+            ([], ["mine", "--resume", "--overwrite"]),
+            (["--resume", "--seed", "3"], ["seed 0, not 3", "--overwrite"]),
+            (["--resume", "--threads", "2"], ["threads 1, not 2"])):
+        process = profile(cache, *SMALL, "--output", "mine", *arguments)
+        _, err = process.communicate()
+        assert process.returncode == 2
+        assert all(word in err for word in words)
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    (["--superspace", "onnxv"], ["'onnxv'", "onnxw_tiny"]),
+    (["--correction_nets", "4"], ["--correction_nets 4", "at least 10"]),
+    (["--threads", "0"], ["0 threads", "at least 1"]),
+    (["--device", "moon"], ["'moon'", "ssh:"]),
+    (["--device", "adb", "--backend", "openvino"], ["openvino", "litert"]),
+    (["--output", "tests"], ["'tests'", "not empty"]),
+])
+def test_bad_input_ends_with_one_line(tmp_path, changes, words):
+    if "tests" in changes:
+        changes = ["--output", str(REPOSITORY / "tests")]
+    process = profile(tmp_path, *SMALL, "--output", "other", *changes)
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert all(word in err for word in words if word != "'tests'")
+
+
+def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
+    with pytest.raises(UserError) as error:
+        get_platform("abacus")
+    assert "'abacus'" in str(error.value)
+    assert "onnxruntime_int8" in str(error.value)
+    (tmp_path / "platform.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be read"):
+        get_platform(str(tmp_path))
+    correction = {"terms": ["ms", "luck"], "coefficients": [1, 0, 0, 0], "deviation": 0.1}
+    (tmp_path / "platform.json").write_text(json.dumps({"correction": correction}))
+    with pytest.raises(UserError, match=r"luck.*--resume"):
+        get_platform(str(tmp_path))
+    correction["terms"] = list(TERMS)
+    (tmp_path / "platform.json").write_text(json.dumps({"correction": correction}))
+    with pytest.raises(UserError, match=r"model\.npz"):
+        get_platform(str(tmp_path))
+
+
+# ---------------------------------------------------------------- other devices
+
+def write_program(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
+    """`ssh` here is a program that runs the remote command line in a shell of its own, with another home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    write_program(tmp_path / "bin" / "ssh", f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/calls\n'
+                  f'while [ "$1" != "--" ]; do shift; done\ncd {home} && exec sh -c "$3"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    device = open_device("ssh:me@board", "onnxruntime", python=sys.executable)
+    try:
+        assert device.describe()["runtime"].startswith("onnxruntime")
+        open_reference(device, "onnxruntime")
+        assert measure(device, block_model("onnxruntime", BLOCK, (8, 8))).ms > 0
+    finally:
+        device.stop()
+    assert (home / ".cache/spaceevo/runner.py").read_bytes() == Path(runner.__file__).read_bytes()
+    assert all(" -- me@board " in call for call in (tmp_path / "calls").read_text().splitlines() if "BatchMode" in call)
+    broken = open_device("ssh:me@board", "onnxruntime", python="no-such-python")
+    with pytest.raises(UserError, match=r"me@board.*no-such-python"):
+        broken.describe()
+    broken.stop()
+
+
+def test_without_the_tool_a_remote_device_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for where, runtime, tool in (("ssh:board", "onnxruntime", "ssh"), ("adb", "litert", "adb")):
+        with pytest.raises(UserError, match=f"{tool} is not installed"):
+            open_device(where, runtime).describe()
+    write_program(tmp_path / "ssh", "#!/bin/sh\n")
+    with pytest.raises(UserError, match="'-oProxyCommand=x'"):
+        open_device("ssh:-oProxyCommand=x", "onnxruntime")
+
+
+ADB = """#!/bin/sh
+printf '%s\\n' "$*" >> {folder}/calls
+[ "$1" = -s ] && shift 2
+case "$1 $2" in
+    push*) cp "$2" {folder}/phone/ ;;
+    "shell getprop"*) echo Pixel ;;
+    "shell nproc"*) echo 8 ;;
+    "shell rm"*) for f in ${{2#rm -f }}; do rm "{folder}/phone/${{f##*/}}"; done ;;
+    *benchmark_model*) file=${{2##*--graph=}}; file=${{file%% *}}; size=$(wc -c < "{folder}/phone/${{file##*/}}")
+        echo "count=1 curr=9 avg=999999 std=0"; echo "count=10 first=5 curr=5 min=5 max=5 avg=$size std=3" ;;
+esac
+"""
+
+
+def test_a_phone_is_asked_through_adb(tmp_path, monkeypatch):
+    """`adb` here is a program whose phone takes a microsecond for each byte of a model."""
+    (tmp_path / "phone").mkdir()
+    write_program(tmp_path / "bin" / "adb", ADB.format(folder=tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    device = open_device("adb:X1", "litert", threads=2, phone={"bin_name": "benchmark_model", "taskset_mask": "f0"})
+    assert device.describe()["cpu"] == "Pixel (Pixel)"
+    device.open("reference", b"r" * 2000)
+    device.open("net one#", b"n" * 5000)
+    times = device.time(["net one#"], 8)["net one#"]
+    assert times.ms.tolist() == [5.0, 5.0]
+    assert times.reference_ms.tolist() == [2.0, 2.0]
+    with pytest.raises(UserError, match="does not tell its memory"):
+        device.peak_memory(b"1")
+    device.stop()
+    assert not list((tmp_path / "phone").glob("*"))
+    calls = (tmp_path / "calls").read_text()
+    assert all(call.startswith("-s X1 ") for call in calls.splitlines())
+    assert "taskset f0 /data/local/tmp/benchmark_model" in calls
+    assert "--num_threads=2" in calls
+
+
+# ---------------------------------------------------------------- what is shipped
+
+SHIPPED = [path.parent for path in sorted(profiled.SHIPPED.glob("*/platform.json"))]
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_shipped_platforms_keep_their_promise(folder):
+    record, ms = check_record(folder)
+    networks, blocks = record["validation"]["networks"], record["validation"]["blocks"]
+    assert record["configurations"] <= 600
+    assert networks["number"] >= 30
+    assert ms.max() / ms.min() > 5
+    assert networks["mean_abs_error"] <= 0.08
+    assert networks["kendall_tau"] >= networks["kendall_tau_of_repeating"] - 0.06
+    assert 0.85 <= blocks["coverage_90"] <= 0.95
+    assert get_platform(folder.name)
+
+
+def test_profiles_do_not_import_torch():
+    code = ("import sys, modules.latency.profile.session, modules.runtime.phone;"
+            "from modules.latency.profile.models import block_model, BlockArgs;"
+            "block_model('onnxruntime', BlockArgs('MobileNetV2Res', 16, 16, 3, 4, 1, 'relu6'), (8, 8));"
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT).returncode == 0
+
+
+def test_the_runner_needs_nothing_of_the_project(tmp_path):
+    shutil.copy(runner.__file__, tmp_path / "runner.py")
+    done = subprocess.run([sys.executable, "runner.py", "onnxruntime"], cwd=tmp_path, env=ENVIRONMENT,
+                          input=b'{"do": "describe"}\n', capture_output=True)
+    assert json.loads(done.stdout)["runtime"].startswith("onnxruntime")

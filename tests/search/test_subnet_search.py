@@ -1,0 +1,565 @@
+"""The subnet search: on a known landscape with invented latencies, and the script on a small checkpoint."""
+import csv
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from modules.latency.keys import block_key
+from modules.latency.prediction import Prediction
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import resolve
+from modules.modeling.quant_mode import QuantMode
+from modules.modeling.restore import ModelRecord, checkpoint_folder
+from modules.modeling.supernet import Supernet
+from modules.search.generations import Breeder, GenerationSizes
+from modules.search.subnet import state as subnet_state
+from modules.search.subnet.fitness import fitness_notes
+from modules.search.subnet.proposals import Proposer, SearchSettings
+from modules.search.subnet.record import Evaluated, Latency, Proposal, Window, pareto_front
+from modules.search.subnet.search import SubnetSearch, run_search
+from modules.search.subnet.state import SearchState
+from modules.search.subnet.tables import read_points
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils import dist
+from modules.utils.checkpoint import save_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+SPACE = SupernetConfig.from_choice("onnxw_tiny", "053412-000000")
+SUBNETS = SubnetSpace(SPACE, (32, 48, 64))
+TARGET = SUBNETS.sample(np.random.default_rng(99))
+SIZES = GenerationSizes(population_size=16, mutation_size=8, crossover_size=8)
+
+
+class Ruler:
+    """A platform whose latency is known: a tenth of a millisecond per million multiply-accumulates."""
+
+    def predict_subnet(self, spec):
+        return count_net_flops_and_params(spec)[0] / 10
+
+
+@cache
+def latency_of(choice):
+    return count_net_flops_and_params(resolve(SPACE, choice, 10))[0] / 10
+
+
+class Landscape:
+    """Accuracy: the share of kernel sizes, widths, expand ratios and depths that equal TARGET's. Counts its calls."""
+
+    def __init__(self):
+        self.calls = Counter()
+
+    def __call__(self, choices, test=False):
+        for choice in choices:
+            self.calls[choice, test] += 1
+            yield Accuracy(self.of(choice), 100.0, 1.0, 400)
+
+    @staticmethod
+    def of(choice):
+        genes = [(len(a) == len(b)) for a, b in zip(choice.stages, TARGET.stages, strict=True)]
+        for mine, theirs in zip(choice.stages, TARGET.stages, strict=True):
+            for a, b in itertools.zip_longest(mine, theirs):
+                genes += [a is not None and b is not None and getattr(a, name) == getattr(b, name)
+                          for name in ("kernel", "width", "expand")] if b else []
+        return 100 * sum(genes) / len(genes)
+
+
+LIMIT = round(float(np.median([latency_of(SUBNETS.sample(np.random.default_rng(i))) for i in range(200)])), 2)
+WINDOW = Window((LIMIT,), LIMIT)
+
+
+def make_search(folder, evaluate=None, platform=None, resume=False, platforms=None, **changes):
+    settings = SearchSettings(**{"limits": (LIMIT,), "delta": LIMIT, "sizes": SIZES, "rounds": 3, **changes})
+    state = SearchState(folder / "state.json", settings.identity, resume)
+    proposer = Proposer(SUBNETS, platforms or {"ruler": platform or Ruler()}, 10, settings)
+    return SubnetSearch(proposer, evaluate or Landscape(), state)
+
+
+def finish(search, folder, **options):
+    return run_search(search, folder, folder / "search.log", **options)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---------------------------------------------------------------- who is evaluated
+
+@pytest.mark.parametrize("method", ["evolution", "random"])
+def test_every_individual_is_legal_new_and_within_a_window(tmp_path, method):
+    limits, delta = (LIMIT, 1.5 * LIMIT), 0.3 * LIMIT
+    search = make_search(tmp_path, method=method, limits=limits, delta=delta)
+    results = list(search.run())
+    assert len({r.proposal.choice for r in results}) == len(results) == 2 * (16 + 3 * 16)
+    assert max(search.evaluate.calls.values()) == 1
+    for result in results:
+        p = result.proposal
+        SUBNETS.check(p.choice)
+        assert p.latency.ms == (pytest.approx(latency_of(p.choice)),)
+        assert p.limits[0] - delta <= p.ms <= p.limits[0]
+        assert (p.mflops, p.params) == count_net_flops_and_params(resolve(SPACE, p.choice, 10))
+    assert Counter((r.proposal.round, r.proposal.limits) for r in results) == {
+        (number, (limit,)): 16 for number in range(4) for limit in limits}
+
+
+def test_evolution_beats_random_at_the_same_number_of_evaluations(tmp_path):
+    sizes, best = GenerationSizes(40, mutation_size=20, crossover_size=20), {"evolution": [], "random": []}
+    for seed, method in itertools.product(range(4), best):
+        search = make_search(tmp_path / f"{seed}{method}", method=method, sizes=sizes, rounds=5, seed=seed)
+        assert len(list(search.run())) == 240
+        best[method].append(max(Landscape.of(r.proposal.choice) for r in search.evaluated))
+    gains = np.subtract(best["evolution"], best["random"])
+    assert (gains > 0).all()
+    assert gains.mean() > 5
+
+
+def test_seeds_decide(tmp_path):
+    drawn = [[r.proposal.choice for r in make_search(tmp_path / str(i), seed=seed).run()]
+             for i, seed in enumerate((0, 0, 1))]
+    assert drawn[0] == drawn[1] != drawn[2]
+    ends = {SUBNETS.extreme(min), SUBNETS.extreme(max)}  # every evolution starts from them
+    assert not set(drawn[0][:16]) & set(drawn[2][:16]) - ends
+
+
+def test_the_last_generation_is_considered(tmp_path):
+    counter = itertools.count()
+
+    def rising(choices, test=False):
+        for _ in choices:
+            yield Accuracy(next(counter) / 10, 100.0, 1.0, 1000)
+
+    search = make_search(tmp_path, rising)
+    best = finish(search, tmp_path)[WINDOW][0]
+    assert best.proposal.round == 3
+    assert best.accuracy.top1 == pytest.approx((16 * 4 - 1) / 10)
+    assert f"Best Valid Acc within {LIMIT:g} ms: {best.accuracy.top1:.2f}" in (tmp_path / "search.log").read_text()
+
+
+def test_limits_share_evaluations(tmp_path):
+    limits = (LIMIT, 1.1 * LIMIT, 1.2 * LIMIT)
+    search = make_search(tmp_path, limits=limits, delta=LIMIT / 2)
+    ranking = finish(search, tmp_path)
+    assert set(search.evaluate.calls.values()) == {1}
+    assert len(search.state.generations[0]) < 16 * 3  # what one limit drew counts for the others
+    for limit in limits:
+        within = [r for r in search.evaluated if limit - LIMIT / 2 <= latency_of(r.proposal.choice) <= limit]
+        best = ranking[Window((limit,), LIMIT / 2)][0]
+        assert best.accuracy.top1 == max(Landscape.of(r.proposal.choice) for r in within)
+        assert len(within) >= 16
+    rows = read(tmp_path / "front.csv")
+    every = [(latency_of(r.proposal.choice), Landscape.of(r.proposal.choice)) for r in search.evaluated]
+    assert {row["enc"] for row in rows} == {str(r.proposal.choice) for r, point in
+                                            zip(search.evaluated, every, strict=True) if not dominated(point, every)}
+
+
+@pytest.mark.parametrize("method", ["evolution", "random"])
+@pytest.mark.parametrize("bound", [1, 30, 64])
+def test_a_bound_on_evaluations_is_met(tmp_path, method, bound):
+    search = make_search(tmp_path, method=method, max_evaluations=bound, limits=(LIMIT, 1.2 * LIMIT), delta=LIMIT / 10)
+    assert len(finish(search, tmp_path)) == min(bound, 2)
+    assert sum(search.evaluate.calls.values()) == bound == len(read(tmp_path / "subnets.csv"))
+
+
+@pytest.mark.parametrize("limit", [0.001, 1000.0, None])
+def test_an_infeasible_window_is_refused_with_the_reachable_range(tmp_path, limit):
+    low, high = (latency_of(SUBNETS.extreme(pick)) for pick in (min, max))
+    asked = Counter()
+
+    class Counting(Ruler):
+        def predict_subnet(self, spec):
+            asked["draws"] += 1
+            return super().predict_subnet(spec)
+
+    with pytest.raises(UserError) as error:
+        # None: inside the range, but too narrow to be met
+        list(make_search(tmp_path, platform=Counting(), limits=(limit or (low + high) / 2,), delta=1e-12).run())
+    numbers = re.search(r"reachable: ([\d.]+) to ([\d.]+) ms", str(error.value))
+    assert float(numbers[1]) == pytest.approx(low, abs=1e-3)
+    assert float(numbers[2]) == pytest.approx(high, abs=1e-3)
+    assert asked["draws"] <= (10_002 if limit is None else 1_002)
+    assert not (tmp_path / "state.json").exists()
+
+
+# ---------------------------------------------------------------- breeding
+
+class Integers:
+    """Individuals are integers; a mutant of n is n + 1000 times anything, a crossover is 0."""
+
+    def __init__(self):
+        self.crossed, self.mutated = [], []
+
+    def sample(self, rng):
+        return int(rng.integers(10))
+
+    def mutate(self, individual, rng):
+        self.mutated.append(individual)
+        return individual + 1000 * int(rng.integers(1, 100))
+
+    def crossover(self, a, b, rng):
+        self.crossed.append((a, b))
+        return 0
+
+
+def test_a_crossover_in_vain_becomes_a_mutant_of_the_better_parent():
+    moves, sizes = Integers(), GenerationSizes(mutation_size=0, crossover_size=20, max_crossover_try=7)
+    parents = list(range(1, 11))  # best first
+    children = Breeder(moves, lambda n: n > 10, np.random.default_rng(0)).children(parents, sizes)
+    assert len(set(children)) == 20
+    assert len(moves.crossed) == 20 * 7
+    pairs = moves.crossed[::7]
+    assert [n % 1000 for n in children] == [min(pair) for pair in pairs]
+    assert all(a < b for a, b in pairs)
+    assert len(set(pairs)) > 10
+
+
+def test_breeding_ends_where_nothing_is_accepted():
+    moves, sizes = Integers(), GenerationSizes(mutation_size=2, crossover_size=1)
+    assert Breeder(moves, lambda n: False, np.random.default_rng(0)).children([5], sizes) == []
+    assert len(moves.mutated) == 3 * 1000
+    assert sorted(Breeder(moves, lambda n: True, np.random.default_rng(0)).random(99, 500)) == list(range(10))
+
+
+# ---------------------------------------------------------------- resume
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("end", [0, 8, 17, 58])
+def test_a_resumed_search_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(subnet_state, "SAVE_SECONDS", 0.0)
+    whole, killed, count = tmp_path / "whole", tmp_path / "killed", itertools.count()
+    options = {"limits": (LIMIT, 1.2 * LIMIT), "sizes": GenerationSizes(8, 0.5, 4, 4)}
+    finish(make_search(whole, **options), whole, test_top_num=3)
+    total = len(read(whole / "subnets.csv"))
+
+    def stops(choices, test=False):
+        for accuracy in Landscape()(choices, test):
+            if next(count) == end:
+                raise Interrupted
+            yield accuracy
+
+    with pytest.raises(Interrupted):
+        finish(make_search(killed, stops, **options), killed, test_top_num=3)
+    with pytest.raises(UserError, match="--resume or replace"):
+        make_search(killed, **options)
+    landscape = Landscape()
+    finish(make_search(killed, landscape, resume=True, **options), killed, test_top_num=3)
+    assert sum(n for (_, test), n in landscape.calls.items() if not test) == max(0, total - end)  # nothing twice
+    for name in ("subnets.csv", "front.csv", "best.csv", "export.csv", "search.log", "search.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_more_rounds_continue_a_search_and_other_settings_are_refused(tmp_path):
+    long, short = tmp_path / "long", tmp_path / "short"
+    finish(make_search(long), long)
+    finish(make_search(short, rounds=1), short)
+    finish(make_search(short, resume=True), short)
+    assert (long / "subnets.csv").read_bytes() == (short / "subnets.csv").read_bytes()
+    with pytest.raises(UserError, match=r"seed is 5, but .* was written with 0"):
+        make_search(short, resume=True, seed=5)
+    with pytest.raises(UserError, match=r"no .*state\.json"):
+        make_search(tmp_path / "none", resume=True)
+    (short / "state.json").write_text("{")
+    with pytest.raises(UserError, match=r"state\.json"):
+        make_search(short, resume=True)
+
+
+# ---------------------------------------------------------------- results
+
+def dominated(point, points):
+    return any(x <= point[0] and y >= point[1] and (x, y) != point for x, y in points)
+
+
+class Scale:
+    """A fitted platform: latency is a factor times the millions of multiply-accumulates (part 0) or parameters (1),
+    its error a share of that; the largest resolution extrapolates."""
+
+    def __init__(self, factor, share=0.0, part=1):
+        self.factor, self.share, self.part = factor, share, part
+
+    def predict_subnets(self, specs):
+        ms = np.array([self.factor * count_net_flops_and_params(spec)[self.part] for spec in specs])
+        return Prediction(ms, ms * self.share, np.array([spec.resolution == 64 for spec in specs]))
+
+
+def test_several_devices_each_have_their_limit(tmp_path):
+    devices = {"ruler": Scale(0.1, part=0), "weights": Scale(1.0)}
+    drawn = [resolve(SPACE, SUBNETS.sample(np.random.default_rng(i)), 10) for i in range(100)]
+    weights = float(np.median([count_net_flops_and_params(spec)[1] for spec in drawn]))
+    search = make_search(tmp_path, platforms=devices, devices=2, limits=(LIMIT, weights, 1.3 * LIMIT, 1.3 * weights),
+                         delta=LIMIT / 5)
+    best = finish(search, tmp_path)
+    assert [str(window) for window in best] == [f"{LIMIT:g}+{weights:g}", f"{1.3 * LIMIT:g}+{1.3 * weights:g}"]
+    assert {r.proposal.limits for r in search.evaluated} == {window.limits for window in best}
+    for result in search.evaluated:
+        p = result.proposal
+        true = [count_net_flops_and_params(resolve(SPACE, p.choice, 10))[i] * f for i, f in ((0, 0.1), (1, 1.0))]
+        assert p.latency.ms == (pytest.approx(true[0]), pytest.approx(true[1]))
+        assert all(ms <= limit for ms, limit in zip(true, p.limits, strict=True))
+        assert any(ms >= limit - LIMIT / 5 for ms, limit in zip(true, p.limits, strict=True))
+        assert p.latency.extrapolated == (p.choice.resolution == 64)
+    rows = read(tmp_path / "subnets.csv")
+    assert [(float(r["latency"]), float(r["latency_weights"])) for r in rows] == [
+        pytest.approx(e.proposal.latency.ms, abs=1e-5) for e in search.evaluated]
+    assert {r["limit"] for r in rows} == {str(window) for window in best}
+    points = [(*e.proposal.latency.ms, -e.accuracy.top1) for e in search.evaluated]
+    front = {p for p in points if not any(all(a <= b for a, b in zip(q, p, strict=True)) and q != p for q in points)}
+    assert {(r["latency"], r["latency_weights"]) for r in read(tmp_path / "front.csv")} == {
+        (f"{p[0]:.5f}", f"{p[1]:.5f}") for p in front}
+    again = make_search(tmp_path, platforms=devices, devices=2, delta=LIMIT / 5, resume=True,
+                        limits=(LIMIT, weights, 1.3 * LIMIT, 1.3 * weights))
+    assert [r.proposal for r in again.run()] == [r.proposal for r in search.evaluated]
+
+
+def test_with_a_confidence_the_upper_end_keeps_the_limit(tmp_path):
+    search = make_search(tmp_path, platforms={"fitted": Scale(0.1, 0.1, 0)}, confidence=0.9)
+    assert list(search.run())
+    for result in search.evaluated:
+        ms = latency_of(result.proposal.choice)
+        assert ms * (1 + 1.2815515655446004 * 0.1) <= LIMIT  # the normal law's 90% point
+    search = make_search(tmp_path / "without", platforms={"fitted": Scale(0.1, 0.1, 0)})
+    assert any(latency_of(r.proposal.choice) * 1.128 > LIMIT for r in search.run())
+    with pytest.raises(UserError, match=r"--latency_confidence 0\.9.*ruler"):
+        list(make_search(tmp_path / "unsure", confidence=0.9).run())
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"devices": 2, "limits": (1.0, 2.0, 3.0)}, "3 limits for 2 platforms"),
+    ({"devices": 2, "limits": (1.0, 2.0, 1.0, 2.0)}, "given twice"),
+    ({"confidence": 0.3}, "0.5 to less than 1"), ({"confidence": 1.0}, "0.5 to less than 1")])
+def test_limits_and_platforms_have_to_fit(changes, words):
+    with pytest.raises(UserError, match=words):
+        SearchSettings(**{"limits": (1.0,), **changes})
+
+
+def test_pareto_front_against_brute_force():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        points = [tuple(map(float, rng.integers(0, 12, size=2))) for _ in range(30)]
+        subnets = [Evaluated(Proposal(SUBNETS.extreme(min), Latency((x,)), 1.0, 1.0, 0, (9.0,)),
+                             Accuracy(y, 100.0, 1.0, 100)) for x, y in points]
+        front = [(e.proposal.ms, e.accuracy.top1) for e in pareto_front(subnets)]
+        assert front == sorted({p for p in points if not dominated(p, points)})
+
+
+def test_tables_log_and_final_test(tmp_path):
+    search = make_search(tmp_path, limits=(LIMIT, 1.2 * LIMIT))
+    finish(search, tmp_path, test_top_num=4, baseline="")
+    rows = read(tmp_path / "subnets.csv")
+    log = (tmp_path / "search.log").read_text()
+    assert len(rows) == len(search.evaluated)
+    for row in rows:
+        choice, share, n = SubnetChoiceConfig.from_str(row["enc"]), float(row["acc1"]) / 100, int(row["images"])
+        assert 100 * share == pytest.approx(Landscape.of(choice), abs=1e-3)
+        for end in ("acc1_low", "acc1_high"):  # Wilson's: the shares that the observed one is z deviations away from
+            p = float(row[end]) / 100
+            assert abs(p - share) == pytest.approx(1.96 * math.sqrt(p * (1 - p) / n), abs=2e-4)
+        spec = count_net_flops_and_params(resolve(SPACE, choice, 10))
+        line = (f"arch:{choice}-acc:{Landscape.of(choice):.2f}-latency:{latency_of(choice):.2f}-mflops:{spec[0]:.2f}"
+                "-params:")
+        assert re.search(re.escape(line) + r"\d+\.\d\d$", log, re.MULTILINE)
+    best = read(tmp_path / "best.csv")
+    assert [(row["limit"], row["rank"]) for row in best] == [
+        (f"{limit:g}", str(rank)) for limit in (LIMIT, 1.2 * LIMIT) for rank in range(1, 5)]
+    assert all(float(row["test_acc1"]) == float(row["acc1"]) for row in best)
+    assert log.count("Test Acc1: ") == 8
+    assert {n for (_, test), n in search.evaluate.calls.items() if test} == {1}
+    listed = (tmp_path / "export.csv").read_text().splitlines()
+    assert listed == list(dict.fromkeys(f"onnxw_tiny,053412-000000,{row['enc']}" for row in best if row["rank"] == "1"))
+    assert (tmp_path / "search.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_baseline_is_drawn_and_must_be_one(tmp_path):
+    finish(make_search(tmp_path / "r", method="random"), tmp_path / "r")
+    points = read_points(tmp_path / "r" / "subnets.csv")
+    assert points == [(float(row["latency"]), float(row["acc1"])) for row in read(tmp_path / "r" / "subnets.csv")]
+    finish(make_search(tmp_path / "a"), tmp_path / "a")
+    finish(make_search(tmp_path / "b"), tmp_path / "b", baseline=tmp_path / "r" / "subnets.csv")
+    assert (tmp_path / "a" / "search.png").read_bytes() != (tmp_path / "b" / "search.png").read_bytes()
+    (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.csv").write_text("latency,acc1\n")
+    for name, message in (("foreign", "not a subnets.csv"), ("empty", "no subnets"), ("absent", "No such file")):
+        with pytest.raises(UserError, match=message):
+            read_points(tmp_path / f"{name}.csv")
+
+
+@pytest.mark.parametrize(("size", "held_out", "warns"), [(0, 0, False), (100, 0, True), (100, 100, False),
+                                                        (100, 500, False), (101, 100, True)])
+def test_a_fitness_on_training_images_is_warned_of(size, held_out, warns):
+    evaluator = SimpleNamespace(valid_size=size, record=SimpleNamespace(valid_size=held_out))
+    assert any("warning" in note for note in fitness_notes(evaluator)) == warns
+
+
+@pytest.mark.parametrize("changes", [
+    {"limits": (-1.0,)}, {"limits": (1.0, 1.0)}, {"delta": 0.0}, {"method": "luck"}, {"arch_mutate_prob": 1.5},
+    {"rounds": -1}, {"max_evaluations": -1}, {"limits": (float("nan"),)}])
+def test_settings_that_cannot_work_are_refused(changes):
+    with pytest.raises(UserError):
+        SearchSettings(**{"limits": (1.0,), **changes})
+
+
+def test_window_ends_belong_to_it():
+    window = Window((3.0,), 1.0)
+    assert [window.holds(Latency((v,))) for v in (1.99, 2.0, 3.0, 3.01)] == [False, True, True, False]
+
+
+def test_a_subnet_read_from_its_string_is_the_same_to_the_latency_cache():
+    for choice in (SUBNETS.extreme(max), SUBNETS.sample(np.random.default_rng(1))):
+        keys = [[block_key(block.args, (8, 8)) for _, block in resolve(SPACE, c, 10).blocks]
+                for c in (choice, SubnetChoiceConfig.from_str(str(choice)))]
+        assert keys[0] == keys[1]
+    assert len(set(keys[0])) > 5
+
+
+# ---------------------------------------------------------------- evaluation
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder with an int8 checkpoint of random weights, whose quantisers have started."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(0)
+    model, quant = Supernet(SPACE, 10, (32, 48)).train(), QuantMode()
+    quant.apply(model)
+    model(torch.randn(8, 3, 48, 48))
+    record = ModelRecord(str(SPACE), (32, 48), tuple("0123456789"), "digits", quant=quant,
+                         training={"augment": "default"})
+    save_checkpoint(checkpoint_folder(folder, SPACE) / "lsq.pth", {"state_dict": model.state_dict(),
+                                                                   "config": record.to_dict()})
+    return folder
+
+
+def test_kept_images_give_the_same_accuracy(checkpoint):
+    evaluator = SubnetEvaluator(checkpoint_folder(checkpoint, SPACE) / "lsq.pth", SPACE, quant_mode=True,
+                                valid_size=60, batch_size=10, calibration_batches=1, limit_batches=2)
+    rng = np.random.default_rng(0)
+    small, large = SubnetSpace(SPACE, (32,)).sample(rng), SubnetSpace(SPACE, (48,)).sample(rng)
+    for choice, test in ((small, False), (large, False), (small, True), (small, False), (large, True)):
+        net = extract_calibrated(evaluator.model, choice, evaluator.calibration)
+        assert evaluator.accuracy(choice, test) == evaluate(net, evaluator.validation_batches(test))
+    assert not torch.equal(evaluator.validation_batches(True)[0][0], evaluator.validation_batches()[0][0])
+
+
+def test_alone_no_process_waits_for_others(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a collective")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "all_reduce", refuse)
+    with dist.alone():
+        assert (dist.rank(), dist.world_size()) == (0, 1)
+        assert dist.all_sum(torch.ones(2)).tolist() == [1, 1]
+        assert dist.gather_objects("x") == ["x"]
+    assert (dist.rank(), dist.world_size()) == (3, 4)
+    with pytest.raises(AssertionError, match="collective"):
+        dist.all_sum(torch.ones(2))
+
+
+# ---------------------------------------------------------------- the script
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Blocks are measured once for all runs of the script."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "SPACEEVO_CACHE": str(tmp_path_factory.mktemp("latencies"))}
+
+
+def arguments(checkpoint, output, *more):
+    return ["search_subnet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000",
+            "--checkpoint_path", str(checkpoint), "--output_path", str(output), "--latency_constraint", "1000",
+            "--latency_delta", "1000", "--population_size", "4", "--mutation_size", "2", "--crossover_size", "2",
+            "--max_time_budget", "2", "--valid_size", "60", "--batch_size", "30", "--num_calib_batches", "2",
+            "--debug", "--debug_batches", "1", "--test_top_num", "2", *map(str, more)]
+
+
+def run_script(environment, *command, timeout=200):
+    return subprocess.run([sys.executable, *command], cwd=REPOSITORY, env=environment, text=True, capture_output=True,
+                          timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, environment, tmp_path_factory):
+    """The folder of an uninterrupted run, and the run."""
+    output = tmp_path_factory.mktemp("output")
+    done = run_script(environment, *arguments(checkpoint, output))
+    return output / str(SPACE) / "1000ms", done
+
+
+def test_the_script_from_checkpoint_to_export_list(finished):
+    folder, done = finished
+    assert done.returncode == 0, done.stderr
+    assert "warning: the checkpoint was trained on 60 of the 60 images" in done.stderr
+    assert "next: python onnx_tools/export_onnx.py --input" in done.stdout
+    rows = read(folder / "subnets.csv")
+    assert [row["round"] for row in rows] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
+    assert {row["images"] for row in rows} == {"30"}
+    assert all(row["test_acc1"] for row in read(folder / "best.csv"))
+    assert "Test Acc1: " in folder.with_name("1000ms.log").read_text()
+    assert json.loads((folder / "subnets.csv.json").read_text())["platform"] == ["onnxruntime_int8"]
+
+
+def test_a_killed_script_resumes_to_the_same_tables(checkpoint, environment, finished, tmp_path):
+    command = arguments(checkpoint, tmp_path)
+    process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = tmp_path / str(SPACE) / "1000ms.log"
+    for _ in range(2000):
+        if log.exists() and log.read_text().count("arch:") > 5:
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    folder = log.with_suffix("")
+    assert not (folder / "best.csv").exists()
+    resumed = run_script(environment, *command, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("subnets.csv", "front.csv", "best.csv", "export.csv", "search.png"):
+        assert (folder / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    assert log.read_text() == finished[0].with_name("1000ms.log").read_text()
+
+
+def test_bad_input_ends_with_one_line_and_status_2(checkpoint, environment, tmp_path, finished):
+    assert finished[1].returncode == 0
+    cases = [(("--platform", "toaster"), "toaster"), (("--method", "luck"), "luck"),
+             (("--supernet_choice", "953412"), "block choice 9"), (("--population_size", "0"), "population_size 0"),
+             (("--output_path", finished[0].parents[1]), "holds a search already")]
+    for more, message in cases:
+        done = run_script(environment, *arguments(checkpoint, tmp_path, *more))
+        assert done.returncode == 2, done.stderr
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("search_subnet.py: error: ")
+        assert message in last
+
+
+def test_help_comes_at_once():
+    start = time.monotonic()
+    done = run_script(os.environ, "search_subnet.py", "--help", timeout=20)
+    assert "--latency_constraint" in done.stdout
+    assert time.monotonic() - start < 3  # it takes a tenth of a second where torch is not imported; that alone is 2
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(checkpoint, environment, finished, tmp_path):
+    done = run_script(environment, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519",
+                      *arguments(checkpoint, tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name in ("subnets.csv", "best.csv"):
+        assert (tmp_path / str(SPACE) / "1000ms" / name).read_bytes() == (finished[0] / name).read_bytes()

@@ -1,0 +1,130 @@
+"""One subnet trained alone: its step, what stays as it was, and what later tools make of its checkpoint."""
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modules.deploy.graph.lower import lower
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.config import TrainConfig
+from modules.training.losses import smoothed_cross_entropy
+from modules.training.sandwich import step_generator, subnet_step
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.training.trainer import train
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
+from modules.utils.errors import UserError
+
+SPACE = SupernetConfig.from_str("onnxw_tiny-053412-000000")
+MIDDLE = SubnetChoiceConfig.from_str(str(Supernet(SPACE, 10, (32,)).subnets.sample(np.random.default_rng(5))))
+
+
+def settings(folder, **changes) -> TrainConfig:
+    return TrainConfig(**{
+        "dataset": "digits", "augment": "default", "resolutions": (32,), "batch_size_per_gpu": 16, "epochs": 1,
+        "quant_epochs": 1, "warmup_epochs": 0, "quant_warmup_epochs": 0, "debug_batches": 3,
+        "data_loader_workers_per_gpu": 0, "post_bn_calibration_batch_num": 2, "valid_batches": 1,
+        "weight_decay_weight": 0.0, "models_save_dir": str(folder), "subnet_choice": str(MIDDLE), **changes})
+
+
+def test_a_step_has_the_gradients_of_the_subnet_on_its_labels():
+    torch.manual_seed(0)
+    model = Supernet(SPACE, 10, (32,)).train()
+    model.set_active_subnet(MIDDLE)
+    twin = model.get_active_subnet()
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    values = subnet_step(model, images, labels, TrainConfig(dropout=0.0), step_generator(0, 0, 0))
+    logits = twin(images)
+    loss = smoothed_cross_entropy(logits, labels)
+    loss.backward()
+    assert values.tolist() == pytest.approx([loss.item()] * 2 + [(logits.argmax(1) == labels).float().mean().item()])
+    ours = model.stages["stage6"].blocks[0]
+    theirs = twin.stages["stage6"][0]
+    found = dict(ours.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        if parameter.grad is not None:
+            part = found[name].grad[tuple(slice(n) for n in parameter.shape)]
+            torch.testing.assert_close(part, parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+    assert model.get_active_subnet_config() == MIDDLE
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A start file, and the folder of the subnet fine-tuned from it, fp32 and then int8 under placement "engine"."""
+    folder = tmp_path_factory.mktemp("tuned")
+    torch.manual_seed(1)
+    start = Supernet(SPACE, 10, (32,))
+    save_checkpoint(folder / "start.pth", {"state_dict": start.state_dict()})
+    config = settings(folder / "tuned", init_checkpoint=str(folder / "start.pth"), base_lr=0.5)
+    train(config, SPACE)
+    train(settings(folder / "tuned", placement="engine").for_quantization(), SPACE, quant_mode=True)
+    return folder, folder / "tuned" / f"{SPACE}-align0"
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_moves_those_of_the_subnet_only(tuned):
+    folder, target = tuned
+    before, after = (load_checkpoint(path)["state_dict"] for path in (folder / "start.pth", target / "checkpoint.pth"))
+    model = Supernet(SPACE, 10, (32,))
+    model.set_active_subnet(MIDDLE)
+    used = {}
+    for name, parameter in model.get_active_subnet().named_parameters():
+        stage, block, rest = name.split(".", 3)[1:]
+        parts = rest.split(".")
+        if parts[-3:-2] == ["dwconv"] and parts[-2].isdigit():
+            parts[-2] = f"dwconv{parts[-2]}"
+        used[f"stages.{stage}.blocks.{block}.{'.'.join(parts)}"] = parameter
+    moved = 0
+    for name, _ in model.named_parameters():
+        a, b = before[name], after[name]
+        if name not in used:
+            assert torch.equal(a, b), name
+        elif name.endswith("conv.weight") and a.shape[2] == used[name].shape[2]:
+            part = tuple(slice(n) for n in used[name].shape)
+            moved += not torch.equal(a[part], b[part])
+            outside = torch.ones_like(a, dtype=torch.bool)
+            outside[part] = False
+            assert torch.equal(a[outside], b[outside]), name
+    assert moved > 10
+    history = load_checkpoint(target / "checkpoint.pth")["history"]
+    assert [sorted(entry) for entry in history] == [["epoch", "subnet"]]
+    assert (target / "curves.png").is_file()
+
+
+def test_later_tools_take_the_subnet_and_refuse_others(tuned):
+    _, target = tuned
+    evaluator = SubnetEvaluator(target / "lsq.pth", SPACE, quant_mode=True, calibration_batches=2, limit_batches=1)
+    assert evaluator.only_subnet == MIDDLE
+    assert evaluator.accuracy(MIDDLE).images == 32
+    assert lower(evaluator.subnet(MIDDLE), evaluator.calibration).quantizers
+    with pytest.raises(UserError, match="was trained there"):
+        evaluator.subnet(evaluator.model.subnets.extreme(max))
+
+
+def test_a_start_or_subnet_that_does_not_fit_is_refused(tuned, tmp_path):
+    folder, _ = tuned
+    other = SupernetConfig.from_str("onnxw_tiny-000000-000000")
+    with pytest.raises(UserError, match="does not fit the network"):
+        train(settings(tmp_path, subnet_choice="", init_checkpoint=str(folder / "start.pth")), other)
+    with pytest.raises(UserError, match=r"checkpoint of --init_checkpoint .*nowhere\.pth.* does not exist"):
+        train(settings(tmp_path, init_checkpoint="nowhere.pth"), SPACE)
+    with pytest.raises(UserError, match="64"):
+        train(settings(tmp_path, subnet_choice=str(MIDDLE).replace("_r32", "_r64")), SPACE)
+
+
+def test_images_that_were_moved_are_cropped_as_in_training(tmp_path):
+    """The crops decide the batch-norm statistics, and so whether a file agrees with its network."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / "here" / part / name).mkdir(parents=True)
+            for i in range(16):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                    tmp_path / "here" / part / name / f"{i}.png")
+    config = settings(tmp_path / "run", dataset="", dataset_path=str(tmp_path / "here"), crop_scale_min=0.6)
+    target = train(config, SPACE) / "checkpoint.pth"
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    for path in ("", tmp_path / "here", tmp_path / "there"):
+        evaluator = SubnetEvaluator(target, SPACE, quant_mode=False, dataset_path=str(path))
+        assert evaluator.data.info.crop_scale == (0.6, 1.0)
