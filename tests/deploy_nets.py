@@ -15,10 +15,6 @@ from modules.modeling.spec import BlockArgs, build_block
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_available_superspaces, get_superspace
-from modules.utils.files import machine
-
-VNNI = bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(machine()["int8"]))
-exact = pytest.mark.skipif(not VNNI, reason="without VNNI, onnxruntime's uint8 x int8 products saturate in pairs")
 
 
 def lively(net: QNetwork, seed: int = 0) -> QNetwork:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.runtime.runner import EXACT
 from modules.utils import memory
 from modules.utils.errors import UserError
 
@@ -29,6 +30,7 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry(*EXACT)
     if optimized_path:
         options.optimized_model_filepath = str(optimized_path)
     if profile_path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deploy_nets import digits_network, exact, quantized, subnet
+from deploy_nets import digits_network, quantized, subnet
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
@@ -77,7 +77,6 @@ def test_normalisation_becomes_a_part_of_the_first_convolution_borders_included(
     np.testing.assert_allclose(result, wanted["output"], atol=1e-4 * np.abs(wanted["output"]).max())
 
 
-@exact
 @pytest.mark.parametrize("placement", ["lsq", "engine"])
 def test_int8_model_on_bytes(placement, tmp_path):
     net = subnet("onnxw_tiny-053412-000000")

@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from deploy_nets import every_block_type, exact, quantized, subnet
+from deploy_nets import every_block_type, quantized, subnet
 
 from modules.deploy.check.sqnr import measure_noise, plot_noise, ratio_db, table
 from modules.deploy.graph.graph import Graph, Node, Quantizer, WeightNode
@@ -34,7 +34,6 @@ def trained(encoding: str, seed: int = 1):
     return quantized(subnet(encoding), images, shift=1.3), images
 
 
-@exact
 @pytest.mark.parametrize("encoding", [*every_block_type(), "onnxw_tiny-053412-000000", "mobilew-122222-155400"])
 def test_every_step_equals_onnxruntime_within_one_code(encoding):
     net, images = trained(encoding)

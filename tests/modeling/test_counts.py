@@ -87,7 +87,7 @@ def test_supernet_parameters(name):
 def lut_files(shared):
     """Pairs (superspace, path) of all published block tables; their number is fixed so that none goes missing."""
     files = [(path.parent.name, path) for path in sorted(shared("published", "block_lut").glob("*/*.csv"))]
-    assert len(files) == 174
+    assert len(files) == 342
     return files
 
 
@@ -104,13 +104,13 @@ def differing_rows(superspace, path, step):
 
 
 def test_block_tables_sample(shared):
-    """Every 25th row of every file: all stages, block types, windows and resolutions occur."""
+    """Every 50th row of every file: all stages, block types, windows and resolutions occur."""
     counted = 0
     for superspace, path in lut_files(shared):
-        count, differing = differing_rows(superspace, path, 25)
+        count, differing = differing_rows(superspace, path, 50)
         assert not differing
         counted += count
-    assert counted == 174 * 40
+    assert counted == 342 * 20
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_block_tables_all(shared):
         count, differing = differing_rows(superspace, path, 1)
         assert not differing
         counted += count
-    assert counted == 174_000
+    assert counted == 342_000
 
 
 BLOCKS = [
