@@ -1,6 +1,7 @@
 """Where models are timed: this machine, one reached by ssh, or a phone. All answer the same four calls."""
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -54,7 +55,8 @@ class RunnerDevice:
             fresh.stop()
 
     def stop(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that a process which ended did not take
+            self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
         self.said.close()
