@@ -29,6 +29,25 @@ def atomic_write(path: str | Path, mode: str = "w"):
         temporary.unlink(missing_ok=True)
 
 
+def remove_stale_temporaries(folder: Path) -> None:
+    """Remove what `atomic_write` left in `folder` when its process was killed. Only for who holds the folder's lock,
+    for processes of other machines are taken for gone."""
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 def write_manifest(artifact: str | Path, **fields) -> None:
     """Write `<artifact>.json`: command, commit, versions and machine, with `fields` (such as the seed) added."""
     record = {"artifact": Path(artifact).name, "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -1,0 +1,105 @@
+"""A lock on a folder, so that two runs never write there at once."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from modules.utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+LOCK_FILE = ".lock"
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_held: dict[Path, str] = {}  # by this process and since when: the kernel does not hold its own locks against it
+
+
+class FolderLock:
+    """A lock on `folder`, held from `take` to `release`; the kernel releases that of a killed process.
+
+    It belongs to this process alone: workers forked from it neither inherit nor keep it. Folders that `take` makes are
+    removed by `release` if nothing came into them.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.path = Path(folder).absolute() / LOCK_FILE
+        self._file = None
+        self._made: list[Path] = []
+
+    def take(self) -> None:
+        """Take the lock. UserError that names its holder if another process has it; where the file system has no
+        locks, a warning."""
+        folder = self.path.parent
+        self._made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path in _held:  # opening and closing it once more would end the lock
+            raise self._refusal(_held[self.path])
+        while self._file is None:
+            file = open(self.path, "a+")  # noqa: SIM115 (closed by release, which ends the lock)
+            if not self._lock(file):
+                with file:
+                    raise self._refusal(_holder(file))
+            if _is_at(file, self.path):
+                self._file = file
+            else:  # its holder ended, and removed it, between our opening and our locking it
+                file.close()
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        _held[self.path] = _named(holder)
+        self._file.truncate(0)
+        json.dump(holder, self._file)
+        self._file.flush()
+
+    def _refusal(self, holder: str) -> UserError:
+        return UserError(f"{str(self.path.parent)!r} is in use by {holder}; wait for its end, or give another folder")
+
+    def _lock(self, file) -> bool:
+        try:
+            if fcntl:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            if error.errno not in _UNSUPPORTED:
+                raise
+            print(f"warning: {self.path.parent} cannot be locked ({error.strerror}); start one run at a time there",
+                  file=sys.stderr)
+        return True
+
+    def release(self) -> None:
+        """Give the lock back, and remove its file."""
+        if self._file:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+            del _held[self.path]
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # something came into it
+                break
+
+
+def _is_at(file, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _named(holder: dict) -> str:
+    return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+
+
+def _holder(file) -> str:
+    try:
+        file.seek(0)
+        return _named(json.loads(file.read()))
+    except (ValueError, KeyError, TypeError):  # it has not written yet
+        return "another process"

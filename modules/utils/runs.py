@@ -1,0 +1,210 @@
+"""A run that can be killed and continued: what is in its folder, who works there, and the state it goes on from."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+from modules.utils.errors import UserError
+from modules.utils.files import atomic_write, remove_stale_temporaries
+from modules.utils.locks import LOCK_FILE, FolderLock
+
+
+class Run:
+    """One run and its folder, which no other run can use while this context is open.
+
+        with Run(folder / "state.json", logs=("search.log",), resume=args.resume, overwrite=args.overwrite,
+                 option="--output_dir") as run:
+            state = run.read_state(identity) if run.continues else {}
+            ...                                  # everything that may be refused
+            run.begin(state.get("logs"))
+            ...                                  # work; from time to time run.write_state(identity, {...})
+
+    Where several processes run, all open it; the first one looks, locks and writes.
+
+    Args:
+        path: the file that makes the folder hold a run: a checkpoint, or the state.
+        logs: files, or folders of files, beside it that the run appends to (patterns).
+        files: what else it writes there (patterns). Logs and files are removed when a run starts afresh.
+        resume: continue the run that is there; where none is, say so and start.
+        overwrite: start afresh where a run is.
+        option: the command line's name of the folder, for the refusal.
+
+    Attributes:
+        found: whether there is an earlier run.
+        continues: whether this one goes on with it.
+
+    Raises:
+        UserError: on entering: a run is there and neither `resume` nor `overwrite` is set, or both are; another
+            process uses the folder.
+    """
+
+    def __init__(self, path: str | Path, *, logs: Iterable[str] = (), files: Iterable[str] = (), resume: bool,
+                 overwrite: bool, option: str):
+        self.path, self.logs, self.files = Path(path), tuple(logs), tuple(files)
+        self.resume, self.overwrite, self.option = resume, overwrite, option
+        self.found = self.continues = False
+        self._lock = FolderLock(self.path.parent)
+
+    def __enter__(self) -> Run:
+        outcome = None
+        if _is_first():
+            try:
+                outcome = self._enter()
+            except UserError as error:
+                self._lock.release()
+                outcome = error
+        outcome = _agreed(outcome)
+        if isinstance(outcome, UserError):
+            raise outcome
+        self.found = outcome
+        self.continues = self.found and self.resume
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def _enter(self) -> bool:
+        if self.resume and self.overwrite:
+            raise UserError("--resume continues a run and --overwrite replaces it; give one of them")
+        self._lock.take()
+        found = self.path.is_file()
+        if found and not (self.resume or self.overwrite):
+            raise UserError(f"{str(self.path)!r} exists; continue it with --resume, replace it with --overwrite, or "
+                            f"give another {self.option}")
+        if self.resume and not found:
+            print(f"--resume: no {str(self.path)!r} yet, starting", flush=True)
+        remove_stale_temporaries(self.path.parent)
+        return found
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def begin(self, sizes: dict[str, int] | None = None) -> None:
+        """Call once nothing can be refused any more. A run that starts afresh removes what an earlier one left; one
+        that continues cuts its logs back to `sizes`, those of `log_sizes` when the state was written."""
+        if _is_first():
+            if not self.continues:
+                self.path.unlink(missing_ok=True)  # first, so that a kill in between leaves no run rather than half
+                self._remove(path for pattern in (*self.logs, *self.files) for path in self._matching(pattern))
+            elif sizes is not None:
+                self._cut_back(sizes)
+        _agreed(None)
+
+    def log_sizes(self) -> dict[str, int]:
+        """Bytes in each log now; to be kept in the state."""
+        return {path.relative_to(self.path.parent).as_posix(): path.stat().st_size for path in self._logs()}
+
+    def _matching(self, pattern: str) -> list[Path]:
+        return [path for path in self.path.parent.glob(pattern) if path.name != LOCK_FILE]
+
+    def _logs(self) -> list[Path]:
+        found = [path for pattern in self.logs for path in self._matching(pattern)]
+        return [file for path in found for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+
+    def _cut_back(self, sizes: dict[str, int]) -> None:
+        for path in self._logs():
+            size = sizes.get(path.relative_to(self.path.parent).as_posix(), 0)
+            if path.stat().st_size > size:
+                os.truncate(path, size)
+
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def check_same(self, before: dict, now: dict, free: Collection[str] = ()) -> None:
+        """UserError that names the first setting whose value was another `before`, other than those named `free`.
+        Settings that `before` does not have are passed over."""
+        for name, old, new in _differences(_plain(before), _plain(now)):
+            if name not in free:
+                raise UserError(f"{name} was {old!r} when {str(self.path)!r} was written and is {new!r} now; a "
+                                "continued run keeps its settings")
+
+    def read_state(self, identity: dict) -> dict:
+        """The state that `write_state` kept; all its numbers are finite.
+
+        Raises:
+            UserError: it is damaged, or of a run of another `identity`.
+        """
+        with self.reading():
+            state = json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
+            before = state["identity"]
+            for name in identity:
+                before[name]
+        self.check_same(before, identity)
+        return state
+
+    def write_state(self, identity: dict, state: dict) -> None:
+        """Keep `state` (plain values) and the settings that it depends on, atomically."""
+        text = json.dumps({"identity": identity, **state})  # dumps, not dump: that one encodes in Python, item by item
+        with atomic_write(self.path) as file:
+            file.write(text)
+
+    @contextmanager
+    def reading(self):
+        """Where the body takes values out of the state: what it raises on damaged ones becomes one line."""
+        try:
+            yield
+        except RecursionError:
+            raise self._damaged("it is nested too deeply") from None
+        except KeyError as error:
+            raise self._damaged(f"it has no {error}") from None
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, UserError) as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, why: str) -> UserError:
+        return UserError(f"{str(self.path)!r} is damaged ({why[:200]}); put back a copy of it, or start afresh with "
+                         "--overwrite")
+
+
+def _plain(values: dict) -> dict:
+    return json.loads(json.dumps(values, default=str))
+
+
+def _differences(before: dict, now: dict, prefix: str = ""):
+    """(name, old, new) of what differs; the names of nested settings are joined with dots."""
+    for name, new in now.items():
+        old = before.get(name, new)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield prefix + name, old, new
+
+
+def _refuse(text: str):
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if abs(value) < float("inf") else _refuse(text)
+
+
+# -- several processes ----------------------------------------------------------------------------------------------
+
+def _processes():
+    """`modules.utils.dist` where a launcher started several processes; None elsewhere, where torch is not needed."""
+    if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from modules.utils import dist
+
+    return dist
+
+
+def _is_first() -> bool:
+    dist = _processes()
+    return dist is None or dist.rank() == 0
+
+
+def _agreed(value):
+    """The first process's value."""
+    dist = _processes()
+    return value if dist is None else dist.broadcast_object(value)
