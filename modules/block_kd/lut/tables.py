@@ -1,6 +1,7 @@
 """Reading block tables: one csv file for every searched stage, candidate block and width window.
 
-A row is one sub-stage: `k#w#e_k#w#e...,1xCxHxH,nsr,MFLOPs,Mparams,latency_ms`.
+A row is one sub-stage: `k#w#e_k#w#e...,1xCxHxH,nsr,MFLOPs,Mparams,latency_ms`. The files lie in `<folder>/<superspace>`
+or in its archive.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.block_kd.lut.archive import TableFile, find_table, read_table
 from modules.modeling.net_spec import stage_choice
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
@@ -104,7 +106,8 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
 def how_made(folder: str | Path, superspace: str, platform: str = "",
              resolutions: Iterable[int] = ()) -> tuple[str, tuple[int, ...]]:
     """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read, as `SETTINGS_FILE`
-    beside them tells, or as given; published tables have no such file.
+    beside them tells, or as given; tables without that file are of
+    another program.
 
     Raises:
         UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
@@ -124,19 +127,20 @@ def how_made(folder: str | Path, superspace: str, platform: str = "",
     return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
 
 
-def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> Path:
-    path = folder / f"{stage.name}_{choice[0]}_{choice[1]}.csv"
-    if not path.is_file():
-        raise UserError(f"missing block table {path}; build it with: python eval_block_kd.py --superspace {space.name} "
-                        f"--platform {platform or space.default_platform} --output_path {folder.parent}")
-    return path
+def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> TableFile:
+    name = f"{stage.name}_{choice[0]}_{choice[1]}.csv"
+    table = find_table(folder, name)
+    if table is None:
+        raise UserError(f"missing block table {folder / name}; build it with: python eval_block_kd.py --superspace "
+                        f"{space.name} --platform {platform or space.default_platform} --output_path {folder.parent}")
+    return table
 
 
-def _read(path: Path, space: Superspace, stage: StageTable, choice: Choice, resolutions: tuple[int, ...]) -> StageRows:
+def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice, resolutions: tuple[int, ...]) -> StageRows:
     parser = _RowParser(space, stage, choice)
     sizes = [input_size(space, stage, r) for r in resolutions]
     columns: list[tuple[int, int, int, float, float]] = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_table(path).splitlines(), start=1):
         try:
             row = parser(line)
         except (ValueError, UserError) as error:
