@@ -136,7 +136,8 @@ def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, pl
     return table
 
 
-def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice, resolutions: tuple[int, ...]) -> StageRows:
+def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
+          resolutions: tuple[int, ...]) -> StageRows:
     parser = _RowParser(space, stage, choice)
     sizes = [input_size(space, stage, r) for r in resolutions]
     columns: list[tuple[int, int, int, float, float]] = []
