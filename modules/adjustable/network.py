@@ -10,6 +10,7 @@ from modules.adjustable.quantizer import RANGES, AdjustableQuantizer, channel_ra
 from modules.deploy.graph.graph import INPUT, Graph, Node, WeightNode
 from modules.modeling.blocks import ACTIVATIONS, module_name
 from modules.modeling.network import resize
+from modules.modeling.spec import output_size
 
 _SMOOTH = ("swish", "hswish", "hard_sigmoid")
 
@@ -148,7 +149,7 @@ def _shapes(graph: Graph) -> dict[str, tuple[int, int, int]]:
     for node in graph.nodes:
         channels, height, width = shapes[node.inputs[0]]
         if isinstance(node, WeightNode):
-            channels, height, width = len(node.bias), -(-height // node.stride), -(-width // node.stride)
+            channels, height, width = len(node.bias), *(output_size(size, node.stride) for size in (height, width))
         elif node.op == "pool":
             height = width = 1
         shapes[node.output] = channels, height, width

@@ -7,7 +7,9 @@ magnitude m; the level that the operation runs at is drawn around m. Operations 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-FILL = (124, 116, 104)  # the mean colour, for what a geometric operation uncovers
+from modules.utils.imagenet import IMAGENET_MEAN
+
+FILL = tuple(round(255 * value) for value in IMAGENET_MEAN)  # for what a geometric operation uncovers
 LEVEL_STD = 0.5
 MAX_LEVEL = 10.0
 _RESAMPLING = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)

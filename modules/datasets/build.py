@@ -6,11 +6,10 @@ import numpy as np
 
 from modules.datasets.sources import ImageSource
 from modules.utils.errors import UserError, check_choice
+from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 DATASETS = ("digits", "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
             "FGVCAircraft")
-MEAN = (123.675 / 255, 116.280 / 255, 103.530 / 255)
-STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 SPLIT_SEED = 2147483647  # published: every run that splits the training images splits them alike
 
 
@@ -64,7 +63,7 @@ def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0)
     scale = crop_scale_min or (0.7 if digits else 0.08)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
-    info = DataInfo(name, train.classes, MEAN, STD, hflip=not digits, crop_scale=(scale, 1.0))
+    info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=not digits, crop_scale=(scale, 1.0))
     everything = np.arange(len(official))
     if not valid_size or valid_size < 0:
         return Data(info, train, np.arange(len(train)), official, everything, official, everything)

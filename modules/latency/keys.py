@@ -1,20 +1,17 @@
-"""A block and its input size as text, and back."""
+"""A block and its input size as text, and back: `parse_key(block_key(*key)) == key`."""
 from __future__ import annotations
 
 from modules.modeling.spec import BlockArgs, get_available_blocks
 from modules.utils.errors import UserError, check_choice
 
+Key = tuple[BlockArgs, tuple[int, int]]
+# The names of the published tables that differ from the type of the block.
+_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
 
 def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
     """`kind_height_cin_cout_kernel_expand_stride_act`, the form of the published block tables."""
     expand = None if block.expand is None else f"{block.expand:g}"  # 4 and 4.0 are one ratio
     return f"{block.kind}_{hw[0]}_{block.cin}_{block.cout}_{block.kernel}_{expand}_{block.stride}_{block.act}"
-
-
-Key = tuple[BlockArgs, tuple[int, int]]
-
-
-_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
 
 
 def parse_key(key: str) -> Key:

@@ -1,7 +1,7 @@
 """Blocks as graphs in nn-Meter's own form ("nnmeter-ir"), from which its predictors find their kernels."""
 from __future__ import annotations
 
-from modules.modeling.spec import BlockArgs, LinearSpec, build_block
+from modules.modeling.spec import BlockArgs, LinearSpec, build_block, output_size
 from modules.modeling.walk import walk
 
 Tensor = tuple[str, tuple[int, int, int]]  # the node it comes from; height, width, channels
@@ -30,7 +30,7 @@ class NnMeterOps:
     def conv(self, x: Tensor, layer) -> Tensor:
         for i, stride in enumerate(layer.strides):
             height, width, _ = x[1]
-            out = (-(-height // stride), -(-width // stride), layer.cout)
+            out = (output_size(height, stride), output_size(width, stride), layer.cout)
             x = self.node("dwconv" if layer.depthwise else "conv", f"{layer.name}.{i}", [x], out,
                           ks=[layer.kernel, layer.kernel], strides=[stride, stride])
         return self.node("bn", f"{layer.name}.bn", [x], x[1]) if layer.norm else x

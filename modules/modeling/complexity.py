@@ -1,11 +1,12 @@
 """Multiply-accumulates and parameters, as exact integers from the specs."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from modules.modeling.net_spec import NetSpec
-from modules.modeling.spec import BlockArgs, BlockSpec, ConvSpec, LinearSpec
+from modules.modeling.spec import BlockArgs, BlockSpec, ConvSpec, LinearSpec, output_size
 from modules.modeling.walk import walk
 
 QUANTIZER_PARAMETERS = 3  # weight scale, activation scale, activation offset of each convolution or linear layer
@@ -23,18 +24,13 @@ class LayerCount:
     parameters: tuple[int, ...]
 
 
-def _after(size: int, stride: int) -> int:
-    return -(-size // stride)
-
-
 def count_conv(spec: ConvSpec, hw: tuple[int, int]) -> tuple[list[LayerCount], tuple[int, int]]:
     """Counts of one `ConvSpec` on an input of `hw` pixels, and the output's height and width."""
     counts = []
     for stride in spec.strides:
-        hw = (_after(hw[0], stride), _after(hw[1], stride))
-        weight = spec.cout * (1 if spec.depthwise else spec.cin) * spec.kernel**2
-        sizes = (weight, *((spec.cout,) if spec.bias else ()), *(1,) * QUANTIZER_PARAMETERS)
-        counts.append(LayerCount(spec.name, weight * hw[0] * hw[1], sizes))
+        hw = (output_size(hw[0], stride), output_size(hw[1], stride))
+        sizes = (spec.weight_size, *((spec.cout,) if spec.bias else ()), *(1,) * QUANTIZER_PARAMETERS)
+        counts.append(LayerCount(spec.name, spec.weight_size * hw[0] * hw[1], sizes))
     if spec.norm:
         counts.append(LayerCount(spec.name, 0, (spec.cout, spec.cout)))
     return counts, hw
@@ -82,6 +78,13 @@ def count_block(block: BlockSpec, hw: tuple[int, int]) -> tuple[tuple[LayerCount
     return tuple(counts), out
 
 
+def with_sizes(blocks: Iterable[BlockSpec], hw: tuple[int, int]) -> Iterator[tuple[BlockSpec, tuple[int, int]]]:
+    """Each of `blocks`, run one after the other from `hw` pixels on, with the height and width of its input."""
+    for block in blocks:
+        yield block, hw
+        hw = count_block(block, hw)[1]
+
+
 def count_net_flops_and_params(net, input_shape=None) -> tuple[float, float]:
     """Multiply-accumulates and parameters of a network, both in millions.
 
@@ -95,8 +98,8 @@ def count_net_flops_and_params(net, input_shape=None) -> tuple[float, float]:
     spec: NetSpec = net if isinstance(net, NetSpec) else net.spec
     hw = tuple(input_shape[-2:]) if input_shape is not None else (spec.resolution, spec.resolution)
     macs = parameters = 0
-    for _, block in spec.blocks:
-        counts, hw = count_block(block, hw)
+    for block, size in with_sizes((block for _, block in spec.blocks), hw):
+        counts, _ = count_block(block, size)
         macs += sum(c.macs for c in counts)
         parameters += sum(sum(c.parameters) for c in counts)
     return macs / 1e6, parameters / 1e6
@@ -106,9 +109,6 @@ Sized = tuple[BlockArgs, tuple[int, int]]
 
 
 def blocks_of(spec: NetSpec) -> list[Sized]:
-    """The blocks of a network, each with the size of its input in pixels."""
-    hw, blocks = (spec.resolution, spec.resolution), []
-    for _, block in spec.blocks:
-        blocks.append((block.args, hw))
-        hw = count_block(block, hw)[1]
-    return blocks
+    """The blocks of a network, each with the height and width of its input in pixels, such as (56, 56)."""
+    hw = (spec.resolution, spec.resolution)
+    return [(block.args, size) for block, size in with_sizes((block for _, block in spec.blocks), hw)]

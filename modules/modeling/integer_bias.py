@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
+from modules.modeling.codes import is_dead
+from modules.modeling.placement import HARD_SIGMOID_SHIFT
 
 
 def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,11 +23,6 @@ def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 def weight_scales(factor: torch.Tensor, weight_scale: torch.Tensor) -> torch.Tensor:
     """(channels,) float32 scales of a layer's weight codes, the batch norm's `factor` (float64) folded in."""
     return (factor.abs() * weight_scale.detach().abs().double()).float()
-
-
-def is_dead(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """(channels,) bool: the weights are too small beside the `bias` for an int32 at the scale `step * scales`."""
-    return (bias.abs() > MOST_STEPS * scales * step) | (scales < LEAST_SCALE)
 
 
 def rounding_error(bias: torch.Tensor, scales: torch.Tensor, step: torch.Tensor,

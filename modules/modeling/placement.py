@@ -19,10 +19,6 @@ GATE, SIGMOID = "gate", "sigmoid"
 GATE_STEPS = {GATE: np.float32(1 / 255), SIGMOID: np.float32(1 / 256)}
 # hard_sigmoid(x) in codes of 1/255 is what x + 3 in codes of this is, saturated at both ends.
 HARD_SIGMOID_STEP, HARD_SIGMOID_SHIFT = np.float32(6 / 255), np.float32(3)
-# A bias must fit int32 at the scale input * weight, with room for the products. Channels whose weights are too small
-# for that are dead: their weights become zero and their scale is chosen for the bias alone.
-MOST_STEPS = 2**30  # of a bias
-LEAST_SCALE = float(np.finfo(np.float32).tiny) * 1e6  # of the weights
 # An engine folds these into the operator before them: what that gives is not materialised.
 _FOLDED = ("relu", "relu6", "hard_sigmoid")
 

@@ -9,12 +9,7 @@ from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-
-
+from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Record:

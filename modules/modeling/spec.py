@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 
 from modules.utils.errors import check_choice
+
+
+def output_size(size: int, stride: int) -> int:
+    """Rows, or columns, that a convolution with padding kernel // 2 (odd kernel) gives for `size` of them."""
+    return -(-size // stride)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,16 @@ class ConvSpec:
     def strides(self) -> tuple[int, ...]:
         """The stride of each convolution."""
         return (self.stride,) + (1,) * (self.stack - 1)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """The shape (out, in / groups, height, width) of the weight of each convolution, such as (24, 16, 3, 3)."""
+        return self.cout, 1 if self.depthwise else self.cin, self.kernel, self.kernel
+
+    @property
+    def weight_size(self) -> int:
+        """The number of values in the weight of each convolution."""
+        return prod(self.weight_shape)
 
 
 @dataclass(frozen=True)

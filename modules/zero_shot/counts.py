@@ -9,10 +9,6 @@ def _layers(block: BlockSpec) -> list:
     return [layer for layer in block.layers if layer.used]
 
 
-def _weights(layer: ConvSpec) -> int:
-    return layer.cout * (1 if layer.depthwise else layer.cin) * layer.kernel**2
-
-
 def published_counts(structure: Structure, resolution: int, classes: int) -> tuple[int, int]:
     """FLOPs and model size as the published program counts them.
 
@@ -30,6 +26,6 @@ def published_counts(structure: Structure, resolution: int, classes: int) -> tup
                 else:
                     resolution //= layer.stride
                     pixels = resolution**2
-                flops += (_weights(layer) + layer.cout) * pixels
-                size += _weights(layer) + layer.cout
+                flops += (layer.weight_size + layer.cout) * pixels
+                size += layer.weight_size + layer.cout
     return int(flops), size

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modules.datasets import held, torchvision_sets
-from modules.datasets.build import DATASETS, MEAN, STD, Data, DataInfo, load_data
+from modules.datasets.build import DATASETS, Data, DataInfo, load_data
 from modules.datasets.folder import open_path
 from modules.datasets.held import HeldDecoded
 from modules.datasets.loading import eval_batches, train_batches
@@ -23,6 +23,8 @@ from modules.datasets.sources import ArraySource, EncodedSource
 from modules.datasets.transforms import CROP_RATIO, draw_crop, eval_transform, train_transform
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.imagenet import IMAGENET_MEAN as MEAN
+from modules.utils.imagenet import IMAGENET_STD as STD
 from modules.utils.torchvision_compat import import_torchvision
 
 torchvision = import_torchvision()

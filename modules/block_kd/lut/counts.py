@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from modules.block_kd.student.space import stage_config
-from modules.modeling.complexity import LayerCount, count_block
+from modules.modeling.complexity import LayerCount, count_block, with_sizes
 from modules.modeling.net_spec import stage_blocks, stage_choice
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
@@ -51,8 +51,5 @@ def count_stage(superspace: str, stage_name: str, block_choice: int, encoding: s
         raise UserError(f"{len(choices)} blocks in {encoding!r} of {stage_name} of {superspace}; allowed: "
                         f"{', '.join(map(str, table.depths))}")
     _, cin, *hw = input_shape
-    hw, counts = tuple(hw), []
-    for block in stage_blocks(candidate, table, cin, choices):
-        block_counts, hw = count_block(block, hw)
-        counts += block_counts
-    return published_float32(counts)
+    blocks = with_sizes(stage_blocks(candidate, table, cin, choices), tuple(hw))
+    return published_float32([count for block, size in blocks for count in count_block(block, size)[0]])

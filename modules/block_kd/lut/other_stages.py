@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from modules.latency import get_available_platforms, get_platform
-from modules.modeling.complexity import count_block
+from modules.modeling.complexity import blocks_of
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
@@ -89,13 +89,10 @@ def _predict(platform, superspace: str, resolution: int, mode: str) -> np.ndarra
 
 
 def _sum_of_other_stages(platform, config: SupernetConfig, subnet: SubnetChoiceConfig) -> float:
-    hw, total = (subnet.resolution, subnet.resolution), 0.0
-    for stage, blocks in resolve(config, subnet).stages:
-        for block in blocks:
-            if stage in config.space.fixed:
-                total += platform.predict_block(block.args, hw)
-            hw = count_block(block, hw)[1]
-    return total
+    net = resolve(config, subnet)
+    stages = [stage for stage, blocks in net.stages for _ in blocks]
+    return sum((platform.predict_block(block, hw) for stage, (block, hw) in zip(stages, blocks_of(net), strict=True)
+                if stage in config.space.fixed), 0.0)
 
 
 def _latencies(table: dict, resolution: int, where: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from modules.block_kd.lut.counts import count_stage
 from modules.block_kd.lut.tables import input_size
 from modules.block_kd.student.space import StageChoice, student_space
-from modules.modeling.complexity import count_block
+from modules.modeling.complexity import with_sizes
 from modules.modeling.net_spec import stage_blocks
 from modules.search_space.config import BlockChoice
 from modules.search_space.subnet_space import pick
@@ -57,11 +57,8 @@ class TableRow:
 
     def latency(self, platform) -> float:
         """Sum of the blocks' latencies (ms) on `platform`, each at the size of its input."""
-        hw, total = self.input_shape[2:], 0.0
-        for block in self.blocks:
-            total += platform.predict_block(block.args, hw)
-            hw = count_block(block, hw)[1]
-        return total
+        return sum((platform.predict_block(block.args, hw)
+                    for block, hw in with_sizes(self.blocks, self.input_shape[2:])), 0.0)
 
     @property
     def key(self) -> str:

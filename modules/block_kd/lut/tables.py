@@ -16,6 +16,7 @@ import numpy as np
 
 from modules.block_kd.lut.archive import TableFile, find_table, read_table
 from modules.modeling.net_spec import stage_choice
+from modules.modeling.spec import output_size
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
 from modules.utils.errors import UserError
@@ -76,7 +77,7 @@ def choices(config: SupernetConfig) -> tuple[Choice, ...]:
 def input_size(space: Superspace, stage: StageTable, resolution: int) -> int:
     """Height and width in pixels at the input of `stage`: the strides before it, each rounded up."""
     for before in space.stages[: space.stages.index(stage)]:
-        resolution = -(-resolution // before.stride)
+        resolution = output_size(resolution, before.stride)
     return resolution
 
 

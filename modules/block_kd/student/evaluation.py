@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.block_kd.student.config import LOSS_FUNCTIONS
 from modules.block_kd.student.features import TeacherFeatures
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import StageChoice
@@ -16,8 +17,8 @@ from modules.training.losses import noise_to_signal
 from modules.utils import dist
 from modules.utils.errors import UserError
 
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "nsr": noise_to_signal, "mse": F.mse_loss}
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = dict(
+    zip(LOSS_FUNCTIONS, (noise_to_signal, F.mse_loss), strict=True))
 
 
 @dataclass
@@ -56,7 +57,7 @@ def evaluate_candidates(candidates: list[Candidate], teacher: nn.Module, stage: 
     Args:
         calibration: batches of training images (N, 3, H, W), at least two images each.
         batches: batches of (images, labels) to measure on; read once.
-        loss_fn: "nsr" or "mse".
+        loss_fn: one of LOSS_FUNCTIONS.
 
     Returns:
         Means over all images of all processes, in the order of `candidates`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from modules.modeling.spec import output_size
 from modules.search_space.config import BlockChoice, SupernetConfig
 from modules.search_space.subnet_space import StageOptions, SubnetSpace, pick
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
@@ -77,7 +78,7 @@ def stage_list(superspace: str, names: list[str] | None) -> dict[str, list[int]]
 def check_output_sizes(superspace: Superspace, stages, resolutions, loss_fn: str) -> None:
     """UserError for a resolution at which a stage's output is a single pixel, whose variance `nsr` would divide by."""
     for stage in superspace.stages:
-        resolutions = [-(-r // stage.stride) for r in resolutions]
+        resolutions = [output_size(r, stage.stride) for r in resolutions]
         if stage.name in stages and loss_fn == "nsr" and min(resolutions) < 2:
             raise UserError(f"--hw_list: the output of {stage.name} would be one pixel, and the loss nsr divides by "
                             "a variance over pixels; allowed: larger resolutions, or --loss_fn mse")

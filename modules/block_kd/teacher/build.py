@@ -6,6 +6,7 @@ import torch
 from modules.block_kd.teacher import efficientnet, registry, regnet  # noqa: F401 - the first two register theirs
 from modules.block_kd.teacher.backbone import Teacher
 from modules.block_kd.teacher.registry import _Entry
+from modules.modeling.spec import output_size
 from modules.search_space.superspace import Superspace
 from modules.utils.errors import UserError, check_choice
 
@@ -59,7 +60,7 @@ def check_fits(teacher: Teacher, superspace: Superspace) -> None:
     """UserError unless the teacher has every searched stage, with tensors as large as the superspace's."""
     size, searched = _PROBE_SIZE, {s.name for s in superspace.searched}
     for table in superspace.elastic:
-        before, size = size, size // table.stride
+        before, size = size, output_size(size, table.stride)
         if table.name not in searched:
             continue
         if table.name not in teacher.stages:

@@ -16,7 +16,7 @@ from torch import nn
 
 from modules.block_kd.teacher.backbone import FORMS, Teacher
 from modules.block_kd.teacher.registry import register_teacher
-from modules.modeling.spec import make_divisible
+from modules.modeling.spec import make_divisible, output_size
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
     TensorFlow's rule: of an odd number of zeros the additional one is put at the end.
     """
-    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 

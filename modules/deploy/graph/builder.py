@@ -78,9 +78,7 @@ class SyntheticWeights:
 
     def fill(self, node: WeightNode, block: str, layer, index: int) -> None:
         rng = np.random.default_rng(zlib.crc32(node.output.encode()))
-        shape = (layer.cout, layer.cin)
-        if isinstance(layer, ConvSpec):
-            shape = (layer.cout, 1 if layer.depthwise else layer.cin, layer.kernel, layer.kernel)
+        shape = layer.weight_shape if isinstance(layer, ConvSpec) else (layer.cout, layer.cin)
         # With codes of standard deviation 36 this scale keeps the variance of the signal about constant.
         scale = np.float32(1 / (36 * np.sqrt(np.prod(shape[1:]))))
         codes = rng.integers(-62, 63, shape, dtype=np.int8)

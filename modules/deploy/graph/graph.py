@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from modules.modeling.codes import integer_zero_point
+
 INPUT, OUTPUT = "input", "output"
 
 
@@ -20,7 +22,7 @@ class Quantizer:
         """The quantiser whose codes span `low` ... `high`, widened to hold zero."""
         low, high = min(low, 0.0), max(high, 0.0, low + 1e-6)
         scale = np.float32((high - low) / 255)
-        return cls(scale, int(np.clip(np.round(-low / scale), 0, 255)))
+        return cls(scale, int(integer_zero_point(scale, low, 255)))
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """The uint8 codes of float32 `values`: divided, rounded half to even, saturated."""

@@ -2,14 +2,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from modules.deploy.graph.builder import build_graph
 from modules.deploy.graph.graph import INPUT, Graph, Quantizer, WeightNode
 from modules.deploy.graph.ranges import best_ranges
-from modules.modeling.integer_bias import fold_norm
+from modules.modeling.codes import activation_levels, integer_zero_point, is_dead, weight_bounds
+from modules.modeling.integer_bias import fold_norm, weight_scales
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.lsq_plus import activation_levels, weight_bounds
-from modules.modeling.placement import HARD_SIGMOID_SHIFT, LEAST_SCALE, MOST_STEPS
+from modules.modeling.placement import HARD_SIGMOID_SHIFT
 from modules.modeling.placement import INPUT as BLOCK_INPUT
 from modules.modeling.spec import ConvSpec
 from modules.search_space.superspace import INPUT_CHANNELS
@@ -37,7 +38,7 @@ class _TrainedWeights:
             _check_trained(module, node.output)
             node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
             gate = isinstance(layer, ConvSpec) and layer.act == "hard_sigmoid"
-            moved = bias + HARD_SIGMOID_SHIFT if gate else bias
+            moved = node.bias + HARD_SIGMOID_SHIFT if gate else node.bias
             node.codes, node.scales = _weight_codes(module, weight, factor, moved, node.quantizer)
 
 
@@ -74,7 +75,7 @@ def _check_trained(module, name: str) -> None:
 def _quantizer(module) -> Quantizer:
     scale, beta = (np.float32(value.item()) for value in module.effective())
     scale = abs(scale)
-    return Quantizer(scale, int(np.clip(np.round(-beta / scale), 0, activation_levels(8))))
+    return Quantizer(scale, int(integer_zero_point(scale, beta, activation_levels(8))))
 
 
 def _weight_codes(module, weight, factor, bias, quantizer):
@@ -85,12 +86,11 @@ def _weight_codes(module, weight, factor, bias, quantizer):
     # A published weight may hold code -128. It has no negative, and engines are fastest with the symmetric range.
     codes = np.clip(codes, -127, 127)
     codes = codes * np.where(factor < 0, -1, 1).reshape((-1,) + (1,) * (codes.ndim - 1))
-    scales = np.abs(factor) * scale
-    dead = np.abs(bias) > MOST_STEPS * scales * quantizer.scale
-    dead |= scales < LEAST_SCALE
+    scales = weight_scales(torch.from_numpy(factor), module.weight_scale).numpy()
+    dead = is_dead(bias, scales, quantizer.scale)
     codes[dead] = 0
-    scales[dead] = np.maximum(np.abs(bias[dead]), 1e-6) / (2**20 * quantizer.scale)
-    return codes.astype(np.int8), scales.astype(np.float32)
+    scales[dead] = np.maximum(np.abs(bias[dead].astype(np.float64)), 1e-6) / (2**20 * quantizer.scale)
+    return codes.astype(np.int8), scales
 
 
 def lower(net: QNetwork, calibration=None) -> Graph:

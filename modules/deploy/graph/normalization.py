@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from modules.deploy.graph.graph import INPUT, PIXELS, Graph
-from modules.modeling.placement import MOST_STEPS
+from modules.modeling.codes import MOST_STEPS
 from modules.utils.errors import UserError
 
 

@@ -241,6 +241,11 @@ def before_activation(kind: str, low: float, high: float) -> Quantizer:
     useful = USEFUL_INPUT.get(kind, (-np.inf, np.inf))
     if kind != "hswish":
         return Quantizer.from_range(max(low, useful[0]), min(high, useful[1]))
+    return from_minus_three(high)
+
+
+def from_minus_three(high: float) -> Quantizer:
+    """The codes from exactly -3 up to `high` or a little more: what an h-swish is worth reading in."""
     steps = int(np.clip(np.floor(3 * 255 / (max(high, 0.0) + 3)), 1, 255))  # of the codes, from -3 to 0
     return Quantizer(np.float32(3 / steps), steps)
 

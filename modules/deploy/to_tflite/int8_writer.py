@@ -4,13 +4,12 @@ from __future__ import annotations
 import numpy as np
 
 from modules.deploy.graph.graph import OUTPUT, Quantizer, WeightNode
-from modules.deploy.graph.plan import GATE_CODES
+from modules.deploy.graph.plan import GATE_CODES, USEFUL_INPUT, from_minus_three
 from modules.deploy.to_tflite.file import Codes
 from modules.deploy.to_tflite.float_writer import FloatWriter, Stored
 from modules.deploy.to_tflite.layers import Filter, Layer, integer_layer
 from modules.modeling.placement import gate_name
 
-_LOWEST_SWISH = -10.0  # swish is 0 within 5e-4 below: inputs that are not worth a code
 _ADDEND_STEP = 2.0**-8  # XNNPACK adds only what is coded at least this finely, in steps of the sum
 
 
@@ -45,9 +44,9 @@ class Int8Writer(FloatWriter):
         low, high = self.graph.ranges[tensor]
         for reader in readers:
             if reader.op == "act" and reader.kind == "hswish":
-                return _from_minus_three(high)
+                return from_minus_three(high)
             if reader.op == "act" and reader.kind == "swish":
-                low = max(low, _LOWEST_SWISH)
+                low = max(low, USEFUL_INPUT["swish"][0])
             if reader.op == "add":
                 high = max(high, min(low, 0) + 255 * _ADDEND_STEP * self.own(self.target(reader)[0]).scale)
         return Quantizer.from_range(low, high)
@@ -114,12 +113,6 @@ class Int8Writer(FloatWriter):
 
     def numbers(self, node, x, out, bias) -> Layer:
         return integer_layer(node.codes, node.scales, bias, node.quantizer.scale, out.scale, x.factor)
-
-
-def _from_minus_three(high: float) -> Quantizer:
-    """Codes from exactly -3 up to `high` or a little more."""
-    steps = int(np.clip(3 * 255 / (max(high, 0) + 3), 1, 255))
-    return Quantizer(np.float32(3 / steps), steps)
 
 
 def _codes(quantizer: Quantizer, factor: float = 1.0) -> Codes:

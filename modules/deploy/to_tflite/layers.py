@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.deploy.to_tflite.file import Codes
-from modules.modeling.placement import MOST_STEPS
+from modules.modeling.codes import MOST_STEPS, is_dead
+from modules.modeling.spec import output_size
 
 # XNNPACK has no fast kernel for depthwise filters of more taps. As a grouped convolution of so many channels each, with
 # zeros between them, 7 x 7 runs 6 to 9 times faster in int8 and 1.3 times faster in float.
@@ -48,11 +49,6 @@ def padding(size: int, kernel: int, stride: int) -> tuple[tuple[int, int], bool]
     return (before, max(total - before, 0)), total // 2 == before
 
 
-def output_size(size: int, stride: int) -> int:
-    """Rows that a convolution with padding kernel // 2 (odd kernel) gives for `size` rows."""
-    return -(-size // stride)
-
-
 @dataclass(frozen=True)
 class Layer:
     """Weight (out, in / groups, height, width) or (out, in) and bias; as integers with a scale per output channel each.
@@ -73,7 +69,7 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
     """
     input_scale, scales = np.float32(input_scale), scales.astype(np.float32)
     steps = scales.astype(np.float64) * np.float64(input_scale)
-    dead = (steps < _DEAD_STEP * output_scale) | (np.abs(bias) > MOST_STEPS * steps)
+    dead = (steps < _DEAD_STEP * output_scale) | is_dead(bias, scales, input_scale)
     if dead.any():
         codes, scales = codes.copy(), scales.copy()
         codes[dead] = 0

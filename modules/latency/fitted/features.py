@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from modules.modeling.complexity import count_conv
-from modules.modeling.spec import BlockArgs, LinearSpec, build_block
+from modules.modeling.spec import BlockArgs, LinearSpec, build_block, output_size
 from modules.modeling.walk import walk
 
 # "stem" is a convolution of an image's few channels, "gate" one on a single pixel (squeeze-and-excitation,
@@ -49,7 +49,7 @@ class _KernelOps:
     def conv(self, x, layer):
         counts, _ = count_conv(layer, x[:2])
         for stride, count in zip(layer.strides, counts, strict=False):
-            out = (-(-x[0] // stride), -(-x[1] // stride), layer.cout)
+            out = (output_size(x[0], stride), output_size(x[1], stride), layer.cout)
             x = self._note(self._conv_kind(x, layer), x, out, stride, count.macs, count.parameters[0])
         return x
 
@@ -156,8 +156,8 @@ def block_features(blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]], 
     work[np.arange(len(macs)), kernels.kind] = np.where(macs > 0, macs, moved)
     per_kind = kernels.sum(work)
     macs, moved, weights, count = kernels.sum(np.stack([macs, moved, weights, np.ones(len(macs))], 1)).T
-    plain = np.array([[h * w, -(-h // b.stride) * -(-w // b.stride), b.cin, b.cout, hidden_width(b), b.kernel,
-                       b.expand or 0, b.stride, ACTS.index(b.act) if b.act in ACTS else -1]
+    plain = np.array([[h * w, output_size(h, b.stride) * output_size(w, b.stride), b.cin, b.cout, hidden_width(b),
+                       b.kernel, b.expand or 0, b.stride, ACTS.index(b.act) if b.act in ACTS else -1]
                       for b, (h, w) in zip(blocks, hws, strict=True)], dtype=float).reshape(-1, 9)
     left = np.concatenate([plain[:, 2:5] % _LANES, plain[:, 1:2] % _LANES], 1)
     return np.concatenate([plain, np.stack([macs, moved, weights, macs / (moved + weights), count], 1), left, per_kind],

@@ -10,7 +10,7 @@ from modules.latency.fitted.block_model import BlockModel
 from modules.latency.fitted.platform import ModelPlatform
 from modules.latency.prediction import NORMAL_90
 from modules.latency.published.checks import Check
-from modules.modeling.complexity import count_block
+from modules.modeling.complexity import blocks_of
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.spec import BlockArgs
 from modules.search_space.published import find_published, published_names
@@ -62,12 +62,8 @@ def net_rows(platform: str, model: ModelPlatform) -> list[dict]:
 
 def absent_expansions_ms(model: ModelPlatform, spec: NetSpec) -> float:
     """Price of the 1 x 1 convolutions that the published predictor charges MobileNet blocks of expand ratio 1 for."""
-    hw, blocks, hws = (spec.resolution, spec.resolution), [], []
-    for _, block in spec.blocks:
-        if block.args.kind == "MobileNetV2" and block.args.expand == 1:
-            blocks.append(BlockArgs("Conv", block.args.cin, block.args.cin, 1, None, 1, "relu"))
-            hws.append(hw)
-        hw = count_block(block, hw)[1]
+    plain = [(block.cin, hw) for block, hw in blocks_of(spec) if block.kind == "MobileNetV2" and block.expand == 1]
+    blocks, hws = [BlockArgs("Conv", cin, cin, 1, None, 1, "relu") for cin, _ in plain], [hw for _, hw in plain]
     return float(model.predict_blocks(blocks, hws).ms.sum())
 
 

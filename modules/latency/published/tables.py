@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modules.latency.table import read_table
+from modules.modeling.complexity import with_sizes
 from modules.modeling.net_spec import stage_blocks, stage_choice
 from modules.modeling.spec import BlockArgs
 from modules.search_space.config import SupernetConfig
@@ -126,15 +127,8 @@ def _lut_lines(folder: Path, space: Superspace, every: int) -> Iterator[tuple[li
                 raise UserError(f"{path}: row {line!r}; expected blocks,1xCxHxH,loss,MACs,parameters,latency")
             cin, size = map(int, shape.groups())
             candidate, choices = stage_choice(config, name, fields[0])
-            yield _with_sizes(stage_blocks(candidate, space.stage(name), cin, choices), size), fields
-
-
-def _with_sizes(stage: Sequence, size: int) -> list[tuple[BlockArgs, Size]]:
-    blocks = []
-    for spec in stage:
-        blocks.append((spec.args, (size, size)))
-        size //= spec.args.stride  # as the published tables do; all their sizes are even here
-    return blocks
+            stage = stage_blocks(candidate, space.stage(name), cin, choices)
+            yield [(spec.args, hw) for spec, hw in with_sizes(stage, (size, size))], fields
 
 
 def _acts(superspace: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ import functools
 
 import torch
 
-ZERO_POINTS = ("integer", "float")
+from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
 
 _compiled = False
 
@@ -45,25 +45,9 @@ def _compilable(function):
     return call
 
 
-def activation_levels(num_bits: int) -> int:
-    """The largest code of an unsigned activation."""
-    return 2**num_bits - 1
-
-
-def weight_bounds(num_bits: int, narrow_range: bool = True) -> tuple[int, int]:
-    """Smallest and largest code of a weight; the narrow range is symmetric."""
-    top = 2 ** (num_bits - 1) - 1
-    return (-top if narrow_range else -top - 1), top
-
-
 def lower_bound(num_bits: int) -> float:
     """The smallest scale a quantiser may have."""
     return 1e-7 / (2**num_bits - 1)
-
-
-def integer_zero_point(scale: torch.Tensor, beta: torch.Tensor, num_bits: int) -> torch.Tensor:
-    """The integer code of zero: -beta / scale rounded to an integer and held within the codes."""
-    return (-beta / scale.abs()).round().clamp(0, activation_levels(num_bits))
 
 
 def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits: int, beta: torch.Tensor,
@@ -128,7 +112,7 @@ def _activation_forward(x, scale, beta, levels, integer):
     s = scale.abs()
     if not integer:
         return (x - beta).div_(s).clamp_(0, levels).round_().mul_(s).add_(beta), beta
-    zero = (-beta / s).round().clamp(0, levels)
+    zero = integer_zero_point(s, beta, levels)
     return (x / s).round_().clamp_min_(-zero).clamp_max_(levels - zero).mul_(s), -zero * s
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.modeling.codes import STARTS, ZERO_POINTS, activation_levels, weight_bounds
 from modules.modeling.ops import lsq_plus
 from modules.utils import dist
 from modules.utils.errors import UserError
@@ -63,7 +64,7 @@ class QBase(nn.Module):
         return lsq_plus.quantize_weight(weight, self.weight_scale, self.nbits_w, self.training, self.narrow_range)
 
     def _start_activation(self, x: torch.Tensor) -> None:
-        levels = lsq_plus.activation_levels(self.nbits_a)
+        levels = activation_levels(self.nbits_a)
         # One reduction for both ends, so that all ranks start from the range of all their images.
         ends = dist.all_max(torch.stack((-x.min(), x.max())).float())
         if self.zero_point == "integer":
@@ -78,7 +79,7 @@ class QBase(nn.Module):
         self._mark_started(1)
 
     def _start_weight(self, w: torch.Tensor) -> None:
-        top = lsq_plus.weight_bounds(self.nbits_w)[1]
+        top = weight_bounds(self.nbits_w)[1]
         if self.start == "lsq":
             scale = 2 * w.abs().mean() / top**0.5
         else:
@@ -145,7 +146,7 @@ def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero
         UserError: a number of bits or a mode that does not exist.
     """
     for name, value, allowed in (("nbits_w", nbits_w, BITS), ("nbits_a", nbits_a, BITS),
-                                 ("zero_point", zero_point, lsq_plus.ZERO_POINTS), ("start", start, ("minmax", "lsq"))):
+                                 ("zero_point", zero_point, ZERO_POINTS), ("start", start, STARTS)):
         if value not in allowed:
             raise UserError(f"{name} {value!r} of the quantisers; allowed: {', '.join(map(str, allowed))}")
     for module in model.modules():
