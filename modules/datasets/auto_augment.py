@@ -7,7 +7,7 @@ magnitude m; the level that the operation runs at is drawn around m. Operations 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from modules.utils.imagenet import IMAGENET_MEAN
+from modules.search_space.imagenet import IMAGENET_MEAN
 
 FILL = tuple(round(255 * value) for value in IMAGENET_MEAN)  # for what a geometric operation uncovers
 LEVEL_STD = 0.5

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.datasets.sources import ImageSource
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
-from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 DATASETS = ("digits", "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
             "FGVCAircraft")

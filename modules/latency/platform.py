@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
-from modules.utils.errors import check_choice
+from modules.utils.registry import Registry
 
 
 class Platform(Protocol):
@@ -22,52 +23,32 @@ class Platform(Protocol):
         """Latency of a whole network."""
 
 
-_platforms: dict[str, Callable[[], Platform]] = {}
-_families: dict[str, Callable[[str], Platform]] = {}
-_finders: list[tuple[Callable[[str], Callable[[], Platform] | None], Callable[[], list[str]]]] = []
-
-
-def register_platform(name: str):
-    """Register a class or function without arguments that makes a platform."""
-    def decorator(make):
-        _platforms[name] = make
-        return make
-    return decorator
+_platforms: Registry[Callable[[], Platform]] = Registry("platform")
+register_platform = _platforms.register  # decorator of a class or function without arguments that makes a platform
+register_platform_source = _platforms.add_source  # of functions that make one
+check_platform = _platforms.check
 
 
 def register_platform_family(prefix: str):
-    """Register a function of NAME that makes the platform `<prefix>:NAME`."""
-    def decorator(make):
-        _families[prefix] = make
+    """Decorator of a function of NAME that makes the platform `<prefix>:NAME`."""
+    def decorator(make: Callable[[str], Platform]):
+        def find(name: str) -> Callable[[], Platform] | None:
+            family, _, rest = name.partition(":")
+            return partial(make, rest) if family == prefix and rest else None
+
+        _platforms.add_source(find, form=f"{prefix}:NAME")
         return make
     return decorator
 
 
-def register_platform_finder(find: Callable[[str], Callable[[], Platform] | None], names: Callable[[], list[str]]):
-    """Register where further platforms are looked up: `find(name)` gives what makes one, or None; `names()` lists
-    those that have a name."""
-    _finders.append((find, names))
+def get_available_platforms(pattern: str = "*") -> list[str]:
+    """Names of the platforms that match `pattern`, such as "*_int8"; those of families are left out."""
+    return _platforms.names(pattern)
 
 
-def get_available_platforms() -> list[str]:
-    """Names of all platforms; those of families are left out."""
-    return list(dict.fromkeys([*_platforms, *(name for _, names in _finders for name in names())]))
-
-
-def _find(name: str) -> Callable[[], Platform] | None:
-    if name in _platforms:
-        return _platforms[name]
-    return next((make for find, _ in _finders if (make := find(name))), None)
-
-
-def check_platform(name: str) -> str:
-    """Return `name` if there is such a platform, or such a family; UserError with the known names otherwise."""
-    if (name.partition(":")[0] in _families and ":" in name) or _find(name):
-        return name
-    allowed = [*get_available_platforms(), *(f"{prefix}:NAME" for prefix in _families)]
-    return check_choice(name, allowed, "platform")
-
-
+def make_platform(name: str) -> Platform:
+    """The platform called `name`; UserError with the known names otherwise."""
+    return _platforms[name]()
 
 
 def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
@@ -76,7 +57,3 @@ def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
         return platform.predict_subnets(specs)
     ms = np.array([platform.predict_subnet(spec) for spec in specs], dtype=float)
     return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
-
-
-
-

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modules.latency.platform import Platform, _families, _find, check_platform, predict_subnets
+from modules.latency.platform import Platform, make_platform, predict_subnets
 from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block
@@ -16,8 +16,7 @@ def get_platform(name: str, table: str = "") -> Platform:
         name: as registered, or `<family>:NAME`.
         table: a file of block latencies in nn-Meter's form, which win over the platform's own.
     """
-    prefix, _, rest = check_platform(name).partition(":")
-    platform = _families[prefix](rest) if rest and prefix in _families else _find(name)()
+    platform = make_platform(name)
     if not table:
         return platform
     from modules.latency.table import TablePlatform, read_table

@@ -7,9 +7,9 @@ from pathlib import Path
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
-from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Record:

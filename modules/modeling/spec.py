@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 
-from modules.utils.errors import check_choice
+from modules.utils.registry import Registry
 
 
 def output_size(size: int, stride: int) -> int:
@@ -129,27 +129,26 @@ class BlockSpec:
         return self.main + ((self.downsample,) if self.downsample else ())
 
 
-_blocks: dict[str, Callable] = {}
+_blocks: Registry[Callable[..., BlockSpec]] = Registry("block type")
 
 
 def register_block(kind: str, **fixed):
     """Register a block function under `kind`, with some of its keyword arguments fixed. Can be stacked."""
     def decorator(function):
-        _blocks[kind] = lambda *args: function(*args, **fixed)
+        _blocks.add(kind, partial(function, **fixed))
         return function
     return decorator
 
 
-def get_available_blocks() -> list[str]:
-    """Names of all block types."""
-    return list(_blocks)
+def get_available_blocks(pattern: str = "*") -> list[str]:
+    """Names of the block types that match `pattern`, such as "MobileNetV3*"."""
+    return _blocks.names(pattern)
 
 
 @lru_cache(maxsize=100_000)
 def build_block(args: BlockArgs) -> BlockSpec:
     """The structure of the block described by `args`; UserError for an unknown block type."""
-    build = _blocks[check_choice(args.kind, _blocks, "block type")]
-    return replace(build(args.cin, args.cout, args.kernel, args.expand, args.stride, args.act), args=args)
+    return replace(_blocks[args.kind](args.cin, args.cout, args.kernel, args.expand, args.stride, args.act), args=args)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from modules.utils.errors import check_choice
+from modules.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,19 @@ class Superspace:
 HEAD_STAGES = ("final_expand", "feature_mix", "logits")
 INPUT_CHANNELS = 3
 
-_registry: dict[str, Superspace] = {}
-_unlisted: set[str] = set()
+_superspaces: Registry[Superspace] = Registry("superspace")
 
 
 def register_superspace(superspace: Superspace, listed: bool = True) -> Superspace:
     """Make a superspace known by its name; `listed`: among those to search."""
-    _registry[superspace.name] = superspace
-    if not listed:
-        _unlisted.add(superspace.name)
-    return superspace
+    return _superspaces.add(superspace.name, superspace, listed)
 
 
-def get_available_superspaces() -> list[str]:
-    """Names of all superspaces to search, in the order of registration."""
-    return [name for name in _registry if name not in _unlisted]
+def get_available_superspaces(pattern: str = "*") -> list[str]:
+    """Names of the superspaces to search that match `pattern`, in the order of registration."""
+    return _superspaces.names(pattern)
 
 
 def get_superspace(name: str) -> Superspace:
     """The superspace called `name`; UserError with the known names otherwise."""
-    return _registry[check_choice(name, _registry, "superspace")]
+    return _superspaces[name]

@@ -15,6 +15,7 @@ from modules.modeling.blocks import TorchOps
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.network import QNetwork
 from modules.modeling.walk import walk
+from modules.utils.registry import Registry
 from modules.zero_shot.plain_view import body_length
 
 GAMMA = 1e-2     # size of the perturbation in the Zen score
@@ -22,20 +23,10 @@ BN_EPS = 1e-3
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 Score = Callable[[QNetwork, int, torch.Generator], float]
-_proxies: dict[str, Score] = {}
-
-
-def register_proxy(name: str):
-    """Register a proxy under the name that --zero_shot_score takes."""
-    def decorator(function):
-        _proxies[name] = function
-        return function
-    return decorator
-
-
-def get_proxies() -> dict[str, Score]:
-    """All proxies by name."""
-    return dict(_proxies)
+_proxies: Registry[Score] = Registry("proxy (--zero_shot_score)")
+register_proxy = _proxies.register  # decorator; takes the name that --zero_shot_score takes
+get_available_proxies = _proxies.names
+get_proxy, check_proxy = _proxies.__getitem__, _proxies.check
 
 
 def prepare(net: QNetwork) -> QNetwork:

@@ -8,13 +8,8 @@ import torch
 
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
-from modules.utils.errors import UserError, check_choice
-from modules.zero_shot.proxies import get_proxies
-
-
-def check_proxy(name: str) -> str:
-    """Return `name` if there is such a proxy; UserError with the known names otherwise."""
-    return check_choice(name, get_proxies(), "proxy (--zero_shot_score)")
+from modules.utils.errors import UserError
+from modules.zero_shot.proxies import get_proxy
 
 
 def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> list[float]:
@@ -22,13 +17,13 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> lis
 
     Args:
         spec: what the proxy is to see (`plain_view`).
-        proxy: a name of `get_proxies`.
+        proxy: one of `get_available_proxies()`.
         batch: images per batch, at least two.
         seed: of weights and inputs.
     """
     if batch < 2:
         raise UserError(f"batch size {batch} (--batch_size); allowed: 2 or more, for batch norm and for comparing")
-    score, generator = get_proxies()[check_proxy(proxy)], torch.Generator().manual_seed(seed)
+    score, generator = get_proxy(proxy), torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = QNetwork(spec)

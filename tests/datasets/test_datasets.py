@@ -21,10 +21,10 @@ from modules.datasets.held import HeldDecoded
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.sources import ArraySource, EncodedSource
 from modules.datasets.transforms import CROP_RATIO, draw_crop, eval_transform, train_transform
+from modules.search_space.imagenet import IMAGENET_MEAN as MEAN
+from modules.search_space.imagenet import IMAGENET_STD as STD
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
-from modules.utils.imagenet import IMAGENET_MEAN as MEAN
-from modules.utils.imagenet import IMAGENET_STD as STD
 from modules.utils.torchvision_compat import import_torchvision
 
 torchvision = import_torchvision()

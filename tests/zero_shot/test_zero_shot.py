@@ -24,7 +24,7 @@ from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.plain_view import plain_view
-from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxies, prepare
+from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxy, prepare
 from modules.zero_shot.scoring import scores
 from modules.zero_shot.search import Limits, ZenSearch
 from modules.zero_shot.space import RATIOS, SPACES
@@ -107,14 +107,14 @@ def twin(structure: Structure, classes: int, generator) -> nn.Sequential:
 
 
 def test_proxies_of_a_plain_network_equal_their_formulas():
-    structure, proxies = Structure.parse(SMALL), get_proxies()
+    structure = Structure.parse(SMALL)
 
     def start(seed=3):
         generator = torch.Generator().manual_seed(seed)
         return twin(structure, 5, generator), generator, torch.Generator().manual_seed(seed)
 
     def ours(name, generator):
-        return proxies[name](QNetwork(structure.net_spec(16, 5)), 4, generator)
+        return get_proxy(name)(QNetwork(structure.net_spec(16, 5)), 4, generator)
 
     net, generator, same = start()
     x, change = (torch.randn(4, 3, 16, 16, generator=generator) for _ in range(2))
@@ -155,14 +155,14 @@ def test_images_of_equal_signs_are_one_linear_region():
     images[3] = images[0]
     signs = torch.cat(activation_signs(net, images), 1)
     assert len(torch.unique(signs, dim=0)) == 4
-    assert get_proxies()["RN"](net, 6, torch.Generator().manual_seed(0)) == 6
+    assert get_proxy()["RN"](net, 6, torch.Generator().manual_seed(0)) == 6
 
 
 def test_ntk_of_a_linear_network_is_that_of_its_inputs():
     """One 1 x 1 map: the logits' gradient with respect to the classifier is its input."""
     net = QNetwork(plain_view(Structure.parse("SuperConvK1BNRELU(3,4,1,1)").net_spec(8, 3)))
     generator = torch.Generator().manual_seed(5)
-    condition = -get_proxies()["NTK"](net, 4, torch.Generator().manual_seed(5))
+    condition = -get_proxy()["NTK"](net, 4, torch.Generator().manual_seed(5))
     images = torch.randn(4, 3, 8, 8, generator=generator)
     names = [n for n, p in net.named_parameters() if n.endswith("weight")]
     rows = []

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import torch
 
-from modules.block_kd.teacher import efficientnet, registry, regnet  # noqa: F401 - the first two register theirs
+from modules.block_kd.teacher import efficientnet, regnet  # noqa: F401 - they register theirs
 from modules.block_kd.teacher.backbone import Teacher
-from modules.block_kd.teacher.registry import _Entry
+from modules.block_kd.teacher.registry import teachers
 from modules.modeling.spec import output_size
 from modules.search_space.superspace import Superspace
 from modules.utils.errors import UserError, check_choice
@@ -13,23 +13,18 @@ from modules.utils.errors import UserError, check_choice
 _PROBE_SIZE = 64  # pixels; every stage halves it without remainder
 
 
-def get_available_teachers() -> list[str]:
-    """Names of all teachers, in the order of registration."""
-
-    return list(registry._registry)
+def get_available_teachers(pattern: str = "*") -> list[str]:
+    """Names of the teachers that match `pattern`, such as "efficientnet-*", in the order of registration."""
+    return teachers.names(pattern)
 
 
 def torchvision_name(arch: str) -> str:
     """torchvision's name of teacher `arch`; UserError if it has none."""
-    name = _entry(arch).torchvision
+    name = teachers[arch].torchvision
     if not name:
-        known = [a for a in registry._registry if registry._registry[a].torchvision]
+        known = [a for a in teachers if teachers[a].torchvision]
         raise UserError(f"torchvision has no weights of teacher {arch!r}; allowed: {', '.join(known)}")
     return name
-
-
-def _entry(arch: str) -> _Entry:
-    return registry._registry[check_choice(arch, get_available_teachers(), "teacher (--teacher_arch)")]
 
 
 def build_teacher(arch: str, num_classes: int = 1000, form: str | None = None) -> Teacher:
@@ -38,7 +33,7 @@ def build_teacher(arch: str, num_classes: int = 1000, form: str | None = None) -
     Raises:
         UserError: an unknown teacher, or a form that it does not have.
     """
-    entry = _entry(arch)
+    entry = teachers[arch]
     form = check_choice(form or entry.forms[0], entry.forms, f"form of teacher {arch}")
     teacher = entry.build(num_classes, form)
     teacher.arch, teacher.form, teacher.num_classes = arch, form, num_classes

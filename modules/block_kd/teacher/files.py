@@ -11,9 +11,9 @@ from modules.block_kd.teacher.build import build_teacher, torchvision_name
 from modules.modeling.ops.op import PUBLISHED_NAMES
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
-from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.torchvision_compat import import_torchvision
 
 HOW_TO = "python -m modules.block_kd.teacher"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modules.block_kd.teacher.backbone import Teacher
+from modules.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class _Entry:
     forms: tuple[str, ...]
 
 
-_registry: dict[str, _Entry] = {}
+teachers: Registry[_Entry] = Registry("teacher (--teacher_arch)")
 
 
 def register_teacher(name: str, *, torchvision: str = "", forms: Sequence[str] = ("torchvision",)):
@@ -25,6 +26,6 @@ def register_teacher(name: str, *, torchvision: str = "", forms: Sequence[str] =
         forms: the forms (see `Teacher`) that the builder knows, the one for fresh networks first.
     """
     def add(build: Callable[[int, str], Teacher]) -> Callable[[int, str], Teacher]:
-        _registry[name] = _Entry(build, torchvision, tuple(forms))
+        teachers.add(name, _Entry(build, torchvision, tuple(forms)))
         return build
     return add

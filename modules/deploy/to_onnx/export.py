@@ -12,9 +12,9 @@ from modules.deploy.naming import model_path, trained_metadata, untrained_metada
 from modules.deploy.to_onnx.writer import write_onnx
 from modules.runtime.ort import open_model, optimized_ops
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.files import write_manifest
-from modules.utils.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folder: str | Path,

@@ -12,7 +12,7 @@ import numpy as np
 from modules.latency.cache import cache_folder
 from modules.latency.fitted.block_model import BlockModel
 from modules.latency.fitted.platform import ModelPlatform
-from modules.latency.platform import register_platform_finder
+from modules.latency.platform import register_platform_source
 from modules.latency.prediction import Prediction
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms
 from modules.modeling.net_spec import NetSpec
@@ -95,4 +95,4 @@ def _find(name: str):
     return partial(load_profiled, folder) if folder else None
 
 
-register_platform_finder(_find, profiled_names)
+register_platform_source(_find, profiled_names)
