@@ -155,14 +155,14 @@ def test_images_of_equal_signs_are_one_linear_region():
     images[3] = images[0]
     signs = torch.cat(activation_signs(net, images), 1)
     assert len(torch.unique(signs, dim=0)) == 4
-    assert get_proxy()["RN"](net, 6, torch.Generator().manual_seed(0)) == 6
+    assert get_proxy("RN")(net, 6, torch.Generator().manual_seed(0)) == 6
 
 
 def test_ntk_of_a_linear_network_is_that_of_its_inputs():
     """One 1 x 1 map: the logits' gradient with respect to the classifier is its input."""
     net = QNetwork(plain_view(Structure.parse("SuperConvK1BNRELU(3,4,1,1)").net_spec(8, 3)))
     generator = torch.Generator().manual_seed(5)
-    condition = -get_proxy()["NTK"](net, 4, torch.Generator().manual_seed(5))
+    condition = -get_proxy("NTK")(net, 4, torch.Generator().manual_seed(5))
     images = torch.randn(4, 3, 8, 8, generator=generator)
     names = [n for n, p in net.named_parameters() if n.endswith("weight")]
     rows = []
