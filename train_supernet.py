@@ -7,6 +7,11 @@ On the embedded digits, one CPU, a few minutes:
     python train_supernet.py --superspace onnxw_tiny --supernet_choice 151122-010101 \\
         --config-file supernet_training_configs/digits.yaml --quant_mode
 
+A fixed network by its name, which may have a width (--quant_mode follows as above):
+
+    python train_supernet.py --network resnet20:0.5 --config-file supernet_training_configs/cifar10_net.yaml \\
+        --dataset_path /path/to/cifar10
+
 On ImageNet with 8 GPUs:
 
     torchrun --nproc_per_node 8 train_supernet.py --superspace onnxw --supernet_choice 151122-023231 \\
@@ -15,6 +20,7 @@ On ImageNet with 8 GPUs:
 Writes <models_save_dir>/<superspace>-<choice>-align0/checkpoint.pth, or lsq.pth with --quant_mode.
 """
 import os
+from dataclasses import replace
 
 from modules.training.config import add_config_arguments, config_from_arguments
 from modules.utils.cli import add_local_rank, make_parser, run
@@ -22,8 +28,10 @@ from modules.utils.cli import add_local_rank, make_parser, run
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--superspace", required=True, help="such as onnxw, mobilew, onnxw_tiny")
+    parser.add_argument("--superspace", help="such as onnxw, mobilew, onnxw_tiny")
     parser.add_argument("--supernet_choice", default="322223", help="block digits, then optionally - and window digits")
+    parser.add_argument("--network", default="", metavar="NAME[:WIDTH]",
+                        help="a fixed network instead of a superspace, such as resnet20 or mobilenet_v2_cifar:0.5")
     parser.add_argument("--align_sample", action="store_true", help="all blocks of a stage alike in random subnets")
     parser.add_argument("--quant_mode", action="store_true", help="train int8 from checkpoint.pth, write lsq.pth")
     parser.add_argument("--resume", action="store_true", help="continue the checkpoint of this mode")
@@ -36,9 +44,17 @@ def main():
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
     from modules.search_space.config import SupernetConfig
+    from modules.search_space.networks import find_network
+    from modules.utils.errors import UserError
 
-    space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
     config = config_from_arguments(args)
+    if args.network:
+        space, subnet = find_network(args.network, max(config.resolutions, default=0))
+        config = replace(config, subnet_choice=str(subnet), resolutions=(subnet.resolution,))
+    elif args.superspace:
+        space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
+    else:
+        raise UserError("neither --superspace nor --network given; allowed: one of them")
     if args.quant_mode:
         config = config.for_quantization()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.datasets.sources import ImageSource
+from modules.datasets.transforms import EVAL_CROP
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
 
@@ -23,6 +24,7 @@ class DataInfo:
     std: tuple[float, float, float]
     hflip: bool                            # whether the mirror image belongs to the same class
     crop_scale: tuple[float, float]        # range of the part of the area that a training crop keeps
+    eval_crop: float = EVAL_CROP           # part of the side that the centre crop of evaluation keeps
 
     @property
     def num_classes(self):
@@ -46,13 +48,14 @@ class Data:
     test_indices: np.ndarray
 
 
-def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0):
+def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0, eval_crop=EVAL_CROP):
     """Return the `Data` of a run.
 
     dataset: one of DATASETS. None means "folder" if a path is given and "digits" otherwise.
     dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
     valid_size: how many training images to hold out for validation; 0 or less, or None: none.
     crop_scale_min: least part of the area that a training crop keeps; 0: what suits the data set.
+    eval_crop: part of the side that the centre crop of evaluation keeps; 1: the whole image.
     Raises UserError for an unknown name, a path that is missing or of no use, and a split that leaves no image.
     """
     name = dataset or ("folder" if dataset_path else "digits")
@@ -63,7 +66,10 @@ def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0)
     scale = crop_scale_min or (0.7 if digits else 0.08)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
-    info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=not digits, crop_scale=(scale, 1.0))
+    if not 0 < eval_crop <= 1:
+        raise UserError(f"eval_crop {eval_crop}; allowed: above 0, at most 1")
+    info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=not digits, crop_scale=(scale, 1.0),
+                    eval_crop=eval_crop)
     everything = np.arange(len(official))
     if not valid_size or valid_size < 0:
         return Data(info, train, np.arange(len(train)), official, everything, official, everything)

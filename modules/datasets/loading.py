@@ -7,6 +7,7 @@ and a resumed epoch yields exactly the batches that the uninterrupted one would 
 import numpy as np
 import torch
 
+from modules.datasets.shift import Shift, ShiftedBatches
 from modules.utils.errors import UserError
 
 
@@ -66,11 +67,12 @@ class Batches:
 
 
 def train_batches(data, transform, *, batch_size, seed, epoch, start_step=0, rank=0, world_size=1, num_workers=0,
-                  drop_last=False):
+                  drop_last=False, device="cpu"):
     """Return the `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B].
 
     The training images in the order drawn from (seed, epoch), every `world_size`-th one for each rank. The order is
-    continued from its start until the ranks have equally many, so that all make the same number of steps.
+    continued from its start until the ranks have equally many, so that all make the same number of steps. Batches of
+    augmentation "shift" are made on `device`.
     """
     indices = data.train_indices
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(len(indices))
@@ -79,6 +81,9 @@ def train_batches(data, transform, *, batch_size, seed, epoch, start_step=0, ran
     if drop_last and per_rank < batch_size:
         raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {per_rank} training images per "
                         f"process; allowed: 1 to {per_rank}")
+    if isinstance(transform, Shift):
+        return ShiftedBatches(data, transform, seed, epoch, order[rank::world_size], batch_size, start_step=start_step,
+                              drop_last=drop_last, device=device)
     return Batches(TransformedDataset(data.train, transform, seed), epoch, indices[order[rank::world_size]], batch_size,
                    start_step=start_step, num_workers=num_workers, drop_last=drop_last)
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from modules.utils.errors import check_choice
 
-AUGMENTS = ("default", "auto_augment_tf")
+AUGMENTS = ("default", "auto_augment_tf", "shift")
+EVAL_CROP = 224 / 256        # part of the side that the centre crop of evaluation keeps, as published
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
 
@@ -69,12 +70,13 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Shorter side resized to 256/224 of the size (enlarged where the image is smaller), centre crop, normalised."""
+    """Shorter side resized (enlarged where the image is smaller) so that the centre crop of `size` keeps `eval_crop` of
+    it, centre crop, normalised."""
 
     def __init__(self, size, info):
         self.size = size
         self.to_tensor = ToNormalizedTensor(info.mean, info.std)
-        self.resized = round(size * 256 / 224)
+        self.resized = round(size / info.eval_crop)
 
     def __call__(self, image, rng=None):
         from PIL import Image
@@ -91,9 +93,14 @@ class EvalTransform:
 def train_transform(augment, size, info):
     """Return the training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size].
 
-    augment: "default", or "auto_augment_tf" for AutoAugment v0 after crop and flip. UserError for anything else.
+    augment: "default", "auto_augment_tf" for AutoAugment v0 after crop and flip, or "shift": small shifts and flips,
+    which `train_batches` makes in batches. UserError for anything else.
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
+    if augment == "shift":
+        from modules.datasets.shift import Shift
+
+        return Shift(size, info)
     if augment == "default":
         return TrainTransform(size, info)
     from modules.datasets.auto_augment import AutoAugment

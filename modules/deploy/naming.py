@@ -21,7 +21,7 @@ def trained_metadata(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig) -> 
     record = evaluator.record
     return {"supernet": str(evaluator.space), "subnet": str(choice), "classes": json.dumps(list(record.classes)),
             "mean": json.dumps(list(record.mean)), "std": json.dumps(list(record.std)),
-            "crop_size": str(record.crop_size), "dataset": record.dataset}
+            "crop_size": str(record.crop_size), "dataset": record.dataset, "eval_crop": str(record.eval_crop)}
 
 
 def untrained_metadata(space: SupernetConfig, choice: SubnetChoiceConfig) -> dict[str, str]:

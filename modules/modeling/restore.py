@@ -44,6 +44,11 @@ class ModelRecord(Record):
     training: dict = field(default_factory=dict)
 
     @property
+    def eval_crop(self) -> float:
+        """Part of the side that the centre crop of evaluation keeps; older checkpoints have the published one."""
+        return self.training.get("eval_crop", 224 / 256)
+
+    @property
     def crop_size(self) -> int:
         """Size in pixels at which images are loaded; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)

@@ -262,9 +262,48 @@ def bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
     )
 
 
+@register_block("ResNetBasic")
+def basic_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """ResNet's block of two dense k x k convolutions; the width between them follows the output width."""
+    hidden = make_divisible(cout * expand)
+    return BlockSpec(
+        _NO_ARGS,
+        (ConvSpec("conv1", cin, hidden, kernel, stride, act=act), ConvSpec("conv2", hidden, cout, kernel)),
+        residual=True, downsample=_downsample(cin, cout, stride), post_act=act, last="conv2")
+
+
+@register_block("ExtraDW", start=0, middle=True)
+@register_block("ExtraDW3", start=3, middle=True)
+@register_block("ConvNextDW", start=0, middle=False)
+@register_block("FFN", start=None, middle=False)
+@register_block("ExtraDWRes", start=0, middle=True, forced_residual=True)
+def universal_inverted_bottleneck(cin, cout, kernel, expand, stride, act, start, middle,
+                                  forced_residual=False) -> BlockSpec:
+    """MobileNetV4's universal inverted bottleneck (Qin et al., 2024): an optional depthwise convolution on the input,
+    without activation, and an optional one between expansion and projection, which has the stride if it is there.
+
+    The fourth member of the family, with the middle one alone, is MobileNetV2. `start` is the kernel size of the first
+    depthwise convolution (0: the block's, None: there is none); `forced_residual` as of `inverted_bottleneck`.
+    """
+    hidden = make_divisible(cin * expand)
+    main = [ConvSpec("point_conv1", cin, hidden, act=act)]
+    if start is not None:
+        main.insert(0, ConvSpec("start_conv", cin, cin, start or kernel, 1 if middle else stride, depthwise=True))
+    if middle:
+        main.append(ConvSpec("depth_conv", hidden, hidden, kernel, stride, depthwise=True, act=act))
+    elif start is None:
+        main[0] = replace(main[0], stride=stride)
+    return BlockSpec(
+        _NO_ARGS, (*main, ConvSpec("point_conv2", hidden, cout)),
+        residual=forced_residual or (stride == 1 and cin == cout),
+        downsample=_downsample(cin, cout, stride) if forced_residual else None,
+        last="point_conv2" if forced_residual else None)
+
+
+@register_block("FusedMBConv", forced_residual=False)
 @register_block("FusedMBConvRes")
 @register_block("FusedMBConvSERes", se=True)
-def fused_inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
+def fused_inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, forced_residual=True) -> BlockSpec:
     """Inverted bottleneck whose expansion and depthwise convolution are one dense k x k convolution."""
     hidden = make_divisible(cin * expand)
     return BlockSpec(
@@ -274,7 +313,7 @@ def fused_inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False) 
             *((SESpec(hidden, make_divisible(cin // 4)),) if se else ()),
             ConvSpec("point_conv", hidden, cout),
         ),
-        residual=True,
-        downsample=_downsample(cin, cout, stride),
-        last="point_conv",
+        residual=forced_residual or (stride == 1 and cin == cout),
+        downsample=_downsample(cin, cout, stride) if forced_residual else None,
+        last="point_conv" if forced_residual else None,
     )

@@ -1,5 +1,5 @@
 """Macro architectures, superspaces and the choices made in them: tables and values, no torch code."""
-from modules.search_space import baselines, tables  # register the superspaces
+from modules.search_space import baselines, networks, tables  # they register the superspaces
 from modules.search_space.superspace import (
     Candidate,
     StageTable,
@@ -9,5 +9,5 @@ from modules.search_space.superspace import (
     register_superspace,
 )
 
-__all__ = ["Candidate", "StageTable", "Superspace", "baselines", "get_available_superspaces", "get_superspace",
+__all__ = ["Candidate", "StageTable", "Superspace", "baselines", "get_available_superspaces", "get_superspace", "networks",
            "register_superspace", "tables"]

@@ -23,12 +23,16 @@ def _fixed(act: str, stage0_act: str, feature_mix: str) -> dict[str, Candidate]:
     }
 
 
+# Expand ratio, channels, blocks, stride of stage0, stage1 ...
+MOBILENET_V2_ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
+                     (6, 320, 1, 1))
+
 MOBILENET_V2 = Superspace(
     "mobilenet_v2",
     (
-        _stage("first_conv", 32, stride=2), _stage("stage0", 16),
-        _stage("stage1", 24, 2, 2), _stage("stage2", 32, 3, 2), _stage("stage3", 64, 4, 2),
-        _stage("stage4", 96, 3), _stage("stage5", 160, 3, 2), _stage("stage6", 320),
+        _stage("first_conv", 32, stride=2),
+        *(_stage(f"stage{i}", channels, blocks, stride)
+          for i, (_, channels, blocks, stride) in enumerate(MOBILENET_V2_ROWS)),
         _stage("final_expand", 1280), _stage("feature_mix", 1280), _stage("logits", 1000),
     ),
     _fixed("relu6", "relu6", "Pool"),

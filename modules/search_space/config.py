@@ -15,7 +15,7 @@ from modules.utils.errors import UserError
 class SupernetConfig:
     """A search space: a superspace with one block type and one width window per searched stage.
 
-    `str()` gives `<superspace>-<block digits>-<window digits>`. Window -1 stands for the full width list; it has no
+    `str()` gives `<superspace>-<block digits>-<window digits>`, the name alone of a fixed network. Window -1 stands for the full width list; it has no
     string form and is only used by block distillation.
     """
 
@@ -40,8 +40,11 @@ class SupernetConfig:
 
     @classmethod
     def from_choice(cls, superspace: str, choice: str) -> SupernetConfig:
-        """From a superspace name and `bbbbbb[-wwwwww]` (an underscore may stand for the minus)."""
-        get_superspace(superspace)
+        """From a superspace name and `bbbbbb[-wwwwww]` (an underscore may stand for the minus); nothing for a fixed
+        network."""
+        space = get_superspace(superspace)
+        if not choice.strip() and len(space.candidates) <= 1:  # there is nothing to choose
+            return cls(space.name, *[(0,) * len(space.searched)] * 2)
         match = re.fullmatch(r"(\d+)(?:[-_](\d+))?", choice.strip())
         if not match:
             raise UserError(f"supernet choice {choice!r} of {superspace}; expected block digits, then optionally "
@@ -54,7 +57,7 @@ class SupernetConfig:
     def from_str(cls, encoding: str) -> SupernetConfig:
         """From `<superspace>-<block digits>[-<window digits>]`; missing windows are zeros."""
         superspace, minus, choice = encoding.strip().partition("-")
-        if not minus:
+        if not minus and get_superspace(superspace).searched:
             raise UserError(f"supernet encoding {encoding!r}; expected <superspace>-<blocks>-<windows>, "
                             "as in onnxw-151122-023231")
         return cls.from_choice(superspace, choice)
@@ -67,10 +70,10 @@ class SupernetConfig:
     @property
     def choice(self) -> str:
         """The string form without the superspace."""
-        return f"{_digits(self.blocks)}-{_digits(self.windows)}"
+        return f"{_digits(self.blocks)}-{_digits(self.windows)}" if self.blocks else ""
 
     def __str__(self) -> str:
-        return f"{self.superspace}-{self.choice}"
+        return f"{self.superspace}-{self.choice}" if self.blocks else self.superspace
 
 
 def _digits(values: tuple[int, ...]) -> str:

@@ -18,8 +18,9 @@ class TrainConfig:
     # data
     dataset: str = ""                        # digits, folder, CIFAR10 ...; empty: folder if dataset_path is given
     dataset_path: str = ""                   # folder with train/ and val/
-    augment: str = "auto_augment_tf"         # or default
+    augment: str = "auto_augment_tf"         # or default, or shift
     crop_scale_min: float = 0.0              # least part of an image in a training crop; 0: what suits the data set
+    eval_crop: float = 224 / 256             # part of the side that the centre crop of evaluation keeps
     valid_size: int = 0                      # images held out of the training set for validation
     n_classes: int = 0                       # width of the classifier; 0: the data set's number of classes
     resolutions: tuple[int, ...] = ()        # input sizes in pixels; empty: the superspace's

@@ -48,7 +48,8 @@ class SubnetEvaluator:
         # The crops of training, for its batch-norm statistics; of another data set's images, its own.
         same = (dataset or "folder") == self.record.dataset
         crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if same else 0.0
-        self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min)
+        self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min,
+                              self.record.eval_crop)
         self._check_classes()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = augment or self.record.training.get("augment", "auto_augment_tf")

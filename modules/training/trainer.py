@@ -58,7 +58,7 @@ class SupernetTrainer:
         self.name = "lsq" if quant_mode else "checkpoint"
         self._check_files(resume, overwrite)
         self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size,
-                              config.crop_scale_min)
+                              config.crop_scale_min, config.eval_crop)
         self.record = self._make_record(space)
         torch.manual_seed(config.seed)
         self.model = self._make_model(space)
@@ -181,7 +181,8 @@ class SupernetTrainer:
         return train_batches(
             self.data, train_transform(c.augment, self.record.crop_size, self.data.info),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=self.epoch, start_step=self.step, rank=dist.rank(),
-            world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last)
+            world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
+            device=self.device)
 
     def _learning_rate(self, steps: int) -> float:
         c = self.config

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
-from modules.datasets.transforms import eval_transform
+from modules.datasets.transforms import EVAL_CROP, eval_transform
 from modules.deploy.check.agreement import predict_batches
 from modules.training.evaluation import Accuracy
 
@@ -18,14 +18,14 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
 
     Args:
         session: of onnxruntime, or used like one.
-        metadata: of the model; its `dataset` and `crop_size` hold where nothing else is given.
+        metadata: of the model; its `dataset`, `crop_size` and `eval_crop` hold where nothing else is given.
         dataset, dataset_path: as of `load_data`.
 
     Raises:
         UserError: a data set that is unknown or not there.
     """
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
-    data = load_data(dataset or None, dataset_path or None)
+    data = load_data(dataset or None, dataset_path or None, eval_crop=float(metadata.get("eval_crop", EVAL_CROP)))
     size = int(metadata.get("crop_size", session.get_inputs()[0].shape[-1]))
     batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
     right = right5 = loss = images = 0

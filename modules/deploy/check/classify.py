@@ -45,14 +45,15 @@ def print_guesses(session, metadata: dict[str, str], paths, count: int) -> None:
 def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> np.ndarray:
     """The image file as the model wants it: float32 (1, 3, resolution, resolution); UserError if it is no image.
 
-    As in training: the shorter side to 256/224 of the crop size, centre crop, normalised, then resized.
+    As in training: the centre crop of evaluation, normalised, then resized.
     """
     from PIL import Image
 
-    from modules.datasets.transforms import eval_transform
+    from modules.datasets.transforms import EVAL_CROP, eval_transform
     from modules.modeling.network import resize
 
-    norm = SimpleNamespace(mean=json.loads(metadata["mean"]), std=json.loads(metadata["std"]))
+    norm = SimpleNamespace(mean=json.loads(metadata["mean"]), std=json.loads(metadata["std"]),
+                           eval_crop=float(metadata.get("eval_crop", EVAL_CROP)))
     try:
         with Image.open(path) as image:
             pixels = eval_transform(int(metadata["crop_size"]), norm)(image.convert("RGB"))

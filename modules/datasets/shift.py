@@ -1,0 +1,106 @@
+"""Augmentation in batches, on tensors: every image of a small set shifted by a few pixels and mirrored.
+
+The whole set lies in memory as uint8, on the device that trains; a batch is one gather from it. Draws depend on (seed,
+epoch, index) alone, as those of the other augmentations do.
+"""
+
+import numpy as np
+import torch
+
+from modules.utils.errors import UserError
+
+HELD_BYTES = 2**30  # pixels of a set that are held
+
+
+def held_pixels(source, indices):
+    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3]; UserError if they are not all of one size, or
+    too many to hold."""
+    held = getattr(source, "_shifted", None)
+    if held is not None and np.array_equal(held[0], indices):
+        return held[1]
+    first = np.asarray(source.image(int(indices[0])))
+    allowed = "allowed: images of one size that fit into memory, or --augment default"
+    if first.nbytes * len(indices) > HELD_BYTES:
+        raise UserError(f"augmentation 'shift' of {len(indices)} images of {first.shape[1]} x {first.shape[0]} pixels; "
+                        f"{allowed}")
+    pixels = np.empty((len(indices), *first.shape), np.uint8)
+    for place, index in enumerate(indices.tolist()):
+        image = np.asarray(source.image(index))
+        if image.shape != first.shape:
+            raise UserError(f"augmentation 'shift' of images of {first.shape[1]} x {first.shape[0]} and "
+                            f"{image.shape[1]} x {image.shape[0]} pixels; {allowed}")
+        pixels[place] = image
+    source._shifted = indices, torch.from_numpy(pixels)
+    return source._shifted[1]
+
+
+class Shift:
+    """The transform `--augment shift`: up to an eighth of the side (whole pixels, uniform) in both directions.
+
+    What a shift uncovers is the mirrored border. If the data set allows it, half of the images, drawn once from the
+    seed, are mirrored in even epochs and the other half in odd ones: every image is seen both ways equally often.
+    """
+
+    def __init__(self, size, info):
+        self.size, self.info = size, info
+
+    def draws(self, seed, epoch, count, side):
+        """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and whether to mirror, bool [count]."""
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 0)))
+        shifts = rng.integers(-(side // 8), side // 8 + 1, (count, 2))
+        halves = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 1))).integers(0, 2, count)
+        return shifts, (halves + epoch) % 2 == 1 if self.info.hflip else np.zeros(count, bool)
+
+
+class ShiftedBatches:
+    """One epoch's batches on one rank, as of `Batches`: images float32 [B, 3, S, S] normalised, labels int64 [B].
+
+    Args:
+        places: of the epoch's images on this rank, in order, among the training images.
+        device: where the images are held and the batches made.
+    """
+
+    def __init__(self, data, transform, seed, epoch, places, batch_size, *, start_step=0, drop_last=False,
+                 device="cpu"):
+        self.length = len(places) // batch_size if drop_last else -(-len(places) // batch_size)
+        if not 0 <= start_step <= self.length:
+            raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
+        self.batch_size, self.start_step, self.size = batch_size, start_step, transform.size
+        self.pixels = held_pixels(data.train, data.train_indices).to(device)
+        if self.pixels.device.type != "cpu":
+            data.train._shifted = data.train_indices, self.pixels
+        shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.pixels.shape[1])
+
+        def place(values):
+            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+        self.places, self.shifts, self.mirrored = place(places), place(shifts[places]), place(mirrored[places])
+        self.labels = place(data.train.labels[data.train_indices[places]])
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=device) * 255
+                     for values in (transform.info.mean, transform.info.std))
+        self.factor, self.offset = 1 / std, mean / std
+
+    def __len__(self):
+        return self.length
+
+    def __iter__(self):
+        for step in range(self.start_step, self.length):
+            part = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            yield self._images(part), self.labels[part]
+
+    def _images(self, part):
+        _, height, width, _ = self.pixels.shape
+        rows = self._within(self.shifts[part, :1], height)
+        columns = self._within(self.shifts[part, 1:], width)
+        columns = torch.where(self.mirrored[part, None], columns.flip(1), columns)
+        images = self.pixels[self.places[part, None, None], rows[:, :, None], columns[:, None, :]]
+        images = (images * self.factor - self.offset).permute(0, 3, 1, 2)
+        if images.shape[-2:] != (self.size, self.size):
+            images = torch.nn.functional.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)
+        return images
+
+    @staticmethod
+    def _within(shifts, side):
+        """Indices [B, side] that begin at `shifts` [B, 1]; those beyond the border are mirrored at it."""
+        indices = (shifts + torch.arange(side, device=shifts.device)).abs()
+        return side - 1 - (side - 1 - indices).abs()

@@ -1,0 +1,5 @@
+"""Fixed networks by name, each as a superspace with one member, so that the tools of subnets take them."""
+from modules.search_space.networks import mobilenets, residual  # noqa: F401  they register their networks
+from modules.search_space.networks.rows import find_network, get_available_networks
+
+__all__ = ["find_network", "get_available_networks"]

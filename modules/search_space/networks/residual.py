@@ -1,0 +1,36 @@
+"""ResNets for images of 32 pixels (He et al., 2016, section 4.2), with projected shortcuts, and a small one of ours."""
+from __future__ import annotations
+
+from modules.search_space.networks.rows import Row, logits, register_network, scaled
+
+_WIDTHS = (16, 32, 64)
+
+
+def _resnet(blocks: int):
+    def rows(width: float) -> list[Row]:
+        body = [Row("ResNetBasic", scaled(channels, width), 3, 1, 2 if i == 0 and stage else 1)
+                for stage, channels in enumerate(_WIDTHS) for i in range(blocks)]
+        return [Row("Conv", scaled(_WIDTHS[0], width)), *body]
+    return rows
+
+
+def _head(width: float) -> dict[str, Row]:
+    return {"feature_mix": Row("Pool", scaled(_WIDTHS[-1], width), 1, act=None), "logits": logits()}
+
+
+for _blocks in (1, 2, 3, 5):
+    register_network(f"resnet{6 * _blocks + 2}", _resnet(_blocks), _head, 32)
+
+
+def _slim(width: float) -> list[Row]:
+    # Blocks where a multiply-accumulate buys most: few at 32 pixels, most of the weights at 4 and 8.
+    plan = ((32, 2), (32, 1), (64, 2), (64, 1), (128, 2))
+    return [Row("Conv", scaled(16, width)),
+            *(Row("ResNetBasic", scaled(channels, width), 3, 1, stride) for channels, stride in plan)]
+
+
+def _slim_head(width: float) -> dict[str, Row]:
+    return {"feature_mix": Row("Pool", scaled(128, width), 1, act=None), "logits": logits()}
+
+
+register_network("resnet12_slim", _slim, _slim_head, 32)
