@@ -12,12 +12,11 @@ from modules.utils.errors import UserError
 HELD_BYTES = 2**30  # pixels of a set that are held
 
 
-def held_pixels(source, indices):
-    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3]; UserError if they are not all of one size, or
-    too many to hold."""
-    held = getattr(source, "_shifted", None)
-    if held is not None and np.array_equal(held[0], indices):
-        return held[1]
+def held_pixels(source, indices, device):
+    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3] on `device`; UserError if they are not all of
+    one size, or too many to hold."""
+    if source.held is not None and np.array_equal(source.held[0], indices):
+        return source.held[1].to(device)
     first = np.asarray(source.image(int(indices[0])))
     allowed = "allowed: images of one size that fit into memory, or --augment default"
     if first.nbytes * len(indices) > HELD_BYTES:
@@ -30,8 +29,8 @@ def held_pixels(source, indices):
             raise UserError(f"augmentation 'shift' of images of {first.shape[1]} x {first.shape[0]} and "
                             f"{image.shape[1]} x {image.shape[0]} pixels; {allowed}")
         pixels[place] = image
-    source._shifted = indices, torch.from_numpy(pixels)
-    return source._shifted[1]
+    source.held = indices, torch.from_numpy(pixels).to(device)
+    return source.held[1]
 
 
 class Shift:
@@ -66,9 +65,7 @@ class ShiftedBatches:
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
         self.batch_size, self.start_step, self.size = batch_size, start_step, transform.size
-        self.pixels = held_pixels(data.train, data.train_indices).to(device)
-        if self.pixels.device.type != "cpu":
-            data.train._shifted = data.train_indices, self.pixels
+        self.pixels = held_pixels(data.train, data.train_indices, device)
         shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.pixels.shape[1])
 
         def place(values):

@@ -20,6 +20,7 @@ class ImageSource:
     def __init__(self, classes, labels):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
+        self.held = None  # (indices, their pixels as one tensor), once batches are made from it
 
     def __len__(self):
         return len(self.labels)

@@ -9,5 +9,5 @@ from modules.search_space.superspace import (
     register_superspace,
 )
 
-__all__ = ["Candidate", "StageTable", "Superspace", "baselines", "get_available_superspaces", "get_superspace", "networks",
-           "register_superspace", "tables"]
+__all__ = ["Candidate", "StageTable", "Superspace", "baselines", "get_available_superspaces", "get_superspace",
+           "networks", "register_superspace", "tables"]

@@ -15,7 +15,8 @@ from modules.utils.errors import UserError
 class SupernetConfig:
     """A search space: a superspace with one block type and one width window per searched stage.
 
-    `str()` gives `<superspace>-<block digits>-<window digits>`, the name alone of a fixed network. Window -1 stands for the full width list; it has no
+    `str()` gives `<superspace>-<block digits>-<window digits>`, the name alone of a fixed network. Window -1 stands for
+    the full width list; it has no
     string form and is only used by block distillation.
     """
 

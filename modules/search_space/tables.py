@@ -14,12 +14,12 @@ def _head(final_expand: int = 1280, feature_mix: int = 1920) -> tuple[StageTable
             StageTable("logits", (1000,)))
 
 
-def _fixed(stage0: Candidate, head_act: str) -> dict[str, Candidate]:
+def _fixed(stage0: Candidate | None, head_act: str, feature_mix: str = "FeatureMix") -> dict[str, Candidate]:
     return {
         "first_conv": Candidate("Conv", (3,), (None,), "relu"),
-        "stage0": stage0,
+        **({"stage0": stage0} if stage0 else {}),
         "final_expand": Candidate("Conv", (1,), (None,), head_act),
-        "feature_mix": Candidate("FeatureMix", (1,), (None,), head_act),
+        "feature_mix": Candidate(feature_mix, (1,), (None,), head_act),
         "logits": Candidate("Logits", (1,), (None,), None),
     }
 
@@ -177,5 +177,34 @@ ONNXW_TINY = Superspace(
     block_kd_resolutions=(48, 64),  # at 32 pixels the last stages end in one pixel
 )
 
-for _superspace in (MOBILE_ORIGINAL, MOBILE_V1, MOBILE_V1_RES, MOBILEW, ONNX, ONNX_V1, ONNXW, ONNXW_TINY):
+# Not published: for images of 24 to 32 pixels. No block works at the full size, where one costs most and learns least;
+# widths are multiples of 16, as vector units of int8 want them.
+CIFARW = Superspace(
+    name="cifarw",
+    stages=(
+        StageTable("first_conv", (16, 32), (1,), 1),
+        StageTable("stage1", (16, 32, 48), (1, 2), 2, 2),
+        StageTable("stage2", _steps(32, 80, 16), (1, 2), 1, 2),
+        StageTable("stage3", _steps(48, 112, 16), (1, 2, 3), 2, 3),
+        StageTable("stage4", _steps(64, 128, 16), (1, 2, 3), 1, 3),
+        StageTable("stage5", _steps(96, 160, 16), (1, 2, 3), 2, 3),
+        StageTable("stage6", _steps(112, 208, 16), (1, 2), 1, 4),
+        StageTable("final_expand", (256,)), StageTable("feature_mix", (256,)), StageTable("logits", (1000,)),
+    ),
+    fixed=_fixed(None, "relu", "Pool"),
+    candidates=(
+        Candidate("MobileNetV1Dual", _K35),
+        Candidate("MobileNetV2Res", _K35, (2, 4, 6), "relu6"),
+        Candidate("MobileNetV3Res", _K35, (2, 4, 6), "hswish"),
+        Candidate("ResNet", _K35, _BOTTLENECK),
+        Candidate("ResNetSE", _K35, _BOTTLENECK),
+        Candidate("FusedMBConvRes", _K35, (1, 2, 3), "swish"),
+        Candidate("ResNetBasic", (3,), (0.5, 1.0)),
+        Candidate("ExtraDWRes", _K35, (2, 4, 6)),
+    ),
+    resolutions=(24, 28, 32),
+    block_kd_resolutions=(24, 32),
+)
+
+for _superspace in (MOBILE_ORIGINAL, MOBILE_V1, MOBILE_V1_RES, MOBILEW, ONNX, ONNX_V1, ONNXW, ONNXW_TINY, CIFARW):
     register_superspace(_superspace)

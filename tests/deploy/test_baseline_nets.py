@@ -1,4 +1,5 @@
 """MobileNetV2 and V3 as superspaces against torchvision's."""
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,9 @@ from modules.modeling.network import QNetwork
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.baselines import MOBILENET_V2_ONLY, MOBILENET_V3_LARGE
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.networks import find_network, get_available_networks
 from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
 
 
@@ -33,6 +36,35 @@ def test_convolutions_are_those_of_torchvision(name, encoding, reference):
     weights = sum(p.numel() for p in theirs.parameters())
     assert sum(p.numel() for key, p in ours.named_parameters() if not key.endswith(
         ("_scale", "_beta"))) == weights + (1280 if name == "mobilenet_v3" else 0)
+
+
+@pytest.mark.parametrize(("name", "parameters", "macs"), [  # published: 3.77 M, 0.19 G; 9.72 M, 0.83-0.85 G
+    ("mobilenet_v4_conv_s", 3.77, 186), ("mobilenet_v4_conv_m", 9.72, 828), ("mobilenet_v2", 3.505, 300.8),
+    ("resnet8", 0.078, 12.5), ("resnet20", 0.2725, 40.8)])
+def test_counts_of_networks_by_name(name, parameters, macs):
+    spec = resolve(*find_network(name), 10 if "resnet" in name else 1000)
+    counted = count_net_flops_and_params(spec)
+    assert counted == (pytest.approx(macs, rel=2e-3), pytest.approx(parameters, rel=2e-3))
+
+
+@pytest.mark.parametrize("name", get_available_networks())
+def test_every_network_takes_a_width_and_travels_by_its_name(name):
+    config, choice = find_network(f"{name}:0.5")
+    assert find_network(config.superspace) == (config, choice)
+    assert SupernetConfig.from_str(str(config)) == config
+    assert ":" not in str(config)  # it names files
+    whole, half = (count_net_flops_and_params(resolve(*find_network(n), 10))[0] for n in (name, f"{name}:0.5"))
+    assert 0.2 < half / whole < 0.45
+    strides = [b.args.stride for _, b in resolve(config, choice, 10).blocks]
+    assert np.prod(strides) == (4 if name.startswith("resnet") and "slim" not in name else
+                                8 if choice.resolution == 32 else 32)
+
+
+def test_a_width_that_is_none():
+    with pytest.raises(UserError, match="width 0 of 'resnet20:0'; allowed: above 0, at most 8"):
+        find_network("resnet20:0")
+    with pytest.raises(UserError, match=r"unknown superspace 'resnet21'; allowed: .*resnet20"):
+        find_network("resnet21")
 
 
 def test_they_are_known_but_not_listed():

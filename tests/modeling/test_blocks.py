@@ -103,12 +103,35 @@ def resnet(net, x, cin, cout, k, e, s, se=False):
     return net.act(net.shortcut(x, cin, cout, s) + net.cb(y, "conv3", f, cout))
 
 
-def fused(net, x, cin, cout, k, e, s, se=False):
+def basic(net, x, cin, cout, k, e, s):
+    f = r8(cout * e)
+    y = net.act(net.cb(x, "conv1", cin, f, k, s))
+    return net.act(net.shortcut(x, cin, cout, s) + net.cb(y, "conv2", f, cout, k))
+
+
+def uib(net, x, cin, cout, k, e, s, start, middle, forced=False):
+    """MobileNetV4's block: depthwise, expansion, depthwise, projection, the stride in the last depthwise."""
+    f, y = r8(cin * e), x
+    if start:
+        y = net.dw(y, "start_conv", cin, start if start > 1 else k, 1 if middle else s)
+    y = net.act(net.cb(y, "point_conv1", cin, f, 1, 1 if start or middle else s))
+    if middle:
+        y = net.act(net.dw(y, "depth_conv", f, k, s))
+    y = net.cb(y, "point_conv2", f, cout)
+    if forced:
+        return net.shortcut(x, cin, cout, s) + y
+    return x + y if s == 1 and cin == cout else y
+
+
+def fused(net, x, cin, cout, k, e, s, se=False, forced=True):
     f = r8(cin * e)
     y = net.act(net.cb(x, "fused_conv", cin, f, k, s))
     if se:
         y = net.se(y, f, r8(cin // 4))
-    return net.shortcut(x, cin, cout, s) + net.cb(y, "point_conv", f, cout)
+    y = net.cb(y, "point_conv", f, cout)
+    if forced:
+        return net.shortcut(x, cin, cout, s) + y
+    return x + y if s == 1 and cin == cout else y
 
 
 def zen(net, x, cin, cout, k, e, s, unit, project=False, link=True):
@@ -158,6 +181,13 @@ REFERENCES = {
     "ResNet": (resnet, {}),
     "ResNetSE": (resnet, {"se": True}),
     "ResNetBug": (resnet, {}),  # the elastic form, in which the weights were trained
+    "ResNetBasic": (basic, {}),
+    "ExtraDW": (uib, {"start": 1, "middle": True}),
+    "ExtraDW3": (uib, {"start": 3, "middle": True}),
+    "ConvNextDW": (uib, {"start": 1, "middle": False}),
+    "FFN": (uib, {"start": 0, "middle": False}),
+    "ExtraDWRes": (uib, {"start": 1, "middle": True, "forced": True}),
+    "FusedMBConv": (fused, {"forced": False}),
     "FusedMBConvRes": (fused, {}),
     "FusedMBConvSERes": (fused, {"se": True}),
     **{f"Zen{unit}{suffix}": (zen, {"unit": unit, **options}) for unit in ("KK", "Bottleneck", "Inverted")

@@ -68,7 +68,7 @@ def spread(text):
 
 def test_registered():
     """The published superspaces in their order, then ours."""
-    assert get_available_superspaces() == [*PUBLISHED, "onnxw_tiny"]
+    assert get_available_superspaces() == [*PUBLISHED, "onnxw_tiny", "cifarw"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

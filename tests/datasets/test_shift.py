@@ -1,0 +1,94 @@
+"""Batched augmentation: against numpy's own padding, in its distribution, and wherever an epoch is entered."""
+import numpy as np
+import pytest
+import torch
+
+from modules.datasets.build import MEAN, STD, Data, DataInfo
+from modules.datasets.loading import train_batches
+from modules.datasets.sources import ArraySource
+from modules.datasets.transforms import eval_transform, train_transform
+from modules.utils.errors import UserError
+
+SIDE, COUNT = 16, 60
+INFO = DataInfo("test", ("a", "b"), MEAN, STD, hflip=True, crop_scale=(0.08, 1.0), eval_crop=1.0)
+
+
+@pytest.fixture
+def data():
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
+    source, indices = ArraySource(pixels, INFO.classes, np.arange(COUNT) % 2), np.arange(4, COUNT)
+    return Data(INFO, source, indices, source, indices[:0], source, indices[:0])
+
+
+def epoch_images(data, epoch=0, size=SIDE, **options):
+    batches = train_batches(data, train_transform("shift", size, INFO), batch_size=10, seed=3, epoch=epoch, **options)
+    return list(batches)
+
+
+def originals(data, epoch=0, **options):
+    """The same images in the same order, without augmentation."""
+    return torch.cat([x for x, _ in train_batches(data, lambda image, rng: eval_transform(SIDE, INFO)(image),
+                                                  batch_size=10, seed=3, epoch=epoch, **options)])
+
+
+def placements(image):
+    """Every shift and flip of a normalised image [3, S, S], by (rows, columns, flipped)."""
+    padded = np.pad(image.numpy(), ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    for dy in range(5):
+        for dx in range(5):
+            crop = padded[:, dy:dy + SIDE, dx:dx + SIDE]
+            yield (dy, dx, False), torch.from_numpy(crop.copy())
+            yield (dy, dx, True), torch.from_numpy(crop[:, :, ::-1].copy())
+
+
+def test_every_image_is_a_reflected_shift_of_its_own(data):
+    found = {}
+    for epoch in (0, 1):
+        images = torch.cat([x for x, _ in epoch_images(data, epoch)])
+        plain = originals(data, epoch)
+        assert images.dtype == torch.float32
+        assert len(images) == len(plain) == COUNT - 4
+        for image, original in zip(images, plain, strict=True):
+            matches = [key for key, placed in placements(original) if torch.allclose(placed, image, atol=1e-5)]
+            assert len(matches) == 1
+            found.setdefault(original.sum().item(), []).append(matches[0])
+    assert all(first[2] != second[2] for first, second in found.values())  # mirrored in every other epoch
+    keys = np.array([key for pair in found.values() for key in pair])
+    assert (np.bincount(keys[:, 0], minlength=5) > 10).all()  # of 112 draws, each of five offsets
+    assert (np.bincount(keys[:, 1], minlength=5) > 10).all()
+    first = np.array([pair[0][2] for pair in found.values()])
+    assert 10 < first.sum() < 46
+
+
+def test_an_image_is_the_same_whoever_makes_it_and_when(data):
+    whole = epoch_images(data)
+    labels = torch.cat([y for _, y in whole])
+    resumed = epoch_images(data, start_step=2)
+    torch.testing.assert_close(torch.cat([x for x, _ in resumed]), torch.cat([x for x, _ in whole[2:]]), rtol=0, atol=0)
+    images = {tuple(x.flatten()[:9].tolist()) for x in torch.cat([x for x, _ in whole])}
+    ranks = [torch.cat([x for x, _ in epoch_images(data, rank=r, world_size=2)]) for r in (0, 1)]
+    assert {tuple(x.flatten()[:9].tolist()) for x in torch.cat(ranks)} == images
+    assert sorted(labels.tolist()) == sorted((np.arange(4, COUNT) % 2).tolist())
+    dropped = train_batches(data, train_transform("shift", SIDE, INFO), batch_size=10, seed=3, epoch=0, drop_last=True)
+    assert len(dropped) == len(list(dropped)) == 5
+
+
+def test_another_size_and_images_of_two_sizes(data):
+    assert epoch_images(data, size=24)[0][0].shape == (10, 3, 24, 24)
+    assert epoch_images(data)[0][0].is_contiguous(memory_format=torch.channels_last)
+
+    class Mixed(ArraySource):
+        def image(self, index):
+            image = super().image(index)
+            return image.resize((8, 8)) if index == 20 else image
+
+    mixed = Mixed(data.train.pixels, INFO.classes, data.train.labels)
+    with pytest.raises(UserError, match=r"'shift' of images of 16 x 16 and 8 x 8 pixels; allowed: images of one size"):
+        epoch_images(Data(INFO, mixed, data.train_indices, mixed, data.valid_indices, mixed, data.test_indices))
+
+
+def test_whole_image_in_evaluation(data):
+    image = data.train.image(5)
+    expected = (torch.from_numpy(data.train.pixels[5]).permute(2, 0, 1) / 255 - torch.tensor(MEAN).view(3, 1, 1)
+                ) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(eval_transform(SIDE, INFO)(image), expected)
