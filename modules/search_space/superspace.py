@@ -1,12 +1,10 @@
 """Superspaces: tables of stages and candidate blocks, and their registry. No torch code."""
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from modules.utils.errors import UserError
+from modules.utils.errors import check_choice
 from modules.utils.registry import Registry
 
 
@@ -88,18 +86,15 @@ HEAD_STAGES = ("final_expand", "feature_mix", "logits")
 INPUT_CHANNELS = 3
 
 _superspaces: Registry[Superspace] = Registry("superspace")
-_families: Registry[Callable[[str, float], Superspace]] = Registry("network")
-_WIDTH = re.compile(r"(?P<family>.+?)(?:(?::|_x)(?P<width>\d+(?:\.\d+)?))?")
-
 
 def register_superspace(superspace: Superspace, listed: bool = True) -> Superspace:
     """Make a superspace known by its name; `listed`: among those to search."""
     return _superspaces.add(superspace.name, superspace, listed)
 
 
-def register_family(name: str, build: Callable[[str, float], Superspace]) -> None:
-    """Make fixed networks known as `name` and `name:width`; `build(name, width)` gives the one of a width."""
-    _families.add(name, build)
+def add_superspaces(find: Callable[[str], Superspace | None], form: str) -> None:
+    """Look names up in `find` too, which gives None for an unknown one; `form` is how errors write its names."""
+    _superspaces.add_source(find, form=form)
 
 
 def get_available_superspaces(pattern: str = "*") -> list[str]:
@@ -107,24 +102,6 @@ def get_available_superspaces(pattern: str = "*") -> list[str]:
     return _superspaces.names(pattern)
 
 
-def get_available_families(pattern: str = "*") -> list[str]:
-    """Names of the fixed networks that match `pattern`; each takes a width."""
-    return _families.names(pattern)
-
-
 def get_superspace(name: str) -> Superspace:
-    """The superspace called `name`; UserError with the known names otherwise.
-
-    A fixed network's width multiplier follows its name: `resnet20:0.5`, or `resnet20_x0.5`, the form in files' names.
-    """
-    match = _WIDTH.fullmatch(name)
-    if name in _superspaces or not match or match["family"] not in _families:
-        return _superspaces[name]
-    return _fixed_network(match["family"], float(match["width"] or 1))
-
-
-@lru_cache(maxsize=1000)
-def _fixed_network(family: str, width: float) -> Superspace:
-    if not 0 < width <= 8:
-        raise UserError(f"width {width:g} of {family}; allowed: above 0, at most 8")
-    return _families[family](family if width == 1 else f"{family}_x{width:g}", width)
+    """The superspace called `name`; UserError with the known names otherwise."""
+    return _superspaces[name]

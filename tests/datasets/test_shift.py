@@ -3,14 +3,15 @@ import numpy as np
 import pytest
 import torch
 
-from modules.datasets.build import MEAN, STD, Data, DataInfo
+from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
 from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError
 
 SIDE, COUNT = 16, 60
-INFO = DataInfo("test", ("a", "b"), MEAN, STD, hflip=True, crop_scale=(0.08, 1.0), eval_crop=1.0)
+INFO = DataInfo("test", ("a", "b"), IMAGENET_MEAN, IMAGENET_STD, hflip=True, crop_scale=(0.08, 1.0), eval_crop=1.0)
 
 
 @pytest.fixture
@@ -89,6 +90,6 @@ def test_another_size_and_images_of_two_sizes(data):
 
 def test_whole_image_in_evaluation(data):
     image = data.train.image(5)
-    expected = (torch.from_numpy(data.train.pixels[5]).permute(2, 0, 1) / 255 - torch.tensor(MEAN).view(3, 1, 1)
-                ) / torch.tensor(STD).view(3, 1, 1)
+    values = torch.from_numpy(data.train.pixels[5]) / 255
+    expected = ((values - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
     torch.testing.assert_close(eval_transform(SIDE, INFO)(image), expected)

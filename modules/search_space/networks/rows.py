@@ -1,19 +1,17 @@
 """A fixed network as rows, one a block, and the superspace that holds it alone."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import (
-    Candidate,
-    StageTable,
-    Superspace,
-    get_available_families,
-    register_family,
-)
+from modules.search_space.superspace import Candidate, StageTable, Superspace
+from modules.utils.errors import UserError
+from modules.utils.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -75,15 +73,35 @@ def logits() -> Row:
     return Row("Logits", 1000, 1, act=None)
 
 
+Builder = Callable[[str, float], Superspace]
+_networks: Registry[Builder] = Registry("network")
+_WIDTH = re.compile(r"(?P<network>.+?)(?:(?::|_x)(?P<width>\d+(?:\.\d+)?))?")
+
+
 def register_network(name: str, rows: Callable[[float], list[Row]], head: Callable[[float], dict[str, Row]],
                      resolution: int) -> None:
     """Register the network `name`; `rows` and `head` map a width multiplier to the network's blocks."""
-    register_family(name, lambda full, width: fixed_space(full, rows(width), head(width), resolution))
+    _networks.add(name, lambda full, width: fixed_space(full, rows(width), head(width), resolution))
 
 
-def get_available_networks() -> list[str]:
-    """Names of all fixed networks; each takes a width multiplier after a colon."""
-    return get_available_families()
+def get_available_networks(pattern: str = "*") -> list[str]:
+    """Names of the fixed networks that match `pattern`; each takes a width multiplier after a colon."""
+    return _networks.names(pattern)
+
+
+@lru_cache(maxsize=1000)
+def network_space(name: str) -> Superspace | None:
+    """The superspace of a fixed network; None of any other name.
+
+    A width multiplier follows the name: `resnet20:0.5`, or `resnet20_x0.5`, the form in files' names.
+    """
+    match = _WIDTH.fullmatch(name)
+    if not match or match["network"] not in _networks:
+        return None
+    network, width = match["network"], float(match["width"] or 1)
+    if not 0 < width <= 8:
+        raise UserError(f"width {width:g} of {name!r}; allowed: above 0, at most 8")
+    return _networks[network](network if width == 1 else f"{network}_x{width:g}", width)
 
 
 def find_network(name: str, resolution: int = 0) -> tuple[SupernetConfig, SubnetChoiceConfig]:
