@@ -24,14 +24,14 @@ def main():
     args = parser.parse_args()
 
     from modules.deploy.check.accuracy import session_accuracy
-    from modules.runtime.ort import open_model
+    from modules.runtime.ort import open_model, session_metadata
     from modules.utils.errors import UserError
 
     session = open_model(args.model_path, args.threads)
     size = session.get_inputs()[0].shape[-1]
     if args.resolution not in (0, size):
         raise UserError(f"--resolution {args.resolution} of {args.model_path!r}; allowed: {size}")
-    accuracy = session_accuracy(session, session.get_modelmeta().custom_metadata_map, args.dataset, args.dataset_path,
+    accuracy = session_accuracy(session, session_metadata(session, args.model_path), args.dataset, args.dataset_path,
                                 args.batch_size)
     print(f"{args.model_path}: acc1 {accuracy} of {accuracy.images} images")
 

@@ -21,10 +21,10 @@ def main():
     args = parser.parse_args()
 
     from modules.deploy.check.classify import print_guesses
-    from modules.runtime.ort import open_model
+    from modules.runtime.ort import open_model, session_metadata
 
     session = open_model(args.model_path, args.threads)
-    print_guesses(session, session.get_modelmeta().custom_metadata_map, args.images, args.top)
+    print_guesses(session, session_metadata(session, args.model_path), args.images, args.top)
 
 
 if __name__ == "__main__":

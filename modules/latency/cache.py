@@ -4,9 +4,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
+from modules.utils.cli import describe
+from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.json_files import is_finite, read_json
+from modules.utils.text import shorten
 
 
 def cache_folder() -> Path:
@@ -16,17 +21,44 @@ def cache_folder() -> Path:
 
 
 class LatencyCache:
-    """A persistent table from strings to milliseconds, for one `identity` (machine, runtime, threads ...)."""
+    """A persistent table from strings to milliseconds, for one `identity` (machine, runtime, threads ...).
+
+    A file that is damaged, of another identity, or holds anything but milliseconds above 0 is not believed: that is
+    said, and what it would tell is measured anew. Where nothing can be written, that is said once, and nothing is kept.
+    """
 
     def __init__(self, name: str, identity: dict):
-        self.identity = identity
+        self.identity = json.loads(json.dumps(identity))
+        self._said: set[str] = set()
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         self.path = cache_folder() / f"{name}-{digest}.json"
         self.values: dict[str, float] = self._read()
         self.unsaved = 0
 
     def _read(self) -> dict[str, float]:
-        return json.loads(self.path.read_text())["ms"] if self.path.is_file() else {}
+        try:
+            if not self.path.is_file():
+                return {}
+            content = read_json(self.path, "latency cache", {"identity": dict, "ms": dict}, finite=False)
+        except (UserError, OSError) as error:
+            reason = describe(error) if isinstance(error, OSError) else error
+            self._say(f"{reason}; its latencies are measured anew")
+            return {}
+        if content["identity"] != self.identity:
+            self._say(f"latency cache {str(self.path)!r} is of another machine or runtime; its latencies are measured "
+                      "anew")
+            return {}
+        good = {key: float(ms) for key, ms in content["ms"].items() if is_finite(ms) and ms > 0}
+        if len(good) < len(content["ms"]):
+            key = next(key for key in content["ms"] if key not in good)
+            self._say(f"latency cache {str(self.path)!r}: {len(content['ms']) - len(good)} figures are no ms above 0, "
+                      f"such as {shorten(content['ms'][key])} of {key}; they are measured anew")
+        return good
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            print(f"warning: {line}", file=sys.stderr)
 
     def get(self, key: str, measure) -> float:
         """The value of `key`; on first use `measure()` is called, and its result kept."""
@@ -41,6 +73,9 @@ class LatencyCache:
         """Write what is new; values another process wrote meanwhile are kept."""
         if self.unsaved:
             self.values = {**self.values, **self._read()}
-            with atomic_write(self.path) as file:
-                json.dump({"identity": self.identity, "ms": self.values}, file, indent=0)
+            try:
+                with atomic_write(self.path) as file:
+                    json.dump({"identity": self.identity, "ms": self.values}, file, indent=0)
+            except OSError as error:
+                self._say(f"measured latencies are not kept: {describe(error)}; SPACEEVO_CACHE names another folder")
             self.unsaved = 0

@@ -2,7 +2,6 @@
 <act>` to ms, such as `MobileNetV2ResBlock_14_112_112_3_4_1_relu6`."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,22 +13,19 @@ from modules.latency.platform import Platform
 from modules.latency.prediction import Prediction
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
+from modules.utils.json_files import is_finite, read_json
+from modules.utils.text import shorten
 
 
 def read_table(path: str | Path) -> dict[Key, float]:
     """Latencies (ms) of the file `path`; UserError if it is missing, no JSON object, or holds a bad key or value."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"--latency_table {str(path)!r}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"--latency_table {str(path)!r}: {error}") from None
-    if not isinstance(content, dict) or not content:
+    content = read_json(path, "--latency_table", finite=False)
+    if not content:
         raise UserError(f"--latency_table {str(path)!r}: expected a JSON object of block keys to ms")
     table = {}
     for key, value in content.items():
-        if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            raise UserError(f"--latency_table {str(path)!r}: latency {value!r} of {key}; expected ms above 0")
+        if not is_finite(value) or value <= 0:
+            raise UserError(f"--latency_table {str(path)!r}: latency {shorten(value)} of {key}; expected ms above 0")
         try:
             table[parse_key(key)] = float(value)
         except UserError as error:

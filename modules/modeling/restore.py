@@ -1,8 +1,11 @@
 """Supernets from checkpoint files: what a checkpoint records of its network, and how that is rebuilt."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
@@ -10,6 +13,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
+from modules.utils.json_files import check_form
 
 
 class Record:
@@ -20,13 +24,44 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict):
-        """The inverse of `to_dict`; values of later versions are ignored."""
-        known = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    def from_dict(cls, values: dict, where: str = "record"):
+        """The inverse of `to_dict`; values of later versions are ignored.
+
+        Raises:
+            UserError: a field that is missing or of another form; `where` names the file.
+        """
+        check_form(values, dict, where, "config")
+        forms = _forms(cls)
+        values = {name: value for name, value in values.items() if name in forms}
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        check_form(values, {name: forms[name] for name in forms if name in needed or name in values}, where, "config")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         if values.get("quant"):
-            values["quant"] = QuantMode(**values["quant"])
+            values["quant"] = _quant_mode(values["quant"], where)
         return cls(**values)
+
+
+@cache
+def _forms(record: type) -> dict:
+    """The form (`check_form`) of each field of a record, from its annotation."""
+    return {name: _form(hint) for name, hint in get_type_hints(record).items()}
+
+
+def _form(hint):
+    if get_origin(hint) is tuple:
+        return [get_args(hint)[0]]
+    if get_origin(hint) is UnionType:
+        return tuple(_form(part) for part in get_args(hint))
+    return dict if hint is QuantMode else hint
+
+
+def _quant_mode(values: dict, where: str) -> QuantMode:
+    forms = _forms(QuantMode)
+    check_form(values, {name: forms[name] for name in forms if name in values}, where, "config.quant")
+    unknown = [name for name in values if name not in forms]
+    if unknown:
+        raise UserError(f"{where}: config.quant has {unknown[0]!r}; known: {', '.join(forms)}")
+    return QuantMode(**values)
 
 
 @dataclass(frozen=True)
@@ -77,7 +112,7 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
     """
     checkpoint = load_checkpoint(path)
     if "config" in checkpoint:
-        record = ModelRecord.from_dict(checkpoint["config"])
+        record = ModelRecord.from_dict(checkpoint["config"], f"checkpoint {str(path)!r}")
         if record.supernet != str(config):
             raise UserError(f"checkpoint {str(path)!r} is of {record.supernet}, not of {config}")
         if quant_mode and record.quant is None:

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from modules.runtime.metadata import Metadata
 from modules.runtime.session import Input
 from modules.utils import memory
 from modules.utils.errors import UserError
+from modules.utils.text import read_bytes
+
+MAX_ENTRIES = 1000  # of metadata
+MAX_MODEL = 1 << 31  # bytes; offsets in the format have 31 bits
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class Delegation:
 class Session:
     """A TFLite model ready to run. Values are float32 outside; an int8 model's codes stay inside."""
 
-    def __init__(self, content: bytes, threads: int, xnnpack: bool = True):
+    def __init__(self, content: bytes, threads: int, xnnpack: bool = True, name: str = "(bytes)"):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         resolver = OpResolverType.BUILTIN if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         self.interpreter = Interpreter(model_content=content, num_threads=threads,
                                        experimental_op_resolver_type=resolver)
         self.interpreter.allocate_tensors()
-        self.metadata = read_metadata(content)
+        self.metadata = Metadata(read_metadata(content), name)
         (self._input,), (self._output,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
     def get_inputs(self) -> list[Input]:
@@ -96,9 +101,9 @@ def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = Tr
     if not isinstance(model, bytes):
         if not Path(model).is_file():
             raise UserError(f"model {name!r} does not exist; tflite_tools/export_tflite.py writes it")
-        model = Path(model).read_bytes()
+        model = read_bytes(model, "model", MAX_MODEL)
     try:
-        return Session(model, threads, xnnpack)
+        return Session(model, threads, xnnpack, name)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"model {name!r} cannot be opened by LiteRT: {str(error).splitlines()[0][:200]}") from None
 
@@ -148,10 +153,14 @@ def litert_schema():
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """The metadata that `TfliteModel.content` wrote into a file."""
-    model = litert_schema().Model.GetRootAs(content, 0)
-    entries = {}
-    for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        entries[entry.Name().decode()] = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    """The metadata that `TfliteModel.content` wrote into a file; UserError if the bytes hold none that can be read."""
+    schema, entries = litert_schema(), {}
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(min(model.MetadataLength(), MAX_ENTRIES)):
+            entry = model.Metadata(i)
+            value = model.Buffers(entry.Buffer()).DataAsNumpy()
+            entries[entry.Name().decode()] = value.tobytes().decode() if isinstance(value, np.ndarray) else ""
+    except Exception as error:  # flatbuffers follows offsets unchecked: it fails in many ways
+        raise UserError(f"the metadata of a TFLite model cannot be read: {type(error).__name__}: {error}") from None
     return entries

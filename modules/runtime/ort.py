@@ -1,13 +1,13 @@
 """Running and timing ONNX files with onnxruntime."""
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from modules.runtime.metadata import Metadata, read_normalization
 from modules.runtime.runner import EXACT
 from modules.utils import memory
 from modules.utils.errors import UserError
@@ -49,8 +49,15 @@ def open_model(model: str | Path | bytes, threads: int = 1):
         return session
     from modules.runtime.pixel_session import PixelSession
 
-    metadata = session.get_modelmeta().custom_metadata_map
-    return PixelSession(session, json.loads(metadata["mean"]), json.loads(metadata["std"]))
+    return PixelSession(session, *read_normalization(session_metadata(session, model)))
+
+
+def session_metadata(session, model: str | Path | bytes) -> Metadata:
+    """What the file `model`, opened as `session`, says of itself."""
+    try:
+        return Metadata(session.get_modelmeta().custom_metadata_map, model)
+    except UnicodeDecodeError:
+        raise UserError(f"model {str(model)!r}: its metadata are not UTF-8 text") from None
 
 
 

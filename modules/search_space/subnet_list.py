@@ -5,11 +5,14 @@ from pathlib import Path
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.csv_files import read_rows
 from modules.utils.errors import UserError
+from modules.utils.text import shorten
 
 
 def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
-    """Lines `superspace,choice,subnet`; empty lines and lines that begin with # are skipped.
+    """Lines `superspace,choice,subnet`, also as spreadsheets write them; empty lines and lines that begin with # are
+    skipped.
 
     The resolution of a subnet is free; everything else must belong to its space. UserError names the file and line.
     """
@@ -17,14 +20,12 @@ def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceCon
     if not path.is_file():
         raise UserError(f"list of subnets {str(path)!r} does not exist; it holds lines superspace,choice,subnet")
     subnets = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
+    for number, fields in read_rows(path, "list of subnets"):
         try:
-            superspace, choice, subnet = line.split(",")
+            superspace, choice, subnet = fields
         except ValueError:
-            raise UserError(f"line {number} of {str(path)!r} is {line!r}; expected superspace,choice,subnet") from None
+            raise UserError(f"line {number} of {str(path)!r} is {shorten(','.join(fields))}; expected "
+                            "superspace,choice,subnet") from None
         try:
             space, subnet = SupernetConfig.from_choice(superspace, choice), SubnetChoiceConfig.from_str(subnet)
             SubnetSpace(space, (subnet.resolution,)).check(subnet)

@@ -38,11 +38,13 @@ def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[floa
     return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
 
 
-def evaluate(net: torch.nn.Module, batches) -> Accuracy:
+def evaluate(net: torch.nn.Module, batches, what: str = "the network") -> Accuracy:
     """Accuracy of `net`, in eval mode, over batches of (images, labels), summed over processes.
 
+    `what` names the network in a message.
+
     Raises:
-        UserError: no images.
+        UserError: no images, or outputs that are not finite, of which every accuracy would be that of class 0.
     """
     device = next(net.parameters()).device
     sums = torch.zeros(4, dtype=torch.float64, device=device)
@@ -56,6 +58,8 @@ def evaluate(net: torch.nn.Module, batches) -> Accuracy:
     right, right5, loss, images = dist.all_sum(sums).tolist()
     if not images:
         raise UserError("the evaluation set is empty")
+    if not math.isfinite(loss):
+        raise UserError(f"{what} is not finite: its loss over {images:.0f} images is {loss}, so it has no accuracy")
     return Accuracy(100 * right / images, 100 * right5 / images, loss / images, int(images))
 
 

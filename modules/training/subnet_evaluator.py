@@ -107,7 +107,7 @@ class SubnetEvaluator:
         if test in self._images:
             images = self._at(f"part {test}", choice.resolution, [images for images, _ in batches])
             batches = [(x, labels) for x, (_, labels) in zip(images, batches, strict=True)]
-        return evaluate(net, batches)
+        return evaluate(net, batches, f"subnet {choice} of {str(self.path)!r}")
 
     def _at(self, name: str, resolution: int, batches: list[torch.Tensor]) -> list[torch.Tensor]:
         """`batches` on the device at `resolution`; kept until another resolution is asked for, so that subnets in the

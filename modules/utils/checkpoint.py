@@ -2,46 +2,119 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
+from modules.utils.archives.inert import INERT_PICKLE
+from modules.utils.archives.stored import check_stored_archive, is_zip
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.json_files import check_form
+from modules.utils.text import shorten
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write `state` to `path` atomically."""
+    """Write `state` to `path` atomically; OSError if the disk is full or cannot be written."""
     import torch
 
     with atomic_write(path, "wb") as file:
-        torch.save(state, file)
+        writer = _Writer(file)
+        try:
+            torch.save(state, writer)
+        except RuntimeError:
+            if writer.error:  # torch reports a full disk as a failed assertion
+                raise writer.error from None
+            raise
 
 
-def load_checkpoint(path: str | Path, what: str = "checkpoint") -> dict:
-    """Read a checkpoint onto the CPU; UserError if it is missing, truncated or not a checkpoint.
+class _Writer:
+    """A file that remembers why a write failed."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, content) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | None = None) -> dict:
+    """Read a checkpoint onto the CPU; every checksum in it is compared, and every tensor must be finite.
 
     Published files also pickle their training arguments as objects; those become inert placeholders.
+
+    Args:
+        path: the file.
+        what: what it is, in a message.
+        form: keys that it must hold, and their forms (`check_form`).
+
+    Raises:
+        UserError: it is missing, truncated, damaged, not a checkpoint, lacks a key, or holds a tensor that is not
+            finite; the file and the member or tensor are named.
     """
+    path, where = Path(path), f"{what} {str(path)!r}"
+    if not path.exists():
+        raise UserError(f"{where} does not exist; train it first, or put a published file there")
+    if not path.is_file():
+        raise UserError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
+    if is_zip(path):
+        check_stored_archive(path, where)
+    content = _load(path, where)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{where} is not a checkpoint: it holds a {type(content).__name__}; expected named entries")
+    for name, tensor in _tensors(content):
+        _check_tensor(tensor, f"{where}: tensor {name!r}")
+    known = {"config": dict} if "config" in content else {}
+    return check_form(content, known | (form or {}), where)
+
+
+def _load(path: Path, where: str):
     import torch
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{what} {str(path)!r} does not exist; train it first, or put a published file there")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        reader = SimpleNamespace(__name__="pickle", Unpickler=_InertUnpickler, load=_inert_load)
-    except (RuntimeError, EOFError, OSError) as error:
-        raise _unreadable(what, path, error) from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
-    except Exception as error:  # a damaged pickle can raise anything
-        raise _unreadable(what, path, error) from None
+    for options in ({"weights_only": True}, {"weights_only": False, "pickle_module": INERT_PICKLE}):
+        try:
+            return torch.load(path, map_location="cpu", **options)
+        except pickle.UnpicklingError as error:  # the first reader's: a name that is not a tensor's
+            failed = error
+        except Exception as error:  # a damaged pickle can raise anything
+            failed = error
+            break
+    reason = str(failed).splitlines()[0] if str(failed) else type(failed).__name__
+    raise UserError(f"{where} cannot be read ({reason[:150]}); it is truncated or not a checkpoint") from None
 
 
-def _unreadable(what: str, path: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UserError(f"{what} {str(path)!r} cannot be read ({reason[:150]}); it is truncated or not a checkpoint")
+def _tensors(content: dict) -> Iterator[tuple[str, object]]:
+    """Every tensor in nested dicts, lists and tuples, once, with its keys joined by dots."""
+    import torch
+
+    pending, seen = [("", content)], set()
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            pending.extend((f"{name}.{key}" if name else str(key), v) for key, v in inner)
+
+
+def _check_tensor(tensor, where: str) -> None:
+    import torch
+
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise UserError(f"{where} is no plain tensor of numbers")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(f"{where} has {tensor.numel()} values, of which the file holds fewer")
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise UserError(f"{where} is not finite: {bad} of its {tensor.numel()} values are NaN or infinite; use an "
+                        "earlier checkpoint")
 
 
 def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpoint",
@@ -52,8 +125,9 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     Of parameters and buffers whose names begin with `keep` the model keeps its own.
     """
     weights = checkpoint.get("state_dict", checkpoint.get("model"))
-    if not isinstance(weights, dict):
-        raise UserError(f"{what} {str(path)!r} has no 'state_dict' or 'model'; it holds: {', '.join(checkpoint)}")
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        raise UserError(f"{what} {str(path)!r} has no 'state_dict' or 'model' with named tensors; it holds: "
+                        f"{shorten(', '.join(checkpoint))}")
     weights = {key.replace("module.", ""): value for key, value in weights.items()}
     if keep:
         own = {key: value for key, value in model.state_dict().items() if key.startswith(keep)}
@@ -83,50 +157,3 @@ def check_same_settings(before: dict, now: dict, free: set[str], path: str | Pat
 
 def _plain(value):
     return list(value) if isinstance(value, tuple) else value
-
-
-# What a file of tensors needs; every other name in the pickle becomes a placeholder.
-_ALLOWED = {
-    ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"),
-    *(("torch", name) for name in ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32",
-                                   "int64", "bool")),
-}
-
-
-class _InertUnpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        return type(name, (_Placeholder,), {"__module__": module})
-
-
-def _inert_load(file, **kwargs):
-    return _InertUnpickler(file, **kwargs).load()
-
-
-class _Placeholder:
-    """Stands for an object of a foreign file: keeps the state it was pickled with, runs none of its code."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        self.args, self.items = args, []
-
-    def __setstate__(self, state):
-        self.__dict__["state"] = state
-
-    def __setitem__(self, key, value):
-        self.__dict__.setdefault("items", []).append((key, value))
-
-    def append(self, value):
-        """Keep a list item."""
-        self.__dict__.setdefault("items", []).append(value)
-
-    def extend(self, values):
-        """Keep several list items."""
-        self.__dict__.setdefault("items", []).extend(values)
-
-    def __hash__(self):
-        return id(self)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,35 @@ from modules.utils.errors import UserError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main()`. A UserError becomes one line on stderr and exit status 2, Ctrl-C exit status 130."""
+    """Call `main()` and see to how the script ends.
+
+    A UserError and an error of the system (disk full, read-only, no permission, a file where a folder should be) become
+    one line on stderr and exit status 2, Ctrl-C one line and 130. Where the reader of the output went away, as `head`
+    does, the script ends without a word, with status 141.
+    """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {error}", 2)
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit would fail again
+        sys.exit(141)
+    except OSError as error:
+        _end(f"error: {describe(error)}", 2)
+
+
+def describe(error: OSError) -> str:
+    """An error of the system with the file that it is about, such as `'out/a.pth': No space left on device`."""
+    name = error.filename2 or error.filename
+    return f"{str(name)!r}: {error.strerror or error}" if name else error.strerror or str(error) or type(error).__name__
+
+
+def _end(reason: str, status: int) -> None:
+    print(f"{Path(sys.argv[0]).name}: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(status)
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:

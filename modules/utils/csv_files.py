@@ -49,7 +49,7 @@ def read_records(path: str | Path, what: str, columns: tuple[str, ...]) -> Itera
     _, header = next(rows, (0, []))
     missing = [name for name in columns if name not in header]
     if missing:
-        raise UserError(f"{where} has no column {missing[0]!r}; it has: {shorten(','.join(header) or None)}")
+        raise UserError(f"{where} has no column {missing[0]!r}; it has: {shorten(','.join(header))}")
     for number, row in rows:
         place = f"{where}, line {number}"
         if len(row) != len(header):

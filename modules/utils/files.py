@@ -1,12 +1,13 @@
 """Files that are either whole or absent, and the record kept beside each artefact."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -14,19 +15,51 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
+def errors_at(path: str | Path):
+    """An OSError that comes up inside and names no file, as that of a full disk does, gets the name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: str | Path, mode: str = "w"):
-    """Open a temporary file beside `path`; on success flush it to disk and rename it, on failure remove it."""
+    """Open a temporary file beside `path`; on success flush it to disk and rename it, on failure remove it.
+
+    The text is UTF-8, whatever the system's own encoding is. An OSError names the file it is about.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, mode, newline="" if "b" not in mode else None) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with errors_at(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, mode, **({} if "b" in mode else {"newline": "", "encoding": "utf-8"})) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # such as that of the folder, which was said already
+            temporary.unlink(missing_ok=True)
+
+
+def append(path: str | Path, content: bytes) -> None:
+    """Add `content` to the end of a file and flush it to disk; where that fails, the file is as it was."""
+    path = Path(path)
+    with errors_at(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
 
 
 def remove_stale_temporaries(folder: Path) -> None:

@@ -82,18 +82,22 @@ def _object_fault(value, form: dict, at: str) -> str:
         return next((f for k, v in value.items() if (f := _fault(v, form[str], _join(at, k)))), "")
     missing = [key for key in form if key not in value]
     if missing:
-        return f"{at + ' has ' if at else ''}no {missing[0]!r}; it holds: {shorten(', '.join(map(str, value)) or None)}"
+        held = f"holds: {shorten(', '.join(map(str, value)))}" if value else "holds nothing"
+        return f"{at + ' has ' if at else ''}no {missing[0]!r}; it {held}"
     return next((f for k, one in form.items() if (f := _fault(value[k], one, _join(at, k)))), "")
 
 
 def _is(value, kind: type) -> bool:
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    if kind is int:
-        return isinstance(value, int) and -(2 ** 63) <= value < 2 ** 63
     if kind is float:
-        return isinstance(value, (int, float)) and math.isfinite(value)
+        return is_finite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and -(2 ** 63) <= value < 2 ** 63
     return isinstance(value, kind)
+
+
+def is_finite(value) -> bool:
+    """Whether `value` is a number, whole or not, and neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _other(value, at: str, forms: tuple) -> str:

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
+from modules.utils.csv_files import read_rows
 from modules.utils.errors import UserError
-from modules.utils.files import atomic_write
+from modules.utils.files import append, atomic_write
 
 
 def append_row(path: str | Path, row: dict) -> None:
@@ -18,17 +20,16 @@ def append_rows(path: str | Path, rows: list[dict]) -> None:
     path, header = Path(path), list(rows[0])
     begun = path.is_file() and path.stat().st_size
     if begun:
-        with open(path, newline="") as file:
-            found = next(csv.reader(file))
+        _, found = next(read_rows(path, "table"), (0, []))
         if found != header:
             raise UserError(f"{str(path)!r} has the columns {','.join(found)}; "
                             f"expected {','.join(header)}. Move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, header)
-        if not begun:
-            writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, header)
+    if not begun:
+        writer.writeheader()
+    writer.writerows(rows)
+    append(path, text.getvalue().encode())
 
 
 def write_rows(path: str | Path, rows: list[dict]) -> None:

@@ -302,7 +302,7 @@ def test_a_table_wins_and_the_platform_fills_in(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (None, "No such file"), ("{", "Expecting"), ("[]", "JSON object"), ("{}", "JSON object"),
+    (None, "No such file"), ("{", "Expecting"), ("[]", "expected an object"), ("{}", "JSON object"),
     ('{"ResNetBlock_56_32_48_3_0.5_2_relu": -1}', "above 0"), ('{"ResNetBlock_56_32_48_3_0.5_2_relu": "1"}', "'1'"),
     ('{"Block_1": 1}', "Block_1")])
 def test_a_bad_table_is_refused(tmp_path, content, words):

@@ -411,7 +411,7 @@ def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
     assert "'abacus'" in str(error.value)
     assert "onnxruntime_int8" in str(error.value)
     (tmp_path / "platform.json").write_text("{}")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"no .correction.; it holds nothing"):
         get_platform(str(tmp_path))
     correction = {"terms": ["ms", "luck"], "coefficients": [1, 0, 0, 0], "deviation": 0.1}
     (tmp_path / "platform.json").write_text(json.dumps({"correction": correction}))

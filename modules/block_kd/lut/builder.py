@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from modules.block_kd.lut.rows import TableRow
-from modules.block_kd.lut.tables import SETTINGS_FILE
+from modules.block_kd.lut.tables import SETTINGS_FILE, read_settings
 from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
 from modules.block_kd.student.files import StudentRecord
 from modules.block_kd.student.model import StagePlusProj
@@ -24,6 +24,7 @@ from modules.training.calibration import load_calibration_images
 from modules.utils import dist
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
 ROWS_PER_PASS = 500    # at most; what a kill can cost
@@ -99,7 +100,7 @@ class LutBuilder:
     def _check_settings(self) -> None:
         path, ours = self.folder / SETTINGS_FILE, json.loads(json.dumps(asdict(self.config)))
         if path.is_file():
-            theirs = json.loads(path.read_text())["settings"]
+            theirs = read_settings(path)
             for name, value in ours.items():
                 if theirs.get(name) != value:
                     raise UserError(f"{name} was {theirs.get(name)!r} when the tables in {str(self.folder)!r} were "
@@ -116,7 +117,7 @@ class LutBuilder:
         rows = [TableRow.draw(self.config.seed, self.config.superspace, stage, block, window, index,
                               self.config.resolutions) for index in range(self.num_rows)]
         path = self.folder / rows[0].table if rows else None
-        lines = path.read_text().splitlines() if path and path.is_file() else []
+        lines = read_text(path, "block table").splitlines() if path and path.is_file() else []
         for number, (line, row) in enumerate(zip(lines, rows, strict=False), start=1):
             if not line.startswith(row.key + ","):
                 raise UserError(f"{path}, line {number}: {line[:80]!r} is not the row that seed {self.config.seed} "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError, check_choice
 from modules.utils.files import REPOSITORY, atomic_write
+from modules.utils.json_files import check_form, read_json
+from modules.utils.text import shorten
 
 FILE_NAME = "other_stages.json"
 DEFAULT_FILE = REPOSITORY / "data" / "latency" / FILE_NAME
 MODES = ("smallest", "sampled")
+MOST_COMBINATIONS = 1_000_000  # of the parts of "sampled"
 PREDICTED_SAMPLES = 200  # random configurations that a platform prices for "sampled"
 
 
@@ -50,7 +54,9 @@ def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ..
         if mode not in entry:
             raise UserError(f"--other_stages {mode}: {path} has only {', '.join(m for m in MODES if m in entry)} for "
                             f"platform {platform}, superspace {superspace}")
-        return tuple(_latencies(entry[mode], r, f"{path} for platform {platform}") for r in resolutions)
+        where = f"{path} for platform {platform}"
+        table = check_form(entry[mode], dict, where, mode)
+        return tuple(_latencies(table, r, where) for r in resolutions)
 
     check_choice(platform, sorted(known | set(get_available_platforms())), f"platform of {superspace}")
     return tuple(_predict(get_platform(platform), superspace, r, mode) for r in resolutions)
@@ -69,10 +75,7 @@ def write_other_stages(folder: str | Path, platform: str, superspace: str, resol
 
 
 def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else {}
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"latency table {path}: {error}") from None
+    return read_json(path, "latency table", {str: {str: {str: object}}}) if path.is_file() else {}
 
 
 def _predict(platform, superspace: str, resolution: int, mode: str) -> np.ndarray:
@@ -97,11 +100,12 @@ def _sum_of_other_stages(platform, config: SupernetConfig, subnet: SubnetChoiceC
 
 def _latencies(table: dict, resolution: int, where: str) -> np.ndarray:
     value = table[check_choice(str(resolution), table, f"resolution in {where}")]
-    try:
-        parts = value if isinstance(value, list) else [[value]]
-        latencies = np.array([sum(combination) for combination in itertools.product(*parts)], dtype=float)
-    except (TypeError, ValueError):
-        raise UserError(f"latency {value!r} at resolution {resolution} in {where}; expected numbers") from None
-    if not len(latencies) or not np.all(np.isfinite(latencies)) or latencies.min() < 0:
-        raise UserError(f"latency {value!r} at resolution {resolution} in {where}; expected finite numbers from 0 up")
+    parts = check_form(value, (float, [[float]]), where, f"latency at resolution {resolution}")
+    parts = parts if isinstance(parts, list) else [[parts]]
+    if not 0 < math.prod(map(len, parts)) <= MOST_COMBINATIONS:
+        raise UserError(f"{where}: latency at resolution {resolution} has {math.prod(map(len, parts))} combinations of "
+                        f"parts; allowed: 1 to {MOST_COMBINATIONS}")
+    latencies = np.array([sum(combination) for combination in itertools.product(*parts)], dtype=float)
+    if not np.all(np.isfinite(latencies)) or latencies.min() < 0:
+        raise UserError(f"{where}: latency {shorten(value)} at resolution {resolution}; expected numbers from 0 up")
     return latencies

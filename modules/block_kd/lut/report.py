@@ -1,11 +1,15 @@
 """Block tables as one figure: loss over latency of every row, per stage and block."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from modules.block_kd.lut.tables import row_numbers
 from modules.search_space.superspace import get_superspace
+from modules.utils.csv_files import read_rows
+from modules.utils.errors import UserError
 from modules.utils.figures import new_figure, save_figure
 
 COLUMNS = 3
@@ -20,10 +24,9 @@ def draw_tables(folder: str | Path, superspace: str, platform: str) -> Path:
     figure = new_figure(4 * COLUMNS, 3.2 * rows)
     for stage, axes in zip(space.searched, figure.subplots(rows, COLUMNS, squeeze=False).flat, strict=False):
         for block, candidate in enumerate(space.candidates):
-            lines = [line.split(",") for path in sorted(folder.glob(f"{stage.name}_{block}_*.csv"))
-                     for line in path.read_text().splitlines()]
-            if lines:
-                latency, loss = np.array([(float(f[5]), float(f[2])) for f in lines]).T
+            points = [point for path in sorted(folder.glob(f"{stage.name}_{block}_*.csv")) for point in _points(path)]
+            if points:
+                latency, loss = np.array(points).T
                 axes.scatter(latency, loss, s=4, alpha=0.5, label=f"{block} {candidate.block}")
         axes.set(title=stage.name, xlabel=f"latency on {platform}, ms", ylabel="loss", xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
@@ -36,3 +39,13 @@ def draw_tables(folder: str | Path, superspace: str, platform: str) -> Path:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, markerscale=3, fontsize=8)
     save_figure(figure, folder / "lut_report.png")
     return folder / "lut_report.png"
+
+
+def _points(path: Path) -> Iterator[tuple[float, float]]:
+    """Latency (ms) and loss of every row; UserError that names a bad one."""
+    for number, fields in read_rows(path, "block table"):
+        try:
+            loss, _, _, latency = row_numbers(fields)
+        except ValueError as error:
+            raise UserError(f"block table {str(path)!r}, line {number}: {error}") from None
+        yield latency, loss

@@ -6,7 +6,6 @@ or in its archive.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +18,10 @@ from modules.modeling.net_spec import stage_choice
 from modules.modeling.spec import output_size
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
+from modules.utils.csv_files import parse_rows
 from modules.utils.errors import UserError
+from modules.utils.json_files import check_form, read_json
+from modules.utils.text import shorten
 
 SETTINGS_FILE = "lut.json"  # beside the tables: how they were made
 
@@ -107,18 +109,14 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
 def how_made(folder: str | Path, superspace: str, platform: str = "",
              resolutions: Iterable[int] = ()) -> tuple[str, tuple[int, ...]]:
     """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read, as `SETTINGS_FILE`
-    beside them tells, or as given; tables without that file are of
-    another program.
+    beside them tells, or as given; tables without that file are of another program.
 
     Raises:
         UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
     """
     path = Path(folder) / get_superspace(superspace).name / SETTINGS_FILE
-    try:
-        recorded = json.loads(path.read_text())["settings"] if path.is_file() else {}
-        made_for, made_at = recorded.get("platform", ""), tuple(recorded.get("resolutions", ()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not the settings of block tables ({error})") from None
+    recorded = read_settings(path) if path.is_file() else {}
+    made_for, made_at = recorded.get("platform", ""), tuple(recorded.get("resolutions", ()))
     if made_for and platform and platform != made_for:
         raise UserError(f"--platform {platform}: the tables in {path.parent} are of {made_for}; allowed: that, or "
                         "tables that eval_block_kd.py builds for the other device")
@@ -126,6 +124,14 @@ def how_made(folder: str | Path, superspace: str, platform: str = "",
         raise UserError(f"--platform is needed: the tables in {path.parent} do not say their device; allowed: as for "
                         "published tables, onnx_lut or tflite27_cpu_int8")
     return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
+
+
+def read_settings(path: Path) -> dict:
+    """The settings that the tables beside `path` were built with; UserError if the file holds none."""
+    what = "settings of block tables"
+    recorded = read_json(path, what, {"settings": dict})["settings"]
+    forms = {"platform": str, "resolutions": [int]}
+    return check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
 
 
 def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> TableFile:
@@ -142,9 +148,9 @@ def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
     parser = _RowParser(space, stage, choice)
     sizes = [input_size(space, stage, r) for r in resolutions]
     columns: list[tuple[int, int, int, float, float]] = []
-    for number, line in enumerate(read_table(path).splitlines(), start=1):
+    for number, fields in parse_rows(read_table(path), f"block table {str(path)!r}"):
         try:
-            row = parser(line)
+            row = parser(fields)
         except (ValueError, UserError) as error:
             raise UserError(f"{path}, line {number}: {error}") from None
         if row[0] not in sizes:
@@ -166,6 +172,17 @@ def _rows(table: np.ndarray) -> Rows:
     return Rows(table[:, 3].copy(), table[:, 4].copy(), table[:, 1].astype(int), table[:, 2].astype(int))
 
 
+def row_numbers(fields: list[str]) -> list[float]:
+    """Loss, million multiply-accumulates, million parameters and latency (ms) of a row; ValueError if it is bad."""
+    if len(fields) != 6:
+        raise ValueError(f"{len(fields)} fields in {shorten(','.join(fields))}; expected 6: blocks, 1xCxHxH, loss, "
+                         "MFLOPs, Mparams, latency_ms")
+    numbers = [float(field) for field in fields[2:]]
+    if not all(math.isfinite(n) and n >= 0 for n in numbers):
+        raise ValueError(f"{','.join(fields[2:])!r}; the last four fields must be finite and not negative")
+    return numbers
+
+
 class _RowParser:
     """Parses and checks rows of one table. Blocks repeat from row to row, so each distinct one is checked once."""
 
@@ -177,12 +194,9 @@ class _RowParser:
         self.config = SupernetConfig(space.name, tuple(blocks), tuple(windows))
         self.widths: dict[str, int] = {}
 
-    def __call__(self, line: str) -> tuple[int, int, int, float, float]:
+    def __call__(self, fields: list[str]) -> tuple[int, int, int, float, float]:
         """Input size, input width, last width, loss and latency (ms) of one row; ValueError or UserError if bad."""
-        fields = line.split(",")
-        if len(fields) != 6:
-            raise ValueError(f"{len(fields)} fields in {line!r}; expected 6: blocks, 1xCxHxH, loss, MFLOPs, Mparams, "
-                             "latency_ms")
+        numbers = row_numbers(fields)
         blocks, shape = fields[0].split("_"), fields[1].split("x")
         if len(blocks) not in self.stage.depths:
             raise ValueError(f"{len(blocks)} blocks in {fields[0]!r}; allowed: "
@@ -192,9 +206,6 @@ class _RowParser:
         if int(shape[1]) not in self.input_widths:
             raise ValueError(f"input width {shape[1]} in {fields[1]!r}; allowed: "
                              f"{', '.join(map(str, self.input_widths))}")
-        numbers = [float(field) for field in fields[2:]]
-        if not all(math.isfinite(n) and n >= 0 for n in numbers):
-            raise ValueError(f"{','.join(fields[2:])!r}; the last four fields must be finite and not negative")
         return int(shape[2]), int(shape[1]), [self._width(b) for b in blocks][-1], numbers[0], numbers[3]
 
     def _width(self, block: str) -> int:

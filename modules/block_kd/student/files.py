@@ -65,7 +65,7 @@ def read_student(path: str | Path, superspace: str, stage: str, block: int, teac
     """
     checkpoint = load_checkpoint(path, what)
     if "config" in checkpoint:
-        record = StudentRecord.from_dict(checkpoint["config"])
+        record = StudentRecord.from_dict(checkpoint["config"], f"{what} {str(path)!r}")
         if (record.superspace, record.stage, record.block) != (superspace, stage, block):
             raise UserError(f"{what} {str(path)!r} is {record.name} of {record.superspace}, not {stage}_{block} of "
                             f"{superspace}")

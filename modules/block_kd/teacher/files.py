@@ -103,9 +103,9 @@ def read_record(state: dict, arch: str | None, path: str | Path) -> TeacherRecor
         raise UserError(f"teacher checkpoint {str(path)!r} has no weights under 'model'; it holds: "
                         f"{', '.join(map(str, state))[:200]}; a bare state dict goes to --teacher_weights")
     if "config" in state:
-        if "arch" not in state["config"]:
+        if not isinstance(state["config"], dict) or "arch" not in state["config"]:
             raise UserError(f"{str(path)!r} is no teacher's checkpoint; `{HOW_TO}` writes one")
-        record = TeacherRecord.from_dict(state["config"])
+        record = TeacherRecord.from_dict(state["config"], f"teacher checkpoint {str(path)!r}")
         if arch not in (None, record.arch):
             raise UserError(f"teacher checkpoint {str(path)!r} is of {record.arch}, not of {arch} (--teacher_arch)")
         return record

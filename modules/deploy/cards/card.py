@@ -13,8 +13,15 @@ from modules.search_space.published import published_name
 from modules.training.evaluation import wilson_interval
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.json_files import read_json
 
 SUFFIX = ".card.json"
+_ACCURACY = (type(None), {"top1": float, "low": float, "high": float})
+FORM = {"model": str, "name": (str, type(None)), "supernet": str, "subnet": str, "precision": str, "input": str,
+        "placement": (str, type(None)), "training": str, "dataset": str, "images": int,
+        "accuracy": {"fp32": _ACCURACY, "network": _ACCURACY, "engine": _ACCURACY[1]}, "agreement": {"percent": float},
+        "mmacs": float, "mparams": float, "bytes": int, "latency": (type(None), {"ms": float, "spread_ms": float}),
+        "checkpoint": {"sha256": str}}
 
 
 def card_path(model: str | Path) -> Path:
@@ -62,12 +69,9 @@ def add_latency(model: str | Path, latency: dict) -> None:
 def read_card(path: str | Path) -> dict:
     """A card's contents; UserError if the file is not one."""
     try:
-        card = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the model card {str(path)!r}: {error}") from None
-    if not isinstance(card, dict) or not {"model", "accuracy", "precision", "training", "latency"} <= set(card):
-        raise UserError(f"{str(path)!r} is not a model card; export_onnx.py and export_tflite.py write them")
-    return card
+        return read_json(path, "model card", FORM, finite=False)  # a margin may be infinite
+    except UserError as error:
+        raise UserError(f"{error}; export_onnx.py and export_tflite.py write model cards") from None
 
 
 def _accuracy(top1: float, images: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
     size = int(metadata.get("crop_size", session.get_inputs()[0].shape[-1]))
     batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
     right = right5 = loss = images = 0
-    for _, logits, labels in predict_batches(session, batches):
+    for _, logits, labels in predict_batches(session, batches, getattr(metadata, "where", "the model")):
         # Integer logits may tie; the first class wins, as everywhere.
         top = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels.numpy()[:, None]
         right, right5 = right + top[:, 0].sum(), right5 + top.sum()

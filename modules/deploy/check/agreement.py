@@ -47,14 +47,26 @@ class Agreement:
                 f"{self.margin_in_errors:.1f} mean errors, {self.margin_in_own_errors:.1f} of the image's own)")
 
 
-def predict_batches(session, batches):
-    """Yield (images as the model sees them, logits of the session, labels) for batches of (images, labels)."""
+def predict_batches(session, batches, where: str = "the model"):
+    """Yield (images as the model sees them, logits of the session, labels) for batches of (images, labels).
+
+    `where` names the model in the UserError where its logits are not finite.
+    """
     resolution = session.get_inputs()[0].shape[-1]
     for images, labels in batches:
         images = resize(images, resolution)
         if hasattr(session, "rounded"):
             images = session.rounded(images)
-        yield images, predict(session, images.numpy()), labels
+        logits = predict(session, images.numpy())
+        _check_finite(logits, where)
+        yield images, logits, labels
+
+
+def _check_finite(logits: np.ndarray, where: str) -> None:
+    bad = int((~np.isfinite(logits)).any(1).sum())
+    if bad:
+        raise UserError(f"{where} is not finite: logits of {bad} of {len(logits)} images are NaN or infinite; it has "
+                        "no accuracy")
 
 
 def compare(net: torch.nn.Module, session, batches) -> Agreement:
@@ -67,6 +79,7 @@ def compare(net: torch.nn.Module, session, batches) -> Agreement:
     with torch.no_grad():
         for images, logits, labels in predict_batches(session, batches):
             net_logits.append(net(images).numpy())
+            _check_finite(net_logits[-1], "the network")
             model_logits.append(logits)
             truth.append(labels.numpy())
     if not truth:

@@ -34,11 +34,13 @@ class _TrainedWeights:
         weight = module.weight.detach().double().numpy()
         node.weight = (weight * factor.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.float32)
         node.bias = bias.astype(np.float32)
+        _check_finite(node.output, weight=node.weight, bias=node.bias)
         if self.int8:
             _check_trained(module, node.output)
-            node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module)
+            node.quantizer = self.quantizers.get(node.inputs[0]) or _quantizer(module, node.output)
             gate = isinstance(layer, ConvSpec) and layer.act == "hard_sigmoid"
             moved = node.bias + HARD_SIGMOID_SHIFT if gate else node.bias
+            _check_scale(node.output, "weight scale", abs(module.weight_scale.item()))
             node.codes, node.scales = _weight_codes(module, weight, factor, moved, node.quantizer)
 
 
@@ -60,7 +62,7 @@ def _tensor_quantizers(blocks) -> dict[str, Quantizer]:
         for module in block.tensors.values():
             name = INPUT if module.tensor == BLOCK_INPUT else f"{prefix}.{module.tensor}"
             _check_trained(module, name)
-            owned[name] = _quantizer(module)
+            owned[name] = _quantizer(module, name)
     return owned
 
 
@@ -72,9 +74,23 @@ def _check_trained(module, name: str) -> None:
         raise UserError(f"layer {name!r} is not a trained int8 layer; export needs an LSQ+ checkpoint (lsq.pth)")
 
 
-def _quantizer(module) -> Quantizer:
+def _check_finite(layer: str, **values: np.ndarray) -> None:
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"layer {layer!r}: its {name} with the batch norm folded in holds values that are not "
+                            "finite; nothing can be exported")
+
+
+def _check_scale(layer: str, name: str, scale: float) -> None:
+    if not (np.isfinite(scale) and scale > 0):
+        raise UserError(f"layer {layer!r}: its {name} is {scale}; the step of a quantiser is finite and above 0")
+
+
+def _quantizer(module, name: str) -> Quantizer:
     scale, beta = (np.float32(value.item()) for value in module.effective())
     scale = abs(scale)
+    _check_scale(name, "activation scale", scale)
+    _check_finite(name, **{"activation offset": beta})
     return Quantizer(scale, int(integer_zero_point(scale, beta, activation_levels(8))))
 
 
@@ -93,18 +109,26 @@ def _weight_codes(module, weight, factor, bias, quantizer):
     return codes.astype(np.int8), scales
 
 
-def lower(net: QNetwork, calibration=None) -> Graph:
+def lower(net: QNetwork, calibration=None, source: str = "") -> Graph:
     """The inference graph of `net`.
 
     Args:
         net: a static subnet in eval mode, its batch norm calibrated.
         calibration: for an int8 graph, batches of normalised images (N, 3, H, W) on which the ranges of tensors
             without a trained quantiser are chosen; None gives a float graph.
+        source: the checkpoint, for messages.
 
     Raises:
-        UserError: an int8 graph of a layer that was not trained in int8.
+        UserError: an int8 graph of a layer that was not trained in int8; a weight, bias or scale that is not finite, or
+            a scale of 0.
     """
-    net = net.cpu()
+    try:
+        return _lower(net.cpu(), calibration)
+    except UserError as error:
+        raise UserError(f"{source}: {error}" if source else str(error)) from None
+
+
+def _lower(net: QNetwork, calibration) -> Graph:
     weights = _TrainedWeights(net, int8=calibration is not None)
     blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
     graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))

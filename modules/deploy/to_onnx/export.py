@@ -31,7 +31,7 @@ def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folde
     net = evaluator.subnet(choice)
     int8, record = evaluator.quant_mode, evaluator.record
     path = model_path(folder, evaluator.space, choice, int8, pixels)
-    graph = lower(net, evaluator.calibration if int8 else None)
+    graph = lower(net, evaluator.calibration if int8 else None, str(evaluator.path))
     write_onnx(fold_normalization(graph, record.mean, record.std) if pixels else graph, path,
                trained_metadata(evaluator, choice))
     agreement = compare(net, open_model(path), evaluator.validation_batches())

@@ -30,7 +30,8 @@ def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folde
     """
     net, int8 = evaluator.subnet(choice), evaluator.quant_mode
     path = tflite_path(folder, evaluator.space, choice, int8)
-    write_tflite(lower(net, evaluator.calibration if int8 else None), path, trained_metadata(evaluator, choice), form)
+    graph = lower(net, evaluator.calibration if int8 else None, str(evaluator.path))
+    write_tflite(graph, path, trained_metadata(evaluator, choice), form)
     agreement = compare(net, open_session(path), evaluator.validation_batches())
     write_manifest(path, encoding=str(choice), supernet=str(evaluator.space), agreement=vars(agreement))
     write_card(path, evaluator, choice, agreement, fp32=tflite_path(folder, evaluator.space, choice, False))

@@ -6,9 +6,7 @@ priced by its kernels alone.
 """
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from modules.latency.fitted.domain import OUTSIDE, Domain, fit_domain
 from modules.latency.fitted.features import block_features, block_kernels
 from modules.latency.fitted.kernel_model import KernelModel, fit_kernel_model
+from modules.latency.fitted.model_file import read_parts
 from modules.latency.fitted.spread import Spread, fit_spread
 from modules.latency.fitted.trees import Trees, fit_trees
 from modules.modeling.spec import BlockArgs
@@ -143,20 +142,8 @@ class BlockModel:
 
     @staticmethod
     def load(path: str | Path) -> BlockModel:
-        """Read what `save` wrote; UserError if the file is missing or is something else."""
-        try:
-            with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
-                values = {name: file[name] for name in file.files}
-            meta = json.loads(values["meta"].tobytes())
-            trees = {name: Trees(values[name].tobytes().decode()) if name in values else None
-                     for name in ("kernel_trees", "trees", "spread_trees")}
-            kernels = KernelModel(values["coefficients"], tuple(meta["known"]), trees["kernel_trees"])
-            spread = Spread.from_dict(meta["spread"], trees["spread_trees"]) if meta["spread"] else None
-            return BlockModel(kernels, Domain.from_dict(meta["domain"]), trees["trees"], spread)
-        except OSError as error:
-            raise UserError(f"latency model {str(path)!r}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"latency model {str(path)!r} cannot be read: {error}") from None
+        """Read what `save` wrote; UserError if the file is missing, damaged or something else."""
+        return BlockModel(*read_parts(path))
 
 
 def _take(values: Sequence, index: np.ndarray) -> list:

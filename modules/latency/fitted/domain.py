@@ -10,7 +10,8 @@ from modules.latency.fitted.features import hidden_width
 from modules.modeling.spec import BlockArgs
 
 _MARGIN = 1.05  # a size or width beyond the fitted ones by less than this factor still counts as inside
-FAMILIAR, BETWEEN, OUTSIDE = range(3)  # inside; inside, but of an input size that was not fitted; outside
+LEVELS = 3
+FAMILIAR, BETWEEN, OUTSIDE = range(LEVELS)  # inside; inside, but of an input size that was not fitted; outside
 
 
 def _numbers(block: BlockArgs, hw: tuple[int, int]) -> tuple[int, ...]:

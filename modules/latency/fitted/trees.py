@@ -6,20 +6,26 @@ from functools import cached_property
 
 import numpy as np
 
+from modules.utils.errors import UserError
+
 Objective = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Trees:
-    """Fitted trees. `text` is LightGBM's text form: the same file works with any version and machine."""
+    """Fitted trees. `text` is LightGBM's text form: the same file works with any version and machine. `where` says
+    where it stands, for a UserError when it is first used and is damaged."""
 
-    def __init__(self, text: str):
-        self.text = text
+    def __init__(self, text: str, where: str = "trees"):
+        self.text, self.where = text, where
 
     @cached_property
     def _booster(self):
         import lightgbm
 
-        return lightgbm.Booster(model_str=self.text)
+        try:
+            return lightgbm.Booster(model_str=self.text)
+        except lightgbm.basic.LightGBMError as error:
+            raise UserError(f"{self.where}: LightGBM cannot read it: {error}") from None
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """(rows,) raw scores of `features` (rows, columns)."""

@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from modules.latency.profile.measure import Measurement
+from modules.utils.csv_files import parse_rows
 from modules.utils.errors import UserError
+from modules.utils.files import append
+from modules.utils.text import decode_text, read_bytes, shorten
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,17 @@ class Row:
 HEADER = [field.name for field in fields(Row)]
 
 
+def _parse(fields: list[str]) -> Row:
+    """A row from its text; ValueError or TypeError if it is none."""
+    role, name, *numbers, rounds, seconds, peak = fields
+    ms, reference, median = map(float, numbers)
+    row = Row(role, name, ms, reference, median, int(rounds), float(seconds), float(peak))
+    times = (row.ms, row.reference_ms, row.median_ms, row.seconds)
+    if not all(math.isfinite(v) and v >= 0 for v in times) or row.rounds < 0 or math.isinf(row.peak_mb):
+        raise ValueError
+    return row
+
+
 class Journal:
     """The rows of the csv file `path`, by role and name."""
 
@@ -48,22 +62,21 @@ class Journal:
             self._read()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
+        content = read_bytes(self.path, "measurements")
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):  # killed while a line was written
             with open(self.path, "r+b") as file:
                 file.truncate(len(whole))
-        lines = csv.reader(io.StringIO(whole.decode()))
-        header = next(lines, HEADER)
+        where = f"measurements {str(self.path)!r}"
+        lines = parse_rows(decode_text(whole, where), where)
+        _, header = next(lines, (0, HEADER))
         if header != HEADER:
-            raise UserError(f"{str(self.path)!r} has the columns {','.join(header)}; expected {','.join(HEADER)}")
-        for number, line in enumerate(lines, 2):
+            raise UserError(f"{where} has the columns {shorten(','.join(header))}; expected {','.join(HEADER)}")
+        for number, line in lines:
             try:
-                role, name, ms, reference, median, rounds, seconds, peak = line
-                row = Row(role, name, float(ms), float(reference), float(median), int(rounds), float(seconds),
-                          float(peak))
-            except ValueError:
-                raise UserError(f"{str(self.path)!r}, line {number}: {','.join(line)!r} is no measurement") from None
+                row = _parse(line)
+            except (ValueError, TypeError):
+                raise UserError(f"{where}, line {number}: {shorten(','.join(line))} is no measurement") from None
             self.rows[row.role, row.name] = row
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -73,11 +86,7 @@ class Journal:
         if not self.path.is_file() or not self.path.stat().st_size:
             writer.writerow(HEADER)
         writer.writerows(astuple(row) for row in rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            file.write(text.getvalue().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, text.getvalue().encode())
         self.rows |= {(row.role, row.name): row for row in rows}
 
     def of(self, role: str) -> list[Row]:

@@ -13,8 +13,11 @@ from modules.modeling.complexity import Sized
 from modules.search_space import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.json_files import read_json
 
 POOL = 600  # random networks whose blocks are the choice
+FORM = {"settings": dict, "machine": dict, "spread_out": [str], "representative": [str], "correction_nets": [str],
+        "test_nets": [str]}
 CANDIDATES = 2000  # random networks that those measured as a whole are chosen from
 
 
@@ -68,14 +71,14 @@ class Plan:
     @staticmethod
     def load(path: Path, settings: Settings, machine: dict) -> Plan:
         """Read what `save` wrote; UserError if it is damaged, or was made with other settings or on another machine."""
+        content = read_json(path, "plan", FORM)
+        kept = {**content["settings"], "machine": content["machine"]}
         try:
-            content = json.loads(path.read_text())
-            kept = {**content["settings"], "machine": content["machine"]}
             blocks = (tuple(parse_key(key) for key in content[name]) for name in ("spread_out", "representative"))
             nets = (tuple(Net.from_str(text) for text in content[name]) for name in ("correction_nets", "test_nets"))
             plan = Plan(settings, machine, *blocks, *nets)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"plan {str(path)!r} cannot be read: {error!r}") from None
+        except UserError as error:
+            raise UserError(f"plan {str(path)!r}: {error}") from None
         for name, value in json.loads(json.dumps({**asdict(settings), "machine": machine})).items():
             if kept.get(name) != value:
                 raise UserError(f"{str(path.parent)!r} was begun with {name} {kept.get(name)}, not {value}; "

@@ -1,7 +1,7 @@
 """Platforms that a profile made: a folder with `platform.json` and the model of block latencies beside it."""
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,8 @@ from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.json_files import is_finite, read_json
+from modules.utils.text import shorten
 
 RECORD, MODEL = "platform.json", "model.npz"
 SHIPPED = REPOSITORY / "data" / "latency"
@@ -57,15 +59,16 @@ def corrected(correction: Correction, alone: Prediction, terms: np.ndarray) -> P
 def load_profiled(folder: str | Path) -> ProfiledPlatform:
     """The platform in `folder`; UserError if a file is missing or damaged."""
     record = Path(folder) / RECORD
-    try:
-        content = json.loads(record.read_text())["correction"]
-        if tuple(content["terms"]) != TERMS:
-            raise ValueError(f"terms {content['terms']}; expected {list(TERMS)}. Run the profile again with --resume")
-        correction = Correction(tuple(map(float, content["coefficients"])), float(content["deviation"]))
-    except OSError as error:
-        raise UserError(f"platform {str(record)!r}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"platform {str(record)!r} cannot be read: {error}") from None
+    form = {"correction": {"terms": [str], "coefficients": [float], "deviation": object}}
+    content = read_json(record, "platform", form, finite=False)["correction"]
+    if tuple(content["terms"]) != TERMS or len(content["coefficients"]) != len(TERMS):
+        raise UserError(f"platform {str(record)!r}: {len(content['coefficients'])} coefficients of the terms "
+                        f"{shorten(content['terms'])}; expected {list(TERMS)}. Run the profile again with --resume")
+    deviation = content["deviation"]
+    if not (isinstance(deviation, float) and math.isnan(deviation)) and not (is_finite(deviation) and deviation >= 0):
+        raise UserError(f"platform {str(record)!r}: deviation {shorten(deviation)}; expected a number from 0 up, or "
+                        "NaN where it is not known")
+    correction = Correction(tuple(map(float, content["coefficients"])), float(deviation))
     return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
 
 

@@ -12,6 +12,7 @@ from modules.utils.errors import UserError
 
 # Our names of the quantiser parameters, and the published ones that `load_state_dict` accepts in their place.
 PUBLISHED_NAMES = {"weight_scale": "sw", "activation_scale": "sa", "activation_beta": "beta"}
+_SCALES = ("weight_scale", "activation_scale")
 BITS = (*range(2, 9), 32)
 
 
@@ -97,7 +98,8 @@ class QBase(nn.Module):
             setattr(self, name, getattr(other, name))
         self._started = self.initialized.tolist()
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs):
         for ours, published in PUBLISHED_NAMES.items():
             if prefix + published in state_dict:
                 state_dict[prefix + ours] = state_dict.pop(prefix + published)
@@ -106,7 +108,10 @@ class QBase(nn.Module):
             # Published files have no such buffer; there, values other than the defaults mean "started".
             values = [float(state_dict[name]) for name in names]
             state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)
+        error_msgs += [f"{prefix}{name} is 0; the step of a quantiser is above 0" for name in _SCALES
+                       if not getattr(self, name, torch.ones(1)).detach().all()]
         self._started = self.initialized.tolist()
 
 

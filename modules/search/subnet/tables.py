@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from modules.search.subnet.record import Evaluated, Latency, Window
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.evaluation import Accuracy
+from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 
@@ -65,13 +67,15 @@ def write_export_list(path: Path, space: SupernetConfig, subnets: Iterable[Evalu
 
 def read_points(path: str | Path) -> list[tuple[float, float]]:
     """Latency (ms) and accuracy (percent) of the subnets in another search's subnets.csv; UserError if it is none."""
-    try:
-        with open(path, newline="") as file:
-            points = [(float(row["latency"]), float(row["acc1"])) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise UserError(f"--baseline {str(path)!r}: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--baseline {str(path)!r} is not a subnets.csv of search_subnet.py: {error}") from None
+    points = []
+    for place, row in read_records(path, "--baseline", ("latency", "acc1")):
+        try:
+            latency, accuracy = float(row["latency"]), float(row["acc1"])
+        except ValueError as error:
+            raise UserError(f"{place}: {error}") from None
+        if not (0 < latency < math.inf and 0 <= accuracy <= 100):
+            raise UserError(f"{place}: latency {latency}, acc1 {accuracy}; expected ms above 0 and percent")
+        points.append((latency, accuracy))
     if not points:
         raise UserError(f"--baseline {str(path)!r} has no subnets")
     return points

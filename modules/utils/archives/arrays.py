@@ -1,0 +1,51 @@
+"""Archives of numpy arrays (.npz), read within bounds and without executing anything that is in them."""
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from modules.utils.errors import UserError
+from modules.utils.text import MAX_TEXT, read_bytes
+
+
+def read_arrays(path: str | Path, what: str, limit: int = 4 * MAX_TEXT) -> dict[str, np.ndarray]:
+    """The arrays of the file `path` by name. `what` says what it is in a message.
+
+    Raises:
+        UserError: a file that cannot be read, is damaged (every checksum is compared), or whose arrays take more than
+            `limit` bytes.
+    """
+    where, name = f"{what} {str(path)!r}", ""
+    content = io.BytesIO(read_bytes(path, what))
+    try:
+        with zipfile.ZipFile(content) as archive:
+            _check_sizes(archive, limit, where)
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as arrays:
+            values = {}
+            for name in arrays.files:
+                values[name] = arrays[name]
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy have a dozen ways to say that bytes are damaged
+        place = f" in {name!r}" if name else ""
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"{where} cannot be read{place}: {reason}") from None
+    return values
+
+
+def _check_sizes(archive: zipfile.ZipFile, limit: int, where: str) -> None:
+    """Before anything is unpacked: what the members state, and what the header of each array states, is bounded."""
+    total = sum(member.file_size for member in archive.infolist())
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            if member.filename.endswith(".npy"):
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, kind = read(file)
+                total = max(total, kind.itemsize * int(np.prod(shape, dtype=object)))
+    if total > limit:
+        raise UserError(f"{where} would take {total} bytes; at most {limit} are read")

@@ -1,0 +1,96 @@
+"""How a script ends: one line and a status for what the user, the system or the reader of the output did."""
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from modules.utils.cli import run
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY, append, atomic_write
+from modules.utils.results import append_row
+
+
+def ends(body, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(body)
+    return ended.value.code, capsys.readouterr().err
+
+
+def raising(error):
+    def body():
+        raise error
+    return body
+
+
+@pytest.mark.parametrize(("error", "status", "words"), [
+    (UserError("two\nlines"), 2, "error: two lines"), (KeyboardInterrupt(), 130, "interrupted"),
+    (OSError(errno.ENOSPC, "No space left on device", "out/a"), 2, "error: 'out/a': No space left on device"),
+    (OSError(errno.EROFS, "Read-only file system", "out/a"), 2, "Read-only"),
+    (TimeoutError("timed out"), 2, "error: timed out"), (OSError(), 2, "error: OSError")])
+def test_one_line_and_status(error, status, words, capsys):
+    code, said = ends(raising(error), capsys)
+    assert (code, said.count("\n")) == (status, 1)
+    assert words in said
+
+
+@pytest.mark.parametrize("where", ["file/a", "file/below/a", "folder"])
+def test_blocked_paths_are_named(tmp_path, capsys, where):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+
+    def body():
+        with atomic_write(tmp_path / where) as file:
+            file.write("new")
+
+    code, said = ends(body, capsys)
+    assert (code, said.count("\n")) == (2, 1)
+    assert str(tmp_path / where.split("/")[0]) in said
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+def python(body, **options):
+    code = f"from modules.utils.cli import run\ndef main():\n {body}\nrun(main)"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_reader_that_goes_away_is_no_error():
+    process = python("[print('x' * 1000) for _ in range(1000)]", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        process = python("print('x')", stdout=full)
+        said = process.stderr.read()
+    assert process.wait() == 2
+    assert "error: No space left on device" in said.splitlines()[0]
+    assert "Traceback" not in said
+
+
+def test_rows_that_do_not_fit_leave_the_table_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    append_row(path, {"a": 1})
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left") as error:
+        append_row(path, {"a": 2})
+    assert error.value.filename == str(path)
+    assert path.read_bytes() == before
+
+
+def test_append_adds(tmp_path):
+    append(tmp_path / "below" / "t", b"a")
+    append(tmp_path / "below" / "t", b"b")
+    assert (tmp_path / "below" / "t").read_bytes() == b"ab"
