@@ -8,7 +8,7 @@ from modules.latency.cache import LatencyCache
 MACHINE = {"cpu": "abacus", "threads": 1}
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache_path(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
     cache = LatencyCache("test", MACHINE)

@@ -15,7 +15,7 @@ STATE = {"state_dict": {"a.weight": torch.arange(6.0).view(2, 3), "a.count": tor
          "history": [{"loss": torch.tensor(0.5)}]}
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(tmp_path):
     save_checkpoint(tmp_path / "c.pth", STATE)
     return tmp_path / "c.pth"
