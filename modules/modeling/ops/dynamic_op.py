@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.ops.op import QConv, QLinear
+from modules.modeling.ops.small_maps import convolve
 
 
 def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -28,7 +29,7 @@ class DynamicQConv(QConv):
         cout = cin if groups > 1 else cout
         weight = slice_like(self.weight, (cout, per_group, kernel, kernel))
         bias = None if self.bias is None else self.bias[:cout]
-        return F.conv2d(self.quantize_input(x), self.quantize_weight(weight), bias, self.stride, kernel // 2, 1, groups)
+        return convolve(self.quantize_input(x), self.quantize_weight(weight), bias, self.stride, groups)
 
 
 class DynamicQLinear(QLinear):

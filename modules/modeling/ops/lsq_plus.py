@@ -129,7 +129,17 @@ def _activation_forward(x, scale, beta, levels, integer):
     if not integer:
         return (x - beta).div_(s).clamp_(0, levels).round_().mul_(s).add_(beta), beta
     zero = integer_zero_point(s, beta, levels)
-    return (x / s).round_().clamp_min_(-zero).clamp_max_(levels - zero).mul_(s), -zero * s
+    codes, low, high = (x / s).round_(), -zero, levels - zero
+    if _reads_numbers(x):
+        codes.clamp_(low.item(), high.item())
+    else:
+        codes.clamp_min_(low).clamp_max_(high)
+    return codes.mul_(s), -zero * s
+
+
+def _reads_numbers(x: torch.Tensor) -> bool:
+    """Whether a tensor's value can be read for nothing: torch has kernels of one pass for bounds that are numbers."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 @_compilable
@@ -176,10 +186,11 @@ class _QuantizeWeight(torch.autograd.Function):
 @_compilable
 def _gradient_sums(u, x, y, low, high):
     """The gradient of `x`, and the sums over elements of u (y - x) inside the bounds, of u and of u y outside."""
-    # Comparisons that write floats are vectorised, and fresh memory costs more than a pass over used memory.
-    dx, buffer = torch.gt(x, low, out=torch.empty_like(x)), torch.lt(x, high, out=torch.empty_like(x))
-    dx.mul_(buffer).mul_(u)
-    outside = torch.sub(u, dx, out=buffer)
+    if _reads_numbers(x):
+        dx = torch.ops.aten.hardtanh_backward(u, x, low.item(), high.item())  # u inside the bounds, 0 outside
+    else:
+        dx = ((x > low) & (x < high)) * u
+    outside = u - dx
     clipped, clipped_y = outside.sum(), torch.dot(outside, y)
-    error = torch.sub(y, x, out=buffer)
+    error = torch.sub(y, x, out=outside)  # fresh memory costs more than a pass over used memory
     return dx, torch.dot(dx, error), clipped, clipped_y
