@@ -101,8 +101,8 @@ def main():
     if dist.rank() == 0:
         for mode in ("fp32", "LSQ+"):
             plain, ours = (statistics.median(times[mode, name]) for name in ("plain", "ours"))
-            print(f"{mode}, {args.resolution} px, {dist.world_size()} process(es): plain {plain:.3f} s, ours {ours:.3f} "
-                  f"s, ratio {ratio((mode, 'plain'), (mode, 'ours')):.2f}")
+            print(f"{mode}, {args.resolution} px, {dist.world_size()} process(es): plain {plain:.3f} s, "
+                  f"ours {ours:.3f} s, ratio {ratio((mode, 'plain'), (mode, 'ours')):.2f}")
         print(f"LSQ+ takes {ratio(('LSQ+', 'ours'), ('fp32', 'ours')):.2f} times as long as fp32", flush=True)
     dist.close()
 
