@@ -41,8 +41,7 @@ def main():
 
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path
-    from modules.runtime.ort import time_interleaved
-    from modules.runtime.session import summarize
+    from modules.runtime.session import summarize, time_interleaved
     from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row
 
@@ -74,15 +73,15 @@ def main():
 def open_all(args, paths):
     """The sessions of one subnet, and the peak memory of our two."""
     from modules.deploy.to_onnx.static_baseline import static_quantized
-    from modules.runtime.openvino import open_openvino
-    from modules.runtime.ort import open_session, peak_memory_mb
+    from modules.runtime.engines import engines
 
-    sessions = {name: open_session(path, args.threads) for name, path in paths.items()}
+    ort = engines["onnxruntime"]
+    sessions = {name: ort.open(path, args.threads) for name, path in paths.items()}
     if "static" in args.baselines:
-        sessions["static"] = open_session(static_quantized(paths["fp32"]), args.threads)
+        sessions["static"] = ort.open(static_quantized(paths["fp32"]), args.threads)
     if "openvino" in args.baselines:
-        sessions["openvino"] = open_openvino(paths["int8"], args.threads)
-    peaks = {name: peak_memory_mb(path, args.threads) for name, path in paths.items()}
+        sessions["openvino"] = engines["openvino"].open(paths["int8"], args.threads)
+    peaks = {name: ort.peak_memory_mb(path, args.threads) for name, path in paths.items()}
     return sessions, {f"{name}_peak_mb": "" if peak is None else f"{peak:.1f}" for name, peak in peaks.items()}
 
 

@@ -10,29 +10,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_accuracy_arguments
 from modules.utils.cli import make_parser, run
 
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--dataset", default="", help="digits, folder, CIFAR10 ...; default: the one in the file")
-    parser.add_argument("--dataset_path", default="", help="folder with train/ and val/")
+    add_accuracy_arguments(parser, "--threads")
     parser.add_argument("--resolution", type=int, default=0, help="must be the model's; its input size by default")
-    parser.add_argument("--batch_size", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-
     from modules.deploy.check.accuracy import session_accuracy
-    from modules.runtime.ort import open_model, session_metadata
+    from modules.runtime.engines import open_model
     from modules.utils.errors import UserError
 
     session = open_model(args.model_path, args.threads)
     size = session.get_inputs()[0].shape[-1]
     if args.resolution not in (0, size):
         raise UserError(f"--resolution {args.resolution} of {args.model_path!r}; allowed: {size}")
-    accuracy = session_accuracy(session, session_metadata(session, args.model_path), args.dataset, args.dataset_path,
-                                args.batch_size)
+    accuracy = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)
     print(f"{args.model_path}: acc1 {accuracy} of {accuracy.images} images")
 
 

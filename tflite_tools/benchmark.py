@@ -45,7 +45,7 @@ def main():
     args = parse_args()
 
     from modules.deploy.cards.card import add_latency
-    from modules.deploy.to_tflite.export import tflite_path
+    from modules.deploy.to_tflite.export import TfliteFormat
     from modules.runtime.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
     from modules.search_space.subnet_list import read_subnets
@@ -58,7 +58,7 @@ def main():
             args.warmup_runs, args.use_xnnpack), args.skip_push)
     subnets, machine = read_subnets(args.input), timer.describe()
     for space, choice in subnets:
-        paths = {name: tflite_path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
+        paths = {name: TfliteFormat().path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
         times = timer.measure(paths)
         fp32, int8 = times["fp32"], times["int8"]
         for name, measured in times.items():

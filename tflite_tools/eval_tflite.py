@@ -10,22 +10,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_accuracy_arguments
 from modules.utils.cli import make_parser, run
 
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--dataset", default="", help="digits, folder, CIFAR10 ...; default: the one in the file")
-    parser.add_argument("--dataset_path", default="", help="folder with train/ and val/")
-    parser.add_argument("--batch_size", type=int, default=50, help="images that are loaded at a time")
-    parser.add_argument("--num_threads", type=int, default=1)
+    add_accuracy_arguments(parser, "--num_threads")
     args = parser.parse_args()
-
     from modules.deploy.check.accuracy import session_accuracy
-    from modules.runtime.litert import open_session
+    from modules.runtime.engines import open_model
 
-    session = open_session(args.model_path, args.num_threads)
+    session = open_model(args.model_path, args.threads)
     accuracy = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)
     print(f"{args.model_path}: acc1 {accuracy} of {accuracy.images} images")
 

@@ -162,37 +162,37 @@ def _downsample(cin: int, cout: int, stride: int) -> ConvSpec:
     return ConvSpec("downsample", cin, cout, stride=stride, used=stride > 1 or cin != cout)
 
 
-_NO_ARGS = BlockArgs("", 0, 0)
+NO_ARGS = BlockArgs("", 0, 0)  # of the spec that a block function returns: `build_block` fills them in
 
 
 @register_block("Conv")
 def conv(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """One convolution with norm and activation: first_conv and final_expand."""
-    return BlockSpec(_NO_ARGS, (ConvSpec("conv", cin, cout, kernel, stride, act=act),))
+    return BlockSpec(NO_ARGS, (ConvSpec("conv", cin, cout, kernel, stride, act=act),))
 
 
 @register_block("FeatureMix")
 def feature_mix(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Global mean, then a pointwise convolution."""
-    return BlockSpec(_NO_ARGS, (PoolSpec(), ConvSpec("conv", cin, cout, act=act)))
+    return BlockSpec(NO_ARGS, (PoolSpec(), ConvSpec("conv", cin, cout, act=act)))
 
 
 @register_block("Logits")
 def logits(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """The classifier."""
-    return BlockSpec(_NO_ARGS, (LinearSpec(cin, cout),))
+    return BlockSpec(NO_ARGS, (LinearSpec(cin, cout),))
 
 
 @register_block("Pool")
 def pool(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Global mean."""
-    return BlockSpec(_NO_ARGS, (PoolSpec(),))
+    return BlockSpec(NO_ARGS, (PoolSpec(),))
 
 
 @register_block("MobileNetV1")
 def mobilenet_v1(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Depthwise-separable convolution without shortcut."""
-    return BlockSpec(_NO_ARGS, (
+    return BlockSpec(NO_ARGS, (
         ConvSpec("depth_conv", cin, cin, kernel, stride, depthwise=True, act=act),
         ConvSpec("point_conv", cin, cout, act=act),
     ))
@@ -201,7 +201,7 @@ def mobilenet_v1(cin, cout, kernel, expand, stride, act) -> BlockSpec:
 @register_block("MobileNetV1Dual")
 def mobilenet_v1_dual(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Two depthwise-separable convolutions with a shortcut around both."""
-    return BlockSpec(_NO_ARGS, (
+    return BlockSpec(NO_ARGS, (
         ConvSpec("depth_conv1", cin, cin, kernel, stride, depthwise=True, act=act),
         ConvSpec("point_conv1", cin, cout, act=act),
         ConvSpec("depth_conv2", cout, cout, kernel, depthwise=True, act=act),
@@ -223,7 +223,7 @@ def inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, forced
     if k3:
         depthwise = replace(depthwise, kernel=3, stack=(kernel - 1) // 2)
     return BlockSpec(
-        _NO_ARGS,
+        NO_ARGS,
         (
             ConvSpec("point_conv1", cin, hidden, act=act, used=hidden != cin),
             depthwise,
@@ -247,7 +247,7 @@ def bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
     """
     hidden = make_divisible(cout * expand)
     return BlockSpec(
-        _NO_ARGS,
+        NO_ARGS,
         (
             ConvSpec("conv1", cin, hidden, act=act),
             ConvSpec("conv2", hidden, hidden, kernel, stride, act=act),
@@ -267,7 +267,7 @@ def basic_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """ResNet's block of two dense k x k convolutions; the width between them follows the output width."""
     hidden = make_divisible(cout * expand)
     return BlockSpec(
-        _NO_ARGS,
+        NO_ARGS,
         (ConvSpec("conv1", cin, hidden, kernel, stride, act=act), ConvSpec("conv2", hidden, cout, kernel)),
         residual=True, downsample=_downsample(cin, cout, stride), post_act=act, last="conv2")
 
@@ -294,7 +294,7 @@ def universal_inverted_bottleneck(cin, cout, kernel, expand, stride, act, start,
     elif start is None:
         main[0] = replace(main[0], stride=stride)
     return BlockSpec(
-        _NO_ARGS, (*main, ConvSpec("point_conv2", hidden, cout)),
+        NO_ARGS, (*main, ConvSpec("point_conv2", hidden, cout)),
         residual=forced_residual or (stride == 1 and cin == cout),
         downsample=_downsample(cin, cout, stride) if forced_residual else None,
         last="point_conv2" if forced_residual else None)
@@ -307,7 +307,7 @@ def fused_inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, 
     """Inverted bottleneck whose expansion and depthwise convolution are one dense k x k convolution."""
     hidden = make_divisible(cin * expand)
     return BlockSpec(
-        _NO_ARGS,
+        NO_ARGS,
         (
             ConvSpec("fused_conv", cin, hidden, kernel, stride, act=act),
             *((SESpec(hidden, make_divisible(cin // 4)),) if se else ()),

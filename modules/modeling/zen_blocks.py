@@ -5,15 +5,13 @@ whose convolution has a bias; one that ends in Chain has none; the others projec
 """
 from __future__ import annotations
 
-from modules.modeling.spec import BlockArgs, BlockSpec, ConvSpec, register_block
-
-_NO_ARGS = BlockArgs("", 0, 0)
+from modules.modeling.spec import NO_ARGS, BlockSpec, ConvSpec, register_block
 
 
 def _unit(main, cin, cout, stride, act, project: bool, link: bool) -> BlockSpec:
     downsample = ConvSpec("downsample", cin, cout, stride=stride, bias=True,
                           used=project or stride > 1 or cin != cout)
-    return BlockSpec(_NO_ARGS, main, residual=link, downsample=downsample if link else None, post_act=act,
+    return BlockSpec(NO_ARGS, main, residual=link, downsample=downsample if link else None, post_act=act,
                      last=main[-1].name)
 
 

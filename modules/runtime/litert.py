@@ -1,15 +1,13 @@
-"""Running and timing TFLite files with LiteRT (ai-edge-litert). A session is used as one of onnxruntime is."""
+"""TFLite files under LiteRT (ai-edge-litert)."""
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modules.runtime.metadata import Metadata
-from modules.runtime.session import Input
-from modules.utils import memory
+from modules.runtime.session import Input, opening
 from modules.utils.errors import UserError
 from modules.utils.text import read_bytes
 
@@ -29,7 +27,7 @@ class Delegation:
         return f"XNNPACK runs {self.delegated} of {self.operators} operators in {self.partitions} partition(s)"
 
 
-class Session:
+class LiteRtSession:
     """A TFLite model ready to run. Values are float32 outside; an int8 model's codes stay inside."""
 
     def __init__(self, content: bytes, threads: int, xnnpack: bool = True, name: str = "(bytes)"):
@@ -43,18 +41,18 @@ class Session:
         (self._input,), (self._output,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
 
     def get_inputs(self) -> list[Input]:
-        """The one input; onnxruntime's call."""
+        """The one input."""
         batch, height, width, channels = map(int, self._input["shape"])
         return [Input(self._input["name"], (batch, channels, height, width))]
 
     def run(self, _, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The output for the images (N, C, H, W) in `feeds`, one after the other; onnxruntime's call."""
+        """The output for the images (N, C, H, W) in `feeds`, one after the other."""
         (images,) = feeds.values()
         return [np.concatenate([self._run_one(image[None]) for image in images])]
 
     def _run_one(self, image: np.ndarray) -> np.ndarray:
         self.feed(image)
-        self.interpreter.invoke()
+        self.invoke()
         result = _values(self.interpreter.get_tensor(self._output["index"]), self._output)
         return result.transpose(0, 3, 1, 2) if result.ndim == 4 else result
 
@@ -62,6 +60,10 @@ class Session:
         """Set the input to an image (1, C, H, W)."""
         image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
         self.interpreter.set_tensor(self._input["index"], _codes(image, self._input))
+
+    def invoke(self) -> None:
+        """Run the model on what was fed."""
+        self.interpreter.invoke()
 
     def delegation(self) -> Delegation:
         """What of the model XNNPACK runs."""
@@ -94,52 +96,13 @@ def _values(codes: np.ndarray, tensor: dict) -> np.ndarray:
     return codes if tensor["dtype"] != np.int8 else (codes.astype(np.float32) - zero) * np.float32(scale)
 
 
-def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = True) -> Session:
+def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = True) -> LiteRtSession:
     """A LiteRT CPU session, by default with XNNPACK; UserError if LiteRT or the file is missing, or it is no model."""
     litert_schema()  # that it is installed
-    name = "(bytes)" if isinstance(model, bytes) else str(model)
-    if not isinstance(model, bytes):
-        if not Path(model).is_file():
-            raise UserError(f"model {name!r} does not exist; tflite_tools/export_tflite.py writes it")
-        model = read_bytes(model, "model", MAX_MODEL)
-    try:
-        return Session(model, threads, xnnpack, name)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"model {name!r} cannot be opened by LiteRT: {str(error).splitlines()[0][:200]}") from None
-
-
-def predict(session: Session, images: np.ndarray) -> np.ndarray:
-    """Logits (N, classes) of float32 images (N, 3, R, R)."""
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
-
-
-def time_interleaved(sessions: dict[str, Session], runs: int = 50, warmup: int = 10) -> dict[str, np.ndarray]:
-    """Latencies in milliseconds of several sessions on one random image each, measured in turns.
-
-    Turns make the sessions share whatever the machine goes through, so that their ratios hold on a noisy one. What is
-    timed is the run alone: the image lies in the model's input already.
-    """
-    rng = np.random.default_rng(0)
-    for session in sessions.values():
-        session.feed(rng.standard_normal(session.get_inputs()[0].shape, dtype=np.float32))
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for turn in range(-warmup, runs):
-        for name, session in sessions.items():
-            start = time.perf_counter()
-            session.interpreter.invoke()
-            if turn >= 0:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: np.array(values) for name, values in times.items()}
-
-
-def peak_memory_mb(model: str | Path, threads: int = 1) -> float | None:
-    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it; None where
-    the system does not tell."""
-    return memory.peak_memory_mb(_open_and_run, str(model), threads, modules=("ai_edge_litert.interpreter",))
-
-
-def _open_and_run(model: str, threads: int) -> None:
-    time_interleaved({"": open_session(model, threads)}, runs=1, warmup=0)
+    with opening(model, "LiteRT", "tflite_tools/export_tflite.py", ValueError, RuntimeError):
+        if isinstance(model, bytes):
+            return LiteRtSession(model, threads, xnnpack)
+        return LiteRtSession(read_bytes(model, "model", MAX_MODEL), threads, xnnpack, str(model))
 
 
 def litert_schema():

@@ -1,16 +1,17 @@
-"""Carried out of modules/deploy/baselines.py."""
+"""ONNX files under OpenVINO, which a user may install besides."""
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
 
-from modules.runtime.session import Input
+from modules.runtime.metadata import Metadata
+from modules.runtime.session import Input, opening
 from modules.utils.errors import UserError
 
 
 class OpenVinoSession:
-    """A file compiled by OpenVINO for one image; it is used as a session of onnxruntime is."""
+    """A file compiled by OpenVINO for one image at a time."""
 
     def __init__(self, path: str | Path, threads: int):
         import openvino
@@ -21,16 +22,27 @@ class OpenVinoSession:
         self._model = core.compile_model(model, "CPU", {
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"})
         self._request = self._model.create_infer_request()
+        self.metadata = Metadata({}, path)
 
-    def get_inputs(self) -> list:
-        """The one input; onnxruntime's call."""
+    def get_inputs(self) -> list[Input]:
+        """The one input."""
         port = self._model.input()
         return [Input(port.get_any_name(), list(port.get_shape()))]
 
     def run(self, _, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The output for one image (1, C, H, W) of `feeds`; onnxruntime's call."""
+        """The output for the one image (1, C, H, W) in `feeds`."""
         (image,) = feeds.values()
         return [self._request.infer([image])[self._model.output()]]
+
+    def feed(self, images: np.ndarray) -> None:
+        """Put one image (1, C, H, W) into the input."""
+        import openvino
+
+        self._request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images)))
+
+    def invoke(self) -> None:
+        """Run the model on what was fed."""
+        self._request.infer()
 
 
 def open_openvino(path: str | Path, threads: int = 1) -> OpenVinoSession:
@@ -39,10 +51,5 @@ def open_openvino(path: str | Path, threads: int = 1) -> OpenVinoSession:
         import openvino  # noqa: F401
     except ImportError:
         raise UserError("baseline 'openvino' needs the package openvino; allowed without it: static") from None
-    if not Path(path).is_file():
-        raise UserError(f"model {str(path)!r} does not exist; onnx_tools/export_onnx.py writes it")
-    try:
+    with opening(path, "OpenVINO", "onnx_tools/export_onnx.py", RuntimeError):
         return OpenVinoSession(path, threads)
-    except RuntimeError as error:
-        raise UserError(f"model {str(path)!r} cannot be opened by OpenVINO: {str(error).splitlines()[0][:200]}"
-                        ) from None

@@ -1,26 +1,106 @@
-"""What every engine's session answers."""
+"""The session that every engine gives: a model file, opened. Running, timing and weighing it is written here, once."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+
+from modules.runtime.metadata import Metadata
+from modules.utils import memory
+from modules.utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a session that is used like onnxruntime's takes: (batch, channels, height, width)."""
+    """The input of a model: (batch, channels, height, width), such as (1, 3, 224, 224); text stands for any batch.
+
+    With `pixels` it takes bytes (batch, height, width, channels).
+    """
 
     name: str
     shape: Sequence[int | str]
+    pixels: bool = False
 
 
-def predict(session, images: np.ndarray) -> np.ndarray:
-    """Logits (N, classes) of float32 images (N, 3, R, R)."""
+class Session(Protocol):
+    """A model that is ready to run. It is called as a session of onnxruntime is.
+
+    `metadata` is the text that the file holds of itself, by name.
+    """
+
+    metadata: Metadata
+
+    def get_inputs(self) -> list[Input]:
+        """The one input."""
+
+    def run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The output, such as (N, 1000) float32, for the images in `feeds`; `names` is not looked at."""
+
+    def feed(self, images: np.ndarray) -> None:
+        """Put `images` into the input."""
+
+    def invoke(self) -> None:
+        """Run the model on what was fed: the part that is timed."""
+
+
+def predict(session: Session, images: np.ndarray) -> np.ndarray:
+    """Logits (N, classes), such as (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224)."""
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
+def time_interleaved(sessions: Mapping[str, Session], runs: int = 50, warmup: int = 10,
+                     clock: Callable[[], float] = time.perf_counter) -> dict[str, np.ndarray]:
+    """Latencies in milliseconds of several sessions on one random image each, measured in turns; (runs,) each.
+
+    Turns make the sessions share whatever the machine goes through, so that their ratios hold on a noisy one. With
+    `time.process_time` as clock, the time in which other processes had the core does not count.
+    """
+    rng = np.random.default_rng(0)
+    for session in sessions.values():
+        (source,) = session.get_inputs()
+        shape = [d if isinstance(d, int) else 1 for d in source.shape]
+        session.feed(rng.integers(0, 256, shape, np.uint8) if source.pixels
+                     else rng.standard_normal(shape, dtype=np.float32))
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for turn in range(-warmup, runs):
+        for name, session in sessions.items():
+            start = clock()
+            session.invoke()
+            if turn >= 0:
+                times[name].append((clock() - start) * 1e3)
+    return {name: np.array(values) for name, values in times.items()}
+
+
 def summarize(times: np.ndarray) -> tuple[float, float]:
-    """Median, and half the distance between the 10th and 90th percentile, of latencies in milliseconds."""
+    """Median, and half the distance between the 10th and 90th percentile, of latencies (n,) in milliseconds."""
     low, middle, high = np.percentile(times, (10, 50, 90))
     return float(middle), float((high - low) / 2)
+
+
+def peak_memory_mb(open_session: Callable[[str, int], Session], package: str, model: str | Path,
+                   threads: int = 1) -> float | None:
+    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it; None where
+    the system does not tell. The `package` of the engine is imported before."""
+    return memory.peak_memory_mb(_open_and_run, open_session, str(model), threads, modules=(package,))
+
+
+def _open_and_run(open_session: Callable[[str, int], Session], model: str, threads: int) -> None:
+    time_interleaved({"": open_session(model, threads)}, runs=1, warmup=0)
+
+
+@contextmanager
+def opening(model: str | Path | bytes, engine: str, writer: str, *errors: type[Exception]) -> Iterator[None]:
+    """UserError if the file `model` is missing (`writer` is the script that writes such), or `engine` raises one of
+    `errors` within the block."""
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise UserError(f"model {str(model)!r} does not exist; {writer} writes it")
+    try:
+        yield
+    except errors as error:
+        name = "(bytes)" if isinstance(model, bytes) else str(model)
+        raise UserError(f"model {name!r} cannot be opened by {engine}: {str(error).splitlines()[0][:200]}") from None

@@ -38,12 +38,13 @@ class LocalTimer:
 
     def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
         """Time the files, in turns."""
-        from modules.runtime.litert import open_session, peak_memory_mb, time_interleaved
-        from modules.runtime.session import summarize
+        from modules.runtime.engines import engines
+        from modules.runtime.session import summarize, time_interleaved
 
-        sessions = {name: open_session(path, self.threads) for name, path in models.items()}
+        litert = engines["litert"]
+        sessions = {name: litert.open(path, self.threads) for name, path in models.items()}
         times = time_interleaved(sessions, self.runs, self.warmup)
-        return {name: Measured(*summarize(times[name]), peak_memory_mb(path, self.threads),
+        return {name: Measured(*summarize(times[name]), litert.peak_memory_mb(path, self.threads),
                                str(sessions[name].delegation())) for name, path in models.items()}
 
 

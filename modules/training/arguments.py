@@ -43,14 +43,17 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 
-def make_evaluator(args: argparse.Namespace, space, device, path=None):
-    """The `SubnetEvaluator` the options describe; of the checkpoint `path`, or of the one --resume leads to."""
+def make_evaluator(args: argparse.Namespace, space, device, path=None, quant_mode: bool | None = None):
+    """The `SubnetEvaluator` the options describe; of the checkpoint `path`, or of the one --resume leads to.
+
+    `quant_mode` None is that of the options.
+    """
     from modules.modeling.restore import find_checkpoint
     from modules.training.subnet_evaluator import SubnetEvaluator
 
+    quant_mode = args.quant_mode if quant_mode is None else quant_mode
     return SubnetEvaluator(
-        path or find_checkpoint(args.resume, space, args.quant_mode, args.align_sample), space,
-        quant_mode=args.quant_mode,
+        path or find_checkpoint(args.resume, space, quant_mode, args.align_sample), space, quant_mode=quant_mode,
         dataset=args.dataset, dataset_path=args.dataset_path, valid_size=args.valid_size, augment=args.augment,
         batch_size=args.batch_size_per_gpu, calibration_batches=args.post_bn_calibration_batch_num,
         limit_batches=args.debug_batches if args.debug else 0, num_workers=args.data_loader_workers_per_gpu,

@@ -161,7 +161,7 @@ def test_published_subnets_run_in_integers(encoding, choice, tmp_path):
     assert operators.get("DequantizeLinear", 0) == again
     assert operators["Transpose"] <= 2  # the image, and the last map, on the way into the classifier
     session = open_session(tmp_path / "net.onnx")
-    assert session.get_modelmeta().custom_metadata_map["subnet"] == str(choice)
+    assert session.metadata["subnet"] == str(choice)
     logits = predict(session, np.random.default_rng(0).standard_normal((1, 3, spec.resolution, spec.resolution),
                                                                        dtype=np.float32))
     assert logits.shape == (1, 1000)

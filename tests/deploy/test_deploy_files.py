@@ -27,9 +27,10 @@ from modules.deploy.to_onnx.writer import onnx_bytes, write_onnx
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
-from modules.runtime.ort import open_model, open_session, optimized_ops, time_interleaved
+from modules.runtime.engines import open_model
+from modules.runtime.ort import open_session, optimized_ops
 from modules.runtime.pixel_session import PixelSession
-from modules.runtime.session import predict
+from modules.runtime.session import predict, time_interleaved
 from modules.training.evaluation import wilson_interval
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
@@ -93,7 +94,7 @@ def test_int8_model_on_bytes(placement, tmp_path):
     assert "QuantizeLinear" not in operators or placement == "lsq"
     assert "Conv" not in operators
     session = open_session(tmp_path / "pixels.onnx")
-    assert session.get_inputs()[0].type == "tensor(uint8)"
+    assert session.get_inputs()[0].pixels
     assert session.get_inputs()[0].shape[1:] == [32, 32, 3]
     result = session.run(None, {"input": pixels()})[0]
     reference = execute(make_plan(pad_channels(folded)), pixels())["output"]

@@ -15,8 +15,9 @@ from modules.deploy.graph.lower import lower
 from modules.deploy.to_onnx.op_profile import OperatorTime, plot_profiles, profile_operators
 from modules.deploy.to_onnx.static_baseline import static_quantized
 from modules.deploy.to_onnx.writer import write_onnx
+from modules.runtime.engines import engines
 from modules.runtime.openvino import open_openvino
-from modules.runtime.ort import open_session, optimized_ops, peak_memory_mb
+from modules.runtime.ort import open_session, optimized_ops
 from modules.runtime.session import predict
 from modules.search_space.published import find_published, published_name
 from modules.utils.errors import UserError
@@ -91,7 +92,7 @@ def test_memory_is_that_of_the_weights_at_least(tmp_path):
                                    [onnx.numpy_helper.from_array(weights, "w")])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
               tmp_path / "big.onnx")
-    peak = peak_memory_mb(tmp_path / "big.onnx")
+    peak = engines["onnxruntime"].peak_memory_mb(tmp_path / "big.onnx")
     if peak is None:
         pytest.skip("the system does not tell a process's memory")
     assert 60 < peak < 400

@@ -32,7 +32,9 @@ from modules.modeling.restore import ModelRecord
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks
 from modules.modeling.supernet import Supernet
 from modules.runtime.benchmark_model import PhoneRun, parse_output
-from modules.runtime.litert import open_session, peak_memory_mb, predict, time_interleaved
+from modules.runtime.engines import engines
+from modules.runtime.litert import open_session
+from modules.runtime.session import predict, time_interleaved
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
@@ -280,7 +282,7 @@ def test_files_sessions_and_times(tmp_path):
     assert {len(values) for values in times.values()} == {7}
     assert min(values.min() for values in times.values()) > 0
     if sys.platform == "linux":
-        assert 0 < peak_memory_mb(tmp_path / "net.tflite") < 500
+        assert 0 < engines["litert"].peak_memory_mb(tmp_path / "net.tflite") < 500
     with pytest.raises(UserError, match="does not exist"):
         open_session(tmp_path / "none.tflite")
     (tmp_path / "bad.tflite").write_bytes(b"not a model")

@@ -101,7 +101,7 @@ def test_the_engine_computes_what_was_trained(encoding, tmp_path):
     reference = execute(plan, images(2).numpy())["output"]
     assert (np.abs(reference - expected).max(1) < 1e-4 * expected.std()).sum() >= 3
     for result in (predict(open_session(tmp_path / "net.onnx"), images(2).numpy()),
-                   litert.predict(litert.open_session(tflite_bytes(graph)), images(2).numpy())):
+                   predict(litert.open_session(tflite_bytes(graph)), images(2).numpy())):
         assert np.abs(result - expected).mean() < 0.05 * expected.std()
 
 
@@ -184,7 +184,7 @@ def test_a_hard_sigmoid_of_weights_near_zero_is_that_of_its_bias():
     expected = (graph.nodes[end - 1].bias / 6 + 0.5).clip(0, 1)
     part = replace(graph, nodes=graph.nodes[: end + 1])
     for result in (predict(open_session(onnx_bytes(part)), images(2).numpy()),
-                   litert.predict(litert.open_session(tflite_bytes(part)), images(2).numpy())):
+                   predict(litert.open_session(tflite_bytes(part)), images(2).numpy())):
         np.testing.assert_allclose(result.squeeze(), np.tile(expected, (6, 1)), atol=0.51 / 255)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.runtime.ort import open_session, time_interleaved
+from modules.runtime.ort import open_session
+from modules.runtime.session import time_interleaved
 from modules.utils.figures import new_figure, save_figure
 
 _SHOWN = 9  # operators with a colour of their own
@@ -33,7 +34,7 @@ def profile_operators(model: str | Path | bytes, threads: int = 1, runs: int = 5
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, threads, profile_path=f"{folder}/profile")
         time_interleaved({"": session}, runs, warmup)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.engine.end_profiling()).read_text())
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -1,0 +1,98 @@
+"""Export of subnets as model files of any format, the trained ones checked against the network."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from modules.deploy.cards.card import write_card
+from modules.deploy.check.agreement import Agreement, compare
+from modules.deploy.graph.graph import Graph
+from modules.deploy.graph.lower import lower
+from modules.deploy.graph.untrained import untrained_graph
+from modules.deploy.naming import trained_metadata, untrained_metadata
+from modules.runtime.engines import open_model
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils.files import write_manifest
+
+
+class Format(Protocol):
+    """A format of model files. With `pixels` its models take images as bytes."""
+
+    pixels: bool
+
+    def path(self, folder: str | Path, space: SupernetConfig, choice: SubnetChoiceConfig, int8: bool) -> Path:
+        """The name of a subnet's file."""
+
+    def write(self, graph: Graph, path: Path, metadata: dict[str, str], mean: tuple[float, ...],
+              std: tuple[float, ...]) -> None:
+        """Write `graph`, which takes images normalised by `mean` and `std`."""
+
+    def operators(self, path: Path) -> dict[str, int] | None:
+        """How often each operator occurs in the graph that the engine runs; None: not known."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file, its agreement with the torch network on the whole validation part, and the operators that are run."""
+
+    path: Path
+    agreement: Agreement | None = None
+    operators: dict[str, int] | None = None
+    int8: bool = False
+
+    def __str__(self) -> str:
+        if self.agreement is None:
+            return str(self.path)
+        text = f"{self.path}: {self.agreement}"
+        if self.int8 and self.operators is not None:
+            convs, quantize, dequantize = (
+                self.operators.get(name, 0) for name in ("Conv", "QuantizeLinear", "DequantizeLinear"))
+            text += (f"\n{self.path}: onnxruntime runs {convs} float convolutions, quantises {quantize} and "
+                     f"dequantises {dequantize} tensors between operators")
+        return text
+
+
+def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folder: str | Path,
+                   form: Format) -> Exported:
+    """Write subnet `choice` as int8 (if the evaluator is) or fp32 file, with its manifest and card."""
+    net, record, int8 = evaluator.subnet(choice), evaluator.record, evaluator.quant_mode
+    path = form.path(folder, evaluator.space, choice, int8)
+    graph = lower(net, evaluator.calibration if int8 else None, str(evaluator.path))
+    form.write(graph, path, trained_metadata(evaluator, choice), record.mean, record.std)
+    agreement, operators = compare(net, open_model(path), evaluator.validation_batches()), form.operators(path)
+    write_manifest(path, encoding=str(choice), supernet=str(evaluator.space), agreement=vars(agreement))
+    write_card(path, evaluator, choice, agreement, operators=operators, pixels=form.pixels,
+               fp32=form.path(folder, evaluator.space, choice, False))
+    return Exported(path, agreement, operators, int8)
+
+
+def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, int8: bool, form: Format,
+                     num_classes: int = 1000) -> Exported:
+    """Write subnet `choice` with random weights, for timing."""
+    path = form.path(folder, space, choice, int8)
+    form.write(untrained_graph(space, choice, int8, num_classes), path, untrained_metadata(space, choice),
+               IMAGENET_MEAN, IMAGENET_STD)
+    return Exported(path, int8=int8)
+
+
+def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]], folder: str | Path, form: Format,
+                   precisions: Iterable[bool],
+                   evaluator: Callable[[SupernetConfig, bool], SubnetEvaluator] | None = None) -> Iterator[Exported]:
+    """Export `subnets`, those of one supernet together, in each precision (True: int8).
+
+    Args:
+        evaluator: gives the evaluator of a supernet in a precision; None: random weights.
+    """
+    spaces: dict[SupernetConfig, list[SubnetChoiceConfig]] = {}
+    for space, choice in subnets:
+        spaces.setdefault(space, []).append(choice)
+    for space, choices in spaces.items():
+        for int8 in precisions:
+            trained = evaluator and evaluator(space, int8)
+            for choice in choices:
+                yield (export_trained(trained, choice, folder, form) if trained
+                       else export_untrained(space, choice, folder, int8, form))

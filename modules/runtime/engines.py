@@ -1,0 +1,50 @@
+"""The engines by name, and the one that runs a file."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from modules.runtime import litert, openvino, ort
+from modules.runtime.metadata import read_normalization
+from modules.runtime.session import Session, peak_memory_mb
+from modules.utils.errors import UserError
+from modules.utils.registry import Registry
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A runtime: `open` gives the session of a file for a number of threads, `package` is the module that it imports.
+    """
+
+    open: Callable[[str | Path, int], Session]
+    package: str
+    suffix: str
+
+    def peak_memory_mb(self, model: str | Path, threads: int = 1) -> float | None:
+        """MB (10^6 bytes) that a process gains at most by opening `model` and running it; None: not known."""
+        return peak_memory_mb(self.open, self.package, model, threads)
+
+
+engines: Registry[Engine] = Registry("engine")
+engines.add("onnxruntime", Engine(ort.open_session, "onnxruntime", ".onnx"))
+engines.add("litert", Engine(litert.open_session, "ai_edge_litert.interpreter", ".tflite"))
+engines.add("openvino", Engine(openvino.open_openvino, "openvino", ".onnx"))
+
+
+def engine_of(model: str | Path) -> Engine:
+    """The first engine that runs files with the ending of `model`; UserError if none does."""
+    suffixes = {engines[name].suffix: engines[name] for name in reversed(engines.names())}
+    if Path(model).suffix not in suffixes:
+        raise UserError(f"model {str(model)!r}; allowed: files that end in {' or '.join(sorted(suffixes))}")
+    return suffixes[Path(model).suffix]
+
+
+def open_model(model: str | Path, threads: int = 1) -> Session:
+    """A session on normalised images (N, 3, R, R), also of a file that takes bytes; UserError for no such model."""
+    session = engine_of(model).open(model, threads)
+    if not session.get_inputs()[0].pixels:
+        return session
+    from modules.runtime.pixel_session import PixelSession
+
+    return PixelSession(session, *read_normalization(session.metadata))
