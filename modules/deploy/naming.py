@@ -1,4 +1,4 @@
-"""Carried out of modules/deploy/export.py."""
+"""Names of exported files, and the metadata in them."""
 from __future__ import annotations
 
 import json

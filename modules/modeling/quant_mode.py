@@ -1,4 +1,4 @@
-"""Carried out of modules/modeling/restore.py."""
+"""How a network is quantised: bits, zero point, start values and placement, as one value."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""runtime."""
+"""Whatever runs a model file: sessions of the engines, devices here and elsewhere, timers."""

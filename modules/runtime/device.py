@@ -1,4 +1,4 @@
-"""What every device answers."""
+"""The calls that every device answers."""
 from __future__ import annotations
 
 from collections.abc import Sequence

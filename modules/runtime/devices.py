@@ -1,4 +1,4 @@
-"""Where models are timed: this machine, one reached by ssh, or a phone. All answer the same four calls."""
+"""Devices that models are timed on: this machine, one that ssh reaches, or a phone. All are a `Device`."""
 from __future__ import annotations
 
 import contextlib

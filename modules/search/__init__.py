@@ -1,1 +1,1 @@
-"""Evolutionary search, independent of what is searched."""
+"""Evolutionary search: the loop that every search runs, and the search of subnets in `subnet`."""

@@ -1,1 +1,1 @@
-"""space_search."""
+"""The evolutionary search of the space whose score is best."""

@@ -1,1 +1,1 @@
-"""student."""
+"""Elastic stages that learn a teacher's features: their space, training, evaluation and files."""

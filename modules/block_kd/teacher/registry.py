@@ -1,4 +1,4 @@
-"""Where a teacher registers."""
+"""The registry of teachers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,1 +1,1 @@
-"""cards."""
+"""Model cards: the accuracy, agreement and latency of each exported file, and a report of many."""

@@ -1,1 +1,1 @@
-"""check."""
+"""Checks of exported files: agreement with the network, accuracy, noise, and the classes of single images."""

@@ -1,4 +1,4 @@
-"""Carried out of modules/deploy/export.py."""
+"""The inference graph of a subnet that nobody trained."""
 from __future__ import annotations
 
 from modules.deploy.graph.builder import AnyRange, SyntheticWeights, build_graph

@@ -1,1 +1,1 @@
-"""to_onnx."""
+"""ONNX files, and the operators that onnxruntime makes of them."""

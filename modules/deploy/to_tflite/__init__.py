@@ -1,1 +1,1 @@
-"""to_tflite."""
+"""TFLite files, float and int8."""

@@ -1,6 +1,6 @@
 """Fit the published latency platforms to the published block tables, and judge them on blocks held out of the fit.
 
-    python -m modules.latency.fit_published --tables ../shared/published --output data/latency
+    python -m modules.latency.published --tables ../shared/published --output data/latency
 
 writes for each platform <output>/<platform>/model.npz (what `modules.latency.published.platforms` loads), report.md and
 report.png. The tables are not part of the project; about 15 minutes for both platforms on one core.

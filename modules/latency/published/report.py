@@ -73,7 +73,7 @@ def write_report(folder: Path, platform: str, checks: Sequence[Check], model: Bl
     spread = model.spread
     text = [f"# {platform}", "",
             f"`model.npz` was fitted to {blocks:,} blocks. Written by", "",
-            f"    python -m modules.latency.fit_published --tables ../shared/published --output data/latency "
+            f"    python -m modules.latency.published --tables ../shared/published --output data/latency "
             f"--platform {platform}", "",
             "## Held out of the fit", "",
             "Errors in percent: predicted / published - 1. Each line is a fit of its own, without what the line names; "

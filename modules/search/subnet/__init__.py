@@ -1,1 +1,1 @@
-"""subnet."""
+"""The search of the best subnets of a trained supernet."""
