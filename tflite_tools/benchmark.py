@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.runtime.benchmark_model import PhoneRun
+from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
 
 
@@ -46,7 +46,7 @@ def main():
 
     from modules.deploy.cards.card import add_latency
     from modules.deploy.to_tflite.export import TfliteFormat
-    from modules.runtime.adb import Adb
+    from modules.runtime.phone.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
     from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row

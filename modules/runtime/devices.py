@@ -109,9 +109,9 @@ def open_device(where: str, runtime: str, threads: int = 1, batch: int = 1, cpus
 
 
 def _open_phone(serial: str, runtime: str, threads: int, batch: int, phone: Mapping) -> Device:
-    from modules.runtime.adb import Adb
-    from modules.runtime.benchmark_model import PhoneRun
-    from modules.runtime.phone import PhoneDevice
+    from modules.runtime.phone.adb import Adb
+    from modules.runtime.phone.benchmark_model import PhoneRun
+    from modules.runtime.phone.device import PhoneDevice
 
     if runtime != "litert" or batch != 1:
         raise UserError(f"backend {runtime} and batch size {batch} on a phone; expected litert and 1")

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from modules.runtime import memory
 from modules.runtime.metadata import Metadata
-from modules.utils import memory
 from modules.utils.errors import UserError
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from modules.runtime.adb import Adb
-from modules.runtime.benchmark_model import PhoneRun, time_on_phone
+from modules.runtime.phone.adb import Adb
+from modules.runtime.phone.benchmark_model import PhoneRun, time_on_phone
 from modules.utils.errors import UserError
 
 

@@ -31,9 +31,9 @@ from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks
 from modules.modeling.supernet import Supernet
-from modules.runtime.benchmark_model import PhoneRun, parse_output
 from modules.runtime.engines import engines
 from modules.runtime.litert import open_session
+from modules.runtime.phone.benchmark_model import PhoneRun, parse_output
 from modules.runtime.session import predict, time_interleaved
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.utils.checkpoint import save_checkpoint

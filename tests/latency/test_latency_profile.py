@@ -518,7 +518,7 @@ def test_shipped_platforms_keep_their_promise(folder):
 
 
 def test_profiles_do_not_import_torch():
-    code = ("import sys, modules.latency.profile.session, modules.runtime.phone;"
+    code = ("import sys, modules.latency.profile.session, modules.runtime.phone.device;"
             "from modules.latency.profile.models import block_model, BlockArgs;"
             "block_model('onnxruntime', BlockArgs('MobileNetV2Res', 16, 16, 3, 4, 1, 'relu6'), (8, 8));"
             "sys.exit('torch' in sys.modules)")

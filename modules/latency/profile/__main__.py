@@ -21,8 +21,8 @@ from modules.latency.profile.models import WRITERS
 from modules.latency.profile.plan import Settings
 from modules.latency.profile.profiled import user_folder
 from modules.latency.profile.session import Session, check_counts
-from modules.runtime.benchmark_model import PhoneRun
 from modules.runtime.devices import open_device
+from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.search_space import get_superspace
 from modules.utils.cli import make_parser, run
 from modules.utils.errors import UserError

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.runtime.adb import Adb
-from modules.runtime.benchmark_model import PhoneRun, PhoneTimes, time_on_phone
 from modules.runtime.device import Times
+from modules.runtime.phone.adb import Adb
+from modules.runtime.phone.benchmark_model import PhoneRun, PhoneTimes, time_on_phone
 from modules.runtime.runner import REFERENCE
 from modules.utils.errors import UserError
 

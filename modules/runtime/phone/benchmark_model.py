@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from modules.runtime.adb import Adb
+from modules.runtime.phone.adb import Adb
 from modules.utils.errors import UserError
 
 # The last line of this form is that of the measured runs; one before it is of the warm-up.

@@ -1,0 +1,1 @@
+"""Phones that adb reaches, where TFLite's own benchmark program times files."""
