@@ -1,19 +1,25 @@
 """Time fp32 and int8 TFLite files of the same subnets, here under LiteRT or on a phone, and append to latency.csv.
 
-    python tflite_tools/export_tflite.py --skip_weights && python tflite_tools/benchmark.py
+    python tflite_tools/benchmark.py
+    python tflite_tools/benchmark.py --baselines converter
     python tflite_tools/benchmark.py --adb --use_xnnpack --output tflite_tools/latency_phone.csv
 
-Here the two run in turns; figures are medians, the spread is half the distance between the 10th and 90th percentile.
+A file that export_tflite.py has not written is written here with random weights. The baseline `converter` is the int8
+file that TensorFlow's converter makes by post-training quantisation (export_keras.py writes it with trained weights).
+Here all run in turns; figures are medians, the spread is half the distance between the 10th and 90th percentile.
 On a phone, TFLite's benchmark_model runs one after the other; figures are its means, the spread its standard
 deviation. One thread by default. The latencies go into the cards of exported models, too.
 """
 import sys
 from pathlib import Path
+from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
+
+BASELINES = ("converter",)
 
 
 def parse_args():
@@ -22,6 +28,7 @@ def parse_args():
     parser.add_argument("--model_dir", default="checkpoints/models/tflite_model",
                         help="where export_tflite.py wrote to")
     parser.add_argument("--output", default="tflite_tools/latency.csv")
+    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--num_runs", type=int, default=100)
     parser.add_argument("--warmup_runs", type=int, default=20)
@@ -45,6 +52,7 @@ def main():
     args = parse_args()
 
     from modules.deploy.cards.card import add_latency
+    from modules.deploy.export import timed_files
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.runtime.phone.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
@@ -56,22 +64,42 @@ def main():
         timer = PhoneTimer(Adb(args.serial_number), PhoneRun(
             args.benchmark_binary_dir, args.bin_name, args.taskset_mask, args.num_threads, args.num_runs,
             args.warmup_runs, args.use_xnnpack), args.skip_push)
-    subnets, machine = read_subnets(args.input), timer.describe()
+    subnets, machine, ratios = read_subnets(args.input), timer.describe(), []
     for space, choice in subnets:
-        paths = {name: TfliteFormat().path(args.model_dir, space, choice, name == "int8") for name in ("fp32", "int8")}
+        paths = timed_files(space, choice, args.model_dir, TfliteFormat(), write=not args.skip_push)
+        if "converter" in args.baselines:
+            from modules.deploy.to_keras.export import converted
+
+            paths["converter"] = converted(args.model_dir, space, choice)
         times = timer.measure(paths)
         fp32, int8 = times["fp32"], times["int8"]
         for name, measured in times.items():
             add_latency(paths[name], {
                 "ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
                 "threads": args.num_threads, **machine, "engine": measured.engine})
-        print(f"{space}-{choice}: fp32 {fp32.ms:.2f} ms, int8 {int8.ms:.2f} ms, {fp32.ms / int8.ms:.2f}x "
-              f"({int8.engine})", flush=True)
+        print(f"{space}-{choice}: {', '.join(f'{name} {m.ms:.2f} ms' for name, m in times.items())}, "
+              f"{fp32.ms / int8.ms:.2f}x ({int8.engine})", flush=True)
+        ratios.append({name: m.ms / int8.ms for name, m in times.items() if name != "int8"})
         append_row(args.output, {
             "name": f"{space}-{choice}", "fp32_ms": f"{fp32.ms:.3f}", "int8_ms": f"{int8.ms:.3f}",
             "speedup": f"{fp32.ms / int8.ms:.2f}", "fp32_spread_ms": f"{fp32.spread_ms:.3f}",
             "int8_spread_ms": f"{int8.spread_ms:.3f}", "threads": args.num_threads, **machine,
-            "engine": int8.engine, "fp32_peak_mb": _megabytes(fp32), "int8_peak_mb": _megabytes(int8)})
+            "engine": int8.engine, "fp32_peak_mb": _megabytes(fp32), "int8_peak_mb": _megabytes(int8),
+            **_baseline_columns(times)})
+    for name in ratios[0]:
+        values = [ratio[name] for ratio in ratios]
+        print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
+              "times at least")
+
+
+def _baseline_columns(times):
+    columns = {}
+    for name in BASELINES:
+        measured = times.get(name)
+        columns |= {f"{name}_ms": f"{measured.ms:.3f}" if measured else "",
+                    f"{name}_spread_ms": f"{measured.spread_ms:.3f}" if measured else "",
+                    f"{name}_engine": measured.engine if measured else ""}
+    return columns
 
 
 def _megabytes(measured):

@@ -96,3 +96,15 @@ def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]],
             for choice in choices:
                 yield (export_trained(trained, choice, folder, form) if trained
                        else export_untrained(space, choice, folder, int8, form))
+
+
+def timed_files(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, form: Format,
+                write: bool = True) -> dict[str, Path]:
+    """The fp32 and int8 files of a subnet for a benchmark. With `write` one that is not there is written with random
+    weights, which take as long as trained ones, and that is said."""
+    paths = {name: form.path(folder, space, choice, name == "int8") for name in ("fp32", "int8")}
+    for name, path in paths.items():
+        if write and not path.is_file():
+            export_untrained(space, choice, folder, name == "int8", form)
+            print(f"{path} was not there: written with random weights, for timing", flush=True)
+    return paths

@@ -17,7 +17,7 @@ from modules.search_space.superspace import INPUT_CHANNELS
 from modules.utils.errors import UserError
 
 
-class _TrainedWeights:
+class TrainedWeights:
     """Reads layers from the modules of a trained network."""
 
     def __init__(self, net: QNetwork, int8: bool):
@@ -129,7 +129,7 @@ def lower(net: QNetwork, calibration=None, source: str = "") -> Graph:
 
 
 def _lower(net: QNetwork, calibration) -> Graph:
-    weights = _TrainedWeights(net, int8=calibration is not None)
+    weights = TrainedWeights(net, int8=calibration is not None)
     blocks = [(prefix, block.spec) for prefix, block in net.named_blocks()]
     graph = build_graph(blocks, weights, (INPUT_CHANNELS, net.resolution, net.resolution))
     if calibration is not None:

@@ -136,3 +136,19 @@ class TfliteModel:
         return codes
 
 
+def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """A TFLite file of another writer with `metadata` added, as `read_metadata` reads it."""
+    import flatbuffers
+
+    schema = litert_schema()
+    model = schema.ModelT.InitFromPackedBuf(content)
+    model.metadata = model.metadata or []
+    for key, value in metadata.items():
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        buffer.data = np.frombuffer(str(value).encode(), np.uint8)
+        entry.name, entry.buffer = key, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(entry)
+    builder = flatbuffers.Builder(len(content) + 65536)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())

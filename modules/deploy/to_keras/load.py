@@ -1,0 +1,32 @@
+"""TensorFlow, imported where it is used: it takes up to ten seconds, and few need it."""
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, redirect_stdout
+
+from modules.utils.errors import UserError
+
+
+def import_tensorflow():
+    """The modules `tensorflow` and `keras`; UserError where they are not installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up messages are no one's concern
+    try:
+        import tensorflow
+        from tensorflow import keras
+    except ImportError as error:
+        raise UserError(f"TensorFlow cannot be imported ({error}); pip install tensorflow-cpu==2.21.0 "
+                        "(requirements.txt)") from None
+    return tensorflow, keras
+
+
+@contextmanager
+def quiet():
+    """Without what TensorFlow prints, the lines of its C++ part among them."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

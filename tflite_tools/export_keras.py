@@ -1,0 +1,56 @@
+"""Export subnets as Keras models, and as the int8 files that TensorFlow's own converter makes of them.
+
+    python tflite_tools/export_keras.py --input tflite_tools/input.csv
+    python tflite_tools/export_keras.py --input tflite_tools/input.csv --skip_weights
+
+Each line of the input is superspace,choice,subnet. Writes <subnet>.keras, which holds the weights of checkpoint.pth
+with batch norm folded in, and <subnet>_converter_int8.tflite: post-training quantisation, whose ranges are chosen on
+calibration images. Prints on how many images of the validation set either disagrees with the fp32 network. The second
+file is a baseline for export_tflite.py, which keeps the trained scales; benchmark.py --baselines converter times it.
+With --skip_weights the weights are random and the files serve for timing only. Needs TensorFlow (requirements.txt).
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.utils.cli import make_parser, run
+
+
+def main():
+    parser = make_parser(__doc__)
+    parser.add_argument("--input", default="tflite_tools/input.csv", help="lines superspace,choice,subnet")
+    parser.add_argument("--output_dir", default="checkpoints/models/tflite_model")
+    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
+    parser.add_argument("--resume", default="checkpoints/supernet_training",
+                        help="folder that holds <superspace>-<choice>-align0/")
+    parser.add_argument("--skip_weights", action="store_true", help="random weights, no checkpoint, no data")
+    add_data_arguments(parser)
+    args = parser.parse_args()
+    args.quant_mode = False  # the converter quantises by itself
+
+    from modules.deploy.to_keras.export import export_trained, export_untrained
+    from modules.deploy.to_keras.load import import_tensorflow
+    from modules.search_space.subnet_list import read_subnets
+
+    subnets, _ = read_subnets(args.input), import_tensorflow()
+    evaluators = {}
+    for space, choice in subnets:
+        if args.skip_weights:
+            print(*export_untrained(space, choice, args.output_dir), sep="\n", flush=True)
+            continue
+        if space not in evaluators:
+            evaluators = {space: _evaluator(args, space)}
+        for path, agreement in export_trained(evaluators[space], choice, args.output_dir):
+            print(f"{path}: {agreement}", flush=True)
+
+
+def _evaluator(args, space):
+    import torch
+
+    return make_evaluator(args, space, torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    run(main)
