@@ -10,9 +10,10 @@ A subnet of your own, on your own images (a folder with train/ and val/), with t
         --subnet_name "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32" \\
         --dataset folder --dataset_path /path/to/images --epochs 20
 
-The data set is downloaded if it is not there. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with
-the log, curves and the state from which --resume continues. onnx_tools/export_onnx.py and the other tools take the file
-(--resume FILE).
+The data set is downloaded if it is not there; --imagenet_path FOLDER calibrates batch norm on the images there before
+the first step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with the log, curves
+and the state from which --resume continues. onnx_tools/export_onnx.py and the other tools take the file (--resume
+FILE).
 """
 from modules.utils.cli import add_local_rank, make_parser, run
 
@@ -30,6 +31,9 @@ def main():
     parser.add_argument("--dataset", default="CIFAR10", help="CIFAR10, CIFAR100, Flowers102, OxfordIIITPet, Food101, "
                                                              "StanfordCars, FGVCAircraft, digits or folder")
     parser.add_argument("--dataset_path", default="", help="where the data set is or is downloaded to")
+    parser.add_argument("--imagenet_path", default="",
+                        help="folder with train/ and val/ of the images that the supernet was trained on: calibrates "
+                             "batch norm on 2,048 of them at the start; default: the checkpoint's statistics")
     parser.add_argument("--augment", default="auto_augment_tf", help="or default")
     parser.add_argument("--num_workers", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=200)
@@ -58,6 +62,7 @@ def main():
         name, supernet, space, choice, checkpoint=args.checkpoint_path, output=args.output_dir, int8=not args.fp32,
         resume=args.resume, overwrite=args.overwrite, device=init_distributed(args.local_rank, args.device),
         dataset=args.dataset, dataset_path=args.dataset_path, augment=args.augment,
+        calibration_path=args.imagenet_path,
         data_loader_workers_per_gpu=args.num_workers, epochs=args.epochs, batch_size_per_gpu=args.batch_size,
         learning_rate=args.learning_rate, warmup_epochs=args.lr_warmup, weight_decay_weight=args.weight_decay,
         grad_clip_norm=args.max_grad_norm, label_smoothing=args.label_smoothing, valid_freq=args.valid_freq,

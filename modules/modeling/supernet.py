@@ -1,6 +1,7 @@
 """The weight-sharing network of a search space."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -72,6 +73,7 @@ class Supernet(nn.Module):
         self.subnets = SubnetSpace(config, tuple(resolutions or config.space.resolutions))
         self.stages = nn.ModuleDict({
             s.name: ElasticStage(largest_stage(config, s.name, num_classes)) for s in config.space.stages})
+        self._rng = np.random.default_rng(0)
         self.set_max_subnet()
 
     @classmethod
@@ -112,9 +114,14 @@ class Supernet(nn.Module):
         """Activate the smallest subnet."""
         return self.set_active_subnet(self.subnets.extreme(min))
 
-    def sample_active_subnet(self, rng, align: bool = False) -> SubnetChoiceConfig:
-        """Activate a subnet drawn uniformly from `rng` (numpy Generator or RandomState); see `SubnetSpace.sample`."""
-        return self.set_active_subnet(self.subnets.sample(rng, align))
+    def sample_active_subnet(self, rng=None, align: bool = False) -> SubnetChoiceConfig:
+        """Activate a uniformly drawn subnet; see `SubnetSpace.sample`.
+
+        Args:
+            rng: numpy Generator or RandomState; None: the supernet's own, which starts from seed 0, so that the n-th
+                draws of two supernets of one space agree.
+        """
+        return self.set_active_subnet(self.subnets.sample(self._rng if rng is None else rng, align))
 
     def mutate(self, choice: SubnetChoiceConfig, rng, arch_prob: float = 0.3,
                resolution_prob: float = 0.5) -> SubnetChoiceConfig:

@@ -123,6 +123,8 @@ class SubnetChoiceConfig:
         stages = tuple(tuple(blocks[end - depth : end]) for end, depth in zip(ends, depths, strict=True))
         return cls(stages, resolution)
 
+    build_from_str = from_str  # the published name
+
     @property
     def blocks(self) -> tuple[BlockChoice, ...]:
         """All blocks in order."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from modules.datasets.build import load_data
 from modules.datasets.loading import train_batches
+from modules.datasets.transforms import train_transform
 from modules.utils import dist
 from modules.utils.errors import UserError
+
+START_BATCHES, START_BATCH_SIZE = 32, 64  # of `calibrate_start`, per process; as published
 
 
 def load_calibration_images(data, transform, count: int, *, batch_size: int, seed: int,
@@ -15,6 +19,25 @@ def load_calibration_images(data, transform, count: int, *, batch_size: int, see
     batches = train_batches(data, transform, batch_size=batch_size, seed=seed, epoch=0, rank=dist.rank(),
                             world_size=dist.world_size(), num_workers=num_workers)
     return [images for (images, _), _ in zip(batches, range(count), strict=False) if len(images) > 1]
+
+
+def calibrate_start(model, record, config) -> None:
+    """Set the batch-norm statistics of supernet `model`, before it is trained, to those of its active subnet on the
+    training images in the folder `config.calibration_path`.
+
+    The classifier and its quantiser stay as they are: they will learn from other images.
+
+    Args:
+        record: the `ModelRecord` of the run, which tells size and normalisation of the images.
+        config: the `TrainConfig` of the run.
+    """
+    data = load_data("folder", config.calibration_path)
+    transform = train_transform(config.augment, record.crop_size, data.info)
+    images = load_calibration_images(data, transform, START_BATCHES, batch_size=START_BATCH_SIZE, seed=config.seed,
+                                     num_workers=config.data_loader_workers_per_gpu)
+    head = {key: value.clone() for key, value in model.head.state_dict().items()}
+    calibrate_bn(model, images)
+    model.head.load_state_dict(head)
 
 
 def calibrate_bn(model: nn.Module, batches) -> nn.Module:

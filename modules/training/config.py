@@ -70,6 +70,8 @@ class TrainConfig:
     # run
     init_checkpoint: str = ""                # file whose weights to start from; empty: random, or in int8 training
                                              # checkpoint.pth of the same folder
+    calibration_path: str = ""               # folder of images that calibrate the batch norm of init_checkpoint; empty:
+                                             # its statistics as they are
     new_head: bool = False                   # except those of the classifier, which starts afresh
     only_train_head: bool = False            # the classifier alone learns
     models_save_dir: str = "checkpoints/supernet_training"
@@ -103,8 +105,9 @@ class TrainConfig:
 
 
 # Settings that a resumed run may change: no other may, for they decide what a step computes.
-FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "eval_batch_size_per_gpu", "data_loader_workers_per_gpu",
-                  "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
+FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "calibration_path", "eval_batch_size_per_gpu",
+                  "data_loader_workers_per_gpu", "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq",
+                  "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

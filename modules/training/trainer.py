@@ -18,7 +18,7 @@ from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.training.calibration import load_calibration_images
+from modules.training.calibration import calibrate_start, load_calibration_images
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
 from modules.training.evaluation import evaluate, extract_calibrated
@@ -117,6 +117,8 @@ class SupernetTrainer:
             path, what = self.folder / "checkpoint.pth", "fp32 checkpoint, where --quant_mode starts,"
         if path:
             load_weights(self.model, load_checkpoint(path, what), path, keep=HEAD if self.config.new_head else None)
+        if self.config.calibration_path:
+            calibrate_start(self.model, self.record, self.config)
 
     def _resume(self) -> dict:
         path = self.folder / f"{self.name}.pth"

@@ -43,7 +43,7 @@ def answers(net: QNetwork, model) -> tuple[np.ndarray, np.ndarray]:
 def assert_alike(net: QNetwork, model) -> None:
     expected, found = answers(net, model)
     assert expected.shape == found.shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @needs_tensorflow

@@ -344,7 +344,8 @@ folder.mkdir()
 for name, size in (("conv-bn-relu", 7), ("dwconv-bn-relu", 7), ("addrelu", 3)):
     with open(folder / f"{name}.pkl", "wb") as file:  # every kernel of a kind takes 1 ms
         pickle.dump(LinearRegression().fit(np.eye(size), np.ones(size)), file)
-rules = {f"BF_{a}_{b}": {"obey": True} for a, b in (("conv", "bn"), ("dwconv", "bn"), ("bn", "relu"), ("add", "relu"))}
+rules = {f"BF_{a}_{b}": {"obey": True} for a, b in (
+    ("conv", "bn"), ("dwconv", "bn"), ("bn", "relu"), ("conv", "relu"), ("dwconv", "relu"), ("add", "relu"))}
 (folder / "fusion_rules.json").write_text(json.dumps({**rules, "MON": {"obey": 0}, "RT": {"obey": True}}))
 nn_meter.list_latency_predictors()
 listing = home / ".nn_meter" / "config" / "predictors.yaml"
@@ -352,7 +353,18 @@ listing.write_text(yaml.dump([{"name": "mine", "version": 1.0, "category": "cpu"
                                "kernel_predictors": ["conv-bn-relu", "dwconv-bn-relu", "addrelu"]}]))
 from modules.latency import LatencyPredictor
 print(LatencyPredictor("nn_meter:mine").predict_block("ResNet", 28, 16, 32, 3, 0.5, 2, "relu"))
-print(LatencyPredictor("nn_meter:mine").predict_block("MobileNetV2Res", 28, 16, 16, 3, 4, 1, "relu6"))
+platform = LatencyPredictor("nn_meter:mine")
+print(platform.predict_block("MobileNetV2Res", 28, 16, 16, 3, 4, 1, "relu6"))
+print(platform.predict_block("MobileNetV2Res", 14, 16, 16, 3, 4, 1, "relu6"))
+for name, error in (("conv-bn-relu", "a bad\\nfeature"), ("", "")):
+    class Broken:
+        def predict(self, features):
+            raise ValueError(error)
+    platform.platform.predictor.kernel_predictors = {name: Broken()}
+    try:
+        platform.predict_block("MobileNetV2Res", 7, 16, 16, 3, 4, 1, "relu6")
+    except Exception as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -360,8 +372,18 @@ def test_a_predictor_registered_with_nn_meter(tmp_path):
     pytest.importorskip("nn_meter")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", REGISTERED], cwd=REPOSITORY, text=True,
                           capture_output=True, env={**__import__("os").environ, "HOME": str(tmp_path)})
-    # 4 convolutions and one addition with relu; 2 pointwise and 1 depthwise convolution (plain additions are not known)
-    assert [float(line) for line in done.stdout.splitlines()] == [pytest.approx(5), pytest.approx(3)], done.stderr
+    resnet, mobile, smaller, *errors = done.stdout.splitlines()
+    assert float(resnet) == pytest.approx(5), done.stderr  # 4 convolutions and one addition with relu, 1 ms each
+    # 2 pointwise and 1 depthwise convolution; a plain addition is not known: it moves 3 tensors of 16 channels, they
+    # 2 of 16 and 4 of 64.
+    for line in (mobile, smaller):
+        assert float(line) == pytest.approx(3 * (1 + 3 * 16 / (2 * 16 + 4 * 64)))
+    (warning,) = [line for line in done.stderr.splitlines() if "no predictor" in line]
+    assert "kernel add" in warning
+    failing, none = errors
+    assert failing.startswith("UserError platform nn_meter:mine fails at block MobileNetV2Res_7_16_16_3_4_1_relu6: ")
+    assert failing.endswith("ValueError: a bad")
+    assert none.startswith("UserError platform nn_meter:mine has none of the kernels of block MobileNetV2Res_7_")
 
 
 # ---------------------------------------------------------------- published platforms

@@ -67,6 +67,16 @@ def test_subnet_equals_supernet(encoding):
     assert len(outputs) == 6  # every choice in every mode computes something else
 
 
+def test_the_published_calls():
+    """`sample_active_subnet()` without a generator, `SubnetChoiceConfig.build_from_str`."""
+    supernet, again = build(), build()
+    drawn = [supernet.sample_active_subnet() for _ in range(5)]
+    assert len(set(drawn)) > 1
+    assert supernet.get_active_subnet_config() == drawn[-1]
+    assert [again.sample_active_subnet() for _ in range(5)] == drawn
+    assert [SubnetChoiceConfig.build_from_str(str(choice)) for choice in drawn] == drawn
+
+
 def test_training_step_of_subnet_equals_supernet():
     """In training the same outputs, statistics and gradients; nothing outside the slices learns."""
     supernet = build().train()

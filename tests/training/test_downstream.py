@@ -1,4 +1,6 @@
 """Fine-tuning on another data set: what it starts from, what learns, and what later tools make of the result."""
+import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -6,11 +8,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from modules.datasets.build import load_data
+from modules.datasets.transforms import train_transform
 from modules.deploy.graph.lower import lower
+from modules.modeling.restore import ModelRecord, load_supernet
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SupernetConfig
 from modules.search_space.published import find_subnet
+from modules.training.calibration import calibrate_start, load_calibration_images
 from modules.training.config import TrainConfig
 from modules.training.downstream import downstream_config, fine_tune
 from modules.training.schedule import warmup_linear_lr
@@ -95,6 +102,46 @@ def test_later_tools_take_the_file(supernets, tmp_path):
     assert tune(supernets, tmp_path, valid_batches=0, resume=True) == (path, accuracy)  # nothing is left to do
     with pytest.raises(UserError, match="--resume"):
         tune(supernets, tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 24 images in two classes."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        path = tmp_path / "photos" / ("val" if i < 4 else "train") / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def test_the_start_is_calibrated_on_other_images(supernets, tmp_path, photos):
+    """--imagenet_path: the first norm holds mean and variance of the first convolution's results on those images."""
+    start = load_supernet(supernets / f"{SPACE}-align0" / "checkpoint.pth", SPACE, False)[0]
+    supernet, record = copy.deepcopy(start), ModelRecord(str(SPACE), (32,), tuple("ab"), "folder")
+    config = TrainConfig(augment="default", data_loader_workers_per_gpu=0)
+    supernet.set_min_subnet()
+    calibrate_start(supernet, record, dataclasses.replace(config, calibration_path=str(photos)))
+    data = load_data("folder", str(photos))
+    transform = train_transform("default", record.crop_size, data.info)
+    (images,) = load_calibration_images(data, transform, 32, batch_size=64,
+                                        seed=config.seed)
+    assert len(images) == 20
+    block = supernet.stages["first_conv"].blocks[0].conv
+    channels = CHOICE.stages[0][0].width
+    with torch.no_grad():
+        results = torch.nn.functional.conv2d(images, block.conv.weight[:channels], stride=2, padding=1)
+    torch.testing.assert_close(block.norm.running_mean[:channels], results.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(block.norm.running_var[:channels], results.var((0, 2, 3)), atol=1e-5, rtol=1e-3)
+    for key, value in start.head.state_dict().items():
+        assert torch.equal(value, supernet.head.state_dict()[key]), key
+
+
+def test_a_run_may_be_calibrated_on_other_images_first(supernets, tmp_path, photos):
+    path, _ = tune(supernets, tmp_path / "with", calibration_path=str(photos))
+    assert load_checkpoint(path)["config"]["training"]["calibration_path"] == str(photos)
+    with pytest.raises(UserError, match="xxx"):
+        tune(supernets, tmp_path / "without", calibration_path="xxx")
 
 
 def test_what_cannot_be_is_refused(supernets, tmp_path):
