@@ -1,6 +1,7 @@
 """TFLite files under LiteRT (ai-edge-litert)."""
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,14 +117,19 @@ def litert_schema():
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """The metadata that `TfliteModel.content` wrote into a file; UserError if the bytes hold none that can be read."""
+    """The metadata of a file that are text, as ours are; what other writers keep there in bytes is left out.
+
+    Raises:
+        UserError: bytes that cannot be read as metadata.
+    """
     schema, entries = litert_schema(), {}
     try:
         model = schema.Model.GetRootAs(content, 0)
         for i in range(min(model.MetadataLength(), MAX_ENTRIES)):
             entry = model.Metadata(i)
             value = model.Buffers(entry.Buffer()).DataAsNumpy()
-            entries[entry.Name().decode()] = value.tobytes().decode() if isinstance(value, np.ndarray) else ""
+            with contextlib.suppress(UnicodeDecodeError):
+                entries[entry.Name().decode()] = value.tobytes().decode() if isinstance(value, np.ndarray) else ""
     except Exception as error:  # flatbuffers follows offsets unchecked: it fails in many ways
         raise UserError(f"the metadata of a TFLite model cannot be read: {type(error).__name__}: {error}") from None
     return entries
