@@ -40,7 +40,7 @@ def quantiser_forms(args):
     """Pairs (tensor, forms): each form is (name, function of the tensor, scale and offset, compiled or not)."""
     import torch
 
-    from modules.modeling.ops.lsq_plus import quantize_activation, quantize_weight
+    from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight
 
     x = torch.randn(args.shape).relu_()
     if args.channels_last:
@@ -67,7 +67,7 @@ def make_step(form, tensor, scale):
     """Two functions: forward, and backward of what forward gave."""
     import torch
 
-    from modules.modeling.ops.lsq_plus import use_compiled
+    from modules.modeling.ops.fake_quant import use_compiled
 
     _, function, compiled = form
     v = tensor.detach().requires_grad_()

@@ -19,7 +19,7 @@ from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.teacher.backbone import quantize_layers
 from modules.block_kd.teacher.build import build_teacher
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.search_space.superspace import get_superspace
 from modules.utils.results import format_table
 

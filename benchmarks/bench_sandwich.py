@@ -50,8 +50,8 @@ def main():
 
     import torch
 
-    from modules.modeling.ops import dynamic_op, lsq_plus
-    from modules.modeling.ops.op import set_quant_mode
+    from modules.modeling.ops import dynamic_op, fake_quant
+    from modules.modeling.ops.lsq_plus import set_quant_mode
     from modules.modeling.supernet import Supernet
     from modules.training import sandwich
     from modules.training.config import TrainConfig
@@ -62,7 +62,7 @@ def main():
     torch.manual_seed(dist.rank())
     images = torch.randn(args.batch_size, 3, args.resolution, args.resolution)
     labels = torch.randint(10, (args.batch_size,))
-    fused = lsq_plus.quantize_activation, lsq_plus.quantize_weight
+    fused = fake_quant.quantize_activation, fake_quant.quantize_weight
     small_map_convolution = dynamic_op.convolve
     reduce = dist.average_gradients
 
@@ -74,8 +74,8 @@ def main():
         return set_quant_mode(model) if int8 else model
 
     def step(model, ours, index):
-        lsq_plus.quantize_activation, lsq_plus.quantize_weight = fused if ours else (composed_activation,
-                                                                                    composed_weight)
+        fake_quant.quantize_activation, fake_quant.quantize_weight = (
+            fused if ours else (composed_activation, composed_weight))
         dynamic_op.convolve = small_map_convolution if ours else plain_convolution
         x = images.contiguous(memory_format=torch.channels_last) if ours else images
         model.zero_grad(set_to_none=True)

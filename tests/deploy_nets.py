@@ -9,7 +9,7 @@ from modules.datasets.transforms import eval_transform
 from modules.deploy.graph.graph import Quantizer, WeightNode
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.spec import BlockArgs, build_block
 from modules.search_space.config import SupernetConfig

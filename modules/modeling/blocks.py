@@ -7,7 +7,7 @@ from torch import nn
 
 from modules.modeling.integer_bias import fold_norm, rounding_error, weight_scales
 from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
-from modules.modeling.ops.op import QBase
+from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.placement import INPUT, gate_name, materialized
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
 from modules.modeling.tensors import TensorQuant, code_step

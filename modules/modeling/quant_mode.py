@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modules.modeling.blocks import Block
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.placement import PLACEMENTS
 from modules.utils.errors import UserError, check_choice
 

@@ -9,7 +9,7 @@ from modules.modeling.blocks import Block
 from modules.modeling.net_spec import NetSpec, largest_stage, resolve
 from modules.modeling.network import QNetwork, resize
 from modules.modeling.ops.dynamic_op import slice_like
-from modules.modeling.ops.op import QBase
+from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.placement import INPUT
 from modules.modeling.spec import BlockSpec
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import torch
 
-from modules.modeling.ops import lsq_plus
-from modules.modeling.ops.op import QBase
+from modules.modeling.ops import fake_quant
+from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.placement import GATE_STEPS
 
 
@@ -16,9 +16,8 @@ class TensorQuant(QBase):
     """
 
     def __init__(self, tensor: str, kind: str):
-        super().__init__()
+        super().__init__(no_weight=True)
         self.tensor, self.kind = tensor, kind
-        self.add_quantizer(weight=False)
         if kind in GATE_STEPS:
             self.activation_scale.data.fill_(float(GATE_STEPS[kind]))
             self.activation_scale.requires_grad_(False)
@@ -45,7 +44,7 @@ class TensorQuant(QBase):
             return super().effective()
         scale = self.activation_scale.abs()
         # The nearest scale of which 3 is a multiple; the gradient passes straight through.
-        steps = (3 / scale.detach()).round().clamp(1, lsq_plus.activation_levels(self.nbits_a))
+        steps = (3 / scale.detach()).round().clamp(1, fake_quant.activation_levels(self.nbits_a))
         return scale + (3 / steps - scale).detach(), torch.full_like(scale, -3).detach()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

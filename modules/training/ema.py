@@ -6,7 +6,7 @@ import copy
 import torch
 from torch import nn
 
-from modules.modeling.ops.op import PUBLISHED_NAMES, QBase
+from modules.modeling.ops.lsq_plus import PUBLISHED_NAMES, QBase
 
 
 class WeightAverage:

@@ -19,7 +19,7 @@ from modules.block_kd.student.space import stage_list, student_space
 from modules.block_kd.student.training import BlockTrainer
 from modules.block_kd.teacher import TeacherRecord, build_teacher, load_teacher
 from modules.modeling.network import resize
-from modules.modeling.ops.op import QBase
+from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.tensors import TensorQuant
 from modules.training.losses import noise_to_signal

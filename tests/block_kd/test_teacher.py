@@ -24,8 +24,8 @@ from modules.block_kd.teacher.backbone import quantize_layers
 from modules.block_kd.teacher.config import TeacherConfig
 from modules.block_kd.teacher.efficientnet import Group, MBConv, same_padding
 from modules.block_kd.teacher.training import TeacherTrainer, evaluate_teacher
-from modules.modeling.ops import lsq_plus
-from modules.modeling.ops.op import QBase, set_quant_mode, to_published
+from modules.modeling.ops import fake_quant
+from modules.modeling.ops.lsq_plus import QBase, set_quant_mode, to_published
 from modules.modeling.quant_mode import PUBLISHED_QUANT
 from modules.search_space.superspace import get_superspace
 from modules.utils.checkpoint import load_checkpoint
@@ -248,8 +248,8 @@ def test_int8_form_pads_before_it_quantises():
     block(torch.rand(2, 8, 8, 8) + 3)
     assert seen["x"].shape == (2, 48, 11, 11)
     assert bool((seen["x"][:, :, 0] == 0).all())
-    x = lsq_plus.quantize_activation(seen["x"], conv.activation_scale, 8, conv.activation_beta, False, "float")
-    w = lsq_plus.quantize_weight(conv.weight, conv.weight_scale, 8, False, False)
+    x = fake_quant.quantize_activation(seen["x"], conv.activation_scale, 8, conv.activation_beta, False, "float")
+    w = fake_quant.quantize_weight(conv.weight, conv.weight_scale, 8, False, False)
     torch.testing.assert_close(seen["y"], nn.functional.conv2d(x, w, stride=2, groups=48), rtol=1e-5, atol=1e-5)
     assert conv.activation_beta.item() == seen["x"].min().item()
     assert x[0, 0, 0, 0].item() != 0  # zero has no code of its own here

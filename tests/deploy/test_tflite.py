@@ -26,7 +26,7 @@ from modules.deploy.to_tflite.layers import integer_layer
 from modules.deploy.to_tflite.writer import tflite_bytes, write_tflite
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks

@@ -6,7 +6,8 @@ import yaml
 from modules.block_kd.student.model import StagePlusProj
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.op import QBase, QConv, to_published
+from modules.modeling.ops.lsq_plus import QBase, to_published
+from modules.modeling.ops.op import QConv
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.utils.files import REPOSITORY

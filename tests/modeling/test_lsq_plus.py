@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from modules.modeling.ops.lsq_plus import quantize_activation, quantize_weight, use_compiled
+from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight, use_compiled
 
 BITS = range(2, 9)
 

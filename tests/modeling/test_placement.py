@@ -17,7 +17,7 @@ from modules.deploy.to_onnx.writer import onnx_bytes
 from modules.deploy.to_tflite.writer import tflite_bytes
 from modules.modeling.blocks import ConvNorm
 from modules.modeling.net_spec import resolve
-from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
 from modules.modeling.placement import GATE_STEPS, materialized
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord, load_supernet

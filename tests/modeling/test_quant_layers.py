@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
-from modules.modeling.ops.lsq_plus import lower_bound
-from modules.modeling.ops.op import QConv, QLinear, set_quant_mode
+from modules.modeling.ops.fake_quant import lower_bound
+from modules.modeling.ops.lsq_plus import QBase, quantize_activation, quantize_weight, set_quant_mode
+from modules.modeling.ops.op import QConv, QLinear
 from modules.modeling.supernet import Supernet
 from modules.utils.errors import UserError
 
@@ -302,3 +303,65 @@ def test_the_start_reads_no_value_either():
     """Not even the first pass does: start values are computed where the tensors are."""
     layer = set_quant_mode(QConv(2, 2, 1)).to("meta")
     layer(torch.empty(2, 2, 3, 3, device="meta")).sum().backward()
+
+
+class OwnScale(QBase, nn.Module):
+    """A layer as a user writes it: a factor for every channel."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, channels))
+
+    def forward(self, x):
+        x, weight = self.get_quant_x_w(x, self.weight)
+        return x * weight
+
+
+class PublishedScale(OwnScale):
+    """The same with the constructors called one after the other, as published layers do."""
+
+    def __init__(self, channels):
+        nn.Module.__init__(self)
+        QBase.__init__(self)
+        self.weight = nn.Parameter(torch.linspace(-1, 1, channels))
+
+
+class OwnAct(QBase, nn.Module):
+    """A layer without a weight."""
+
+    def __init__(self):
+        super().__init__(no_weight=True)
+
+    def forward(self, x):
+        return torch.relu(self.get_quant_x_w(x, None)[0])
+
+
+@pytest.mark.parametrize("kind", [OwnScale, PublishedScale])
+def test_a_layer_of_ones_own(kind):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), kind(8), OwnAct(), nn.Linear(8, 3)), torch.randn(16, 6)
+    own, act = model[1], model[2]
+    assert torch.equal(own(x[:, :1].expand(16, 8)), x[:, :1] * own.weight)  # fp32: as it is
+    assert sorted(dict(act.named_parameters())) == ["activation_beta", "activation_scale"]
+
+    set_quant_mode(model)
+    assert (own.nbits_w, own.nbits_a, act.nbits_w, act.nbits_a) == (8, 8, 32, 8)
+    hidden = model[0](x).detach()
+    low, high = min(hidden.min().item(), 0), max(hidden.max().item(), 0)
+    found = model[:2](x)
+    assert started(own) == pytest.approx([(high - low) / 255, low, 2 / 255], rel=1e-5)  # from the first batch
+    assert torch.equal(found, quantize_activation(hidden, own.activation_scale, 8, own.activation_beta, False)
+                       * quantize_weight(own.weight, own.weight_scale, 8, False))
+
+    optimizer, labels = torch.optim.SGD(model.parameters(), 0.5), torch.randint(3, (16,))
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses.append(F.cross_entropy(model(x), labels))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert started(own) != pytest.approx([(high - low) / 255, low, 2 / 255], rel=1e-5)  # scales learn, too
+    again = set_quant_mode(nn.Sequential(nn.Linear(6, 8), kind(8), OwnAct(), nn.Linear(8, 3)))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(x), model.eval()(x))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.op import QBase, set_quant_mode
+from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
 from modules.modeling.supernet import Supernet
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig

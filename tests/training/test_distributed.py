@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.supernet import Supernet
 from modules.training.ema import WeightAverage
 from modules.utils import dist

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig

@@ -8,7 +8,7 @@ import torch
 
 from modules.block_kd.teacher.backbone import Teacher, quantize_layers
 from modules.block_kd.teacher.build import build_teacher, torchvision_name
-from modules.modeling.ops.op import PUBLISHED_NAMES
+from modules.modeling.ops.lsq_plus import PUBLISHED_NAMES
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD

@@ -12,7 +12,7 @@ from modules.deploy.graph.observe import observe
 from modules.deploy.graph.plan import make_plan
 from modules.deploy.graph.reference import execute, value
 from modules.modeling.network import QNetwork, resize
-from modules.modeling.ops.op import set_quant_mode
+from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.utils.figures import new_figure, save_figure
 
 _HIGHEST = 99.0  # dB, for tensors without any noise

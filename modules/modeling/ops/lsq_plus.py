@@ -1,196 +1,181 @@
-"""LSQ+ fake quantisation (Bhalgat et al., 2020; the gradients are Esser et al.'s, LSQ, 2020).
+"""LSQ+ (Bhalgat et al., 2020): the base class of a layer whose input and weight are fake-quantised with learned scales.
 
-With t = (v - beta) / s and bounds n, p the quantised value is round(clip(t, n, p)) * s + beta. Rounding is half to even
-and passes the gradient straight through; values at or beyond a bound count as clipped. For an upstream gradient u:
+A layer of your own inherits `QBase` and `nn.Module`, and passes its input and weight through `get_quant_x_w`:
 
-                    dv    ds                   dbeta
-    n < t < p       u     g u (round(t) - t)   0
-    t <= n          0     g u n                g u
-    t >= p          0     g u p                g u
+    class QScale(QBase, nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(channels, 1, 1))
 
-with g = 1 / sqrt(count * p), count the elements of one sample (activations, whose n is 0) or of the tensor (weights,
-whose beta is 0). Each quantiser is one autograd function that keeps its input and its output, both of which the
-neighbouring layers keep anyway.
+        def forward(self, x):
+            x, weight = self.get_quant_x_w(x, self.weight)
+            return x * weight
+
+It starts in fp32; `set_quant_mode(model)` switches all such layers to int8, and each takes its start values from the
+first batch it sees. Training, checkpoints, cutting a subnet out of a supernet, and several processes treat it as they
+treat `QConv` and `QLinear` in op.py. A layer without a weight calls `super().__init__(no_weight=True)` and uses
+`quantize_input`. The writers of ONNX and TFLite files know the operations of block specs; a layer that is in no block
+spec is trained and evaluated here, but not exported.
 """
 from __future__ import annotations
 
-import functools
-
 import torch
+from torch import nn
 
-from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
+from modules.modeling.codes import STARTS, ZERO_POINTS, activation_levels, weight_bounds
+from modules.modeling.ops import fake_quant
+from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight
+from modules.utils import dist
+from modules.utils.errors import UserError
 
-_compiled = False
+__all__ = ["BITS", "PUBLISHED_NAMES", "QBase", "quantize_activation", "quantize_weight", "set_quant_mode",
+           "to_published"]
+
+# Our names of the quantiser parameters, and the published ones that `load_state_dict` accepts in their place.
+PUBLISHED_NAMES = {"weight_scale": "sw", "activation_scale": "sa", "activation_beta": "beta"}
+_SCALES = ("weight_scale", "activation_scale")
+BITS = (*range(2, 9), 32)
 
 
-def use_compiled(enabled: bool = True) -> None:
-    """Let torch.compile fuse the passes over the elements; the switch holds for the whole process.
+class QBase(nn.Module):
+    """Mixin of a layer with a weight: the quantiser parameters, their start values and the quantiser mode.
 
-    Values stay the same, gradients up to the order of their sums. On a CPU it needs a C++ compiler, and the first
-    training step takes up to a minute.
+    The mode is set by `set_quant_mode`; 32 bits switch a quantiser off. `initialized` holds, for weight and activation,
+    whether the start values have been taken; it is a buffer so that it is saved. A copy of it in Python spares the
+    device a synchronisation in every forward pass.
     """
-    global _compiled
-    _compiled = enabled
+
+    nbits_w = nbits_a = 32
+    quantized_input = False  # True: who produces the input quantises it, this layer does not
+    zero_point = "integer"   # or "float": the activation offset as it is
+    narrow_range = True      # False: weight codes from -2^(bits-1)
+    start = "minmax"         # or "lsq": scale from the mean magnitude
+
+    def __init__(self, no_weight: bool = False):
+        """Create the quantiser parameters with their default values.
+
+        It follows the constructor of the other base class, or stands for it where that is `nn.Module`.
+        """
+        if "_parameters" not in self.__dict__:
+            super().__init__()
+        if not no_weight:
+            self.weight_scale = nn.Parameter(torch.ones(1))
+        self.activation_scale = nn.Parameter(torch.ones(1))
+        self.activation_beta = nn.Parameter(torch.zeros(1))
+        self.register_buffer("initialized", torch.zeros(2, dtype=torch.bool))
+        self._started = [False, False]
+
+    def get_quant_x_w(self, x: torch.Tensor, w: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The fake-quantised input and weight, each as it is at 32 bits."""
+        return self.quantize_input(x), self.quantize_weight(w)
+
+    def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale and the offset that code the input."""
+        return self.activation_scale, self.activation_beta
+
+    def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
+        """The fake-quantised input; starts the activation quantiser on its first use."""
+        if self.nbits_a == 32:
+            return x
+        if not self._started[1]:
+            self._start_activation(x.detach())
+        if self.training:
+            self.activation_scale.data.clamp_(min=fake_quant.lower_bound(self.nbits_a))
+        scale, beta = self.effective()
+        return fake_quant.quantize_activation(x, scale, self.nbits_a, beta, self.training, self.zero_point)
+
+    def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
+        """The fake-quantised weight, or slice of it; starts the weight quantiser on its first use."""
+        if self.nbits_w == 32 or weight is None:
+            return weight
+        if not self._started[0]:
+            self._start_weight(weight.detach())
+        if self.training:
+            self.weight_scale.data.clamp_(min=fake_quant.lower_bound(self.nbits_w))
+        return fake_quant.quantize_weight(weight, self.weight_scale, self.nbits_w, self.training, self.narrow_range)
+
+    def _start_activation(self, x: torch.Tensor) -> None:
+        levels = activation_levels(self.nbits_a)
+        # One reduction for both ends, so that all ranks start from the range of all their images.
+        ends = dist.all_max(torch.stack((-x.min(), x.max())).float())
+        if self.zero_point == "integer":
+            ends = ends.clamp(min=0)  # zero must lie in the range, or padding has no code
+        if self.start == "lsq":
+            mean = dist.all_sum(x.abs().mean().float()) / dist.world_size()
+            scale = 2 * mean / levels**0.5
+        else:
+            scale = ends.sum() / levels
+        self.activation_scale.data.copy_(scale.clamp(min=fake_quant.lower_bound(self.nbits_a)))
+        self.activation_beta.data.copy_(-ends[0])
+        self._mark_started(1)
+
+    def _start_weight(self, w: torch.Tensor) -> None:
+        top = weight_bounds(self.nbits_w)[1]
+        if self.start == "lsq":
+            scale = 2 * w.abs().mean() / top**0.5
+        else:
+            scale = 2 * w.abs().max() / (2**self.nbits_w - 1)
+        self.weight_scale.data.copy_(scale.clamp(min=fake_quant.lower_bound(self.nbits_w)))
+        self._mark_started(0)
+
+    def _mark_started(self, which: int) -> None:
+        self.initialized[which] = True
+        self._started[which] = True
+
+    def copy_quantizer_mode(self, other: QBase) -> None:
+        """Take over the mode of `other`, and take note of start values that were copied into this layer."""
+        for name in ("nbits_w", "nbits_a", "quantized_input", "zero_point", "narrow_range", "start"):
+            setattr(self, name, getattr(other, name))
+        self._started = self.initialized.tolist()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        for ours, published in PUBLISHED_NAMES.items():
+            if prefix + published in state_dict:
+                state_dict[prefix + ours] = state_dict.pop(prefix + published)
+        names = [prefix + name for name in PUBLISHED_NAMES]
+        if prefix + "initialized" not in state_dict and all(name in state_dict for name in names):
+            # Published files have no such buffer; there, values other than the defaults mean "started".
+            values = [float(state_dict[name]) for name in names]
+            state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)
+        error_msgs += [f"{prefix}{name} is 0; the step of a quantiser is above 0" for name in _SCALES
+                       if not getattr(self, name, torch.ones(1)).detach().all()]
+        self._started = self.initialized.tolist()
 
 
-def _compilable(function):
-    compiled = functools.cache(lambda: torch.compile(function, dynamic=True))
-
-    @functools.wraps(function)
-    def call(*args):
-        if not _compiled:
-            return function(*args)
-        # Detached: a parameter, or a tensor that requires a gradient, would be compiled for once more.
-        return compiled()(*(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args))
-    return call
-
-
-def lower_bound(num_bits: int) -> float:
-    """The smallest scale a quantiser may have."""
-    return 1e-7 / (2**num_bits - 1)
-
-
-def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits: int, beta: torch.Tensor,
-                        is_training: bool, zero_point: str = "integer") -> torch.Tensor:
-    """Fake-quantise an activation to codes 0 ... 2^num_bits - 1.
+def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero_point: str = "integer",
+                   narrow_range: bool = True, start: str = "minmax") -> nn.Module:
+    """Set the mode of every quantised layer of `model` and return the model.
 
     Args:
-        activation: any shape with the batch first.
-        scale, beta: one element each; the step, and the value of code 0.
-        num_bits: 2 to 8; 32 returns the input.
-        is_training: straight-through and scaled gradients; otherwise plain rounding.
-        zero_point: "float" uses `beta` as it is (published); "integer" moves it to the nearest multiple of the scale
-            at which zero has a code (the gradient of `beta` passes straight through).
+        nbits_w, nbits_a: 2 to 8, or 32 for off; inputs that their producer quantises are left to it.
+        zero_point: "integer" (engines need it) or "float" (published checkpoints).
+        narrow_range: weight codes -127 ... 127 instead of the published -128 ... 127 (for 8 bits).
+        start: "minmax" (range of the first batch) or "lsq" (scale 2 mean|v| / sqrt(largest code), Esser et al.).
+
+    Raises:
+        UserError: a number of bits or a mode that does not exist.
     """
-    if num_bits == 32:
-        return activation
-    levels, integer = activation_levels(num_bits), zero_point == "integer"
-    if not is_training:
-        return _restore(_activation_forward(_vector(activation), scale, beta, levels, integer)[0], activation)
-    g = (activation[0].numel() * levels) ** -0.5
-    return _QuantizeActivation.apply(activation, scale, beta, levels, integer, g)
+    for name, value, allowed in (("nbits_w", nbits_w, BITS), ("nbits_a", nbits_a, BITS),
+                                 ("zero_point", zero_point, ZERO_POINTS), ("start", start, STARTS)):
+        if value not in allowed:
+            raise UserError(f"{name} {value!r} of the quantisers; allowed: {', '.join(map(str, allowed))}")
+    for module in model.modules():
+        if isinstance(module, QBase):
+            module.nbits_w = nbits_w if hasattr(module, "weight_scale") else 32
+            module.nbits_a = 32 if module.quantized_input else nbits_a
+            module.zero_point, module.narrow_range, module.start = zero_point, narrow_range, start
+    return model
 
 
-def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is_training: bool,
-                    narrow_range: bool = True) -> torch.Tensor:
-    """Fake-quantise a weight to signed codes.
-
-    Args:
-        weight: any shape.
-        scale: one element; the step.
-        num_bits: 2 to 8; 32 returns the input.
-        is_training: straight-through and scaled gradients; otherwise plain rounding.
-        narrow_range: leave out the lowest code (-128 of 8 bits), so that a change of sign stays in range; the
-            published range is the full one.
-    """
-    if num_bits == 32:
-        return weight
-    bounds = weight_bounds(num_bits, narrow_range)
-    if not is_training:
-        return _restore(_weight_forward(_vector(weight), scale.abs(), bounds), weight)
-    return _QuantizeWeight.apply(weight, scale, bounds, (weight.numel() * bounds[1]) ** -0.5)
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
-
-
-def _vector(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of `tensor` in fp32 in the order of memory, (numel,).
-
-    Vectors need one compiled form for all shapes, and their gradient sums are dot products.
-    """
-    dense = tensor if _is_dense(tensor) else tensor.contiguous()
-    return dense.as_strided((dense.numel(),), (1,)).float()
-
-
-def _restore(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`vector` with shape, strides and type of `like`, whose elements `_vector` gave.
-
-    The strides themselves, for those of a 1 x 1 map (N, C, 1, 1) or weight tell its layout, which it counts as
-    contiguous in either way: a convolution that reads the wrong one runs up to 88 times as long.
-    """
-    vector = vector.to(like.dtype)
-    return vector.as_strided(like.shape, like.stride()) if _is_dense(like) else vector.view(like.shape)
-
-
-def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The elements of `gradient` in fp32, in the order in which `_vector` gives those of `like`."""
-    if not like.is_contiguous() and _is_dense(like):
-        return _vector(gradient.contiguous(memory_format=torch.channels_last))
-    return gradient.contiguous().view(-1).float()
-
-
-@_compilable
-def _activation_forward(x, scale, beta, levels, integer):
-    # Returns the output and the value of code 0. With an integer zero point the arithmetic is that of an integer
-    # engine: round(x / s), then the bounds shifted by the zero point.
-    s = scale.abs()
-    if not integer:
-        return (x - beta).div_(s).clamp_(0, levels).round_().mul_(s).add_(beta), beta
-    zero = integer_zero_point(s, beta, levels)
-    codes, low, high = (x / s).round_(), -zero, levels - zero
-    if _reads_numbers(x):
-        codes.clamp_(low.item(), high.item())
-    else:
-        codes.clamp_min_(low).clamp_max_(high)
-    return codes.mul_(s), -zero * s
-
-
-def _reads_numbers(x: torch.Tensor) -> bool:
-    """Whether a tensor's value can be read for nothing: torch has kernels of one pass for bounds that are numbers."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-@_compilable
-def _weight_forward(w, s, bounds):
-    return (w / s).clamp_(*bounds).round_().mul_(s)
-
-
-class _QuantizeActivation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, scale, beta, levels, integer, g):
-        y, low = _activation_forward(_vector(x), scale, beta, levels, integer)
-        y = _restore(y, x)
-        ctx.save_for_backward(x, y, scale, low)
-        ctx.levels, ctx.g = levels, g
-        return y
-
-    @staticmethod
-    def backward(ctx, u):
-        x, y, scale, low = ctx.saved_tensors
-        s = scale.abs()
-        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), _vector(x), _vector(y), low,
-                                                       low + ctx.levels * s)
-        ds = (inner + clipped_y - low * clipped) / s * ctx.g * scale.sign()
-        return _restore(dx, x), ds.view_as(scale), (clipped * ctx.g).view_as(scale), None, None, None
-
-
-class _QuantizeWeight(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, w, scale, bounds, g):
-        s = scale.abs()
-        y = _restore(_weight_forward(_vector(w), s, bounds), w)
-        ctx.save_for_backward(w, y, scale)
-        ctx.bounds, ctx.g = bounds, g
-        return y
-
-    @staticmethod
-    def backward(ctx, u):
-        w, y, scale = ctx.saved_tensors
-        s, (low, high) = scale.abs(), ctx.bounds
-        dw, inner, _, clipped_y = _gradient_sums(_ordered(u, w), _vector(w), _vector(y), low * s, high * s)
-        return _restore(dw, w), ((inner + clipped_y) / s * ctx.g * scale.sign()).view_as(scale), None, None
-
-
-@_compilable
-def _gradient_sums(u, x, y, low, high):
-    """The gradient of `x`, and the sums over elements of u (y - x) inside the bounds, of u and of u y outside."""
-    if _reads_numbers(x):
-        dx = torch.ops.aten.hardtanh_backward(u, x, low.item(), high.item())  # u inside the bounds, 0 outside
-    else:
-        dx = ((x > low) & (x < high)) * u
-    outside = u - dx
-    clipped, clipped_y = outside.sum(), torch.dot(outside, y)
-    error = torch.sub(y, x, out=outside)  # fresh memory costs more than a pass over used memory
-    return dx, torch.dot(dx, error), clipped, clipped_y
+def to_published(state_dict: dict) -> dict:
+    """The state dict under the published names, without the buffers that published files lack."""
+    published = {}
+    for key, value in state_dict.items():
+        prefix, _, leaf = key.rpartition(".")
+        if leaf != "initialized":
+            leaf = PUBLISHED_NAMES.get(leaf, leaf)
+            published[f"{prefix}.{leaf}" if prefix else leaf] = value
+    return published

@@ -5,122 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.modeling.codes import STARTS, ZERO_POINTS, activation_levels, weight_bounds
-from modules.modeling.ops import lsq_plus
-from modules.utils import dist
-from modules.utils.errors import UserError
-
-# Our names of the quantiser parameters, and the published ones that `load_state_dict` accepts in their place.
-PUBLISHED_NAMES = {"weight_scale": "sw", "activation_scale": "sa", "activation_beta": "beta"}
-_SCALES = ("weight_scale", "activation_scale")
-BITS = (*range(2, 9), 32)
-
-
-class QBase(nn.Module):
-    """Mixin of a layer with a weight: the quantiser parameters, their start values and the quantiser mode.
-
-    The mode is set by `set_quant_mode`; 32 bits switch a quantiser off. `initialized` holds, for weight and activation,
-    whether the start values have been taken; it is a buffer so that it is saved. A copy of it in Python spares the
-    device a synchronisation in every forward pass.
-    """
-
-    nbits_w = nbits_a = 32
-    quantized_input = False  # True: who produces the input quantises it, this layer does not
-    zero_point = "integer"   # or "float": the activation offset as it is
-    narrow_range = True      # False: weight codes from -2^(bits-1)
-    start = "minmax"         # or "lsq": scale from the mean magnitude
-
-    def add_quantizer(self, weight: bool = True) -> None:
-        """Create the quantiser parameters with their default values; called once by the constructor."""
-        if weight:
-            self.weight_scale = nn.Parameter(torch.ones(1))
-        self.activation_scale = nn.Parameter(torch.ones(1))
-        self.activation_beta = nn.Parameter(torch.zeros(1))
-        self.register_buffer("initialized", torch.zeros(2, dtype=torch.bool))
-        self._started = [False, False]
-
-    def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scale and the offset that code the input."""
-        return self.activation_scale, self.activation_beta
-
-    def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
-        """The fake-quantised input; starts the activation quantiser on its first use."""
-        if self.nbits_a == 32:
-            return x
-        if not self._started[1]:
-            self._start_activation(x.detach())
-        if self.training:
-            self.activation_scale.data.clamp_(min=lsq_plus.lower_bound(self.nbits_a))
-        scale, beta = self.effective()
-        return lsq_plus.quantize_activation(x, scale, self.nbits_a, beta, self.training, self.zero_point)
-
-    def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
-        """The fake-quantised weight, or slice of it; starts the weight quantiser on its first use."""
-        if self.nbits_w == 32 or weight is None:
-            return weight
-        if not self._started[0]:
-            self._start_weight(weight.detach())
-        if self.training:
-            self.weight_scale.data.clamp_(min=lsq_plus.lower_bound(self.nbits_w))
-        return lsq_plus.quantize_weight(weight, self.weight_scale, self.nbits_w, self.training, self.narrow_range)
-
-    def _start_activation(self, x: torch.Tensor) -> None:
-        levels = activation_levels(self.nbits_a)
-        # One reduction for both ends, so that all ranks start from the range of all their images.
-        ends = dist.all_max(torch.stack((-x.min(), x.max())).float())
-        if self.zero_point == "integer":
-            ends = ends.clamp(min=0)  # zero must lie in the range, or padding has no code
-        if self.start == "lsq":
-            mean = dist.all_sum(x.abs().mean().float()) / dist.world_size()
-            scale = 2 * mean / levels**0.5
-        else:
-            scale = ends.sum() / levels
-        self.activation_scale.data.copy_(scale.clamp(min=lsq_plus.lower_bound(self.nbits_a)))
-        self.activation_beta.data.copy_(-ends[0])
-        self._mark_started(1)
-
-    def _start_weight(self, w: torch.Tensor) -> None:
-        top = weight_bounds(self.nbits_w)[1]
-        if self.start == "lsq":
-            scale = 2 * w.abs().mean() / top**0.5
-        else:
-            scale = 2 * w.abs().max() / (2**self.nbits_w - 1)
-        self.weight_scale.data.copy_(scale.clamp(min=lsq_plus.lower_bound(self.nbits_w)))
-        self._mark_started(0)
-
-    def _mark_started(self, which: int) -> None:
-        self.initialized[which] = True
-        self._started[which] = True
-
-    def copy_quantizer_mode(self, other: QBase) -> None:
-        """Take over the mode of `other`, and take note of start values that were copied into this layer."""
-        for name in ("nbits_w", "nbits_a", "quantized_input", "zero_point", "narrow_range", "start"):
-            setattr(self, name, getattr(other, name))
-        self._started = self.initialized.tolist()
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                              error_msgs):
-        for ours, published in PUBLISHED_NAMES.items():
-            if prefix + published in state_dict:
-                state_dict[prefix + ours] = state_dict.pop(prefix + published)
-        names = [prefix + name for name in PUBLISHED_NAMES]
-        if prefix + "initialized" not in state_dict and all(name in state_dict for name in names):
-            # Published files have no such buffer; there, values other than the defaults mean "started".
-            values = [float(state_dict[name]) for name in names]
-            state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                                      error_msgs)
-        error_msgs += [f"{prefix}{name} is 0; the step of a quantiser is above 0" for name in _SCALES
-                       if not getattr(self, name, torch.ones(1)).detach().all()]
-        self._started = self.initialized.tolist()
+from modules.modeling.ops.lsq_plus import QBase
 
 
 class QConv(QBase, nn.Conv2d):
     """`nn.Conv2d` with quantised input and weight; at 32 bits it is `nn.Conv2d`, bit for bit."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.add_quantizer()
+        nn.Conv2d.__init__(self, *args, **kwargs)
+        QBase.__init__(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._conv_forward(self.quantize_input(x), self.quantize_weight(self.weight), self.bias)
@@ -130,44 +23,8 @@ class QLinear(QBase, nn.Linear):
     """`nn.Linear` with quantised input and weight; at 32 bits it is `nn.Linear`, bit for bit."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.add_quantizer()
+        nn.Linear.__init__(self, *args, **kwargs)
+        QBase.__init__(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(self.quantize_input(x), self.quantize_weight(self.weight), self.bias)
-
-
-def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero_point: str = "integer",
-                   narrow_range: bool = True, start: str = "minmax") -> nn.Module:
-    """Set the mode of every quantised layer of `model` and return the model.
-
-    Args:
-        nbits_w, nbits_a: 2 to 8, or 32 for off; inputs that their producer quantises are left to it.
-        zero_point: "integer" (engines need it) or "float" (published checkpoints).
-        narrow_range: weight codes -127 ... 127 instead of the published -128 ... 127 (for 8 bits).
-        start: "minmax" (range of the first batch) or "lsq" (scale 2 mean|v| / sqrt(largest code), Esser et al.).
-
-    Raises:
-        UserError: a number of bits or a mode that does not exist.
-    """
-    for name, value, allowed in (("nbits_w", nbits_w, BITS), ("nbits_a", nbits_a, BITS),
-                                 ("zero_point", zero_point, ZERO_POINTS), ("start", start, STARTS)):
-        if value not in allowed:
-            raise UserError(f"{name} {value!r} of the quantisers; allowed: {', '.join(map(str, allowed))}")
-    for module in model.modules():
-        if isinstance(module, QBase):
-            module.nbits_w = nbits_w if hasattr(module, "weight_scale") else 32
-            module.nbits_a = 32 if module.quantized_input else nbits_a
-            module.zero_point, module.narrow_range, module.start = zero_point, narrow_range, start
-    return model
-
-
-def to_published(state_dict: dict) -> dict:
-    """The state dict under the published names, without the buffers that published files lack."""
-    published = {}
-    for key, value in state_dict.items():
-        prefix, _, leaf = key.rpartition(".")
-        if leaf != "initialized":
-            leaf = PUBLISHED_NAMES.get(leaf, leaf)
-            published[f"{prefix}.{leaf}" if prefix else leaf] = value
-    return published
