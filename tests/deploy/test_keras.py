@@ -11,9 +11,12 @@ from deploy_nets import lively, subnet
 from modules.deploy.to_keras.load import import_tensorflow
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
+from modules.modeling.restore import ModelRecord
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
@@ -97,6 +100,27 @@ def test_a_saved_model_and_its_conversion_answer_as_the_network_does(tmp_path):
 def predict_torch(net: QNetwork, images: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
         return net(images).numpy()
+
+
+@needs_tensorflow
+def test_a_trained_subnet_is_exported_compared_and_described(tmp_path):
+    from modules.deploy.to_keras.export import export_trained
+    from modules.runtime.litert import open_session
+
+    config = SupernetConfig.from_str("onnxw_tiny-053412-000000")
+    torch.manual_seed(0)
+    supernet = Supernet(config, 10, (32,))
+    save_checkpoint(tmp_path / "checkpoint.pth", {"state_dict": supernet.state_dict(), "config": ModelRecord(
+        str(config), (32,), tuple("0123456789"), "digits", training={"augment": "default"}).to_dict()})
+    evaluator = SubnetEvaluator(tmp_path / "checkpoint.pth", config, quant_mode=False, batch_size=16,
+                                calibration_batches=2, limit_batches=3)
+    choice = supernet.set_min_subnet()
+    (keras_file, exact), (int8_file, converted) = export_trained(evaluator, choice, tmp_path)
+    assert (keras_file.suffix, exact.images, exact.differing) == (".keras", 48, 0)
+    assert exact.max_logit_error < 1e-4
+    assert converted.mean_logit_error > exact.mean_logit_error
+    metadata = open_session(int8_file).metadata
+    assert (metadata["subnet"], metadata["dataset"]) == (str(choice), "digits")
 
 
 @needs_tensorflow
