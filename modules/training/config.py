@@ -81,12 +81,13 @@ class TrainConfig:
     ema_decay: float = 0.0                   # of an average of the weights that is validated and kept; 0: none
     sync_bn: bool = False                    # batch norm over the images of all processes
     channels_last: bool = True
-    amp: str = "none"                        # or bf16
+    amp: str = "none"                        # or bf16, or auto: a short measurement chooses
+    compile: bool = False                    # the quantisers' passes fused by torch.compile; needs a C++ compiler
     debug_batches: int = 0                   # stop every epoch after this many steps; 0: never
 
     def __post_init__(self):
         for name, allowed in (("optimizer", ("sgd", "adam")), ("schedule", ("cosine", "linear")),
-                              ("amp", ("none", "bf16")), ("quant_zero_point", ("integer", "float")),
+                              ("amp", ("none", "bf16", "auto")), ("quant_zero_point", ("integer", "float")),
                               ("quant_start", ("minmax", "lsq")), ("placement", PLACEMENTS)):
             check_choice(getattr(self, name), allowed, f"value of {name}")
         for name in ("batch_size_per_gpu", "eval_batch_size_per_gpu", "epochs", "quant_epochs", "valid_freq",

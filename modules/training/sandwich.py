@@ -2,7 +2,6 @@
 or of one subnet alone."""
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from modules.training.config import TrainConfig
 from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
+from modules.training.precision import autocast
 from modules.utils import dist
 
 
@@ -66,11 +66,8 @@ def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callab
     """A function that gives the active subnet's logits."""
     # Dropout draws from torch's global generator; seeding it per step makes a resumed run draw alike.
     torch.manual_seed(int(rng.integers(2**31)) + dist.rank())
-    device = images.device.type
-    autocast = (torch.autocast(device, torch.bfloat16) if config.amp == "bf16" else contextlib.nullcontext())
-
     def forward():
-        with autocast:
+        with autocast(config.amp, images.device.type):
             return supernet(images).float()
 
     return forward

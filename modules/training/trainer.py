@@ -14,6 +14,7 @@ import yaml
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
+from modules.modeling.ops.fake_quant import use_compiled
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import HEAD, Supernet
@@ -23,6 +24,7 @@ from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
 from modules.training.evaluation import evaluate, extract_calibrated
 from modules.training.optimizer import build_optimizer
+from modules.training.precision import measure_amp
 from modules.training.report import TrainingReport
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
@@ -74,6 +76,8 @@ class SupernetTrainer:
             self._load_start()
         dist.broadcast_state(self.model)
         self.average = self._make_average(checkpoint)
+        self.amp = checkpoint.get("amp", config.amp) if checkpoint else config.amp
+        use_compiled(config.compile)
         self.report = TrainingReport(self.folder, self.name, self.history)
 
     def _check_files(self, resume: bool, overwrite: bool) -> None:
@@ -150,7 +154,7 @@ class SupernetTrainer:
         if dist.rank() == 0:
             state = {"epoch": self.epoch, "step": self.step, "state_dict": self.kept_model.state_dict(),
                      "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
-                     "config": self.record.to_dict()}
+                     "amp": self.amp, "config": self.record.to_dict()}
             if self.average:
                 state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
             for name in names:
@@ -166,6 +170,8 @@ class SupernetTrainer:
         if dist.rank() == 0:
             with atomic_write(self.folder / f"{self.report.prefix}config.yaml") as file:
                 yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(self.config))), file, sort_keys=False)
+        if self.amp == "auto":
+            self._choose_amp()
         while self.epoch < self.config.epochs:
             self._train_epoch()
             self.epoch, self.step = self.epoch + 1, 0
@@ -177,6 +183,24 @@ class SupernetTrainer:
             names += [f"{self.name}_{self.epoch}.pth"] * (self.epoch % 50 == 0)
             self._save(*names)
         self.report.close()
+
+    def _choose_amp(self) -> None:
+        images, labels = self._on_device(*next(iter(self._epoch_batches())))
+        seconds = measure_amp(self.model, self._step_function, images, labels, self.config,
+                              lambda: step_generator(self.config.seed, 0, 0))
+        self.amp = dist.broadcast_object("bf16" if seconds["bf16"] < seconds["none"] else "none")
+        self.report.log(f"amp auto: a step takes {seconds['none']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16; "
+                        f"training with amp {self.amp}")
+
+    def _on_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels
+
+    @property
+    def _step_function(self):
+        return subnet_step if self.config.subnet_choice else sandwich_step
 
     def _epoch_batches(self):
         c = self.config
@@ -219,15 +243,12 @@ class SupernetTrainer:
                     break
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images, labels = self._on_device(images, labels)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         rng = step_generator(self.config.seed, self.epoch, self.step)
-        step = subnet_step if self.config.subnet_choice else sandwich_step
-        values = step(self.model, images, labels, self.config, rng)
+        values = self._step_function(self.model, images, labels, dataclasses.replace(self.config, amp=self.amp), rng)
         if self.config.grad_clip_value:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
         if self.config.grad_clip_norm:

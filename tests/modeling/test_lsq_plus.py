@@ -286,3 +286,32 @@ def test_compiled(compiled):
                          lambda v, s, b: quantize_weight(v, s, 6, False)):
             assert torch.equal(evaluate(*args), compiled(evaluate, *args))
     assert 3 <= graphs["unique_graphs"] <= 12
+
+
+@pytest.mark.parametrize("zero_point", ["integer", "float"])
+def test_bf16_tensors_are_quantised_in_fp32(zero_point):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 8, 5, 5, generator=generator).bfloat16()
+    upstream = torch.randn(4, 8, 5, 5, generator=generator).bfloat16()
+    results = []
+    for tensor in (x, x.float()):
+        leaves = [tensor.clone().requires_grad_(), torch.tensor([0.013], requires_grad=True),
+                  torch.tensor([-1.1], requires_grad=True)]
+        y = quantize_activation(leaves[0], leaves[1], 8, leaves[2], True, zero_point)
+        assert y.dtype == tensor.dtype
+        results.append((y, *torch.autograd.grad(y, leaves, upstream.to(tensor.dtype))))
+    (y, dx, ds, db), (y32, dx32, ds32, db32) = results
+    assert torch.equal(y, y32.bfloat16())
+    assert torch.equal(dx, dx32.bfloat16())
+    assert ds.dtype == db.dtype == torch.float32
+    torch.testing.assert_close((ds, db), (ds32, db32))
+
+
+@pytest.mark.parametrize("strides", [(40, 1, 40, 40), (40, 1, 1, 1)])
+def test_the_layout_of_a_map_of_one_pixel_is_kept(strides):
+    x = torch.randn(3 * 40).as_strided((3, 40, 1, 1), strides)
+    for training in (True, False):
+        y = quantize_activation(x.requires_grad_(training), torch.tensor([0.02]), 8, torch.tensor([-1.0]), training)
+        assert y.stride() == strides
+    weight = torch.randn(24 * 40).as_strided((24, 40, 1, 1), strides)
+    assert quantize_weight(weight.requires_grad_(), torch.tensor([0.02]), 8, True).stride() == strides

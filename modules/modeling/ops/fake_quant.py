@@ -152,16 +152,18 @@ class _QuantizeActivation(torch.autograd.Function):
     def forward(ctx, x, scale, beta, levels, integer, g):
         y, low = _activation_forward(_vector(x), scale, beta, levels, integer)
         y = _restore(y, x)
-        ctx.save_for_backward(x, y, scale, low)
-        ctx.levels, ctx.g = levels, g
+        ctx.save_for_backward(x, y, scale, beta, low)
+        ctx.levels, ctx.integer, ctx.g = levels, integer, g
         return y
 
     @staticmethod
     def backward(ctx, u):
-        x, y, scale, low = ctx.saved_tensors
-        s = scale.abs()
-        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), _vector(x), _vector(y), low,
-                                                       low + ctx.levels * s)
+        x, y, scale, beta, low = ctx.saved_tensors
+        s, vector = scale.abs(), _vector(x)
+        # In bf16 the output is too coarse to tell the error of quantisation from its own.
+        exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(vector, scale, beta, ctx.levels,
+                                                                                 ctx.integer)[0]
+        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, low + ctx.levels * s)
         ds = (inner + clipped_y - low * clipped) / s * ctx.g * scale.sign()
         return _restore(dx, x), ds.view_as(scale), (clipped * ctx.g).view_as(scale), None, None, None
 

@@ -1,0 +1,40 @@
+"""Whether a training step computes in bf16: as asked for, or as a short measurement says."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from modules.training.config import TrainConfig
+
+_ROUNDS = 3
+
+
+def autocast(amp: str, device_type: str):
+    """The context in which forward passes of a step run. LSQ+ keeps scales, offsets and their gradients in fp32."""
+    return torch.autocast(device_type, torch.bfloat16) if amp == "bf16" else contextlib.nullcontext()
+
+
+def measure_amp(model: torch.nn.Module, step: Callable, images: torch.Tensor, labels: torch.Tensor,
+                config: TrainConfig, generator: Callable) -> dict[str, float]:
+    """Seconds of one `step(model, images, labels, config, generator())` in fp32 and in bf16, by amp: medians of three
+    in turns, after one of each. A copy of `model` makes them, so that no statistic or quantiser of it changes."""
+    model, seconds = copy.deepcopy(model), {"none": [], "bf16": []}
+    for turn in range(_ROUNDS + 1):
+        for amp, times in seconds.items():
+            start = _now(images)
+            step(model, images, labels, replace(config, amp=amp), generator())
+            if turn:
+                times.append(_now(images) - start)
+    return {amp: median(times) for amp, times in seconds.items()}
+
+
+def _now(images: torch.Tensor) -> float:
+    if images.device.type == "cuda":
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter()
