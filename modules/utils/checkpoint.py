@@ -9,7 +9,7 @@ from modules.utils.archives.inert import INERT_PICKLE
 from modules.utils.archives.stored import check_stored_archive, is_zip
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
-from modules.utils.json_files import check_form
+from modules.utils.json_files import MAX_DEPTH, check_form
 from modules.utils.text import shorten
 
 
@@ -68,7 +68,7 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | Non
     content = _load(path, where)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{where} is not a checkpoint: it holds a {type(content).__name__}; expected named entries")
-    for name, tensor in _tensors(content):
+    for name, tensor in _tensors(content, where):
         _check_tensor(tensor, f"{where}: tensor {name!r}")
     known = {"config": dict} if "config" in content else {}
     return check_form(content, known | (form or {}), where)
@@ -89,19 +89,21 @@ def _load(path: Path, where: str):
     raise UserError(f"{where} cannot be read ({reason[:150]}); it is truncated or not a checkpoint") from None
 
 
-def _tensors(content: dict) -> Iterator[tuple[str, object]]:
+def _tensors(content: dict, where: str) -> Iterator[tuple[str, object]]:
     """Every tensor in nested dicts, lists and tuples, once, with its keys joined by dots."""
     import torch
 
-    pending, seen = [("", content)], set()
+    pending, seen = [("", 0, content)], set()
     while pending:
-        name, value = pending.pop()
+        name, depth, value = pending.pop()
+        if depth > MAX_DEPTH:
+            raise UserError(f"{where} is nested too deeply; at most {MAX_DEPTH} levels are read")
         if isinstance(value, torch.Tensor):
             yield name, value
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             inner = value.items() if isinstance(value, dict) else enumerate(value)
-            pending.extend((f"{name}.{key}" if name else str(key), v) for key, v in inner)
+            pending.extend((f"{name}.{key}" if name else str(key), depth + 1, v) for key, v in inner)
 
 
 def _check_tensor(tensor, where: str) -> None:

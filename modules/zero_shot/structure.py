@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block
 from modules.utils.errors import UserError
+from modules.utils.text import read_text
 
 ACT = "relu"
+MAX_STRUCTURE = 1 << 20  # bytes of a structure file
 SPLIT = 6  # sub-layers from which a residual super-block becomes two
 _SPLIT_FIRST = 3
 _BLOCK = re.compile(r"\s*(\w+)\s*\(\s*(?:[^|()]*\|)?([\d\s,]*)\)\s*")
@@ -155,7 +156,7 @@ def read_structure(text: str) -> Structure:
     if "(" in text:
         return Structure.parse(text)
     try:
-        return Structure.parse((Path(text).read_text().splitlines() or [""])[0])
-    except OSError as error:
-        raise UserError(f"structure file {text!r}: {error.strerror}; expected a file, or NAME(numbers)NAME(numbers)..."
-                        ) from None
+        content = read_text(text, "structure file", MAX_STRUCTURE)
+    except UserError as error:
+        raise UserError(f"{error}; expected a file, or NAME(numbers)NAME(numbers)...") from None
+    return Structure.parse((content.splitlines() or [""])[0])

@@ -12,7 +12,8 @@ from modules.utils.errors import UserError
 
 _MAGIC, _CHUNK = b"PK\x03\x04", 1 << 20
 _MOST_MEMBERS = 1_000_000
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OverflowError)
+# OSError: a place in the file before its beginning
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 
 def is_zip(path: str | Path) -> bool:
