@@ -89,7 +89,7 @@ def _load(path: Path, where: str):
     raise UserError(f"{where} cannot be read ({reason[:150]}); it is truncated or not a checkpoint") from None
 
 
-def _tensors(content: dict, where: str) -> Iterator[tuple[str, object]]:
+def _tensors(content: dict, where: str = "it") -> Iterator[tuple[str, object]]:
     """Every tensor in nested dicts, lists and tuples, once, with its keys joined by dots."""
     import torch
 

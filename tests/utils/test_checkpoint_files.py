@@ -68,7 +68,7 @@ def test_cut_anywhere(path):
 def test_tensor_that_is_not_finite_is_named(tmp_path, value, dtype):
     bad = torch.zeros(4, 3, dtype=dtype)
     bad[2, 1] = value
-    save_checkpoint(tmp_path / "c.pth", {"state_dict": {"good": torch.ones(2), "layer.0.weight": bad}})
+    torch.save({"state_dict": {"good": torch.ones(2), "layer.0.weight": bad}}, tmp_path / "c.pth")
     refused(tmp_path / "c.pth", "'state_dict.layer.0.weight'", "not finite", "1 of its 12 values")
 
 
