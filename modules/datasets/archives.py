@@ -101,7 +101,9 @@ def open_zip(path, classes=None):
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [(entry.filename.split("/"), entry) for entry in archive.infolist()]
-    except zipfile.BadZipFile as error:
+            if any(entry.header_offset < 0 for _, entry in entries):
+                raise zipfile.BadZipFile("a member lies before the beginning of the file")
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(f"cannot read {path} ({error}); allowed: {ZIP_LAYOUT}") from error
     entries = [(parts, entry) for parts, entry in entries if is_image_name(parts[-1]) and parts[0] != "__MACOSX"]
     if len({parts[0] for parts, _ in entries}) == 1 and all(len(parts) > 2 for parts, _ in entries):

@@ -9,6 +9,7 @@ from modules.utils.json_files import parse_json
 from modules.utils.text import shorten
 
 _CHANNELS = 3
+_LEAST_CROP = 0.01
 _MOST_PIXELS = 1 << 14  # of a side of an image
 
 
@@ -20,39 +21,54 @@ class Metadata(dict):
         self.where = f"model {'(bytes)' if isinstance(path, bytes) else str(path)!r}"
 
 
-def read_normalization(metadata: Metadata) -> tuple[list[float], list[float]]:
+def read_normalization(metadata: Mapping[str, str]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, of pixels in 0..1; UserError that names the file and key otherwise."""
     mean, std = (_json(metadata, key, [float]) for key in ("mean", "std"))
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != _CHANNELS or (key == "std" and min(values) <= 0):
-            raise UserError(f"{metadata.where}: metadata {key} is {shorten(values)}; expected {_CHANNELS} numbers"
+            raise UserError(f"{_where(metadata)}: metadata {key} is {shorten(values)}; expected {_CHANNELS} numbers"
                             f"{' above 0' if key == 'std' else ''}")
     return mean, std
 
 
-def read_classes(metadata: Metadata) -> list[str]:
+def read_classes(metadata: Mapping[str, str]) -> list[str]:
     """The names of the classes, in the order of the logits."""
     classes = _json(metadata, "classes", [str])
     if not classes:
-        raise UserError(f"{metadata.where}: metadata classes is []; expected at least one name")
+        raise UserError(f"{_where(metadata)}: metadata classes is []; expected at least one name")
     return classes
 
 
-def read_crop_size(metadata: Metadata) -> int:
-    """Size in pixels at which images are loaded."""
-    text = _value(metadata, "crop_size")
-    if not (text.isascii() and text.isdecimal() and len(text) < 9 and 0 < int(text) <= _MOST_PIXELS):
-        raise UserError(f"{metadata.where}: metadata crop_size is {shorten(text)}; expected pixels from 1 to "
-                        f"{_MOST_PIXELS}")
-    return int(text)
+def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> int:
+    """Size in pixels at which images are loaded; `default` where the file does not tell, if that is given."""
+    if default is not None and "crop_size" not in metadata:
+        return default
+    size = _json(metadata, "crop_size", int)
+    if not 0 < size <= _MOST_PIXELS:
+        raise UserError(f"{_where(metadata)}: metadata crop_size is {size}; expected pixels from 1 to {_MOST_PIXELS}")
+    return size
 
 
-def _json(metadata: Metadata, key: str, form):
-    return parse_json(_value(metadata, key), f"{metadata.where}: metadata {key}", form)
+def read_eval_crop(metadata: Mapping[str, str], default: float) -> float:
+    """Part of the side that the centre crop of evaluation keeps; `default` where the file does not tell."""
+    if "eval_crop" not in metadata:
+        return default
+    part = _json(metadata, "eval_crop", float)
+    if not _LEAST_CROP <= part <= 1:
+        raise UserError(f"{_where(metadata)}: metadata eval_crop is {part}; expected {_LEAST_CROP} to 1")
+    return part
 
 
-def _value(metadata: Metadata, key: str) -> str:
+def _where(metadata: Mapping[str, str]) -> str:
+    return getattr(metadata, "where", "the model")
+
+
+def _json(metadata: Mapping[str, str], key: str, form):
+    return parse_json(_value(metadata, key), f"{_where(metadata)}: metadata {key}", form)
+
+
+def _value(metadata: Mapping[str, str], key: str) -> str:
     if key not in metadata:
         held = f"they hold: {shorten(', '.join(metadata))}" if metadata else "they are empty"
-        raise UserError(f"{metadata.where}: metadata have no {key!r}; {held}. Was it exported with weights?")
+        raise UserError(f"{_where(metadata)}: metadata have no {key!r}; {held}. Was it exported with weights?")
     return metadata[key]

@@ -9,6 +9,7 @@ from typing import get_type_hints
 
 from modules.modeling.placement import PLACEMENTS
 from modules.utils.errors import UserError, check_choice
+from modules.utils.text import read_text
 
 
 @dataclass
@@ -141,8 +142,8 @@ def load_yaml(path: str | Path) -> dict:
         raise UserError(f"config file {str(path)!r} does not exist; allowed: a yaml file such as "
                         "supernet_training_configs/train.yaml")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(read_text(path, "config file")) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"config file {str(path)!r} is not yaml: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; expected 'name: value' lines")

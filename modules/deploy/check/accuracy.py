@@ -9,6 +9,7 @@ from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import EVAL_CROP, eval_transform
 from modules.deploy.check.agreement import predict_batches
+from modules.runtime.metadata import read_crop_size, read_eval_crop
 from modules.training.evaluation import Accuracy
 
 
@@ -25,8 +26,8 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
         UserError: a data set that is unknown or not there.
     """
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
-    data = load_data(dataset or None, dataset_path or None, eval_crop=float(metadata.get("eval_crop", EVAL_CROP)))
-    size = int(metadata.get("crop_size", session.get_inputs()[0].shape[-1]))
+    data = load_data(dataset or None, dataset_path or None, eval_crop=read_eval_crop(metadata, EVAL_CROP))
+    size = read_crop_size(metadata, session.get_inputs()[0].shape[-1])
     batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
     right = right5 = loss = images = 0
     for _, logits, labels in predict_batches(session, batches, getattr(metadata, "where", "the model")):

@@ -1,13 +1,13 @@
 """Labels of single image files by a deployed model, with the preprocessing and class names in its metadata."""
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
+from modules.runtime.metadata import read_classes, read_crop_size, read_eval_crop, read_normalization
 from modules.utils.errors import UserError
 
 
@@ -25,12 +25,13 @@ def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5
     Raises:
         UserError: a file that is no image, or a model whose metadata tell neither classes nor preprocessing.
     """
-    if not {"classes", "mean", "std", "crop_size"} <= set(metadata):
-        raise UserError("the model's metadata hold no classes, mean, std and crop_size; was it exported with weights?")
+    classes = read_classes(metadata)
     image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
     logits = session.run(None, {session.get_inputs()[0].name: image})[0][0].astype(np.float64)
     odds = np.exp(logits - logits.max())
-    classes = json.loads(metadata["classes"])
+    if len(classes) != len(logits):
+        raise UserError(f"{getattr(metadata, 'where', 'the model')} has {len(logits)} outputs, and its metadata name "
+                        f"{len(classes)} classes; allowed: as many")
     return [Guess(classes[i], float(odds[i] / odds.sum())) for i in np.argsort(-logits, kind="stable")[:count]]
 
 
@@ -52,11 +53,11 @@ def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> n
     from modules.datasets.transforms import EVAL_CROP, eval_transform
     from modules.modeling.network import resize
 
-    norm = SimpleNamespace(mean=json.loads(metadata["mean"]), std=json.loads(metadata["std"]),
-                           eval_crop=float(metadata.get("eval_crop", EVAL_CROP)))
+    mean, std = read_normalization(metadata)
+    norm = SimpleNamespace(mean=mean, std=std, eval_crop=read_eval_crop(metadata, EVAL_CROP))
     try:
         with Image.open(path) as image:
-            pixels = eval_transform(int(metadata["crop_size"]), norm)(image.convert("RGB"))
+            pixels = eval_transform(read_crop_size(metadata), norm)(image.convert("RGB"))
     except OSError as error:  # also what Pillow raises for a file that it cannot read
         raise UserError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from None
     return resize(pixels[None], resolution).numpy()
