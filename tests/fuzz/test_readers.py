@@ -18,7 +18,7 @@ from readers import INSIDE, READERS, TREES
 
 from modules.utils.errors import UserError
 
-FAST, SLOW = 4000, int(os.environ.get("FUZZ_CASES", 100_000))
+FAST, SLOW = 2500, int(os.environ.get("FUZZ_CASES", 100_000))
 SECONDS, MEGABYTES = 5, 700  # of the processor for one case; of memory that the cases of one reader may add
 START = int(os.environ.get("FUZZ_SEED", 0))
 
