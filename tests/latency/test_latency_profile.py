@@ -2,7 +2,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from latency_nets import BLOCK, draw, write_program
 
 from modules.latency import get_platform
 from modules.latency.keys import block_key, parse_key
 from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
 from modules.latency.prediction import Prediction
 from modules.latency.profile import profiled
-from modules.latency.profile.design import Net, choose_blocks, choose_nets, draw_nets, superspace_of
+from modules.latency.profile.design import Net, choose_blocks, choose_nets, superspace_of
 from modules.latency.profile.journal import HEADER, Journal, Row
 from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
-from modules.latency.profile.models import block_model, net_model
+from modules.latency.profile.models import block_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.latency.profile.validation import net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
-from modules.modeling.spec import BlockArgs
 from modules.runtime import runner
 from modules.runtime.devices import open_device
 from modules.search_space import get_available_superspaces, get_superspace
@@ -34,39 +33,7 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
-TINY = get_superspace("onnxw_tiny")
-BLOCK = BlockArgs("MobileNetV2Res", 16, 16, 3, 4, 1, "relu6")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def draw(count, seed=0, superspace=TINY):
-    return draw_nets(superspace, superspace.resolutions, count, np.random.default_rng(seed))
-
-
-# ---------------------------------------------------------------- measuring
-
-def busy(seconds):
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
-
-
-def test_time_away_from_the_core_does_not_count_for_one_thread_only():
-    def interrupted():
-        busy(0.02)
-        time.sleep(0.2)
-
-    assert 20 <= runner.time_once(interrupted, threads=1) < 100
-    assert runner.time_once(interrupted, threads=2) >= 220
-
-
-def test_runs_are_timed_in_turns_and_warm():
-    calls = []
-    runs = {name: (lambda name=name: calls.append(name)) for name in ("reference", "a", "b")}
-    times = runner.time_in_turns(runs, ["a", "b"], rounds=2)
-    assert "".join(name[0] for name in calls) == "rraarrbb" * 2
-    assert {name: {key: len(v) for key, v in values.items()} for name, values in times.items()} == {
-        name: {"ms": 2, "reference_ms": 2} for name in "ab"}
 
 
 def test_typical_latency_is_that_of_undisturbed_runs():
@@ -79,47 +46,6 @@ def test_drift_is_corrected_by_the_reference():
     true = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     slow = np.array([1.0, 1.0, 1.0, 1.5, 3.0])
     assert at_one_speed(true * slow, 0.1 * slow) == pytest.approx(true)
-
-
-@pytest.mark.parametrize(("runtime", "package"), [("onnxruntime", "onnxruntime"), ("openvino", "openvino"),
-                                                  ("litert", "ai_edge_litert")])
-def test_every_runtime_runs_blocks_at_a_batch_size(runtime, package):
-    pytest.importorskip(package)
-    server = runner.Server(runtime, threads=1, batch=2)
-    server.do_open("reference", block_model(runtime, BLOCK, (8, 8)))
-    server.do_open("net", net_model(runtime, draw(1)[0].spec))
-    times = server.do_time(["net"], 3)["net"]
-    assert min(times["ms"]) > 0
-    assert min(times["reference_ms"]) > 0
-    server.do_close(["net"])
-    with pytest.raises(KeyError):
-        server.do_time(["net"], 1)
-
-
-def test_the_local_device_measures_and_tells_its_memory():
-    device = open_device("local", "onnxruntime")
-    try:
-        assert "onnxruntime" in device.describe()["runtime"]
-        open_reference(device, "onnxruntime")
-        measured = measure(device, block_model("onnxruntime", BLOCK, (8, 8)))
-        assert 0 < measured.ms <= measured.median_ms
-        heavy = block_model("onnxruntime", BlockArgs("Logits", 4000, 4000, 1, None, 1, None), (1, 1))  # 16 MB
-        assert device.peak_memory(heavy) > 16
-        with pytest.raises(UserError, match="this machine could not open"):
-            device.open("broken", b"no model")
-        device.close(["reference"])  # it still answers
-    finally:
-        device.stop()
-
-
-def test_a_runner_that_dies_is_an_error():
-    device = open_device("local", "onnxruntime")
-    device.describe()
-    device.process.kill()
-    device.process.wait()
-    with pytest.raises(UserError, match=r"runner on this machine ended with status -9"):
-        device.open("reference", b"x" * 10)
-    device.process.stdout.close()
 
 
 # ---------------------------------------------------------------- the journal
@@ -425,12 +351,6 @@ def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
 
 # ---------------------------------------------------------------- other devices
 
-def write_program(path, text):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-
-
 def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
     """`ssh` here is a program that runs the remote command line in a shell of its own, with another home."""
     home = tmp_path / "home"
@@ -451,52 +371,6 @@ def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"me@board.*no-such-python"):
         broken.describe()
     broken.stop()
-
-
-def test_without_the_tool_a_remote_device_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for where, runtime, tool in (("ssh:board", "onnxruntime", "ssh"), ("adb", "litert", "adb")):
-        with pytest.raises(UserError, match=f"{tool} is not installed"):
-            open_device(where, runtime).describe()
-    write_program(tmp_path / "ssh", "#!/bin/sh\n")
-    with pytest.raises(UserError, match="'-oProxyCommand=x'"):
-        open_device("ssh:-oProxyCommand=x", "onnxruntime")
-
-
-ADB = """#!/bin/sh
-printf '%s\\n' "$*" >> {folder}/calls
-[ "$1" = -s ] && shift 2
-case "$1 $2" in
-    push*) cp "$2" {folder}/phone/ ;;
-    "shell getprop"*) echo Pixel ;;
-    "shell nproc"*) echo 8 ;;
-    "shell rm"*) for f in ${{2#rm -f }}; do rm "{folder}/phone/${{f##*/}}"; done ;;
-    *benchmark_model*) file=${{2##*--graph=}}; file=${{file%% *}}; size=$(wc -c < "{folder}/phone/${{file##*/}}")
-        echo "count=1 curr=9 avg=999999 std=0"; echo "count=10 first=5 curr=5 min=5 max=5 avg=$size std=3" ;;
-esac
-"""
-
-
-def test_a_phone_is_asked_through_adb(tmp_path, monkeypatch):
-    """`adb` here is a program whose phone takes a microsecond for each byte of a model."""
-    (tmp_path / "phone").mkdir()
-    write_program(tmp_path / "bin" / "adb", ADB.format(folder=tmp_path))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    device = open_device("adb:X1", "litert", threads=2, phone={"bin_name": "benchmark_model", "taskset_mask": "f0"})
-    assert device.describe()["cpu"] == "Pixel (Pixel)"
-    device.open("reference", b"r" * 2000)
-    device.open("net one#", b"n" * 5000)
-    times = device.time(["net one#"], 8)["net one#"]
-    assert times.ms.tolist() == [5.0, 5.0]
-    assert times.reference_ms.tolist() == [2.0, 2.0]
-    with pytest.raises(UserError, match="does not tell its memory"):
-        device.peak_memory(b"1")
-    device.stop()
-    assert not list((tmp_path / "phone").glob("*"))
-    calls = (tmp_path / "calls").read_text()
-    assert all(call.startswith("-s X1 ") for call in calls.splitlines())
-    assert "taskset f0 /data/local/tmp/benchmark_model" in calls
-    assert "--num_threads=2" in calls
 
 
 # ---------------------------------------------------------------- what is shipped
@@ -523,10 +397,3 @@ def test_profiles_do_not_import_torch():
             "block_model('onnxruntime', BlockArgs('MobileNetV2Res', 16, 16, 3, 4, 1, 'relu6'), (8, 8));"
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT).returncode == 0
-
-
-def test_the_runner_needs_nothing_of_the_project(tmp_path):
-    shutil.copy(runner.__file__, tmp_path / "runner.py")
-    done = subprocess.run([sys.executable, "runner.py", "onnxruntime"], cwd=tmp_path, env=ENVIRONMENT,
-                          input=b'{"do": "describe"}\n', capture_output=True)
-    assert json.loads(done.stdout)["runtime"].startswith("onnxruntime")

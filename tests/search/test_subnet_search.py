@@ -11,11 +11,11 @@ import sys
 import time
 from collections import Counter
 from functools import cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pareto import dominated
 
 from modules.latency.keys import block_key
 from modules.latency.prediction import Prediction
@@ -24,11 +24,10 @@ from modules.modeling.net_spec import resolve
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import Supernet
-from modules.search.generations import Breeder, GenerationSizes
+from modules.search.generations import GenerationSizes
 from modules.search.subnet import state as subnet_state
-from modules.search.subnet.fitness import fitness_notes
 from modules.search.subnet.proposals import Proposer, SearchSettings
-from modules.search.subnet.record import Evaluated, Latency, Proposal, Window, pareto_front
+from modules.search.subnet.record import Window
 from modules.search.subnet.search import SubnetSearch, run_search
 from modules.search.subnet.state import SearchState
 from modules.search.subnet.tables import read_points
@@ -197,45 +196,6 @@ def test_an_infeasible_window_is_refused_with_the_reachable_range(tmp_path, limi
     assert not (tmp_path / "state.json").exists()
 
 
-# ---------------------------------------------------------------- breeding
-
-class Integers:
-    """Individuals are integers; a mutant of n is n + 1000 times anything, a crossover is 0."""
-
-    def __init__(self):
-        self.crossed, self.mutated = [], []
-
-    def sample(self, rng):
-        return int(rng.integers(10))
-
-    def mutate(self, individual, rng):
-        self.mutated.append(individual)
-        return individual + 1000 * int(rng.integers(1, 100))
-
-    def crossover(self, a, b, rng):
-        self.crossed.append((a, b))
-        return 0
-
-
-def test_a_crossover_in_vain_becomes_a_mutant_of_the_better_parent():
-    moves, sizes = Integers(), GenerationSizes(mutation_size=0, crossover_size=20, max_crossover_try=7)
-    parents = list(range(1, 11))  # best first
-    children = Breeder(moves, lambda n: n > 10, np.random.default_rng(0)).children(parents, sizes)
-    assert len(set(children)) == 20
-    assert len(moves.crossed) == 20 * 7
-    pairs = moves.crossed[::7]
-    assert [n % 1000 for n in children] == [min(pair) for pair in pairs]
-    assert all(a < b for a, b in pairs)
-    assert len(set(pairs)) > 10
-
-
-def test_breeding_ends_where_nothing_is_accepted():
-    moves, sizes = Integers(), GenerationSizes(mutation_size=2, crossover_size=1)
-    assert Breeder(moves, lambda n: False, np.random.default_rng(0)).children([5], sizes) == []
-    assert len(moves.mutated) == 3 * 1000
-    assert sorted(Breeder(moves, lambda n: True, np.random.default_rng(0)).random(99, 500)) == list(range(10))
-
-
 # ---------------------------------------------------------------- resume
 
 class Interrupted(Exception):
@@ -280,12 +240,6 @@ def test_more_rounds_continue_a_search_and_other_settings_are_refused(tmp_path):
     (short / "state.json").write_text("{")
     with pytest.raises(UserError, match=r"state\.json"):
         make_search(short, resume=True)
-
-
-# ---------------------------------------------------------------- results
-
-def dominated(point, points):
-    return any(x <= point[0] and y >= point[1] and (x, y) != point for x, y in points)
 
 
 class Scale:
@@ -350,16 +304,6 @@ def test_limits_and_platforms_have_to_fit(changes, words):
         SearchSettings(**{"limits": (1.0,), **changes})
 
 
-def test_pareto_front_against_brute_force():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        points = [tuple(map(float, rng.integers(0, 12, size=2))) for _ in range(30)]
-        subnets = [Evaluated(Proposal(SUBNETS.extreme(min), Latency((x,)), 1.0, 1.0, 0, (9.0,)),
-                             Accuracy(y, 100.0, 1.0, 100)) for x, y in points]
-        front = [(e.proposal.ms, e.accuracy.top1) for e in pareto_front(subnets)]
-        assert front == sorted({p for p in points if not dominated(p, points)})
-
-
 def test_tables_log_and_final_test(tmp_path):
     search = make_search(tmp_path, limits=(LIMIT, 1.2 * LIMIT))
     finish(search, tmp_path, test_top_num=4, baseline="")
@@ -399,26 +343,6 @@ def test_the_baseline_is_drawn_and_must_be_one(tmp_path):
     for name, message in (("foreign", "not a subnets.csv"), ("empty", "no subnets"), ("absent", "No such file")):
         with pytest.raises(UserError, match=message):
             read_points(tmp_path / f"{name}.csv")
-
-
-@pytest.mark.parametrize(("size", "held_out", "warns"), [(0, 0, False), (100, 0, True), (100, 100, False),
-                                                        (100, 500, False), (101, 100, True)])
-def test_a_fitness_on_training_images_is_warned_of(size, held_out, warns):
-    evaluator = SimpleNamespace(valid_size=size, record=SimpleNamespace(valid_size=held_out))
-    assert any("warning" in note for note in fitness_notes(evaluator)) == warns
-
-
-@pytest.mark.parametrize("changes", [
-    {"limits": (-1.0,)}, {"limits": (1.0, 1.0)}, {"delta": 0.0}, {"method": "luck"}, {"arch_mutate_prob": 1.5},
-    {"rounds": -1}, {"max_evaluations": -1}, {"limits": (float("nan"),)}])
-def test_settings_that_cannot_work_are_refused(changes):
-    with pytest.raises(UserError):
-        SearchSettings(**{"limits": (1.0,), **changes})
-
-
-def test_window_ends_belong_to_it():
-    window = Window((3.0,), 1.0)
-    assert [window.holds(Latency((v,))) for v in (1.99, 2.0, 3.0, 3.01)] == [False, True, True, False]
 
 
 def test_a_subnet_read_from_its_string_is_the_same_to_the_latency_cache():
