@@ -15,43 +15,46 @@ the first step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, and ne
 and the state from which --resume continues. onnx_tools/export_onnx.py and the other tools take the file (--resume
 FILE).
 """
-from modules.utils.cli import add_local_rank, make_parser, run
+from dataclasses import replace
+
+from modules.datasets.transforms import AUGMENTS
+from modules.training.arguments import SUPERNETS
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.settings import BATCH, SEED, WORKERS, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--subnet_name", default="SEQnet@vnni-A0",
-                        help="a published name, or the encoding of a subnet of --superspace and --supernet_choice")
-    parser.add_argument("--superspace", default="", help="of an encoding, such as onnxw_tiny")
-    parser.add_argument("--supernet_choice", default="", help="of an encoding: block digits, then - and window digits")
-    parser.add_argument("--checkpoint_path", default="checkpoints/supernet_training",
-                        help="the supernet's checkpoint, or the folder that holds <supernet>/lsq.pth")
-    parser.add_argument("--fp32", action="store_true", help="start from checkpoint.pth and stay in fp32")
-    parser.add_argument("--only_train_head", action="store_true", help="the classifier alone learns")
-    parser.add_argument("--dataset", default="CIFAR10", help="CIFAR10, CIFAR100, Flowers102, OxfordIIITPet, Food101, "
-                                                             "StanfordCars, FGVCAircraft, digits or folder")
-    parser.add_argument("--dataset_path", default="", help="where the data set is or is downloaded to")
-    parser.add_argument("--imagenet_path", default="",
-                        help="folder with train/ and val/ of the images that the supernet was trained on: calibrates "
-                             "batch norm on 2,048 of them at the start; default: the checkpoint's statistics")
-    parser.add_argument("--augment", default="auto_augment_tf", help="or default")
-    parser.add_argument("--num_workers", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--batch_size", type=int, default=128, help="per process")
-    parser.add_argument("--learning_rate", type=float, default=0.0,
-                        help="for 128 images per step, in proportion for others; default: the data set's")
-    parser.add_argument("--lr_warmup", type=float, default=2, metavar="EPOCHS")
-    parser.add_argument("--weight_decay", type=float, default=1e-5)
-    parser.add_argument("--max_grad_norm", type=float, default=1.0)
-    parser.add_argument("--label_smoothing", type=float, default=0.1)
-    parser.add_argument("--valid_freq", type=int, default=1, metavar="EPOCHS", help="between tests")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--device", default="", help="cpu or cuda; default: cuda if there is one")
-    parser.add_argument("--output_dir", default="checkpoints/downstream_cls")
-    parser.add_argument("--resume", action="store_true", help="continue where this run was stopped")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where this run has begun already")
+    option(parser, "--subnet_name", "SEQnet@vnni-A0", "subnet: a published name, or an encoding in --superspace and "
+           "--supernet_choice")
+    option(parser, "--superspace", "", "superspace of an encoding, such as onnxw_tiny")
+    option(parser, "--supernet_choice", "", "supernet of an encoding: block digits, then - and window digits")
+    option(parser, "--checkpoint_path", SUPERNETS, "the supernet's checkpoint, or the folder that holds "
+           "<supernet>/lsq.pth")
+    option(parser, "--fp32", False, "start from checkpoint.pth and stay in fp32")
+    option(parser, "--only_train_head", False, "the classifier alone learns")
+    option(parser, "--dataset", "CIFAR10", "data set: CIFAR10, CIFAR100, Flowers102, OxfordIIITPet, Food101, "
+           "StanfordCars, FGVCAircraft, digits or folder")
+    option(parser, "--dataset_path", "", "folder where the data set is or is downloaded to", aliases=("--dataset_dir",))
+    option(parser, "--imagenet_path", "", "folder with train/ and val/ of the images that the supernet was trained on: "
+           "calibrates batch norm on 2,048 of them at the start", shown="the checkpoint's statistics")
+    option(parser, "--augment", "auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
+    replace(WORKERS, default=4).add_to(parser, "--num_workers")
+    option(parser, "--epochs", 200, "epochs", low=1)
+    option(parser, "--batch_size", 128, "images per step and process", **BATCH)
+    option(parser, "--learning_rate", 0.0, "learning rate for 128 images per step, in proportion for others", low=0,
+           shown="the data set's")
+    option(parser, "--lr_warmup", 2.0, "epochs in which the learning rate rises from 0", low=0, unit="epochs")
+    option(parser, "--weight_decay", 1e-5, "weight decay of convolutions and of the classifier", low=0)
+    option(parser, "--max_grad_norm", 1.0, "largest norm of all gradients together; 0: any", low=0)
+    option(parser, "--label_smoothing", 0.1, "share of the labels that is spread over all classes", low=0, below=1)
+    option(parser, "--valid_freq", 1, "epochs between tests", low=1, unit="epochs")
+    SEED.add_to(parser, "--seed", default=42)
+    option(parser, "--device", "", "cpu or cuda", shown="cuda if there is one")
+    option(parser, "--output_dir", "checkpoints/downstream_cls", "folder of the trained file and of its run")
+    add_run_arguments(parser, "fine-tuning")
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from modules.search_space.published import find_subnet
     from modules.training.downstream import fine_tune

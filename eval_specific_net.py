@@ -6,39 +6,50 @@
 The weights are expected at <resume>/<supernet>/lsq.pth (checkpoint.pth without --quant_mode), for example
 checkpoints/supernet_training/spaceevo@vnni/lsq.pth. Names are accepted in any case.
 """
-from modules.training.arguments import add_data_arguments
+from dataclasses import MISSING
+
+from modules.training.arguments import SUPERNETS, Evaluation
 from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--model_name", required=True, help="spaceevo@... (largest and smallest net) or SEQnet@...")
-    parser.add_argument("--quant_mode", action="store_true", help="int8")
-    parser.add_argument("--resume", default="checkpoints/supernet_training", help="folder that holds <supernet>/")
-    add_data_arguments(parser)
+    option(parser, "--model_name", MISSING, "spaceevo@... (largest and smallest net) or SEQnet@...", kind=str)
+    option(parser, "--subnet_choice", (), "subnets of the supernet of --model_name to evaluate instead, "
+           "d..._k..._w..._e..._r...", kind=str, many="*")
+    option(parser, "--quant_mode", False, "int8")
+    option(parser, "--resume", SUPERNETS, "folder that holds <supernet>/")
+    add_arguments(parser, Evaluation)
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from pathlib import Path
 
     from modules.modeling.complexity import count_net_flops_and_params
     from modules.modeling.net_spec import resolve
+    from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.published import find_published
     from modules.training.arguments import make_evaluator
     from modules.utils.dist import close, init_distributed, rank
 
-    name, supernet, space, choice = find_published(args.model_name)
+    name, supernet, space, published = find_published(args.model_name)
     path = Path(args.resume) / supernet / ("lsq.pth" if args.quant_mode else "checkpoint.pth")
-    evaluator = make_evaluator(args, space, init_distributed(args.local_rank), path)
-    if choice is None:
-        accuracies = [evaluator.accuracy(evaluator.model.subnets.extreme(pick)) for pick in (max, min)]
-        line = f"{name}: max_net_acc={accuracies[0].top1:.2f}, min_net_acc={accuracies[1].top1:.2f}"
-    else:
+    evaluator = make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=args.quant_mode,
+                               device=init_distributed(args.local_rank))
+    subnets = evaluator.model.subnets
+    choices = {text: subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice}
+    if not choices and published is None:
+        accuracies = [evaluator.accuracy(subnets.extreme(pick)) for pick in (max, min)]
+        if rank() == 0:
+            print(f"{name}: max_net_acc={accuracies[0].top1:.2f}, min_net_acc={accuracies[1].top1:.2f}")
+    elif not choices:
+        choices = {name: published}
+    for name, choice in choices.items():
         accuracy = evaluator.accuracy(choice)
         flops, params = count_net_flops_and_params(resolve(space, choice, evaluator.model.num_classes))
-        line = f"{name}: acc1={accuracy.top1:.2f}, flops={flops:.2f} params={params:.2f}"
-    if rank() == 0:
-        print(line)
+        if rank() == 0:
+            print(f"{name}: acc1={accuracy.top1:.2f}, flops={flops:.2f} params={params:.2f}", flush=True)
     close()
 
 

@@ -14,24 +14,25 @@ distribution on each platform is plotted; rows go to <output>/predicted_latency.
 from pathlib import Path
 
 from modules.latency.arguments import add_platform_arguments
-from modules.training.arguments import add_data_arguments, add_space_arguments, make_evaluator
+from modules.training.arguments import Evaluation, add_space_arguments, make_evaluator
 from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.settings import PIXELS, add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_space_arguments(parser, several=True)
-    add_data_arguments(parser)
-    parser.add_argument("--mode", choices=("acc", "lat"), default="acc")
-    parser.add_argument("--subnet_choice", nargs="*", default=[], help="subnet encodings, d..._k..._w..._e..._r...")
-    parser.add_argument("--num_random", type=int, default=0, help="random subnets to evaluate besides the extremes")
+    add_arguments(parser, Evaluation)
+    option(parser, "--mode", "acc", "accuracy or latency", choices=("acc", "lat"))
+    option(parser, "--subnet_choice", (), "subnets, d..._k..._w..._e..._r...", kind=str, many="*")
+    option(parser, "--num_random", 0, "random subnets to evaluate besides the extremes", low=0)
     add_platform_arguments(parser)
-    parser.add_argument("--num_samples", type=int, default=1000, help="subnets in the latency distribution")
-    parser.add_argument("--resolutions", type=int, nargs="+", default=[], metavar="PIXELS",
-                        help="of the latencies; default: the superspace's")
-    parser.add_argument("--output", default="results/eval_supernet", help="folder of tables and figures")
+    option(parser, "--num_samples", 1000, "subnets in the latency distribution", low=1)
+    option(parser, "--resolutions", (), "resolutions of the latencies", kind=int, many="+", shown="the superspace's",
+           **PIXELS)
+    option(parser, "--output", "results/eval_supernet", "folder of tables and figures")
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from modules.search_space.config import SupernetConfig
 
@@ -47,19 +48,21 @@ def report_accuracy(args, spaces):
 
     from modules.modeling.complexity import count_net_flops_and_params
     from modules.modeling.net_spec import resolve
+    from modules.modeling.restore import find_checkpoint
     from modules.search_space.config import SubnetChoiceConfig
     from modules.utils.dist import close, init_distributed, rank
     from modules.utils.results import append_row
 
-    device = init_distributed(args.local_rank)
+    evaluation, device = from_arguments(Evaluation, args), init_distributed(args.local_rank)
     for space in spaces:
-        evaluator = make_evaluator(args, space, device)
+        path = find_checkpoint(args.resume, space, args.quant_mode, args.align_sample)
+        evaluator = make_evaluator(evaluation, path, space, quant_mode=args.quant_mode, device=device)
         subnets = evaluator.model.subnets
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
         if not choices and evaluator.only_subnet:
             choices = [evaluator.only_subnet]
         if not choices:
-            rng = np.random.default_rng(args.seed)
+            rng = np.random.default_rng(evaluation.seed)
             choices = [subnets.extreme(max), subnets.extreme(min)]
             choices += [subnets.sample(rng) for _ in range(args.num_random)]
         for choice in choices:
@@ -85,11 +88,11 @@ def report_latency(args, spaces):
     from modules.search_space.subnet_space import SubnetSpace
     from modules.utils.results import append_rows
 
-    platforms, curves = make_platforms(args, spaces[0].space), {}
+    platforms, curves = make_platforms(args.platform, args.latency_table, spaces[0].space), {}
     table = Path(args.output) / "predicted_latency.csv"
     for space in spaces:
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
-        rng = np.random.default_rng(args.seed)
+        rng = np.random.default_rng(from_arguments(Evaluation, args).seed)
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
         for name, platform in platforms.items():

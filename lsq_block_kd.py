@@ -13,8 +13,8 @@ from modules.block_kd.script import run_block_kd
 from modules.utils.cli import run
 
 
-def main():
-    run_block_kd(__doc__, int8=True)
+def main(argv=None):
+    run_block_kd(__doc__, int8=True, argv=argv)
 
 
 if __name__ == "__main__":

@@ -24,76 +24,57 @@ import sys
 from pathlib import Path
 
 from modules.latency.arguments import add_platform_arguments
-from modules.training.arguments import add_image_arguments, add_supernet_arguments
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.search.generations import GenerationSizes
+from modules.search.subnet.settings import SearchSettings
+from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.settings import BATCH, add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_supernet_arguments(parser)
-    parser.add_argument("--checkpoint_path", default="checkpoints/supernet_training",
-                        help="lsq.pth, or the folder that holds <superspace>-<choice>-align0/lsq.pth")
-    add_image_arguments(parser)
-    parser.add_argument("--valid_size", type=int, default=None,
-                        help="measure on this many training images, which training must have held out; 0: on the "
-                             "validation set; default: as many as training held out")
-    parser.add_argument("--use_testset", action="store_true", help="measure on the validation set, --valid_size 0")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--num_calib_batches", type=int, default=20, help="training batches that calibrate batch norm")
-    parser.add_argument("--debug", action="store_true", help="evaluate on --debug_batches batches only")
-    parser.add_argument("--debug_batches", type=int, default=10)
+    option(parser, "--checkpoint_path", SUPERNETS, "lsq.pth, or the folder that holds "
+           "<superspace>-<choice>-align0/lsq.pth")
+    add_arguments(parser, Images)
+    option(parser, "--valid_size", None, "training images to measure on, which training must have held out; 0: the "
+           "validation set", kind=int, low=0, unit="images", shown="as many as training held out")
+    option(parser, "--use_testset", False, "measure on the validation set, as --valid_size 0")
+    option(parser, "--batch_size", 64, "images per batch and process", **BATCH)
+    option(parser, "--num_calib_batches", 20, "training batches that calibrate batch norm", low=1)
+    option(parser, "--debug", False, "evaluate on --debug_batches batches only")
+    option(parser, "--debug_batches", 10, "batches of --debug", low=1)
 
-    parser.add_argument("--latency_constraint", type=float, nargs="+", required=True, metavar="MS",
-                        help="latency limits in ms; several share all evaluations. With several platforms: one for "
-                             "each, in their order, once or several times")
-    parser.add_argument("--latency_delta", type=float, default=5.0, metavar="MS",
-                        help="subnets between limit - delta and limit are considered (with several platforms on one "
-                             "of them; all keep their limit)")
-    parser.add_argument("--latency_confidence", type=float, default=0.0, metavar="SHARE",
-                        help="a subnet is within a limit if this share of its predicted distribution is, such as 0.9; "
-                             "0: if its predicted latency is")
     add_platform_arguments(parser)
-    parser.add_argument("--method", default="evolution", help="evolution, or random: the baseline")
-    parser.add_argument("--population_size", type=int, default=512, help="random subnets at the start, per limit")
-    parser.add_argument("--max_time_budget", type=int, default=20, metavar="ROUNDS", help="rounds after the start")
-    parser.add_argument("--max_evaluations", type=int, default=0, help="stop after this many subnets; 0: no bound")
-    parser.add_argument("--parent_ratio", type=float, default=0.5, help="of the population that may be parents")
-    parser.add_argument("--mutation_size", type=int, default=128, help="mutants per round and limit")
-    parser.add_argument("--crossover_size", type=int, default=128, help="crossovers per round and limit")
-    parser.add_argument("--max_crossover_try", type=int, default=50, help="then a mutant takes its place")
-    parser.add_argument("--arch_mutate_prob", type=float, default=0.3)
-    parser.add_argument("--resolution_mutate_prob", type=float, default=0.5)
-    parser.add_argument("--manual_seed", type=int, default=0)
-
-    parser.add_argument("--test_top_num", type=int, default=10, help="subnets per limit that are tested at the end")
-    parser.add_argument("--output_path", type=Path, default=Path("results/search_subnet"))
-    parser.add_argument("--baseline", default="", metavar="FILE", help="another search's subnets.csv, for the figure")
-    parser.add_argument("--resume", action="store_true", help="continue a search that was killed")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a search already")
-    parser.add_argument("--verbose", action="store_true", help="accepted for old command lines; always on")
+    add_arguments(parser, SearchSettings)
+    add_arguments(parser, GenerationSizes)
+    option(parser, "--test_top_num", 10, "subnets per limit that are tested at the end", low=0)
+    option(parser, "--output_path", Path("results/search_subnet"), "folder; /<superspace>-<choice>/<limits>ms is "
+           "appended")
+    option(parser, "--baseline", "", "subnets.csv of another search, for the figure", metavar="FILE")
+    add_run_arguments(parser, "search")
+    option(parser, "--verbose", False, "accepted for old command lines; always on")
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from modules.latency.arguments import platform_names
-    from modules.search.generations import GenerationSizes
-    from modules.search.subnet.proposals import SearchSettings
     from modules.search_space.config import SupernetConfig
 
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
-    args.platform = platform_names(args, space.space)
-    settings = SearchSettings(
-        limits=tuple(args.latency_constraint), delta=args.latency_delta,
-        devices=len(args.platform), confidence=args.latency_confidence, method=args.method,
-        sizes=GenerationSizes(args.population_size, args.parent_ratio, args.mutation_size, args.crossover_size,
-                              args.max_crossover_try),
-        arch_mutate_prob=args.arch_mutate_prob, resolution_mutate_prob=args.resolution_mutate_prob,
-        rounds=args.max_time_budget, max_evaluations=args.max_evaluations, seed=args.manual_seed)
+    args.platform = platform_names(args.platform, args.latency_table, space.space)
+    settings = from_arguments(SearchSettings, args, devices=len(args.platform),
+                              sizes=from_arguments(GenerationSizes, args))
 
+    from modules.modeling.restore import find_checkpoint
     from modules.search.subnet.fitness import SharedEvaluation, make_alone_evaluator
     from modules.utils import dist
 
     device = dist.init_distributed(args.local_rank)
-    evaluator = make_alone_evaluator(args, space, device)
+    evaluator = make_alone_evaluator(
+        find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
+        valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
+        calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
+        seed=settings.seed, device=device)
     evaluation = SharedEvaluation(evaluator)
     if dist.rank() == 0:
         with evaluation:
@@ -111,14 +92,14 @@ def search(args, space, settings, evaluator, evaluation):
     from modules.search.subnet.search import SubnetSearch, run_search
     from modules.search.subnet.state import SearchState
 
-    platforms = make_platforms(args, space.space)
+    platforms = make_platforms(args.platform, args.latency_table, space.space)
     proposer = Proposer(evaluator.model.subnets, platforms, evaluator.model.num_classes, settings)
     stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
     stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
     stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
     stem += "_testset" * args.use_testset + "_random" * (settings.method == "random")
     folder = args.output_path / str(space) / stem
-    identity = {**settings.identity, "platform": list(platforms), "latency_table": tables_identity(args),
+    identity = {**settings.identity, "platform": list(platforms), "latency_table": tables_identity(args.latency_table),
                 **fitness_identity(evaluator)}
     state = SearchState(folder / "state.json", identity, args.resume, args.overwrite)
     notes = fitness_notes(evaluator)

@@ -18,8 +18,8 @@ from modules.block_kd.script import run_block_kd
 from modules.utils.cli import run
 
 
-def main():
-    run_block_kd(__doc__, int8=False)
+def main(argv=None):
+    run_block_kd(__doc__, int8=False, argv=argv)
 
 
 if __name__ == "__main__":

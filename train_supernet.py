@@ -23,22 +23,22 @@ import os
 from dataclasses import replace
 
 from modules.training.config import add_config_arguments, config_from_arguments
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.settings import option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--superspace", help="such as onnxw, mobilew, onnxw_tiny")
-    parser.add_argument("--supernet_choice", default="322223", help="block digits, then optionally - and window digits")
-    parser.add_argument("--network", default="", metavar="NAME[:WIDTH]",
-                        help="a fixed network instead of a superspace, such as resnet20 or mobilenet_v2_cifar:0.5")
-    parser.add_argument("--align_sample", action="store_true", help="all blocks of a stage alike in random subnets")
-    parser.add_argument("--quant_mode", action="store_true", help="train int8 from checkpoint.pth, write lsq.pth")
-    parser.add_argument("--resume", action="store_true", help="continue the checkpoint of this mode")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a checkpoint already")
+    option(parser, "--superspace", "", "superspace, such as onnxw, mobilew, onnxw_tiny")
+    option(parser, "--supernet_choice", "322223", "block digits, then optionally - and window digits")
+    option(parser, "--network", "", "fixed network instead of a superspace, such as resnet20 or mobilenet_v2_cifar:0.5",
+           metavar="NAME[:WIDTH]")
+    option(parser, "--align_sample", False, "all blocks of a stage alike in random subnets")
+    option(parser, "--quant_mode", False, "train int8 from checkpoint.pth, write lsq.pth")
+    add_run_arguments(parser, "training of this mode")
     add_config_arguments(parser)
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     # A random subnet brings shapes that oneDNN compiles kernels for; the default of 1024 forgets most of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")

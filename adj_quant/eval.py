@@ -8,23 +8,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.adjustable.arguments import add_source_arguments, make_source
+from modules.adjustable.arguments import Source, add_source_arguments, make_source
 from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.settings import BATCH, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    parser.add_argument("--model", default="checkpoints/adj_quant/adj.pth", help="adj.pth or adj_swa.pth")
-    parser.add_argument("--batch_size", type=int, default=50)
+    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth or adj_swa.pth")
+    option(parser, "--batch_size", 50, "images per batch and process", **BATCH)
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from modules.adjustable.cost import micronet_score
     from modules.adjustable.training import evaluate_adjustable
     from modules.utils.dist import close, init_distributed, rank
 
-    evaluator = make_source(args, init_distributed(args.local_rank))
+    evaluator = make_source(from_arguments(Source, args), args.superspace, args.supernet_choice, args.align_sample,
+                            device=init_distributed(args.local_rank), batch_size=args.batch_size)
     network, config, accuracy = evaluate_adjustable(args.model, evaluator)
     score = micronet_score(*network.costs(), norms=config.norms)
     if rank() == 0:

@@ -20,65 +20,39 @@ channel of a tensor. Writes <output_dir>/adj.pth (adj_swa.pth: the average), qua
 history.csv and curves.png; --resume continues.
 """
 import sys
-from dataclasses import asdict, fields
+from dataclasses import MISSING
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.adjustable.arguments import add_source_arguments, make_source
+from modules.adjustable.arguments import Source, add_source_arguments, make_source
 from modules.adjustable.config import AdjustConfig
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    parser.add_argument("--subnet_choice", required=True)
-    parser.add_argument("--ckpt_path", default="", help="adj.pth or adj_swa.pth of another run, to start from")
-    parser.add_argument("--num_calib_batches", type=int, default=20,
-                        help="training batches that calibrate batch norm and the ranges")
-    parser.add_argument("--output_dir", default="checkpoints/adj_quant")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --output_dir")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a run already")
-    group = parser.add_argument_group("loss")
-    group.add_argument("-a", "--alpha", type=float, help="weight of the cross-entropy")
-    group.add_argument("-b", "--beta", type=float, help="weight of the score")
-    group.add_argument("-g", "--gamma", type=float,
-                       help="share of the operations' gradient that goes to the bits of activations")
-    group.add_argument("--metric", type=float, help="the score to reach")
-    group.add_argument("--norms", help="micronet or own")
-    group = parser.add_argument_group("quantisers")
-    group.add_argument("-r", "--range", help="how far ranges may be adjusted: 1 to 6")
-    group.add_argument("--bits_trainable", action="store_true", help="else 8 bits everywhere")
-    group.add_argument("--finetune", action="store_true", help="the bits stay as they are")
-    group.add_argument("--iter_train", action="store_true", help="the bits move in some mini-epochs only")
-    group.add_argument("--iter_train_freq", type=int)
-    group.add_argument("--warm_up_epoch", type=float, help="epochs before the bits move")
-    group = parser.add_argument_group("training")
-    group.add_argument("--max_epoch", type=int)
-    group.add_argument("--batch_size", type=int, help="per process")
-    group.add_argument("--lr", type=float)
-    group.add_argument("--lr_fixed", action="store_true")
-    group.add_argument("--lr_decay", type=float)
-    group.add_argument("--reinit", type=int, metavar="STEPS", help="after which Adam starts afresh")
-    group.add_argument("--lr_bits", type=float)
-    group.add_argument("--swa_delay", type=float, metavar="EPOCHS", help="before weights are averaged")
-    group.add_argument("--swa_freq", type=float, metavar="EPOCHS")
-    group.add_argument("--seed", type=int)
-    group.add_argument("--aug", action="store_true", help="train on crops and mirrored images")
-    parser.set_defaults(**asdict(AdjustConfig()))
+    option(parser, "--subnet_choice", MISSING, "subnet, d..._k..._w..._e..._r...")
+    option(parser, "--ckpt_path", "", "adj.pth or adj_swa.pth of another run, to start from")
+    option(parser, "--num_calib_batches", 20, "training batches that calibrate batch norm and the ranges", low=1)
+    option(parser, "--output_dir", "checkpoints/adj_quant", "folder of all files")
+    add_run_arguments(parser, "run")
+    add_arguments(parser, AdjustConfig)
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     from modules.adjustable.training import AdjustTrainer
     from modules.search_space.config import SubnetChoiceConfig
     from modules.utils.dist import close, init_distributed, rank
 
-    evaluator = make_source(args, init_distributed(args.local_rank), calibration_batches=args.num_calib_batches,
-                            seed=args.seed)
+    config = from_arguments(AdjustConfig, args)
+    evaluator = make_source(from_arguments(Source, args), args.superspace, args.supernet_choice, args.align_sample,
+                            device=init_distributed(args.local_rank), batch_size=config.batch_size,
+                            calibration_batches=args.num_calib_batches, seed=config.seed)
     choice = SubnetChoiceConfig.from_str(args.subnet_choice)
     evaluator.model.subnets.check(choice)
-    config = AdjustConfig(**{field.name: getattr(args, field.name) for field in fields(AdjustConfig)})
     trainer = AdjustTrainer(evaluator, choice, config, args.output_dir, start=args.ckpt_path or None,
                             resume=args.resume, overwrite=args.overwrite)
     last = trainer.run()

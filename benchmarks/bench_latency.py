@@ -20,6 +20,7 @@ from modules.modeling.net_spec import resolve
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import option
 
 
 def at_once(platform, nets):
@@ -41,13 +42,13 @@ def block_by_block(platform, nets):
     return np.array(totals)
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--platform", default="onnx_lut")
-    parser.add_argument("--supernet", default="onnxw-151122-023231")
-    parser.add_argument("--subnets", type=int, default=10_000)
-    parser.add_argument("--slow_subnets", type=int, default=200, help="subnets of the slower ways")
-    args = parser.parse_args()
+    option(parser, "--platform", "onnx_lut", "platform")
+    option(parser, "--supernet", "onnxw-151122-023231", "supernet")
+    option(parser, "--subnets", 10_000, "subnets", low=1)
+    option(parser, "--slow_subnets", 200, "subnets of the slower ways", low=1)
+    args = parser.parse_args(argv)
 
     config = SupernetConfig.from_str(args.supernet)
     space, rng = SubnetSpace(config, config.space.resolutions), np.random.default_rng(0)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
 from modules.utils.files import atomic_write, machine
+from modules.utils.settings import option
 
 
 def composed(v, scale, beta, low, high, g):
@@ -145,15 +146,15 @@ def measure(args):
     return rows
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--shape", type=int, nargs=4, default=(16, 96, 56, 56), help="activation: N C H W")
-    parser.add_argument("--weight_shape", type=int, nargs=4, default=(256, 256, 3, 3))
-    parser.add_argument("--channels_last", action="store_true", help="memory layout of the activation")
-    parser.add_argument("--compile", action="store_true", help="add the compiled forms (compilation is not timed)")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", help="JSON file for the results")
-    args = parser.parse_args()
+    option(parser, "--shape", (16, 96, 56, 56), "shape of the activation, N C H W", many=4, low=1)
+    option(parser, "--weight_shape", (256, 256, 3, 3), "shape of the weight", many=4, low=1)
+    option(parser, "--channels_last", False, "memory layout of the activation")
+    option(parser, "--compile", False, "add the compiled forms (compilation is not timed)")
+    option(parser, "--rounds", 15, "turns, of which the median counts", low=1)
+    option(parser, "--output", "", "JSON file for the results")
+    args = parser.parse_args(argv)
     rows = measure(args)
     layout = "channels last" if args.channels_last else "contiguous"
     print(f"activation {'x'.join(map(str, args.shape))} {layout}, weight {'x'.join(map(str, args.weight_shape))}, "

@@ -5,7 +5,6 @@
 An LSQ+ EfficientNet-B5 teaches the int8 students of onnxw, all with random weights (time does not depend on them), on
 random images of 160 to 224 pixels. Both ways use the same students and rows, in one process, in turns.
 """
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -21,18 +20,20 @@ from modules.block_kd.teacher.backbone import quantize_layers
 from modules.block_kd.teacher.build import build_teacher
 from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.search_space.superspace import get_superspace
+from modules.utils.cli import make_parser, run
 from modules.utils.results import format_table
+from modules.utils.settings import BATCH, option
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--superspace", default="onnxw")
-    parser.add_argument("--teacher_arch", default="efficientnet-b5")
-    parser.add_argument("--rows", type=int, default=48, help="rows per stage and pass")
-    parser.add_argument("--rows_alone", type=int, default=4, help="rows timed with a teacher of their own, per stage")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=1, help="validation batches, beside one of calibration")
-    args = parser.parse_args()
+def main(argv=None):
+    parser = make_parser(__doc__)
+    option(parser, "--superspace", "onnxw", "superspace")
+    option(parser, "--teacher_arch", "efficientnet-b5", "teacher")
+    option(parser, "--rows", 48, "rows per stage and pass", low=1)
+    option(parser, "--rows_alone", 4, "rows timed with a teacher of their own, per stage", low=1)
+    option(parser, "--batch", 8, "images per batch", **BATCH)
+    option(parser, "--batches", 1, "validation batches, beside one of calibration", low=1)
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     space = get_superspace(args.superspace)
@@ -73,4 +74,4 @@ def time_stage(args, space, stage, teacher, images):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

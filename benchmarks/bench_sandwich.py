@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench_lsq import composed
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import BATCH, PIXELS, option
 
 
 def composed_activation(activation, scale, num_bits, beta, is_training, zero_point="integer"):
@@ -39,14 +40,14 @@ def plain_convolution(x, weight, bias, stride, groups):
     return conv2d(x, weight, bias, stride, weight.shape[-1] // 2, 1, groups)
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--supernet", default="onnxw_tiny-053412-000000")
-    parser.add_argument("--resolution", type=int, default=48)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=3, help="different steps that rounds go through")
-    args = parser.parse_args()
+    option(parser, "--supernet", "onnxw_tiny-053412-000000", "supernet")
+    option(parser, "--resolution", 48, "image size", **PIXELS)
+    option(parser, "--batch_size", 64, "images per step", **BATCH)
+    option(parser, "--rounds", 9, "turns, of which the median counts", low=1)
+    option(parser, "--steps", 3, "different steps that rounds go through", low=1)
+    args = parser.parse_args(argv)
 
     import torch
 

@@ -8,7 +8,6 @@ them alike; medians and minima of the time per space are printed, and the ratios
 searches of 5,000 spaces, and for the sampled scores the spread over seeds of one score and of the difference between
 two neighbours.
 """
-import argparse
 import sys
 import tempfile
 import time
@@ -25,6 +24,8 @@ from modules.block_kd.space_search.moves import mutate_block, mutate_window  # n
 from modules.block_kd.space_search.scorer import Scoring, make_scorer  # noqa: E402
 from modules.block_kd.space_search.search import Evolution, search_space  # noqa: E402
 from modules.search_space.config import SupernetConfig  # noqa: E402
+from modules.utils.cli import make_parser, run  # noqa: E402
+from modules.utils.settings import option  # noqa: E402
 
 
 def plain_score(stages, others, target: Target, rng: np.random.Generator) -> float:
@@ -53,15 +54,15 @@ def neighbours(start: SupernetConfig, count: int, seed: int) -> list[SupernetCon
     return walk
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lut_path", default=REPOSITORY / "data" / "block_lut", type=Path)
-    parser.add_argument("--superspace", default="onnxw")
-    parser.add_argument("--platform", default="onnx_lut")
-    parser.add_argument("--latency_constraint", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=8, help="turns; each scores 1 space plainly and 40 per estimator")
-    parser.add_argument("--cycles", type=int, default=5000, help="spaces per search; 0 leaves the searches out")
-    args = parser.parse_args()
+def main(argv=None):
+    parser = make_parser(__doc__)
+    option(parser, "--lut_path", REPOSITORY / "data" / "block_lut", "folder of block tables")
+    option(parser, "--superspace", "onnxw", "superspace")
+    option(parser, "--platform", "onnx_lut", "platform of the tables")
+    option(parser, "--latency_constraint", 10.0, "latency limit", above=0, unit="ms")
+    option(parser, "--rounds", 8, "turns; each scores 1 space plainly and 40 per estimator", low=1)
+    option(parser, "--cycles", 5000, "spaces per search; 0 leaves the searches out", low=0)
+    args = parser.parse_args(argv)
 
     scorings = {name: Scoring(args.superspace, args.platform, str(args.lut_path), (args.latency_constraint,), 0.08,
                               0.01, name) for name in ("sample", "exact")}
@@ -104,4 +105,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

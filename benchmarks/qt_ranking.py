@@ -6,9 +6,9 @@ Spaces at even quantiles of the score are drawn from random ones (each within re
 trained briefly, and random subnets within the limit evaluated; Kendall's tau compares the two orders. Accuracy is that
 of the best quarter of the subnets on held-out training images. Writes qt_ranking.csv and qt_ranking.png.
 """
-import argparse
 import csv
 import sys
+from dataclasses import MISSING
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,26 +26,29 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
+from modules.utils.cli import make_parser, run
 from modules.utils.figures import new_figure, save_figure
 from modules.utils.results import format_table
+from modules.utils.settings import SEED, option
 
 DRAWS = 3000
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--superspace", default="onnxw_tiny")
-    parser.add_argument("--lut_path", default="data/block_lut")
-    parser.add_argument("--latency_constraint", type=float, required=True, help="ms, on the tables' platform")
-    parser.add_argument("--spaces", type=int, default=10)
-    parser.add_argument("--candidates", type=int, default=2000, help="random spaces that are scored")
-    parser.add_argument("--subnets", type=int, default=16, help="subnets evaluated per space")
-    parser.add_argument("--config-file", default="supernet_training_configs/digits.yaml")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--models_save_dir", default="checkpoints/qt_ranking")
-    parser.add_argument("--output", default="benchmarks/figures")
-    args = parser.parse_args()
+def main(argv=None):
+    parser = make_parser(__doc__)
+    option(parser, "--superspace", "onnxw_tiny", "superspace")
+    option(parser, "--lut_path", "data/block_lut", "folder of block tables")
+    option(parser, "--latency_constraint", MISSING, "latency limit, on the tables' platform", kind=float, above=0,
+           unit="ms")
+    option(parser, "--spaces", 10, "spaces that are trained", low=2)
+    option(parser, "--candidates", 2000, "random spaces that are scored", low=2)
+    option(parser, "--subnets", 16, "subnets evaluated per space", low=1)
+    option(parser, "--config-file", "supernet_training_configs/digits.yaml", "yaml file of the training")
+    option(parser, "--epochs", 3, "epochs", low=1)
+    SEED.add_to(parser, "--seed")
+    option(parser, "--models_save_dir", "checkpoints/qt_ranking", "folder of the checkpoints")
+    option(parser, "--output", "benchmarks/figures", "folder of table and figure")
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
 
     platform_name, resolutions = how_made(args.lut_path, args.superspace)
@@ -114,4 +117,4 @@ def report(rows, args):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

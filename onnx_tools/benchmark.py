@@ -17,27 +17,28 @@ from statistics import geometric_mean
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import THREADS, option
 
 BASELINES = ("static", "openvino")
 
 
-def parse_args():
+def parse_args(argv):
     parser = make_parser(__doc__)
-    parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--model_dir", default="checkpoints/models/onnx_model", help="where export_onnx.py wrote to")
-    parser.add_argument("--output", default="onnx_tools/latency.csv")
-    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
-    parser.add_argument("--uint8_input", action="store_true", help="the files that export_onnx.py --uint8_input wrote")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--num_runs", type=int, default=100)
-    parser.add_argument("--warmup_runs", type=int, default=20)
-    parser.add_argument("--processor_time", action="store_true",
-                        help="leave out the time in which other processes had the core, on a machine that is shared")
-    return parser.parse_args()
+    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
+    option(parser, "--output", "onnx_tools/latency.csv", "csv file that lines are appended to")
+    option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
+    option(parser, "--uint8_input", False, "the files that export_onnx.py --uint8_input wrote")
+    THREADS.add_to(parser, "--threads")
+    option(parser, "--num_runs", 100, "timed runs", low=1)
+    option(parser, "--warmup_runs", 20, "runs before", low=0)
+    option(parser, "--processor_time", False, "leave out the time in which other processes had the core, on a machine "
+           "that is shared")
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
 
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path

@@ -12,13 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.deploy.arguments import add_accuracy_arguments
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import PIXELS, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_accuracy_arguments(parser, "--threads")
-    parser.add_argument("--resolution", type=int, default=0, help="must be the model's; its input size by default")
-    args = parser.parse_args()
+    option(parser, "--resolution", 0, "image size, which must be the model's", shown="the model's", **PIXELS)
+    args = parser.parse_args(argv)
     from modules.deploy.check.accuracy import session_accuracy
     from modules.runtime.engines import open_model
     from modules.utils.errors import UserError

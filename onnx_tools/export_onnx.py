@@ -13,25 +13,27 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.deploy.arguments import add_export_arguments
-from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.training.arguments import Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_export_arguments(parser, "onnx_tools", "checkpoints/models/onnx_model")
-    parser.add_argument("--uint8_input", action="store_true",
-                        help="models that take images as bytes (batch, R, R, 3): the first convolution normalises")
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    import torch
+    option(parser, "--uint8_input", False, "models that take images as bytes (batch, R, R, 3): the first convolution "
+           "normalises")
+    add_arguments(parser, Evaluation)
+    args = parser.parse_args(argv)
 
     from modules.deploy.export import export_subnets
     from modules.deploy.to_onnx.export import OnnxFormat
+    from modules.modeling.restore import find_checkpoint
     from modules.search_space.subnet_list import read_subnets
 
     def evaluator(space, int8):
-        return make_evaluator(args, space, torch.device("cpu"), quant_mode=int8)
+        path = find_checkpoint(args.resume, space, int8, args.align_sample)
+        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
 
     form = OnnxFormat(args.uint8_input)
     precisions = (True,) if args.quant_mode else (False, True)

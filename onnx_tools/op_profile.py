@@ -11,17 +11,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import THREADS, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--model_dir", default="checkpoints/models/onnx_model", help="where export_onnx.py wrote to")
-    parser.add_argument("--output", default="onnx_tools/op_profile.csv", help="the figure goes beside it, as PNG")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--num_runs", type=int, default=50)
-    parser.add_argument("--warmup_runs", type=int, default=10)
-    args = parser.parse_args()
+    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
+    option(parser, "--output", "onnx_tools/op_profile.csv", "csv file; the figure goes beside it, as PNG")
+    THREADS.add_to(parser, "--threads")
+    option(parser, "--num_runs", 50, "timed runs", low=1)
+    option(parser, "--warmup_runs", 10, "runs before", low=0)
+    args = parser.parse_args(argv)
 
     from modules.deploy.naming import model_path
     from modules.deploy.to_onnx.op_profile import plot_profiles, profile_operators

@@ -11,13 +11,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("folders", nargs="*", default=["checkpoints/models/onnx_model"], metavar="FOLDER")
-    parser.add_argument("--output", default="", help="csv file; default: report.csv in the first folder")
-    args = parser.parse_args()
+    option(parser, "folders", ("checkpoints/models/onnx_model",), "folders of exported models", many="*",
+           metavar="FOLDER")
+    option(parser, "--output", "", "csv file", shown="report.csv in the first folder")
+    args = parser.parse_args(argv)
 
     from modules.deploy.cards.report import plot_cards, read_cards, rows
     from modules.utils.results import format_table, write_rows

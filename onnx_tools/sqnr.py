@@ -11,34 +11,34 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--input", default="onnx_tools/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--output_dir", default="checkpoints/models/sqnr")
-    parser.add_argument("--resume", default="checkpoints/supernet_training",
-                        help="folder that holds <superspace>-<choice>-align0/")
-    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
-    parser.add_argument("--worst", type=int, default=10, help="how many tensors to print")
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    args.quant_mode = True
-
-    import torch
+    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--output_dir", "checkpoints/models/sqnr", "folder of tables and figures")
+    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
+    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    option(parser, "--worst", 10, "tensors to print", low=0)
+    add_arguments(parser, Evaluation)
+    args = parser.parse_args(argv)
 
     from modules.deploy.check.sqnr import measure_noise, plot_noise, table
     from modules.deploy.graph.lower import lower
     from modules.deploy.naming import model_path
+    from modules.modeling.restore import find_checkpoint
     from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import format_table, write_rows
 
     evaluators = {}
     for space, choice in read_subnets(args.input):
         if space not in evaluators:
-            evaluators[space] = make_evaluator(args, space, torch.device("cpu"))
+            evaluators[space] = make_evaluator(
+                from_arguments(Evaluation, args), find_checkpoint(args.resume, space, True, args.align_sample), space,
+                quant_mode=True)
         evaluator = evaluators[space]
         net = evaluator.subnet(choice)
         images = next(iter(evaluator.validation_batches()))[0]

@@ -18,38 +18,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import THREADS, option
 
 BASELINES = ("converter",)
 
 
-def parse_args():
+def parse_args(argv):
     parser = make_parser(__doc__)
-    parser.add_argument("--input", default="tflite_tools/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--model_dir", default="checkpoints/models/tflite_model",
-                        help="where export_tflite.py wrote to")
-    parser.add_argument("--output", default="tflite_tools/latency.csv")
-    parser.add_argument("--baselines", nargs="*", default=[], choices=BASELINES)
-    parser.add_argument("--num_threads", type=int, default=1)
-    parser.add_argument("--num_runs", type=int, default=100)
-    parser.add_argument("--warmup_runs", type=int, default=20)
+    option(parser, "--input", "tflite_tools/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--model_dir", "checkpoints/models/tflite_model", "folder where export_tflite.py wrote to")
+    option(parser, "--output", "tflite_tools/latency.csv", "csv file that lines are appended to")
+    option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
+    THREADS.add_to(parser, "--num_threads")
+    option(parser, "--num_runs", 100, "timed runs, of which a spread is reported", low=2)
+    option(parser, "--warmup_runs", 20, "runs before", low=0)
     phone = parser.add_argument_group("on a phone")
-    phone.add_argument("--adb", action="store_true", help="time on a phone that adb reaches")
-    phone.add_argument("--serial_number", default="", help="of the phone, where there are several")
-    phone.add_argument("--benchmark_binary_dir", default=PhoneRun.binary_dir,
-                       help="folder on the phone that holds the benchmark program, and gets the models")
-    phone.add_argument("--bin_name", default=PhoneRun.bin_name)
-    phone.add_argument("--taskset_mask", default=PhoneRun.taskset_mask, help="cores to stay on, hexadecimal")
-    phone.add_argument("--skip_push", action="store_true", help="the models are on the phone already")
-    phone.add_argument("--use_xnnpack", action="store_true",
-                       help="without it, export with --plain_depthwise")
-    args = parser.parse_args()
-    if args.num_runs < 2:
-        parser.error("--num_runs must be at least 2: a spread is reported")
-    return args
+    option(phone, "--adb", False, "time on a phone that adb reaches")
+    option(phone, "--serial_number", "", "serial number of the phone, where there are several")
+    option(phone, "--benchmark_binary_dir", PhoneRun.binary_dir, "folder on the phone that holds the benchmark "
+           "program, and gets the models")
+    option(phone, "--bin_name", PhoneRun.bin_name, "name of the benchmark program")
+    option(phone, "--taskset_mask", PhoneRun.taskset_mask, "cores to stay on, hexadecimal")
+    option(phone, "--skip_push", False, "the models are on the phone already")
+    option(phone, "--use_xnnpack", False, "with XNNPACK; without it, export with --plain_depthwise")
+    return parser.parse_args(argv)
 
 
-def main():
-    args = parse_args()
+def main(argv=None):
+    args = parse_args(argv)
 
     from modules.deploy.cards.card import add_latency
     from modules.deploy.export import timed_files

@@ -14,10 +14,10 @@ from modules.deploy.arguments import add_accuracy_arguments
 from modules.utils.cli import make_parser, run
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_accuracy_arguments(parser, "--num_threads")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     from modules.deploy.check.accuracy import session_accuracy
     from modules.runtime.engines import open_model
 

@@ -14,21 +14,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--input", default="tflite_tools/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--output_dir", default="checkpoints/models/tflite_model")
-    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
-    parser.add_argument("--resume", default="checkpoints/supernet_training",
-                        help="folder that holds <superspace>-<choice>-align0/")
-    parser.add_argument("--skip_weights", action="store_true", help="random weights, no checkpoint, no data")
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    args.quant_mode = False  # the converter quantises by itself
+    option(parser, "--input", "tflite_tools/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--output_dir", "checkpoints/models/tflite_model", "folder of the files")
+    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
+    option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
+    add_arguments(parser, Evaluation)
+    args = parser.parse_args(argv)
 
     from modules.deploy.to_keras.export import export_trained, export_untrained
     from modules.deploy.to_keras.load import import_tensorflow
@@ -47,9 +46,10 @@ def main():
 
 
 def _evaluator(args, space):
-    import torch
+    from modules.modeling.restore import find_checkpoint
 
-    return make_evaluator(args, space, torch.device("cpu"))
+    path = find_checkpoint(args.resume, space, False, args.align_sample)
+    return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=False)  # the converter quantises
 
 
 if __name__ == "__main__":

@@ -13,30 +13,30 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.deploy.arguments import add_export_arguments
-from modules.training.arguments import add_data_arguments, make_evaluator
+from modules.training.arguments import Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import add_arguments, from_arguments, option
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_export_arguments(parser, "tflite_tools", "checkpoints/models/tflite_model")
-    parser.add_argument("--plain_depthwise", action="store_true",
-                        help="for runs without XNNPACK: leave 7 x 7 depthwise convolutions as they are, instead of "
-                             "as grouped ones, which XNNPACK runs several times faster")
-    parser.add_argument("--int8_output", action="store_true",
-                        help="int8 models give codes, as devices without float need it, instead of float32 logits: "
-                             "some more answers differ")
-    add_data_arguments(parser)
-    args = parser.parse_args()
-    import torch
+    option(parser, "--plain_depthwise", False, "for runs without XNNPACK: leave 7 x 7 depthwise convolutions as they "
+           "are, instead of as grouped ones, which XNNPACK runs several times faster")
+    option(parser, "--int8_output", False, "int8 models give codes, as devices without float need it, instead of "
+           "float32 logits: some more answers differ")
+    add_arguments(parser, Evaluation)
+    args = parser.parse_args(argv)
 
     from modules.deploy.export import export_subnets
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.deploy.to_tflite.float_writer import Form
+    from modules.modeling.restore import find_checkpoint
     from modules.search_space.subnet_list import read_subnets
 
     def evaluator(space, int8):
-        return make_evaluator(args, space, torch.device("cpu"), quant_mode=int8)
+        path = find_checkpoint(args.resume, space, int8, args.align_sample)
+        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
 
     form = TfliteFormat(Form(grouped=not args.plain_depthwise, int8_output=args.int8_output))
     precisions = (True,) if args.quant_mode else (False, True)

@@ -13,10 +13,10 @@ from modules.deploy.arguments import add_predict_arguments
 from modules.utils.cli import make_parser, run
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
     add_predict_arguments(parser, "--num_threads")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     from modules.deploy.check.classify import print_guesses
     from modules.runtime.engines import open_model
 

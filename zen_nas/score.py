@@ -15,23 +15,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import BATCH, PIXELS, SEED, option
+
+PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random"
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--structure", default="", help="string, or the file that holds it")
-    parser.add_argument("--subnet_name", default="", help="a published subnet, or an encoding of --superspace")
-    parser.add_argument("--superspace", default="")
-    parser.add_argument("--supernet_choice", default="")
-    parser.add_argument("--zero_shot_score", nargs="+", default=["Zen"],
-                        help="Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random")
-    parser.add_argument("--no_reslink", action="store_true", help="without shortcuts, as the search scores")
-    parser.add_argument("--repeat", type=int, default=32)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--input_image_size", type=int, default=224, metavar="PIXELS", help="of a structure")
-    parser.add_argument("--num_classes", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    option(parser, "--structure", "", "structure string, or the file that holds it")
+    option(parser, "--subnet_name", "", "subnet: a published one, or an encoding in --superspace and --supernet_choice")
+    option(parser, "--superspace", "", "superspace of an encoding")
+    option(parser, "--supernet_choice", "", "supernet of an encoding")
+    option(parser, "--zero_shot_score", ("Zen",), f"scores: {PROXIES}", many="+")
+    option(parser, "--no_reslink", False, "without shortcuts, as the search scores")
+    option(parser, "--repeat", 32, "draws of weights and inputs", low=1)
+    option(parser, "--batch_size", 16, "images per draw", **BATCH)
+    option(parser, "--input_image_size", 224, "image size of a structure", **PIXELS)
+    option(parser, "--num_classes", 1000, "classes", low=1, high=10**6)
+    SEED.add_to(parser, "--seed")
+    args = parser.parse_args(argv)
 
     import numpy as np
 

@@ -13,33 +13,35 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.utils.cli import make_parser, run
+from modules.utils.cli import add_run_arguments, make_parser, run
+from modules.utils.settings import BATCH, PIXELS, SEED, option
+
+PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random"
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--space", default="cifar", help="cifar, flops or latency: the published settings")
-    parser.add_argument("--init_structure", default="", help="string or file to start from; default: the space's")
-    parser.add_argument("--origin", action="store_true",
-                        help="widths change one by one, as in Zen-NAS; default: output and hidden width together")
-    parser.add_argument("--zero_shot_score", default="Zen",
-                        help="Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random")
-    parser.add_argument("--evolution_max_iter", type=int, default=480000, help="mutations, of which most are refused")
-    parser.add_argument("--max_evaluations", type=int, default=None, help="stop after this many scored structures")
-    parser.add_argument("--population_size", type=int, default=512)
-    parser.add_argument("--budget_model_size", type=float, default=None, metavar="PARAMETERS")
-    parser.add_argument("--budget_flops", type=float, default=None, metavar="MACS")
-    parser.add_argument("--budget_latency", type=float, default=None, metavar="MS")
-    parser.add_argument("--platform", default="", help="of --budget_latency, such as onnxruntime_int8")
-    parser.add_argument("--max_layers", type=int, default=None, help="default: the space's")
-    parser.add_argument("--input_image_size", type=int, default=None, metavar="PIXELS", help="default: the space's")
-    parser.add_argument("--num_classes", type=int, default=None, help="default: the space's")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save_dir", default="results/zen_nas")
-    parser.add_argument("--resume", action="store_true", help="continue the search in --save_dir")
-    parser.add_argument("--overwrite", action="store_true", help="replace the search in --save_dir")
-    args = parser.parse_args()
+    option(parser, "--space", "cifar", "published settings", choices=("cifar", "flops", "latency"))
+    option(parser, "--init_structure", "", "structure string or file to start from", shown="the space's")
+    option(parser, "--origin", False, "widths change one by one, as in Zen-NAS; otherwise output and hidden width "
+           "together")
+    option(parser, "--zero_shot_score", "Zen", f"score: {PROXIES}")
+    option(parser, "--evolution_max_iter", 480000, "mutations, of which most are refused", low=1)
+    option(parser, "--max_evaluations", None, "scored structures after which the search stops", kind=int, low=1,
+           shown="never")
+    option(parser, "--population_size", 512, "structures that are alive", low=1)
+    option(parser, "--budget_model_size", None, "most parameters", kind=float, above=0, unit="parameters", shown="any")
+    option(parser, "--budget_flops", None, "most multiply-accumulates", kind=float, above=0, unit="MACs", shown="any")
+    option(parser, "--budget_latency", None, "highest latency", kind=float, above=0, unit="ms", shown="any")
+    option(parser, "--platform", "", "device of --budget_latency, such as onnxruntime_int8")
+    option(parser, "--max_layers", None, "most layers", kind=int, low=1, shown="the space's")
+    option(parser, "--input_image_size", None, "image size", kind=int, shown="the space's", **PIXELS)
+    option(parser, "--num_classes", None, "classes", kind=int, low=1, high=10**6, shown="the space's")
+    option(parser, "--batch_size", 16, "images per score", **BATCH)
+    SEED.add_to(parser, "--seed")
+    option(parser, "--save_dir", "results/zen_nas", "folder of all files")
+    add_run_arguments(parser, "search")
+    args = parser.parse_args(argv)
 
     from dataclasses import replace
 

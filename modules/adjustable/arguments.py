@@ -1,30 +1,36 @@
-"""Command line options that the scripts of adj_quant share."""
+"""Options that the scripts of adj_quant share, and the evaluator that they describe."""
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
-from modules.training.arguments import add_image_arguments, add_supernet_arguments
+from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
+from modules.utils.settings import add_arguments, setting
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Source(Images):
+    """Which checkpoint of a supernet, and which images."""
+
+    checkpoint_path: str = setting(SUPERNETS, "checkpoint.pth, or the folder that holds "
+                                   "<superspace>-<choice>-align0/checkpoint.pth")
+    valid_size: int | None = setting(None, "training images, held out, to validate on; 0: the validation set", low=0,
+                                     unit="images", shown="as many as training held out")
+
+
+def add_source_arguments(parser) -> None:
     """Which supernet's checkpoint and which images."""
     add_supernet_arguments(parser)
-    parser.add_argument("--checkpoint_path", default="checkpoints/supernet_training",
-                        help="checkpoint.pth, or the folder that holds <superspace>-<choice>-align0/checkpoint.pth")
-    add_image_arguments(parser)
-    parser.add_argument("--valid_size", type=int, default=None,
-                        help="validate on this many held-out training images; 0: on the validation set; default: as "
-                             "many as training held out")
+    add_arguments(parser, Source)
 
 
-def make_source(args: argparse.Namespace, device, **calibration):
-    """The `SubnetEvaluator` of the fp32 checkpoint that the options name; `calibration`: more of its arguments."""
+def make_source(source: Source, superspace: str, supernet_choice: str, align_sample: bool, **evaluator):
+    """The `SubnetEvaluator` of a supernet's fp32 checkpoint; `evaluator`: more of its arguments."""
     from modules.modeling.restore import find_checkpoint
     from modules.search_space.config import SupernetConfig
     from modules.training.subnet_evaluator import SubnetEvaluator
 
-    space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
+    space = SupernetConfig.from_choice(superspace, supernet_choice)
     return SubnetEvaluator(
-        find_checkpoint(args.checkpoint_path, space, False, args.align_sample), space, quant_mode=False,
-        dataset=args.dataset, dataset_path=args.dataset_path, valid_size=args.valid_size, augment=args.augment,
-        batch_size=args.batch_size, num_workers=args.data_loader_workers_per_gpu, device=device, **calibration)
+        find_checkpoint(source.checkpoint_path, space, False, align_sample), space, quant_mode=False,
+        dataset=source.dataset, dataset_path=source.dataset_path, valid_size=source.valid_size,
+        augment=source.augment, num_workers=source.data_loader_workers_per_gpu, **evaluator)

@@ -1,9 +1,9 @@
 """Settings of the training of an adjustable network. No torch code."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from modules.utils.errors import UserError, check_choice
+from modules.utils.settings import BATCH, SEED, check_settings, setting
 
 MINI_EPOCHS = 10  # per epoch, each with a validation and a checkpoint
 GAMMA = 0.7
@@ -13,41 +13,48 @@ RANGES = {"1": ((0.5, 1.3), (-0.2, 0.4)), "2": ((0.5, 1.0), (-0.2, 0.4)), "3": (
           "4": ((0.1, 2.0), (-0.5, 1.0)), "5": ((0.0, 2.0), (-0.6, 1.2)), "6": ((0.0, 2.2), (-0.8, 1.5))}
 
 
-@dataclass
+def _group(name: str):
+    """A function that declares settings of one heading."""
+    return lambda default, meaning, **facts: setting(default, meaning, group=name, **facts)
+
+
+_loss, _quantisers, _training = _group("loss"), _group("quantisers"), _group("training")
+
+
+@dataclass(frozen=True)
 class AdjustConfig:
     """The options of adj_quant/train.py; defaults are the published ones."""
 
-    metric: float = 0.18           # score that the bits are driven to
-    alpha: float = 7.0             # weight of the cross-entropy; the distillation loss has 1
-    beta: float = 85.0             # weight of the score
-    gamma: float = GAMMA           # share of the operations' gradient that activations take
-    range: str = "5"               # how far ranges may be adjusted
-    norms: str = "micronet"        # of the score; own: those of the network in 32 bits
-    bits_trainable: bool = False   # else 8 bits everywhere
-    finetune: bool = False         # the bits stay as they are
-    iter_train: bool = False       # the bits move in every iter_train_freq-th mini-epoch only
-    iter_train_freq: int = 2
-    warm_up_epoch: float = 0.0     # the bits stay as they are before
-    lr: float = 3e-6               # of weights and ranges
-    lr_fixed: bool = False         # else it decays and swings
-    lr_decay: float = 1e-4
-    reinit: int = 800              # steps after which Adam starts afresh, unless lr_fixed
-    lr_bits: float = 1e-3
-    max_epoch: int = 2
-    swa_delay: float | None = None  # epochs before weights are averaged; None: they are not
-    swa_freq: float = 0.2           # epochs between the averaged ones
-    batch_size: int = 25
-    aug: bool = False               # crops and mirrored images
-    seed: int = 0
+    alpha: float = _loss(7.0, "weight of the cross-entropy; the distillation loss has 1", low=0, aliases=("-a",))
+    beta: float = _loss(85.0, "weight of the score", low=0, aliases=("-b",))
+    gamma: float = _loss(GAMMA, "share of the operations' gradient that goes to the bits of activations", low=0, high=1,
+                         aliases=("-g",))
+    metric: float = _loss(0.18, "score that the bits are driven to", low=0)
+    norms: str = _loss("micronet", "norms of the score; own: those of the network in 32 bits", choices=NORMS)
+
+    range: str = _quantisers("5", "how far ranges may be adjusted, from a little to much", choices=tuple(RANGES),
+                             aliases=("-r",))
+    bits_trainable: bool = _quantisers(False, "the bits are trained; otherwise they are 8 everywhere")
+    finetune: bool = _quantisers(False, "the bits stay as they are")
+    iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only")
+    iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1)
+    warm_up_epoch: float = _quantisers(0.0, "epochs before the bits move", low=0, unit="epochs")
+
+    max_epoch: int = _training(2, "epochs", low=1)
+    batch_size: int = _training(25, "images per step and process", **BATCH)
+    lr: float = _training(3e-6, "learning rate of weights and ranges", low=0)
+    lr_fixed: bool = _training(False, "the learning rate stays; otherwise it decays and swings")
+    lr_decay: float = _training(1e-4, "decay of the learning rate per step", low=0)
+    reinit: int = _training(800, "steps after which Adam starts afresh, unless --lr_fixed", low=1, unit="steps")
+    lr_bits: float = _training(1e-3, "learning rate of the bits", low=0)
+    swa_delay: float | None = _training(None, "epochs before weights are averaged; not given: they are not", low=0,
+                                        unit="epochs")
+    swa_freq: float = _training(0.2, "epochs between the weights that are averaged", low=0, unit="epochs")
+    seed: int = replace(SEED, group="training").field()
+    aug: bool = _training(False, "images are cropped and mirrored at random")
 
     def __post_init__(self):
-        check_choice(self.range, RANGES, "range (--range)")
-        check_choice(self.norms, NORMS, "norms (--norms)")
-        for name in ("max_epoch", "batch_size", "reinit", "iter_train_freq"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}; allowed: 1 or more")
-        if not 0 <= self.gamma <= 1:
-            raise UserError(f"--gamma {self.gamma:g}; allowed: 0 to 1")
+        check_settings(self)
 
     def moves_bits(self, mini_epoch: int) -> bool:
         """Whether the bits are trained in this mini-epoch, counted from the start of training."""

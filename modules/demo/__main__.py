@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 
 from modules.utils.cli import make_parser, run
+from modules.utils.settings import option
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--output", default="demo_output", help="folder for all files")
-    parser.add_argument("--short", action="store_true", help="a form of a few minutes, with less training")
-    args = parser.parse_args()
+    option(parser, "--output", "demo_output", "folder for all files")
+    option(parser, "--short", False, "a form of a few minutes, with less training")
+    args = parser.parse_args(argv)
 
     from modules.demo.plan import FULL, SHORT
     from modules.demo.space import find_space

@@ -1,32 +1,35 @@
 """Command line options that the scripts of all formats of model files share."""
 from __future__ import annotations
 
-import argparse
+from dataclasses import MISSING
+
+from modules.training.arguments import SUPERNETS
+from modules.utils.settings import BATCH, THREADS, option
 
 
-def add_export_arguments(parser: argparse.ArgumentParser, folder: str, output: str) -> None:
+def add_export_arguments(parser, folder: str, output: str) -> None:
     """The subnets of `folder`/input.csv, where their checkpoints are, and where the files go by default."""
-    parser.add_argument("--input", default=f"{folder}/input.csv", help="lines superspace,choice,subnet")
-    parser.add_argument("--output_dir", default=output)
-    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
-    parser.add_argument("--resume", default="checkpoints/supernet_training",
-                        help="folder that holds <superspace>-<choice>-align0/")
-    parser.add_argument("--quant_mode", action="store_true", help="export the int8 files only")
-    parser.add_argument("--skip_weights", action="store_true", help="random weights, no checkpoint, no data")
+    option(parser, "--input", f"{folder}/input.csv", "file of lines superspace,choice,subnet")
+    option(parser, "--output_dir", output, "folder of the files")
+    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
+    option(parser, "--quant_mode", False, "export the int8 files only")
+    option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
 
 
-def add_predict_arguments(parser: argparse.ArgumentParser, threads: str) -> None:
+def add_predict_arguments(parser, threads: str) -> None:
     """Images and the model that classifies them; `threads` is the flag for the number of threads."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--top", type=int, default=5, help="classes to name")
-    parser.add_argument(threads, dest="threads", type=int, default=1)
+    option(parser, "images", MISSING, "image files", kind=str, many="+", metavar="IMAGE")
+    option(parser, "--model_path", MISSING, "model file", kind=str)
+    option(parser, "--top", 5, "classes to name", low=1)
+    THREADS.add_to(parser, threads, dest="threads")
 
 
-def add_accuracy_arguments(parser: argparse.ArgumentParser, threads: str) -> None:
+def add_accuracy_arguments(parser, threads: str) -> None:
     """The model, and the data set that it is evaluated on; `threads` is the flag for the number of threads."""
-    parser.add_argument("--model_path", required=True)
-    parser.add_argument("--dataset", default="", help="digits, folder, CIFAR10 ...; default: the one in the file")
-    parser.add_argument("--dataset_path", default="", help="folder with train/ and val/")
-    parser.add_argument("--batch_size", type=int, default=50, help="images that are loaded at a time")
-    parser.add_argument(threads, dest="threads", type=int, default=1)
+    option(parser, "--model_path", MISSING, "model file", kind=str)
+    option(parser, "--dataset", "", "data set: digits, folder, CIFAR10 ...", shown="that in the file")
+    option(parser, "--dataset_path", "", "folder with train/ and val/, or where a data set by name is",
+           aliases=("--dataset_dir",))
+    option(parser, "--batch_size", 50, "images that are loaded at a time", **BATCH)
+    THREADS.add_to(parser, threads, dest="threads")

@@ -1,45 +1,49 @@
-"""Platforms from the command line options of `modules.training.arguments.add_platform_arguments`."""
+"""Options that name platforms, and the platforms from them."""
 from __future__ import annotations
 
-import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from modules.utils.errors import UserError
+from modules.utils.settings import option
 
 
-def platform_names(args: argparse.Namespace, superspace) -> list[str]:
-    """The platforms that the options name, or the default of `superspace`; UserError for an unknown or repeated one."""
+def platform_names(platforms: Sequence[str], tables: Sequence[str], superspace) -> list[str]:
+    """The platforms of `--platform`, or the default of `superspace`; UserError for an unknown or repeated one.
+
+    Args:
+        platforms, tables: values of `--platform` and `--latency_table`.
+        superspace: whose default platform takes the place of none.
+    """
     from modules.latency.platform import check_platform
 
-    names = [check_platform(name) for name in args.platform or [superspace.default_platform]]
+    names = [check_platform(name) for name in platforms or [superspace.default_platform]]
     if len(set(names)) < len(names):
         raise UserError(f"--platform {' '.join(names)}: a platform is given twice")
-    if args.latency_table and len(args.latency_table) != len(names):
-        raise UserError(f"--latency_table {' '.join(args.latency_table)}: {len(args.latency_table)} files for "
-                        f"{len(names)} platforms; give one for each, - for none")
+    if tables and len(tables) != len(names):
+        raise UserError(f"--latency_table {' '.join(tables)}: {len(tables)} files for {len(names)} platforms; give one "
+                        "for each, - for none")
     return names
 
 
-def make_platforms(args: argparse.Namespace, superspace) -> dict:
-    """The platforms that the options describe, by name."""
+def make_platforms(platforms: Sequence[str], tables: Sequence[str], superspace) -> dict:
+    """The platforms that the options describe, by name; see `platform_names`."""
     from modules.latency.predictor import get_platform
 
-    names = platform_names(args, superspace)
-    tables = ["" if path == "-" else path for path in args.latency_table] or [""] * len(names)
-    return {name: get_platform(name, table) for name, table in zip(names, tables, strict=True)}
+    names = platform_names(platforms, tables, superspace)
+    paths = ["" if path == "-" else path for path in tables] or [""] * len(names)
+    return {name: get_platform(name, path) for name, path in zip(names, paths, strict=True)}
 
 
-def tables_identity(args: argparse.Namespace) -> list[str]:
+def tables_identity(tables: Sequence[str]) -> list[str]:
     """A digest of each file of `--latency_table`, for what has to be the same when a run is continued."""
-    return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-            for path in args.latency_table]
+    return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in tables]
 
 
-def add_platform_arguments(parser: argparse.ArgumentParser) -> None:
+def add_platform_arguments(parser) -> None:
     """`--platform` and `--latency_table`."""
-    parser.add_argument("--platform", nargs="+", default=[], metavar="NAME",
-                        help="of the latency, such as onnx_lut; several: each; default: the superspace's")
-    parser.add_argument("--latency_table", nargs="+", default=[], metavar="FILE",
-                        help="block latencies in nn-Meter's JSON form that win over the platform's; one file for each "
-                             "platform, - for none")
+    option(parser, "--platform", (), "devices of the latency, such as onnx_lut; several: each", kind=str, many="+",
+           metavar="NAME", shown="the superspace's")
+    option(parser, "--latency_table", (), "files of block latencies in nn-Meter's JSON form that win over the "
+           "platform's; one for each platform, - for none", kind=str, many="+", metavar="FILE")

@@ -182,12 +182,20 @@ def serve(server: Server, requests, replies) -> None:
         replies.flush()
 
 
+def count(text: str) -> int:
+    """A number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def main() -> None:
     """Set threads and cores, then serve. Whatever a runtime prints goes to standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runtime", choices=RUNTIMES)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=count, default=1)
+    parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--cpus", type=int, nargs="*", default=[], help="cores to run on; default: the last ones")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)

@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from modules.search.evolution import draw_accepted
-from modules.utils.errors import UserError
+from modules.utils.settings import check_settings, setting
 
 T = TypeVar("T")
 
@@ -22,19 +22,14 @@ class GenerationSizes:
     two. After `max_crossover_try` crossovers of two parents that are not accepted, a mutant takes their place.
     """
 
-    population_size: int = 512
-    parent_ratio: float = 0.5
-    mutation_size: int = 128
-    crossover_size: int = 128
-    max_crossover_try: int = 50
+    population_size: int = setting(512, "random individuals at the start, per limit", low=1)
+    parent_ratio: float = setting(0.5, "share of the population that may be parents", above=0, high=1)
+    mutation_size: int = setting(128, "mutants per round and limit", low=0)
+    crossover_size: int = setting(128, "crossovers per round and limit", low=0)
+    max_crossover_try: int = setting(50, "tries of a crossover, after which a mutant takes its place", low=1)
 
     def __post_init__(self):
-        if not 0 < self.parent_ratio <= 1:
-            raise UserError(f"--parent_ratio {self.parent_ratio:g}; expected more than 0, at most 1")
-        for name, least in (("population_size", 1), ("mutation_size", 0), ("crossover_size", 0),
-                            ("max_crossover_try", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}; expected at least {least}")
+        check_settings(self)
 
     @property
     def parents(self) -> int:

@@ -8,15 +8,14 @@ from pathlib import Path
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError, check_choice
+from modules.utils.settings import read_yaml
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "search_results.yaml"
 
 
 @cache
 def _results() -> dict:
-    import yaml
-
-    return yaml.safe_load(RESULTS.read_text())
+    return read_yaml(RESULTS, "list of published networks")
 
 
 def published_names() -> list[str]:

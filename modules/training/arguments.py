@@ -1,60 +1,64 @@
-"""Command line options that the evaluating scripts share."""
+"""Options that the evaluating scripts share, and the evaluator that they describe."""
 from __future__ import annotations
 
-import argparse
+from dataclasses import MISSING, dataclass, replace
+
+from modules.datasets.transforms import AUGMENTS
+from modules.utils.settings import BATCH, SEED, WORKERS, check_settings, option, setting
+
+SUPERNETS = "checkpoints/supernet_training"
 
 
-def add_space_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+@dataclass(frozen=True)
+class Images:
+    """Where images come from and how they are loaded."""
+
+    dataset: str = setting("", "data set: digits, folder, CIFAR10 ...", shown="that of training")
+    dataset_path: str = setting("", "folder with train/ and val/, or where a data set by name is",
+                                aliases=("--dataset_dir",))
+    augment: str = setting("", "augmentation of the calibration images", choices=AUGMENTS, shown="that of training")
+    data_loader_workers_per_gpu: int = WORKERS.field()
+
+    def __post_init__(self):
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class Evaluation(Images):
+    """The images, batches and calibration of an evaluation."""
+
+    valid_size: int = setting(0, "training images, held out, to evaluate on; 0: the validation set", low=0,
+                              unit="images")
+    batch_size_per_gpu: int = setting(32, "images per batch and process, in calibration too", **BATCH)
+    post_bn_calibration_batch_num: int = setting(32, "training batches that calibrate batch norm", low=1)
+    seed: int = replace(SEED, meaning="seed of the calibration images and of random subnets").field()
+    debug: bool = setting(False, "evaluate on --debug_batches batches only")
+    debug_batches: int = setting(3, "batches of --debug", low=1)
+    print_freq: int = setting(10, "batches between lines of progress; 0: none", low=0)
+
+
+def add_space_arguments(parser, several: bool = False) -> None:
     """`--superspace` and `--supernet_choice`, and where their checkpoint is."""
     add_supernet_arguments(parser, several)
-    parser.add_argument("--quant_mode", action="store_true", help="int8: use lsq.pth instead of checkpoint.pth")
-    parser.add_argument("--resume", default="checkpoints/supernet_training",
-                        help="checkpoint file, or the folder that holds <superspace>-<choice>-align0/")
+    option(parser, "--quant_mode", False, "int8: use lsq.pth instead of checkpoint.pth")
+    option(parser, "--resume", SUPERNETS, "checkpoint file, or the folder that holds <superspace>-<choice>-align0/")
 
 
-def add_supernet_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+def add_supernet_arguments(parser, several: bool = False) -> None:
     """Which supernet."""
-    parser.add_argument("--superspace", required=True, help="such as onnxw, mobilew, onnxw_tiny")
-    parser.add_argument("--supernet_choice", required=True, nargs="+" if several else None,
-                        help="block digits, then optionally - and window digits")
-    parser.add_argument("--align_sample", action="store_true", help="the supernet was trained with --align_sample")
+    option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
+    option(parser, "--supernet_choice", MISSING, "block digits, then optionally - and window digits", kind=str,
+           many="+" if several else "")
+    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Data set, batches and calibration."""
-    add_image_arguments(parser)
-    parser.add_argument("--valid_size", type=int, default=0,
-                        help="evaluate on this many training images, held out, instead of the validation set")
-    parser.add_argument("--batch_size_per_gpu", type=int, default=32)
-    parser.add_argument("--post_bn_calibration_batch_num", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--debug", action="store_true", help="evaluate on --debug_batches batches only")
-    parser.add_argument("--debug_batches", type=int, default=3)
-
-
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where images come from and how they are loaded."""
-    parser.add_argument("--dataset", default="", help="digits, folder, CIFAR10 ...; default: that of training")
-    parser.add_argument("--dataset_path", "--dataset_dir", default="", help="folder with train/ and val/")
-    parser.add_argument("--augment", default="",
-                        help="of the calibration images: default or auto_augment_tf; default: that of training")
-    parser.add_argument("--data_loader_workers_per_gpu", type=int, default=0)
-
-
-
-
-def make_evaluator(args: argparse.Namespace, space, device, path=None, quant_mode: bool | None = None):
-    """The `SubnetEvaluator` the options describe; of the checkpoint `path`, or of the one --resume leads to.
-
-    `quant_mode` None is that of the options.
-    """
-    from modules.modeling.restore import find_checkpoint
+def make_evaluator(evaluation: Evaluation, path, space, *, quant_mode: bool, device=None):
+    """The `SubnetEvaluator` of the checkpoint `path` of supernet `space`."""
     from modules.training.subnet_evaluator import SubnetEvaluator
 
-    quant_mode = args.quant_mode if quant_mode is None else quant_mode
+    e = evaluation
     return SubnetEvaluator(
-        path or find_checkpoint(args.resume, space, quant_mode, args.align_sample), space, quant_mode=quant_mode,
-        dataset=args.dataset, dataset_path=args.dataset_path, valid_size=args.valid_size, augment=args.augment,
-        batch_size=args.batch_size_per_gpu, calibration_batches=args.post_bn_calibration_batch_num,
-        limit_batches=args.debug_batches if args.debug else 0, num_workers=args.data_loader_workers_per_gpu,
-        seed=args.seed, device=device)
+        path, space, quant_mode=quant_mode, dataset=e.dataset, dataset_path=e.dataset_path, valid_size=e.valid_size,
+        augment=e.augment, batch_size=e.batch_size_per_gpu, calibration_batches=e.post_bn_calibration_batch_num,
+        limit_batches=e.debug_batches if e.debug else 0, num_workers=e.data_loader_workers_per_gpu, seed=e.seed,
+        device=device, print_freq=e.print_freq)

@@ -5,98 +5,127 @@ import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_type_hints
 
+from modules.datasets.transforms import AUGMENTS
 from modules.modeling.placement import PLACEMENTS
-from modules.utils.errors import UserError, check_choice
-from modules.utils.text import read_text
+from modules.training.published_config import translate
+from modules.utils.errors import UserError
+from modules.utils.settings import (
+    BATCH,
+    PIXELS,
+    SEED,
+    WORKERS,
+    add_arguments,
+    check_settings,
+    given_arguments,
+    option,
+    read_settings,
+    read_yaml,
+    setting,
+)
+
+CONFIG_FILE = "supernet_training_configs/train.yaml"
 
 
-@dataclass
+def _group(name: str):
+    """A function that declares settings of one heading."""
+    return lambda default, meaning, **facts: setting(default, meaning, group=name, **facts)
+
+
+_data, _sandwich, _int8 = _group("data"), _group("sandwich rule with in-place distillation"), _group("int8 training")
+_rate, _valid, _run = _group("optimiser and schedule"), _group("validation"), _group("run")
+_EPOCHS = {"unit": "epochs"}
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Settings of supernet training; the defaults are the published recipe (supernet_training_configs/train.yaml)."""
 
-    # data
-    dataset: str = ""                        # digits, folder, CIFAR10 ...; empty: folder if dataset_path is given
-    dataset_path: str = ""                   # folder with train/ and val/
-    augment: str = "auto_augment_tf"         # or default, or shift
-    crop_scale_min: float = 0.0              # least part of an image in a training crop; 0: what suits the data set
-    eval_crop: float = 224 / 256             # part of the side that the centre crop of evaluation keeps
-    valid_size: int = 0                      # images held out of the training set for validation
-    n_classes: int = 0                       # width of the classifier; 0: the data set's number of classes
-    resolutions: tuple[int, ...] = ()        # input sizes in pixels; empty: the superspace's
-    batch_size_per_gpu: int = 64
-    eval_batch_size_per_gpu: int = 32
-    drop_last: bool = False
-    data_loader_workers_per_gpu: int = 8
-    # sandwich rule with in-place distillation
-    num_arch_training: int = 4               # subnets per step: largest, random ones, smallest
-    inplace_distill: bool = True             # the others learn from the largest; False: from the labels
-    soft_target_dropout: bool = True         # the soft target carries the largest net's dropout noise
-    align_sample: bool = False               # all blocks of a stage alike in random subnets
-    subnet_choice: str = ""                  # train this subnet alone, from the labels; empty: all
-    alpha_min: float = -1.0
-    alpha_max: float = 1.0
-    iw_clip: float = 5.0
-    label_smoothing: float = 0.1
-    dropout: float = 0.2
-    grad_clip_value: float = 1.0
-    grad_clip_norm: float = 0.0              # of all gradients together; 0: none
-    zero_last_gamma: bool = True
-    bn_momentum: float = 0.1
-    bn_eps: float = 1e-5
-    # optimiser and schedule
-    optimizer: str = "sgd"                   # or adam
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay_weight: float = 1e-5        # convolution and linear weights
-    weight_decay_bn_bias: float = 0.0        # norms, biases and quantiser parameters
-    base_lr: float = 0.1                     # for 256 images per step; scales with their number
-    schedule: str = "cosine"                 # or linear
-    clamp_lr_percent: float = 0.0            # floor of the cosine as a share of the base rate
-    warmup_epochs: float = 5
-    epochs: int = 360
-    # int8 training (--quant_mode)
-    quant_base_lr_factor: float = 0.1
-    quant_warmup_epochs: float = 3
-    quant_epochs: int = 50
-    quant_max_batch_size_per_gpu: int = 64
-    quant_zero_point: str = "integer"        # or float, as published
-    quant_start: str = "minmax"              # or lsq
-    placement: str = "lsq"                   # layers own their input's quantiser; engine: who produces it does
-    # validation
-    valid_freq: int = 5                      # epochs between validations; the last epoch is always validated
-    valid_batches: int = 0                   # validate on this many batches per process only; 0: all
-    post_bn_calibration_batch_num: int = 20
-    # run
-    init_checkpoint: str = ""                # file whose weights to start from; empty: random, or in int8 training
-                                             # checkpoint.pth of the same folder
-    calibration_path: str = ""               # folder of images that calibrate the batch norm of init_checkpoint; empty:
-                                             # its statistics as they are
-    new_head: bool = False                   # except those of the classifier, which starts afresh
-    only_train_head: bool = False            # the classifier alone learns
-    models_save_dir: str = "checkpoints/supernet_training"
-    seed: int = 0
-    print_freq: int = 10                     # steps between log lines
-    checkpoint_minutes: float = 15           # least minutes between checkpoints, which follow a log line
-    ema_decay: float = 0.0                   # of an average of the weights that is validated and kept; 0: none
-    sync_bn: bool = False                    # batch norm over the images of all processes
-    channels_last: bool = True
-    amp: str = "none"                        # or bf16, or auto: a short measurement chooses
-    compile: bool = False                    # the quantisers' passes fused by torch.compile; needs a C++ compiler
-    debug_batches: int = 0                   # stop every epoch after this many steps; 0: never
+    dataset: str = _data("", "data set: digits, folder, CIFAR10 ...; empty: folder if --dataset_path is given")
+    dataset_path: str = _data("", "folder with train/ and val/, or where a data set by name is",
+                              aliases=("--dataset_dir",))
+    augment: str = _data("auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
+    crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: what suits the data set", low=0,
+                                  high=1)
+    eval_crop: float = _data(224 / 256, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
+    valid_size: int = _data(0, "images held out of the training set for validation; 0: the validation set", low=0,
+                            unit="images")
+    n_classes: int = _data(0, "width of the classifier; 0: the data set's number of classes", low=0, high=10**6)
+    resolutions: tuple[int, ...] = _data((), "input sizes; empty: the superspace's", **PIXELS)
+    batch_size_per_gpu: int = _data(64, "images per step and process", **BATCH)
+    eval_batch_size_per_gpu: int = _data(32, "images per batch and process in validation", **BATCH)
+    drop_last: bool = _data(False, "a last batch that is not full is left out")
+    data_loader_workers_per_gpu: int = dataclasses.replace(WORKERS, default=8, group="data").field()
+
+    num_arch_training: int = _sandwich(4, "subnets per step: largest, random ones, smallest", low=2, high=1000)
+    inplace_distill: bool = _sandwich(True, "the others learn from the largest; false: from the labels")
+    soft_target_dropout: bool = _sandwich(True, "the soft target carries the largest net's dropout noise")
+    align_sample: bool = _sandwich(False, "all blocks of a stage alike in random subnets")
+    subnet_choice: str = _sandwich("", "subnet to train alone, from the labels; empty: all")
+    alpha_min: float = _sandwich(-1.0, "lower alpha of the two alpha-divergences from the soft target, of which the "
+                                 "larger counts", low=-100, high=100)
+    alpha_max: float = _sandwich(1.0, "higher alpha of the two", low=-100, high=100)
+    iw_clip: float = _sandwich(5.0, "largest ratio of probabilities that counts in the divergence of --alpha_min",
+                               above=0)
+    label_smoothing: float = _sandwich(0.1, "share of the labels that is spread over all classes", low=0, below=1)
+    dropout: float = _sandwich(0.2, "share of the largest net's features that is dropped before the classifier", low=0,
+                               below=1)
+    grad_clip_value: float = _rate(1.0, "largest size of an entry of a gradient; 0: any", low=0)
+    grad_clip_norm: float = _rate(0.0, "largest norm of all gradients together; 0: any", low=0)
+    zero_last_gamma: bool = _rate(True, "the last batch norm of a residual branch starts at 0")
+    bn_momentum: float = _rate(0.1, "share of a batch in the running statistics of batch norm", above=0, high=1)
+    bn_eps: float = _rate(1e-5, "number added to the variance in batch norm", above=0, high=1)
+
+    optimizer: str = _rate("sgd", "optimiser", choices=("sgd", "adam"))
+    momentum: float = _rate(0.9, "momentum of SGD", low=0, below=1)
+    nesterov: bool = _rate(True, "Nesterov's form of the momentum")
+    weight_decay_weight: float = _rate(1e-5, "weight decay of convolutions and of the classifier", low=0)
+    weight_decay_bn_bias: float = _rate(0.0, "weight decay of norms, biases and quantisers", low=0)
+    base_lr: float = _rate(0.1, "learning rate for 256 images per step, in proportion for more", low=0)
+    schedule: str = _rate("cosine", "decay of the learning rate", choices=("cosine", "linear"))
+    clamp_lr_percent: float = _rate(0.0, "floor of the cosine, as a share of the base rate", low=0, high=1)
+    warmup_epochs: float = _rate(5, "epochs in which the learning rate rises from 0", low=0, **_EPOCHS)
+    epochs: int = _rate(360, "epochs of fp32 training", low=1, **_EPOCHS)
+
+    quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training", low=0)
+    quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
+    quant_epochs: int = _int8(50, "epochs of int8 training", low=1, **_EPOCHS)
+    quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **BATCH)
+    quant_zero_point: str = _int8("integer", "zero points of activations; float: as published",
+                                  choices=("integer", "float"))
+    quant_start: str = _int8("minmax", "how ranges start: at the least and largest value seen, or by LSQ's formula",
+                             choices=("minmax", "lsq"))
+    placement: str = _int8("lsq", "owner of a tensor's quantiser; lsq: the layer it enters, engine: the one that "
+                           "produces it", choices=tuple(PLACEMENTS))
+
+    valid_freq: int = _valid(5, "epochs between validations; the last epoch is always validated", low=1)
+    valid_batches: int = _valid(0, "batches per process to validate on; 0: all", low=0)
+    post_bn_calibration_batch_num: int = _valid(20, "training batches that calibrate batch norm", low=1)
+
+    init_checkpoint: str = _run("", "file whose weights to start from; empty: random, or in int8 training "
+                                "checkpoint.pth of the same folder")
+    calibration_path: str = _run("", "folder of images that calibrate the batch norm of --init_checkpoint; empty: its "
+                                 "statistics as they are")
+    new_head: bool = _run(False, "the classifier starts afresh, not from --init_checkpoint")
+    only_train_head: bool = _run(False, "the classifier alone learns")
+    models_save_dir: str = _run("checkpoints/supernet_training", "folder; /<superspace>-<choice>-align0 is appended")
+    seed: int = dataclasses.replace(SEED, group="run").field()
+    print_freq: int = _run(10, "steps between log lines", low=1)
+    checkpoint_minutes: float = _run(15, "least time between checkpoints, which follow a log line", low=0,
+                                     unit="minutes")
+    ema_decay: float = _run(0.0, "decay per step of an average of the weights, which is validated and kept; 0: none",
+                            low=0, below=1)
+    sync_bn: bool = _run(False, "batch norm over the images of all processes")
+    channels_last: bool = _run(True, "memory layout with the channels last")
+    amp: str = _run("none", "number format of the computation; none: float32, auto: a short measurement chooses",
+                    choices=("none", "bf16", "auto"))
+    compile: bool = _run(False, "the quantisers' passes are fused by torch.compile; needs a C++ compiler")
+    debug_batches: int = _run(0, "steps after which every epoch stops; 0: never", low=0)
 
     def __post_init__(self):
-        for name, allowed in (("optimizer", ("sgd", "adam")), ("schedule", ("cosine", "linear")),
-                              ("amp", ("none", "bf16", "auto")), ("quant_zero_point", ("integer", "float")),
-                              ("quant_start", ("minmax", "lsq")), ("placement", PLACEMENTS)):
-            check_choice(getattr(self, name), allowed, f"value of {name}")
-        for name in ("batch_size_per_gpu", "eval_batch_size_per_gpu", "epochs", "quant_epochs", "valid_freq",
-                     "print_freq", "post_bn_calibration_batch_num"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
-        if self.num_arch_training < 2:
-            raise UserError(f"num_arch_training is {self.num_arch_training}; allowed: 2 (largest and smallest) or more")
+        check_settings(self)
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
 
     def for_quantization(self) -> TrainConfig:
         """The settings of int8 training."""
@@ -114,69 +143,17 @@ FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "calibration_path", "eval_b
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--config-file` and one option per setting."""
-    parser.add_argument("--config-file", "--config_file", default="supernet_training_configs/train.yaml",
-                        help="yaml file with the settings")
-    group = parser.add_argument_group("settings, which override the yaml file")
-    for name, (kind, default) in _fields().items():
-        if name != "align_sample":
-            group.add_argument(f"--{name}", metavar=_type_name(kind), nargs="*" if kind is tuple else None,
-                               help=f"default {default!r}")
+    option(parser, "--config-file", CONFIG_FILE, "yaml file with the settings, which the options override",
+           aliases=("--config_file",))
+    add_arguments(parser, TrainConfig, leave_out=("align_sample",), switches=False)
 
 
 def config_from_arguments(args: argparse.Namespace) -> TrainConfig:
     """Settings from the yaml file and the options given; UserError for an unknown key or a malformed value."""
-    values = load_yaml(args.config_file)
-    for name in _fields():
-        given = getattr(args, name, None)
-        if given is not None:
-            values[name] = _convert(name, given, f"option --{name}")
-    return TrainConfig(**values)
+    return TrainConfig(**load_yaml(args.config_file) | given_arguments(TrainConfig, args))
 
 
 def load_yaml(path: str | Path) -> dict:
-    """The checked settings of a yaml file."""
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config file {str(path)!r} does not exist; allowed: a yaml file such as "
-                        "supernet_training_configs/train.yaml")
-    try:
-        content = yaml.safe_load(read_text(path, "config file")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"config file {str(path)!r} is not yaml: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; expected 'name: value' lines")
-    for name in content:
-        check_choice(name, _fields(), f"setting in {path}:")
-    return {name: _convert(name, value, f"{path}: {name}") for name, value in content.items()}
-
-
-def _fields() -> dict[str, tuple[type, object]]:
-    hints = get_type_hints(TrainConfig)
-    return {f.name: (tuple if "tuple" in str(hints[f.name]) else hints[f.name], f.default)
-            for f in dataclasses.fields(TrainConfig)}
-
-
-def _type_name(kind: type) -> str:
-    return {tuple: "PIXELS", bool: "true|false"}.get(kind, kind.__name__.upper())
-
-
-def _convert(name: str, value, where: str):
-    kind = _fields()[name][0]
-    try:
-        if kind is tuple:
-            return tuple(int(v) for v in (value or ()))
-        if kind is bool:
-            if isinstance(value, str):
-                value = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-            if not isinstance(value, bool):
-                raise ValueError
-            return value
-        if kind is str:
-            return "" if value is None else str(value)
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        return kind(float(value))
-    except (TypeError, ValueError, KeyError):
-        raise UserError(f"value {value!r} of {where}; expected {_type_name(kind)}") from None
+    """The checked settings of a yaml file, a published one too."""
+    content = read_yaml(path, "config file", hint=f"a yaml file such as {CONFIG_FILE}")
+    return read_settings(TrainConfig, translate(content, str(path)), str(path))

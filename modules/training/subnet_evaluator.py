@@ -1,6 +1,8 @@
 """Accuracy of subnets of a trained supernet: the model, its data and the calibration images, loaded once."""
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -32,12 +34,13 @@ class SubnetEvaluator:
         batch_size: images per batch, in calibration too.
         calibration_batches: how many training batches calibrate batch norm.
         limit_batches: evaluate on this many batches only (0: all).
+        print_freq: batches between lines of progress on standard error (0: none).
     """
 
     def __init__(self, path: str | Path, space: SupernetConfig, *, quant_mode: bool, dataset: str = "",
                  dataset_path: str = "", valid_size: int | None = 0, augment: str = "", batch_size: int = 32,
                  calibration_batches: int = 32, limit_batches: int = 0, num_workers: int = 0, seed: int = 0,
-                 device: torch.device | None = None):
+                 device: torch.device | None = None, print_freq: int = 0):
         self.path, self.space, self.quant_mode = path, space, quant_mode
         self.device = device or torch.device("cpu")
         self.model, self.record = load_supernet(path, space, quant_mode)
@@ -54,6 +57,7 @@ class SubnetEvaluator:
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = augment or self.record.training.get("augment", "auto_augment_tf")
         self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
+        self.print_freq = print_freq
         self._calibration = None
         self._images: dict[bool, list] = {}
         self._resized: dict[str, tuple[int, list]] = {}
@@ -80,8 +84,18 @@ class SubnetEvaluator:
                 num_workers=self.num_workers)
         return self._calibration
 
-    def validation_batches(self, test: bool = False):
+    def validation_batches(self, test: bool = False) -> Iterator:
         """Batches of (images, labels) of the validation part, or of the test part; kept in memory if it is small."""
+        return self._reported(self._batches(test))
+
+    def _reported(self, batches) -> Iterator:
+        """`batches`, a line on standard error after every `print_freq` of them."""
+        for number, batch in enumerate(batches, start=1):
+            yield batch
+            if self.print_freq and number % self.print_freq == 0 and dist.rank() == 0:
+                print(f"{number} batches evaluated", file=sys.stderr, flush=True)
+
+    def _batches(self, test: bool):
         if test in self._images:
             return self._images[test]
         data, size = self.data, self.record.crop_size
@@ -103,11 +117,11 @@ class SubnetEvaluator:
 
     def accuracy(self, choice: SubnetChoiceConfig, test: bool = False) -> Accuracy:
         """Accuracy of subnet `choice` on the validation part, or on the test part."""
-        net, batches = self.subnet(choice), self.validation_batches(test)
+        net, batches = self.subnet(choice), self._batches(test)
         if test in self._images:
             images = self._at(f"part {test}", choice.resolution, [images for images, _ in batches])
             batches = [(x, labels) for x, (_, labels) in zip(images, batches, strict=True)]
-        return evaluate(net, batches, f"subnet {choice} of {str(self.path)!r}")
+        return evaluate(net, self._reported(batches), f"subnet {choice} of {str(self.path)!r}")
 
     def _at(self, name: str, resolution: int, batches: list[torch.Tensor]) -> list[torch.Tensor]:
         """`batches` on the device at `resolution`; kept until another resolution is asked for, so that subnets in the

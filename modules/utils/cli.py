@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, nearest
+from modules.utils.settings import Setting
 
 
 def run(main: Callable[[], None]) -> None:
@@ -42,12 +43,35 @@ def _end(reason: str, status: int) -> None:
     sys.exit(status)
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses a command line as everything else is refused: with a UserError."""
+
+    def error(self, message: str):
+        """Raise UserError."""
+        raise UserError(f"{message} (--help lists the options)")
+
+    def parse_args(self, args=None, namespace=None):
+        """As of argparse; an unknown option is refused with the nearest name."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            near = nearest(rest[0].split("=")[0], self._option_string_actions)
+            self.error(f"unknown argument {' '.join(rest)}" + (f", nearest: {near}" if near else ""))
+        return found
+
+
+def make_parser(doc: str) -> Parser:
     """A parser whose help shows the script's docstring as written."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                   allow_abbrev=False)
+    return Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--resume` and `--overwrite` of a script that makes `what`, such as "search"."""
+    parser.add_argument("--resume", action="store_true", help=f"continue the {what} that was begun")
+    parser.add_argument("--overwrite", action="store_true", help=f"start afresh where a {what} was begun already")
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
     """Accept the flag `torch.distributed.launch` adds; the environment's LOCAL_RANK wins over it."""
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=-1, help="set by torch.distributed.launch")
+    Setting(-1, "number of this process on its machine, set by torch.distributed.launch", low=0, high=4095,
+            aliases=("--local-rank",), shown="LOCAL_RANK of the environment, or one process").add_to(
+                parser, "--local_rank")

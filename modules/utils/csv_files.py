@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from modules.utils.errors import UserError
-from modules.utils.text import MAX_TEXT, read_text, shorten
+from modules.utils.errors import UserError, shorten
+from modules.utils.text import MAX_TEXT, read_text
 
 _DELIMITERS = ",;\t"
 

@@ -1,4 +1,5 @@
 """The one exception that means "the user gave something that cannot work"."""
+import difflib
 
 
 class UserError(Exception):
@@ -9,5 +10,16 @@ def check_choice(value, allowed, what):
     """Return `value` if it is one of `allowed`; otherwise raise UserError naming both. `what` says what it is."""
     allowed = list(allowed)
     if value not in allowed:
-        raise UserError(f"unknown {what} {value!r}; allowed: {', '.join(map(str, allowed))}")
+        raise UserError(f"unknown {what} {shorten(value, 120)}; allowed: {', '.join(map(str, allowed))}")
     return value
+
+
+def nearest(name, known):
+    """The name of `known` that is most like `name`; '' if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")
+
+
+def shorten(value: object, length: int = 80) -> str:
+    """`value` as a message shows it: its repr, cut to `length` characters."""
+    text = repr(value[:length] if isinstance(value, (str, bytes)) else value)
+    return text if len(text) <= length else f"{text[:length - 3]}..."

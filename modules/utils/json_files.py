@@ -5,8 +5,8 @@ import json
 import math
 from pathlib import Path
 
-from modules.utils.errors import UserError
-from modules.utils.text import MAX_TEXT, read_text, shorten
+from modules.utils.errors import UserError, shorten
+from modules.utils.text import MAX_TEXT, read_text
 
 MAX_DEPTH = 64
 _MAX_DIGITS = 100  # of a whole number: the state of a random generator has 39, and a float holds 308

@@ -4,7 +4,9 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
+
+__all__ = ["MAX_TEXT", "decode_text", "read_bytes", "read_text", "shorten"]
 
 MAX_TEXT = 64 << 20  # bytes; far above every file that the project writes
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -49,9 +51,3 @@ def decode_text(content: bytes, where: str) -> str:
     if "\0" in text:
         raise UserError(f"{where} is not text: character {text.index(chr(0))} is NUL")
     return text
-
-
-def shorten(value: object, length: int = 80) -> str:
-    """`value` as a message shows it: its repr, cut to `length` characters."""
-    text = repr(value[:length] if isinstance(value, (str, bytes)) else value)
-    return text if len(text) <= length else f"{text[:length - 3]}..."

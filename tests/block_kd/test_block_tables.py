@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from test_block_kd import ARCH, CountingTeacher, images, make_config, teachers  
 from modules.block_kd.lut.builder import LutBuilder
 from modules.block_kd.lut.counts import count_stage
 from modules.block_kd.lut.job import make_job
+from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.report import draw_tables
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import how_made, load_tables
@@ -62,14 +62,13 @@ def job(teachers, students, monkeypatch):  # noqa: F811
 
     def make(folder, **changes):
         rows_per_pass = changes.pop("rows_per_pass", 100)
-        args = SimpleNamespace(**{
+        options = TableOptions(**{
             "superspace": "onnxw_tiny", "platform": "priced", "checkpoint_path": str(students), "dataset": "",
             "dataset_path": "", "valid_size": 0, "augment": "default", "train_batch_size": 6, "num_calib_batches": 2,
-            "eval_batch_size": 5, "num_workers": 0, "stage_list": list(NAMES), "width_window_filter": [0, 2],
-            "num_samples_per_stage": 3, "rows_per_pass": rows_per_pass, "hw_list": [], "loss_fn": "nsr",
+            "eval_batch_size": 5, "num_workers": 0, "stage_list": NAMES, "width_window_filter": (0, 2),
+            "num_samples_per_stage": 3, "rows_per_pass": rows_per_pass, "hw_list": (), "loss_fn": "nsr",
             "manual_seed": 0, "debug": False, "debug_batches": 1, "fp32_mode": False, **changes})
-        config, arguments = make_job(args, teacher, torch.device("cpu"))
-        return LutBuilder(config, folder, teacher, **arguments)
+        return LutBuilder(make_job(options, teacher, torch.device("cpu")), folder, teacher)
     return make
 
 

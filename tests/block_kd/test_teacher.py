@@ -357,10 +357,10 @@ def test_two_processes(tmp_path):
     (["--quant_mode"], "checkpoint.pth' does not exist"),
     (["--resume"], "to resume from; start without --resume"),
     (["--test_only", "--quant_mode"], "lsq.pth' does not exist"),
-    (["--resolution", "16"], "--resolution 16; allowed: 32 pixels or more"),
+    (["--resolution", "16"], "--resolution 16; allowed: 32 to 8192 pixels"),
     (["--train_batch_size", "1"], "--train_batch_size 1; allowed: 2 or more"),
     (["--optimizer", "lamb"], "unknown value of --optimizer 'lamb'; allowed: sgd, sgd_nesterov, adam"),
-    (["--bn_momentum", "0"], "--bn_momentum 0.0; allowed: above 0, at most 1"),
+    (["--bn_momentum", "0"], "--bn_momentum 0; allowed: above 0, at most 1"),
     (["--dataset", "digits", "--teacher_weights", "none.pth"], "file of weights 'none.pth' does not exist"),
 ])
 def test_bad_arguments(arguments, message, tmp_path, monkeypatch, capsys):

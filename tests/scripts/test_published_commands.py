@@ -3,7 +3,6 @@
 `{ckpt}` stands for ${CHECKPOINT_DIR}, `{images}` for the path of ImageNet, `{space}` for <superspace>, `{subnet}` for
 <subnet_choice>.
 """
-import argparse
 import re
 import runpy
 import shlex
@@ -19,6 +18,7 @@ from sklearn.datasets import load_digits
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
+from modules.utils import cli
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.files import REPOSITORY
 
@@ -87,8 +87,8 @@ def test_a_published_command_parses_as_printed(name, monkeypatch):
         raise Parsed(parse(self, *args, **kwargs))
 
     words = arguments(COMMANDS[name].replace("{space}", "onnxw").format(ckpt="c", images="i", subnet=SUBNET))
-    parse = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    parse = cli.Parser.parse_args
+    monkeypatch.setattr(cli.Parser, "parse_args", stop)
     monkeypatch.setattr(sys, "argv", [str(REPOSITORY / words[0]), *words[1:]])
     with pytest.raises(Parsed) as parsed:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -27,10 +27,10 @@ from modules.modeling.supernet import Supernet
 from modules.search.generations import GenerationSizes
 from modules.search.subnet import state as subnet_state
 from modules.search.subnet.proposals import Proposer, SearchSettings
-from modules.search.subnet.record import Window
 from modules.search.subnet.search import SubnetSearch, run_search
 from modules.search.subnet.state import SearchState
 from modules.search.subnet.tables import read_points
+from modules.search.subnet.window import Window
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated

@@ -7,7 +7,8 @@ from pareto import dominated
 
 from modules.search.subnet.fitness import fitness_notes
 from modules.search.subnet.proposals import SearchSettings
-from modules.search.subnet.record import Evaluated, Latency, Proposal, Window, pareto_front
+from modules.search.subnet.record import Evaluated, Proposal, pareto_front
+from modules.search.subnet.window import Latency, Window
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.evaluation import Accuracy

@@ -152,13 +152,13 @@ def test_train_yaml_holds_the_published_recipe():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("epoch: 3", "unknown setting in .*'epoch'; allowed: .*epochs"),
+    ("epoch: 3", "unknown setting in .*'epoch', nearest: epochs; allowed: .*epochs"),
     ("epochs: many", "'many' of .*epochs; expected INT"),
     ("epochs: 2.5", "2.5 of .*epochs; expected INT"),
     ("nesterov: 3", r"3 of .*nesterov; expected true\|false"),
     ("- 1", "expected 'name: value'"),
     ("a: [", "is not yaml"),
-    ("epochs: 0", "epochs is 0; allowed: 1 or more"),
+    ("epochs: 0", "epochs 0; allowed: 1 or more epochs"),
     ("optimizer: lion", "'lion'; allowed: sgd, adam"),
 ])
 def test_malformed_settings_are_refused(tmp_path, text, message):

@@ -7,10 +7,12 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from modules.block_kd.lut.options import ROWS_PER_PASS
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import SETTINGS_FILE, read_settings
 from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
@@ -27,7 +29,6 @@ from modules.utils.files import atomic_write
 from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
-ROWS_PER_PASS = 500    # at most; what a kill can cost
 CACHED_PIXELS = 50_000_000  # of a validation part that is kept decoded between passes: 600 MB
 
 
@@ -52,13 +53,11 @@ class LutConfig:
     placement: str = "lsq"       # of the students' quantisers
 
 
-class LutBuilder:
-    """Writes `<stage>_<block>_<window>.csv` for the students it is given.
+@dataclass(frozen=True)
+class LutJob:
+    """Which tables to build, and from what.
 
-    Args:
-        config: settings.
-        folder: where the tables go.
-        teacher: in eval mode on `device`.
+    Attributes:
         students: per (stage, block) the student and its record, the weights read when called.
         windows: width windows to build; all when empty.
         num_rows: rows per table.
@@ -67,13 +66,25 @@ class LutBuilder:
         rows_per_pass: rows that share one pass of the teacher over the images.
     """
 
-    def __init__(self, config: LutConfig, folder: Path, teacher, students: dict, *, windows: tuple[int, ...],
-                 num_rows: int, data: Data, platform, device: torch.device, num_workers: int = 0,
-                 rows_per_pass: int = ROWS_PER_PASS):
-        self.config, self.folder, self.teacher, self.students = config, Path(folder), teacher, students
-        self.windows, self.num_rows, self.data, self.platform = windows, num_rows, data, platform
-        self.device, self.num_workers, self.rows_per_pass = device, num_workers, rows_per_pass
-        self.size = max(config.resolutions)
+    config: LutConfig
+    students: dict
+    windows: tuple[int, ...]
+    num_rows: int
+    data: Data
+    platform: Any
+    device: torch.device
+    num_workers: int = 0
+    rows_per_pass: int = ROWS_PER_PASS
+
+
+class LutBuilder:
+    """Writes `<stage>_<block>_<window>.csv` of `job` to `folder`; `teacher` is in eval mode on the job's device."""
+
+    def __init__(self, job: LutJob, folder: Path, teacher):
+        self.config, self.folder, self.teacher, self.students = job.config, Path(folder), teacher, job.students
+        self.windows, self.num_rows, self.data, self.platform = job.windows, job.num_rows, job.data, job.platform
+        self.device, self.num_workers, self.rows_per_pass = job.device, job.num_workers, job.rows_per_pass
+        self.size = max(job.config.resolutions)
 
     def run(self, progress=None) -> None:
         """Build what is missing; `progress(stage, rows done, rows wanted)` is called after every pass."""

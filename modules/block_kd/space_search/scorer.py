@@ -1,16 +1,15 @@
 """Scoring spaces of one superspace on one platform: the parts put together from what the user asked for."""
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
-from modules.block_kd.lut.other_stages import load_other_stages
+from modules.block_kd.lut.other_stages import MODES, load_other_stages
 from modules.block_kd.lut.tables import BlockTables, load_tables
 from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.quality import COUPLINGS, Estimator, SpaceScore, Target, score_space
@@ -20,8 +19,9 @@ from modules.block_kd.space_search.files import SpaceEntry, describe, write_scor
 from modules.search.evolution import History
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError
 from modules.utils.files import write_manifest
+from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 ESTIMATORS = ("sample", "exact")
 CACHE_MB = 768  # of the exact estimators, all limits together
@@ -34,23 +34,22 @@ class Scoring:
     superspace: str
     platform: str
     lut_path: str
-    limits: tuple[float, ...]
-    t: float = 0.1
-    a: float = 0.01
-    estimator: str = "sample"
-    width_coupling: str = "independent"
-    other_stages: str = "smallest"
-    resolutions: tuple[int, ...] = ()  # none: those of the superspace's block tables
-    seed: int = 0
+    limits: tuple[float, ...] = setting(MISSING, "latency limits; the scores under several are added up", many="+",
+                                        above=0, unit="ms", name="latency_constraint")
+    t: float = setting(0.1, "share of subnets wanted within the limit", above=0, name="latency_loss_t")
+    a: float = setting(0.01, "weight of falling short of that share", above=0, name="latency_loss_a")
+    estimator: str = setting("sample", "law of a space's subnets; sample: 100,000 are drawn, exact: it is computed",
+                             choices=ESTIMATORS)
+    width_coupling: str = setting("independent", "rows that are combined; independent: any, chained: those whose "
+                                  "widths meet", choices=COUPLINGS)
+    other_stages: str = setting("smallest", "stages that are not searched; smallest: as small as they get, sampled: "
+                                "drawn too", choices=MODES)
+    resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
+                                           shown="what they say, or the superspace's")
+    seed: int = SEED.field()
 
     def __post_init__(self):
-        check_choice(self.estimator, ESTIMATORS, "estimator")
-        check_choice(self.width_coupling, COUPLINGS, "width coupling")
-        for name, values in (("latency_constraint", self.limits), ("latency_loss_t", [self.t]),
-                             ("latency_loss_a", [self.a])):
-            for value in values:
-                if not (math.isfinite(value) and value > 0):
-                    raise UserError(f"--{name} {value:g}; expected a finite number above 0")
+        check_settings(self)
         if not self.limits:
             raise UserError("no latency limit; give --latency_constraint in ms, as in --latency_constraint 10")
 

@@ -19,6 +19,7 @@ from modules.search.state import STATE_FILE, check_no_search
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.settings import check_settings, setting
 
 TOP_SPACES = 50
 SAVE_EVERY = 250  # scored spaces, a second or so of work
@@ -28,14 +29,12 @@ SAVE_EVERY = 250  # scored spaces, a second or so of work
 class Evolution:
     """Sizes of the evolution: individuals alive, candidates for a parent, spaces scored in all."""
 
-    population_size: int = 500
-    parent_size: int = 125
-    cycles: int = 5000
+    population_size: int = setting(500, "spaces that are alive", low=1)
+    parent_size: int = setting(125, "spaces compared for each parent", low=1)
+    cycles: int = setting(5000, "spaces scored in all", low=1)
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 1:
-                raise UserError(f"--{name} {value}; expected at least 1")
+        check_settings(self)
         if self.parent_size > self.population_size:
             raise UserError(f"--parent_size {self.parent_size}; at most the population size {self.population_size}")
 

@@ -2,15 +2,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, replace
 
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.transforms import AUGMENTS
 from modules.modeling.placement import PLACEMENTS
 from modules.search_space.superspace import get_superspace
-from modules.utils.errors import UserError, check_choice
+from modules.utils import settings
+from modules.utils.cli import add_run_arguments
+from modules.utils.errors import UserError
+from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, option, setting
 
 DEBUG_BATCHES = 4
 LOSS_FUNCTIONS = ("nsr", "mse")
@@ -24,44 +26,48 @@ FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers
 class BlockKDConfig:
     """What decides a run of train_block_kd.py or lsq_block_kd.py; names and meaning as of their options."""
 
-    superspace: str
-    output_path: str
-    num_epochs: int
-    learning_rate_list: tuple[float, ...]
-    dataset: str = ""
-    dataset_path: str = ""
-    valid_size: int = 50000
-    augment: str = "default"
-    train_batch_size: int = 64
-    eval_batch_size: int = 100
-    num_workers: int = 16
-    hw_list: tuple[int, ...] = ()
-    stage_list: tuple[str, ...] = ()
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    lr_scheduler: str = "cosine"
-    lr_step_size: int = 20
-    lr_gamma: float = 0.9
-    grad_clip_value: float = 1.0
-    loss_fn: str = "nsr"
-    inplace_distill_from_teacher: bool = False
-    num_calib_batches: int = 20
-    placement: str = "lsq"
-    manual_seed: int = 0
-    debug: bool = False
-    print_freq: int = 20
-    checkpoint_minutes: float = 15.0
+    superspace: str = setting(MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny")
+    output_path: str = setting("", "folder of the students, <output_path>/<stage>_<block>/",
+                               shown="checkpoints/block_kd/<superspace>")
+    dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: folder if --dataset_path is given, else "
+                           "digits")
+    dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
+    valid_size: int = setting(50000, "images held out of the training set to evaluate students on", low=1,
+                              unit="images")
+    augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
+    train_batch_size: int = setting(64, "images per batch and process", **BATCH)
+    eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
+    num_workers: int = replace(WORKERS, default=16).field()
+    num_epochs: int = setting(5, "epochs", low=1)
+    learning_rate_list: tuple[float, ...] = setting((), "learning rates, one for each searched stage", many="+", low=0,
+                                                    metavar="LR")
+    lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
+    lr_step_size: int = setting(20, "batches between steps of the cosine; epochs between those of step", low=1)
+    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0)
+    optimizer: str = setting("adam", "optimiser", choices=OPTIMIZERS)
+    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1)
+    weight_decay: float = setting(1e-4, "weight decay of convolutions", low=0)
+    grad_clip_value: float = setting(1.0, "largest size of an entry of a gradient; 0: any", low=0)
+    stage_list: tuple[str, ...] = setting((), "students to train, such as stage1_0 stage1_2; empty: all",
+                                          metavar="NAME")
+    hw_list: tuple[int, ...] = setting((), "resolutions; empty: the superspace's for block tables", many="+", **PIXELS)
+    loss_fn: str = setting("nsr", "loss; nsr: noise-to-signal ratio", choices=LOSS_FUNCTIONS)
+    inplace_distill_from_teacher: bool = setting(False, "all four configurations of a step learn from the teacher; "
+                                                 "otherwise the last three learn from the largest")
+    num_calib_batches: int = setting(20, "training batches that calibrate batch norm before an evaluation", low=1)
+    placement: str = setting("lsq", "owner of a tensor's quantiser; lsq: the layer it enters, engine: the one that "
+                             "produces it", choices=PLACEMENTS)
+    manual_seed: int = SEED.field()
+    print_freq: int = setting(20, "batches between log lines", low=1)
+    checkpoint_minutes: float = setting(15.0, "least time between checkpoints within an epoch, which follow a log line",
+                                        low=0, unit="minutes")
+    debug: bool = setting(False, f"{DEBUG_BATCHES} training and evaluation batches, one epoch")
 
     def __post_init__(self):
         space = get_superspace(self.superspace)
-        for name, allowed in (("optimizer", OPTIMIZERS), ("lr_scheduler", ("cosine", "step")),
-                              ("loss_fn", LOSS_FUNCTIONS), ("augment", AUGMENTS), ("placement", PLACEMENTS)):
-            check_choice(getattr(self, name), allowed, f"value of --{name}")
-        for name in ("num_epochs", "train_batch_size", "eval_batch_size", "lr_step_size", "num_calib_batches",
-                     "valid_size", "print_freq"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name} {getattr(self, name)}; allowed: 1 or more")
+        check_settings(self)
+        if self.optimizer == "sgd_nesterov" and self.momentum == 0:
+            raise UserError("--momentum 0 with --optimizer sgd_nesterov; allowed: above 0, or --optimizer sgd")
         if len(self.learning_rate_list) != len(space.searched):
             raise UserError(f"--learning_rate_list has {len(self.learning_rate_list)} values; {self.superspace} needs "
                             f"{len(space.searched)}, one for each of {', '.join(s.name for s in space.searched)}")
@@ -94,56 +100,15 @@ class BlockKDConfig:
 def add_arguments(parser: argparse.ArgumentParser, int8: bool, **defaults) -> None:
     """The options of train_block_kd.py, or with `int8` of lsq_block_kd.py; `defaults` replaces those of
     `BlockKDConfig`."""
-    defaults = {f.name: f.default for f in dataclasses.fields(BlockKDConfig)} | defaults
-
-    def add(name: str, text: str, **kwargs) -> None:
-        default = defaults[name]
-        if isinstance(default, bool):
-            parser.add_argument(f"--{name}", action="store_true", help=text)
-            return
-        kwargs.setdefault("type", type(default))
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        parser.add_argument(f"--{name}", default=default, help=f"{text} (default: {shown or 'see text'})", **kwargs)
-
-    parser.add_argument("--superspace", required=True, help="such as onnxw, mobilew, onnxw_tiny")
-    add("output_path", "folder of the students, <output_path>/<stage>_<block>/")
-    add("dataset", "digits, folder, CIFAR10 ...; empty: folder if --dataset_path is given, else digits")
-    add("dataset_path", "folder with train/ and val/, or the ILSVRC tar files")
-    add("valid_size", "images held out of the training set to evaluate students on")
-    add("augment", "default or auto_augment_tf")
-    add("train_batch_size", "images per batch and process")
-    add("eval_batch_size", "images per batch and process in evaluation")
-    add("num_workers", "image loading processes")
-    add("num_epochs", "epochs")
-    add("learning_rate_list", "one rate for each searched stage", nargs="+", type=float, metavar="LR")
-    add("lr_scheduler", "cosine or step")
-    add("lr_step_size", "batches between steps of the cosine; epochs between those of step")
-    add("lr_gamma", "factor of step")
-    add("optimizer", "adam, sgd or sgd_nesterov")
-    add("momentum", "of sgd")
-    add("weight_decay", "of convolution and linear weights")
-    add("grad_clip_value", "gradients are clipped to this size; 0: not")
-    add("stage_list", "students to train, such as stage1_0 stage1_2; empty: all", nargs="*", type=str, metavar="NAME")
-    add("hw_list", "resolutions; empty: the superspace's for block tables", nargs="+", type=int, metavar="PIXELS")
-    add("loss_fn", "nsr (noise-to-signal ratio) or mse")
-    add("inplace_distill_from_teacher", "all four configurations of a step learn from the teacher; otherwise the last "
-                                        "three learn from the largest")
-    add("num_calib_batches", "training batches that calibrate batch norm before an evaluation")
-    if int8:
-        add("placement", "lsq: layers own the quantiser of their input; engine: who produces a tensor does")
-    add("manual_seed", "of every random draw")
-    add("print_freq", "batches between log lines")
-    add("checkpoint_minutes", "least minutes between checkpoints within an epoch, which follow a log line")
-    add("debug", f"{DEBUG_BATCHES} training and evaluation batches, one epoch")
-    parser.add_argument("--test_only", action="store_true", help="only evaluate the students there are")
-    parser.add_argument("--resume", action="store_true", help="continue at the student, epoch and step reached")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where there are students already")
+    settings.add_arguments(parser, BlockKDConfig, leave_out=() if int8 else ("placement",), **defaults)
+    option(parser, "--test_only", False, "only evaluate the students there are")
+    add_run_arguments(parser, "students")
 
 
-def config_from_arguments(args: argparse.Namespace) -> BlockKDConfig:
-    """The settings given; UserError for one that cannot work."""
-    values = {f.name: getattr(args, f.name, f.default) for f in dataclasses.fields(BlockKDConfig)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if values["debug"]:
-        values["num_epochs"] = 1
-    return BlockKDConfig(**values)
+def config_from_arguments(args: argparse.Namespace, **defaults) -> BlockKDConfig:
+    """The settings given, the others from `defaults`; UserError for one that cannot work."""
+    config = settings.given_arguments(BlockKDConfig, args)
+    defaults["output_path"] = f"checkpoints/block_kd/{args.superspace}"
+    if args.debug:
+        config["num_epochs"] = 1
+    return BlockKDConfig(**defaults | config)

@@ -16,21 +16,21 @@ Writes <output_path>/checkpoint.pth, or lsq.pth with --quant_mode.
 """
 from __future__ import annotations
 
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.settings import option
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train or evaluate a teacher."""
     from modules.block_kd.teacher.config import add_arguments, config_from_arguments
 
     parser = make_parser(__doc__)
-    parser.add_argument("--quant_mode", action="store_true", help="fine-tune the fp32 teacher in int8, write lsq.pth")
+    option(parser, "--quant_mode", False, "fine-tune the fp32 teacher in int8, write lsq.pth")
     add_arguments(parser)
-    parser.add_argument("--test_only", action="store_true", help="only evaluate the mode's file, or --teacher_weights")
-    parser.add_argument("--resume", action="store_true", help="continue the checkpoint of this mode")
-    parser.add_argument("--overwrite", action="store_true", help="start afresh where there is a checkpoint already")
+    option(parser, "--test_only", False, "only evaluate the mode's file, or --teacher_weights")
+    add_run_arguments(parser, "teacher")
     add_local_rank(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     config = config_from_arguments(args)
 
     from modules.block_kd.teacher.training import TeacherTrainer, evaluate_teacher

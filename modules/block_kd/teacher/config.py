@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modules.datasets.transforms import AUGMENTS
-from modules.utils.errors import UserError, check_choice
+from modules.utils import settings
+from modules.utils.errors import UserError
+from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting, settings_of
 
 OPTIMIZERS = ("sgd", "sgd_nesterov", "adam")
 DEFAULT_OUTPUT = "checkpoints/block_kd/teacher_checkpoint"
@@ -24,45 +25,45 @@ class TeacherConfig:
     which nothing is published.
     """
 
-    output_path: str = DEFAULT_OUTPUT
-    teacher_arch: str = ""
-    teacher_weights: str = ""
-    dataset: str = ""
-    dataset_path: str = ""
-    augment: str = "default"
-    resolution: tuple[int, ...] = ()
-    num_epochs: int = 1
-    train_batch_size: int = 12
-    eval_batch_size: int = 100
-    num_workers: int = 16
-    optimizer: str = "sgd"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    lr_scheduler: str = "cosine"
-    lr_step_size: int = 1
-    lr_gamma: float = 0.9
-    grad_clip_value: float = 0.0
-    bn_momentum: float = 0.01
-    quant_zero_point: str = "integer"
-    manual_seed: int = 0
-    print_freq: int = 50
-    checkpoint_minutes: float = 15.0
-    debug: bool = False
+    output_path: str = setting(DEFAULT_OUTPUT, "folder of checkpoint.pth (fp32) and lsq.pth (int8)")
+    teacher_arch: str = setting("", "teacher, such as efficientnet-b0 ... efficientnet-b7, efficientnet-tiny, "
+                                "regnet-y-1.6gf; empty: with --quant_mode that of the fp32 file, else efficientnet-b5")
+    teacher_weights: str = setting("", "weights to start from: imagenet (torchvision downloads them), or a file: "
+                                   "torchvision's or a published teacher's; empty: random, or with --quant_mode "
+                                   "<output_path>/checkpoint.pth")
+    dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: with --quant_mode that of the fp32 file, "
+                           "else folder if --dataset_path is given, else digits")
+    dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
+    augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
+    resolution: tuple[int, ...] = setting(
+        (), "image size; of several each batch takes one at random; empty: with --quant_mode those of the fp32 file, "
+        "else 224, for digits 64", many="+", **PIXELS | {"low": 32})
+    num_epochs: int = setting(1, "epochs", low=1)
+    train_batch_size: int = setting(12, "images per batch and process", **BATCH | {"low": 2})  # batch norm of 1 pixel
+    eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
+    num_workers: int = replace(WORKERS, default=16).field()
+    optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)
+    learning_rate: float = setting(1e-3, "learning rate at the start", low=0)
+    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1)
+    weight_decay: float = setting(1e-4, "weight decay of convolutions and of the classifier", low=0)
+    lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
+    lr_step_size: int = setting(1, "batches between steps of the cosine; epochs between those of step", low=1)
+    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0)
+    grad_clip_value: float = setting(0.0, "largest size of an entry of a gradient; 0: any", low=0)
+    bn_momentum: float = setting(0.01, "share of a batch in the running statistics of batch norm", above=0, high=1)
+    quant_zero_point: str = setting("integer", "zero points of the int8 teacher's activations; float: as published",
+                                    choices=("integer", "float"))
+    manual_seed: int = replace(SEED, meaning="seed of the random weights, and of the images' order and augmentation"
+                               ).field()
+    print_freq: int = setting(50, "batches between log lines", low=1)
+    checkpoint_minutes: float = setting(15.0, "least time between checkpoints within an epoch, which follow a log line",
+                                        low=0, unit="minutes")
+    debug: bool = setting(False, f"{DEBUG_BATCHES} batches an epoch")
 
     def __post_init__(self):
-        for name, allowed in (("optimizer", OPTIMIZERS), ("lr_scheduler", ("cosine", "step")), ("augment", AUGMENTS),
-                              ("quant_zero_point", ("integer", "float"))):
-            check_choice(getattr(self, name), allowed, f"value of --{name}")
-        # Batch norm has no variance of a single image whose features are one pixel.
-        for name, least in (("num_epochs", 1), ("train_batch_size", 2), ("eval_batch_size", 1), ("lr_step_size", 1),
-                            ("print_freq", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} {getattr(self, name)}; allowed: {least} or more")
-        if any(r < 32 for r in self.resolution):
-            raise UserError(f"--resolution {min(self.resolution)}; allowed: 32 pixels or more")
-        if not 0 < self.bn_momentum <= 1:
-            raise UserError(f"--bn_momentum {self.bn_momentum}; allowed: above 0, at most 1")
+        check_settings(self)
+        if self.optimizer == "sgd_nesterov" and self.momentum == 0:
+            raise UserError("--momentum 0 with --optimizer sgd_nesterov; allowed: above 0, or --optimizer sgd")
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at batch `step` (from 0) of `epoch`, `steps` batches an epoch.
@@ -79,58 +80,15 @@ class TeacherConfig:
 # From scratch, batch norm needs a momentum that follows a changing network.
 FP32_DEFAULTS = {"num_epochs": 10, "train_batch_size": 64, "optimizer": "adam", "learning_rate": 1e-3,
                  "bn_momentum": 0.1}
-_HELP = {
-    "output_path": "folder of checkpoint.pth (fp32) and lsq.pth (int8)",
-    "teacher_arch": "such as efficientnet-b0 ... efficientnet-b7, efficientnet-tiny, regnet-y-1.6gf; empty: with "
-                    "--quant_mode that of the fp32 file, else efficientnet-b5",
-    "teacher_weights": "weights to start from: imagenet (torchvision downloads them), or a file: torchvision's or a "
-                       "published teacher's; empty: random, or with --quant_mode <output_path>/checkpoint.pth",
-    "dataset": "digits, folder, CIFAR10 ...; empty: with --quant_mode that of the fp32 file, else folder if "
-               "--dataset_path is given, else digits",
-    "dataset_path": "folder with train/ and val/, or the ILSVRC tar files",
-    "augment": "default or auto_augment_tf",
-    "resolution": "image size in pixels; of several each batch takes one at random; empty: with --quant_mode those of "
-                  "the fp32 file, else 224, for digits 64",
-    "num_epochs": "epochs",
-    "train_batch_size": "images per batch and process",
-    "eval_batch_size": "images per batch and process in evaluation",
-    "num_workers": "image loading processes",
-    "optimizer": "sgd, sgd_nesterov or adam",
-    "learning_rate": "rate at the start",
-    "momentum": "of sgd",
-    "weight_decay": "of convolution and linear weights",
-    "lr_scheduler": "cosine or step",
-    "lr_step_size": "batches between steps of the cosine; epochs between those of step",
-    "lr_gamma": "factor of step",
-    "grad_clip_value": "gradients are clipped to this size; 0: not",
-    "bn_momentum": "share of a batch in the running statistics of batch norm",
-    "quant_zero_point": "of the int8 teacher's activations: integer, or float as published",
-    "manual_seed": "of the random weights and of the images' order and augmentation",
-    "print_freq": "batches between log lines",
-    "checkpoint_minutes": "least minutes between checkpoints within an epoch, which follow a log line",
-    "debug": f"{DEBUG_BATCHES} batches an epoch",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One option per setting; the default of some depends on the mode."""
-    for field in dataclasses.fields(TeacherConfig):
-        text = _HELP[field.name]
-        if field.name == "debug":
-            parser.add_argument("--debug", action="store_true", default=None, help=text)
-            continue
-        shown, kind = f"{field.default!r}", type(field.default)
-        if field.name in FP32_DEFAULTS:
-            shown = f"{FP32_DEFAULTS[field.name]!r}; with --quant_mode {shown}"
-        if kind is tuple:
-            parser.add_argument(f"--{field.name}", type=int, nargs="+", metavar="PIXELS", help=text)
-        else:
-            parser.add_argument(f"--{field.name}", type=kind, help=f"{text} (default: {shown})")
+    shown = {name: f"{value}; with --quant_mode {settings_of(TeacherConfig)[name].default}"
+             for name, value in FP32_DEFAULTS.items()}
+    settings.add_arguments(parser, TeacherConfig, shown=shown)
 
 
 def config_from_arguments(args: argparse.Namespace) -> TeacherConfig:
     """The settings given, the others from the mode's defaults; UserError for one that cannot work."""
-    values = {} if args.quant_mode else dict(FP32_DEFAULTS)
-    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(TeacherConfig)}
-    values |= {name: value for name, value in given.items() if value is not None}
-    return TeacherConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return settings.from_arguments(TeacherConfig, args, **{} if args.quant_mode else FP32_DEFAULTS)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import MISSING
 from pathlib import Path
 
 from modules.latency.profile.models import WRITERS
@@ -24,48 +25,43 @@ from modules.latency.profile.session import Session, check_counts
 from modules.runtime.devices import open_device
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.search_space import get_superspace
-from modules.utils.cli import make_parser, run
+from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
 from modules.utils.results import format_table
+from modules.utils.settings import BATCH, PIXELS, SEED, THREADS, option
 
 
-def parse_args():
+def parse_args(argv):
     """The command line."""
     parser = make_parser(__doc__)
-    parser.add_argument("--backend", required=True, choices=list(WRITERS), help="the runtime")
-    parser.add_argument("--superspace", required=True)
-    parser.add_argument("--output", required=True, metavar="NAME", help="name of the platform, or a folder's path")
-    parser.add_argument("--device", default="local", help="local, ssh:[user@]host or adb[:serial]")
-    parser.add_argument("--remote_python", default="python3", help="interpreter on a machine behind ssh")
-    parser.add_argument("--binary_dir", default=PhoneRun.binary_dir, help="folder of benchmark_model on the phone")
-    parser.add_argument("--bin_name", default=PhoneRun.bin_name, help="its name there")
-    parser.add_argument("--taskset_mask", default=PhoneRun.taskset_mask, help="its cores, hexadecimal; '' for any")
-    parser.add_argument("--use_xnnpack", action="store_true", help="on the phone; a local litert always does")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1],
-                        help="one platform for each; the name of all but the first of threads and batch sizes gets "
-                             "_t<threads>_b<batch> appended")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1])
-    parser.add_argument("--cpus", type=int, nargs="+", default=[], help="cores to stay on; default: the last ones")
-    parser.add_argument("--resolutions", type=int, nargs="+", default=[], help="pixels; default: the superspace's")
-    parser.add_argument("--blocks", type=int, default=Settings.blocks, help="blocks to fit to")
-    parser.add_argument("--correction_nets", type=int, default=Settings.correction_nets,
-                        help="networks to correct sums of blocks with")
-    parser.add_argument("--test_nets", type=int, default=Settings.test_nets, help="networks to validate on")
-    parser.add_argument("--minutes", type=float, default=10, help="of measuring; blocks beyond that are left out")
-    parser.add_argument("--memory", action="store_true", help="also measure the peak memory of the test networks")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
-    parser.add_argument("--overwrite", action="store_true", help="remove what an earlier run left")
-    return parser.parse_args()
+    option(parser, "--backend", MISSING, "runtime", kind=str, choices=tuple(WRITERS))
+    option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
+    option(parser, "--output", MISSING, "name of the platform, or a folder's path", kind=str, metavar="NAME")
+    option(parser, "--device", "local", "machine to measure on: local, ssh:[user@]host or adb[:serial]")
+    option(parser, "--remote_python", "python3", "interpreter on a machine behind ssh")
+    option(parser, "--binary_dir", PhoneRun.binary_dir, "folder of benchmark_model on the phone")
+    option(parser, "--bin_name", PhoneRun.bin_name, "name of the program there")
+    option(parser, "--taskset_mask", PhoneRun.taskset_mask, "cores of the phone, hexadecimal; '' for any")
+    option(parser, "--use_xnnpack", False, "with XNNPACK on the phone; a local litert always has it")
+    THREADS.add_to(parser, "--threads", default=(1,), many="+", meaning="threads, one platform for each number; the "
+                   "name of all but the first of threads and batch sizes gets _t<threads>_b<batch> appended")
+    option(parser, "--batch_sizes", (1,), "batch sizes, one platform for each", many="+", **BATCH)
+    option(parser, "--cpus", (), "cores to stay on", kind=int, many="+", low=0, high=4095, shown="the last ones")
+    option(parser, "--resolutions", (), "resolutions", kind=int, many="+", shown="the superspace's", **PIXELS)
+    option(parser, "--blocks", Settings.blocks, "blocks to fit to", low=1)
+    option(parser, "--correction_nets", Settings.correction_nets, "networks to correct sums of blocks with", low=0)
+    option(parser, "--test_nets", Settings.test_nets, "networks to validate on", low=0)
+    option(parser, "--minutes", 10.0, "time to measure; blocks beyond that are left out", above=0, unit="minutes")
+    option(parser, "--memory", False, "also measure the peak memory of the test networks")
+    SEED.add_to(parser, "--seed")
+    add_run_arguments(parser, "profile")
+    return parser.parse_args(argv)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """One platform for each number of threads and batch size."""
-    args = parse_args()
+    args = parse_args(argv)
     combinations = list(itertools.product(args.threads, args.batch_sizes))
-    for value in itertools.chain(*combinations):
-        if value < 1:
-            raise UserError(f"{value} threads or images a batch; expected at least 1")
     for i, (threads, batch) in enumerate(combinations):
         make_platform(args, args.output + (f"_t{threads}_b{batch}" if i else ""), threads, batch)
 

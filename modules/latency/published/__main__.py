@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ from modules.latency.published.platforms import MODEL_FILE
 from modules.latency.published.report import write_report
 from modules.latency.published.tables import BlockSamples, read_block_table, read_onnx_json, read_rows
 from modules.utils.cli import make_parser, run
-from modules.utils.errors import check_choice
 from modules.utils.files import write_manifest
 from modules.utils.results import format_table
+from modules.utils.settings import option
 
 _ESTIMATE = 0.06  # so that the 90% interval of the smallest network's stages that are not searched is +-0.4 ms
 _HEIGHTS_192 = (96, 48, 24, 12, 6)
@@ -59,14 +59,14 @@ FITS = {
 }
 
 
-def main():
+def main(argv=None):
     parser = make_parser(__doc__)
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the published tables")
-    parser.add_argument("--output", type=Path, required=True, help="/<platform> is appended")
-    parser.add_argument("--platform", nargs="+", default=list(FITS), help="which; default: all")
-    args = parser.parse_args()
+    option(parser, "--tables", MISSING, "folder of the published tables", kind=Path)
+    option(parser, "--output", MISSING, "folder; /<platform> is appended", kind=Path)
+    option(parser, "--platform", tuple(FITS), "platforms", many="+", choices=tuple(FITS))
+    args = parser.parse_args(argv)
     for name in args.platform:
-        fit_platform(check_choice(name, FITS, "published platform"), args.tables, args.output / name)
+        fit_platform(name, args.tables, args.output / name)
 
 
 def fit_platform(name: str, tables: Path, folder: Path) -> BlockModel:

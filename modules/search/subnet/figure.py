@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.search.subnet.record import Evaluated, Window, pareto_front
+from modules.search.subnet.record import Evaluated, pareto_front
+from modules.search.subnet.window import Window
 from modules.utils.figures import new_figure, save_figure
 
 

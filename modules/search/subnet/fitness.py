@@ -2,14 +2,11 @@
 from __future__ import annotations
 
 import hashlib
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
-from modules.modeling.restore import find_checkpoint
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.arguments import Images
 from modules.training.evaluation import Accuracy
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
@@ -53,15 +50,12 @@ class SharedEvaluation:
         return dist.gather_objects(mine)[:len(choices)]
 
 
-def make_alone_evaluator(args: Namespace, space: SupernetConfig, device: torch.device) -> SubnetEvaluator:
-    """The int8 evaluator that the options of search_subnet.py describe; each process loads all of its images."""
+def make_alone_evaluator(path: Path, space: SupernetConfig, images: Images, **evaluator) -> SubnetEvaluator:
+    """The evaluator of lsq.pth at `path`; each process loads all `images`. `evaluator`: more of its arguments."""
     with dist.alone():
         return SubnetEvaluator(
-            find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, quant_mode=True,
-            dataset=args.dataset, dataset_path=args.dataset_path, valid_size=0 if args.use_testset else args.valid_size,
-            augment=args.augment, batch_size=args.batch_size, calibration_batches=args.num_calib_batches,
-            limit_batches=args.debug_batches if args.debug else 0, num_workers=args.data_loader_workers_per_gpu,
-            seed=args.manual_seed, device=device)
+            path, space, quant_mode=True, dataset=images.dataset, dataset_path=images.dataset_path,
+            augment=images.augment, num_workers=images.data_loader_workers_per_gpu, **evaluator)
 
 
 def fitness_identity(evaluator: SubnetEvaluator) -> dict:

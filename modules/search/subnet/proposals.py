@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -12,72 +11,15 @@ from modules.latency.prediction import check_known_spread
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search.evolution import PATIENCE, History
-from modules.search.generations import Breeder, GenerationSizes
-from modules.search.subnet.record import Evaluated, Latency, Proposal, Window
+from modules.search.generations import Breeder
+from modules.search.subnet.record import Evaluated, Proposal
+from modules.search.subnet.settings import SearchSettings
+from modules.search.subnet.window import Latency, Window
 from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.subnet_space import SubnetSpace
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError
 
-METHODS = ("evolution", "random")
 START_PATIENCE = 10_000  # uniform draws in a row outside a window before it counts as empty, about 10 s
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """What decides which subnets are evaluated; the defaults are the published ones.
-
-    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once. With a `confidence`
-    (0: none) a latency counts as within a limit if that share of its predicted distribution is. `rounds` follow the
-    start. `max_evaluations` ends the search (0: no bound).
-    """
-
-    limits: tuple[float, ...]
-    delta: float = 5.0
-    devices: int = 1
-    confidence: float = 0.0
-    method: str = "evolution"
-    sizes: GenerationSizes = field(default_factory=GenerationSizes)
-    arch_mutate_prob: float = 0.3
-    resolution_mutate_prob: float = 0.5
-    rounds: int = 20
-    max_evaluations: int = 0
-    seed: int = 0
-
-    def __post_init__(self):
-        check_choice(self.method, METHODS, "method (--method)")
-        for limit in self.limits:
-            if not 0 < limit < float("inf"):
-                raise UserError(f"--latency_constraint {limit:g}; expected more than 0 ms")
-        given = f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}"
-        if len(self.limits) % self.devices:
-            raise UserError(f"{given}: {len(self.limits)} limits for {self.devices} platforms; expected one for each, "
-                            "in the order of --platform, once or several times")
-        if len(set(self.windows)) < len(self.windows):
-            raise UserError(f"{given}: a limit is given twice")
-        if not (self.confidence == 0 or 0.5 <= self.confidence < 1):
-            raise UserError(f"--latency_confidence {self.confidence:g}; expected 0.5 to less than 1, or 0 for none")
-        if not self.delta > 0:
-            raise UserError(f"--latency_delta {self.delta:g}; expected more than 0 ms")
-        for name in ("arch_mutate_prob", "resolution_mutate_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} {getattr(self, name):g}; expected 0 to 1")
-        for flag, value in (("max_time_budget", self.rounds), ("max_evaluations", self.max_evaluations),
-                            ("manual_seed", self.seed)):
-            if value < 0:
-                raise UserError(f"--{flag} {value}; expected at least 0")
-
-    @property
-    def identity(self) -> dict:
-        """What a continued search must have in common with its beginning: all but the number of rounds."""
-        values = asdict(self)
-        del values["rounds"]
-        return values
-
-    @property
-    def windows(self) -> list[Window]:
-        """One for each group of limits that hold at once."""
-        return [Window(self.limits[i:i + self.devices], self.delta)
-                for i in range(0, len(self.limits), self.devices)]
 
 
 class _SubnetMoves:

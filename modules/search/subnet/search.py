@@ -12,9 +12,10 @@ from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.subnet.figure import draw_search
 from modules.search.subnet.proposals import Proposer
-from modules.search.subnet.record import Evaluated, Window, pareto_front
+from modules.search.subnet.record import Evaluated, pareto_front
 from modules.search.subnet.state import SearchState
 from modules.search.subnet.tables import read_points, write_best, write_export_list, write_subnets
+from modules.search.subnet.window import Window
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.files import write_manifest

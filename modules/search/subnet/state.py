@@ -7,7 +7,8 @@ from dataclasses import astuple
 from pathlib import Path
 
 from modules.search.state import check_no_search, read_state
-from modules.search.subnet.record import Latency, Proposal
+from modules.search.subnet.record import Proposal
+from modules.search.subnet.window import Latency
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.files import atomic_write

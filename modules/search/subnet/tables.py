@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from modules.search.subnet.record import Evaluated, Latency, Window
+from modules.search.subnet.record import Evaluated
+from modules.search.subnet.window import Latency, Window
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.csv_files import read_records

@@ -1,0 +1,59 @@
+"""Settings of the subnet search. No torch code."""
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, field, replace
+
+from modules.search.generations import GenerationSizes
+from modules.search.subnet.window import Window
+from modules.utils.errors import UserError
+from modules.utils.settings import SEED, check_settings, setting
+
+METHODS = ("evolution", "random")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What decides which subnets are evaluated; the defaults are the published ones.
+
+    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once. With a `confidence`
+    (0: none) a latency counts as within a limit if that share of its predicted distribution is. `rounds` follow the
+    start. `max_evaluations` ends the search (0: no bound).
+    """
+
+    limits: tuple[float, ...] = setting(
+        MISSING, "latency limits; several share all evaluations. With several platforms: one for each, in their order, "
+        "once or several times", many="+", above=0, unit="ms", name="latency_constraint")
+    delta: float = setting(5.0, "width of the latencies below a limit that are considered (with several platforms on "
+                           "one of them; all keep their limit)", above=0, unit="ms", name="latency_delta")
+    devices: int = 1
+    confidence: float = setting(0.0, "share of a subnet's predicted distribution that must be within a limit, such as "
+                                "0.9; 0: its predicted latency must be", low=0.5, below=1, name="latency_confidence")
+    method: str = setting("evolution", "search; random: the baseline", choices=METHODS)
+    sizes: GenerationSizes = field(default_factory=GenerationSizes)
+    arch_mutate_prob: float = setting(0.3, "probability that a stage of a mutant changes", low=0, high=1)
+    resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1)
+    rounds: int = setting(20, "rounds after the start", low=0, unit="rounds", name="max_time_budget")
+    max_evaluations: int = setting(0, "subnets after which the search stops; 0: no bound", low=0)
+    seed: int = replace(SEED, name="manual_seed").field()
+
+    def __post_init__(self):
+        check_settings(self)
+        given = f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}"
+        if len(self.limits) % self.devices:
+            raise UserError(f"{given}: {len(self.limits)} limits for {self.devices} platforms; expected one for each, "
+                            "in the order of --platform, once or several times")
+        if len(set(self.windows)) < len(self.windows):
+            raise UserError(f"{given}: a limit is given twice")
+
+    @property
+    def identity(self) -> dict:
+        """What a continued search must have in common with its beginning: all but the number of rounds."""
+        values = asdict(self)
+        del values["rounds"]
+        return values
+
+    @property
+    def windows(self) -> list[Window]:
+        """One for each group of limits that hold at once."""
+        return [Window(self.limits[i:i + self.devices], self.delta)
+                for i in range(0, len(self.limits), self.devices)]

@@ -1,0 +1,35 @@
+"""Latencies of a subnet on each device, and the window of latencies that a search admits."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of a subnet, in ms on each device: what is predicted, and what is not exceeded with the confidence asked for
+    (none: no confidence was asked for). `extrapolated`: a device's model was not fitted on such a subnet."""
+
+    ms: tuple[float, ...]
+    upper: tuple[float, ...] = ()
+    extrapolated: bool = False
+
+    def __str__(self) -> str:
+        return ("~" if self.extrapolated else "") + "+".join(f"{value:.2f}" for value in self.ms)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Admits latencies of at most `limits` (ms, one for each device) that come within `delta` of one of them at least:
+    on one device [limit - delta, limit]."""
+
+    limits: tuple[float, ...]
+    delta: float
+
+    def holds(self, latency: Latency) -> bool:
+        """Whether `latency` is admitted; with a confidence, that latency has to be within the limits."""
+        within = zip(latency.upper or latency.ms, self.limits, strict=True)
+        near = zip(latency.ms, self.limits, strict=True)
+        return all(ms <= limit for ms, limit in within) and any(ms >= limit - self.delta for ms, limit in near)
+
+    def __str__(self) -> str:
+        return "+".join(f"{limit:g}" for limit in self.limits)

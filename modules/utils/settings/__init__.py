@@ -1,0 +1,15 @@
+"""Settings: default, meaning, unit, bounds and choices of each in one place; see `option` and `config`."""
+from modules.utils.settings.config import (
+    add_arguments,
+    check_settings,
+    from_arguments,
+    given_arguments,
+    read_settings,
+    setting,
+    settings_of,
+)
+from modules.utils.settings.option import BATCH, PIXELS, SEED, THREADS, WORKERS, OptionType, Setting, option
+from modules.utils.settings.yaml_file import read_yaml
+
+__all__ = ["BATCH", "PIXELS", "SEED", "THREADS", "WORKERS", "OptionType", "Setting", "add_arguments", "check_settings",
+           "from_arguments", "given_arguments", "option", "read_settings", "read_yaml", "setting", "settings_of"]
