@@ -77,7 +77,8 @@ def test_a_saved_model_and_its_conversion_answer_as_the_network_does(tmp_path):
     from modules.deploy.to_keras.converter import convert
     from modules.deploy.to_keras.export import load_keras
     from modules.deploy.to_keras.view import keras_subnet
-    from modules.runtime.litert import open_session, predict
+    from modules.runtime.litert import open_session
+    from modules.runtime.session import predict
 
     net = subnet("onnxw_tiny-053412-000000")
     model = keras_subnet(net)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from modules.deploy.graph.graph import INPUT
 from modules.runtime.metadata import Metadata
 from modules.runtime.session import Input
 
@@ -16,7 +17,7 @@ class KerasSession:
     def get_inputs(self) -> list[Input]:
         """The one input."""
         _, height, width, channels = self.model.input_shape
-        return [Input(self.model.input_names[0], (1, channels, height, width))]
+        return [Input(INPUT, (1, channels, height, width))]
 
     def run(self, _, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """The output for the images (N, C, H, W) in `feeds`."""
