@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.datasets.transforms import AUGMENTS
+from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
@@ -92,9 +93,9 @@ class TrainConfig:
     quant_epochs: int = _int8(50, "epochs of int8 training", low=1, **_EPOCHS)
     quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **BATCH)
     quant_zero_point: str = _int8("integer", "zero points of activations; float: as published",
-                                  choices=("integer", "float"))
+                                  choices=ZERO_POINTS)
     quant_start: str = _int8("minmax", "how ranges start: at the least and largest value seen, or by LSQ's formula",
-                             choices=("minmax", "lsq"))
+                             choices=STARTS)
     placement: str = _int8("lsq", "owner of a tensor's quantiser; lsq: the layer it enters, engine: the one that "
                            "produces it", choices=tuple(PLACEMENTS))
 

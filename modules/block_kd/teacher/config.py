@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from modules.datasets.transforms import AUGMENTS
+from modules.modeling.codes import ZERO_POINTS
 from modules.utils import settings
 from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting, settings_of
@@ -52,7 +53,7 @@ class TeacherConfig:
     grad_clip_value: float = setting(0.0, "largest size of an entry of a gradient; 0: any", low=0)
     bn_momentum: float = setting(0.01, "share of a batch in the running statistics of batch norm", above=0, high=1)
     quant_zero_point: str = setting("integer", "zero points of the int8 teacher's activations; float: as published",
-                                    choices=("integer", "float"))
+                                    choices=ZERO_POINTS)
     manual_seed: int = replace(SEED, meaning="seed of the random weights, and of the images' order and augmentation"
                                ).field()
     print_freq: int = setting(50, "batches between log lines", low=1)
