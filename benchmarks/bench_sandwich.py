@@ -1,6 +1,7 @@
 """Time of one sandwich step, ours against a plain formulation, fp32 and LSQ+, in turns in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_sandwich.py
+    python benchmarks/bench_sandwich.py --device cuda --forms "fp32 plain" fp32 "fp32 bf16" --output steps.json
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 benchmarks/bench_sandwich.py
 
 Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
@@ -8,6 +9,7 @@ reduction after each of the four backward passes. Ours: one autograd function pe
 reduction, and the convolutions of small maps as of `small_maps`. Each round all forms run the same step; ratios are
 medians over rounds. Rounds repeat the same few steps, so that all forms find their kernels compiled.
 """
+import json
 import statistics
 import sys
 import time
@@ -19,6 +21,14 @@ from bench_lsq import composed
 
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, option
+
+# Form: (int8, ours, amp, compiled).
+FORMS = {
+    "fp32 plain": (False, False, "none", False), "fp32": (False, True, "none", False),
+    "LSQ+ plain": (True, False, "none", False), "LSQ+": (True, True, "none", False),
+    "fp32 bf16": (False, True, "bf16", False), "LSQ+ bf16": (True, True, "bf16", False),
+    "LSQ+ compiled": (True, True, "none", True), "LSQ+ bf16 compiled": (True, True, "bf16", True),
+}
 
 
 def composed_activation(activation, scale, num_bits, beta, is_training, zero_point="integer"):
@@ -47,65 +57,99 @@ def main(argv=None):
     option(parser, "--batch_size", 64, "images per step", **BATCH)
     option(parser, "--rounds", 9, "turns, of which the median counts", low=1)
     option(parser, "--steps", 3, "different steps that rounds go through", low=1)
+    option(parser, "--device", "cpu", "device", choices=("cpu", "cuda"))
+    option(parser, "--output", "", "JSON file for the results; empty: none")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS)[:4], help="what takes turns")
     args = parser.parse_args(argv)
 
     import torch
 
+    from modules.utils import dist
+    from modules.utils.files import atomic_write, machine
+
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    dist.init_distributed()
+    times = measure(args)
+    if dist.rank() == 0:
+        seconds = {name: statistics.median(values) for name, values in times.items()}
+        for name, value in seconds.items():
+            plain = f"{name.split()[0]} plain"
+            speed = f", {_ratio(times, plain, name):.2f} times as fast as {plain}" if plain in times else ""
+            print(f"{name}, {args.resolution} px, {dist.world_size()} process(es): {value:.3f} s a step, "
+                  f"{args.batch_size / value:.0f} images/s{speed}", flush=True)
+        if {"fp32", "LSQ+"} <= times.keys():
+            print(f"LSQ+ takes {_ratio(times, 'LSQ+', 'fp32'):.2f} times as long as fp32")
+        if args.output:
+            with atomic_write(args.output) as file:
+                json.dump({"machine": machine(), "arguments": vars(args), "seconds": seconds}, file, indent=2)
+                file.write("\n")
+    dist.close()
+
+
+def _ratio(times, a, b):
+    return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
+
+
+def measure(args):
+    """Seconds of each step over the rounds, by form; the forms take turns."""
+    import torch
+
     from modules.modeling.ops import dynamic_op, fake_quant
-    from modules.modeling.ops.lsq_plus import set_quant_mode
-    from modules.modeling.supernet import Supernet
     from modules.training import sandwich
     from modules.training.config import TrainConfig
     from modules.utils import dist
 
-    torch.set_num_threads(1)
-    dist.init_distributed()
     torch.manual_seed(dist.rank())
-    images = torch.randn(args.batch_size, 3, args.resolution, args.resolution)
-    labels = torch.randint(10, (args.batch_size,))
-    fused = fake_quant.quantize_activation, fake_quant.quantize_weight
-    small_map_convolution = dynamic_op.convolve
-    reduce = dist.average_gradients
+    images = torch.randn(args.batch_size, 3, args.resolution, args.resolution).to(args.device)
+    labels = torch.randint(10, (args.batch_size,)).to(args.device)
+    models = {name: make_model(args, *FORMS[name][:2]) for name in args.forms}
+    times = {name: [] for name in args.forms}
+    ours_of = fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve
 
-    def make(int8, channels_last):
-        torch.manual_seed(0)
-        model = Supernet.build_from_str(args.supernet, 10, (args.resolution,)).train()
-        if channels_last:
-            model.to(memory_format=torch.channels_last)
-        return set_quant_mode(model) if int8 else model
-
-    def step(model, ours, index):
-        fake_quant.quantize_activation, fake_quant.quantize_weight = (
-            fused if ours else (composed_activation, composed_weight))
-        dynamic_op.convolve = small_map_convolution if ours else plain_convolution
+    def step(name, index):
+        _, ours, amp, compiled = FORMS[name]
+        fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve = (
+            ours_of if ours else (composed_activation, composed_weight, plain_convolution))
+        fake_quant.use_compiled(compiled)
         x = images.contiguous(memory_format=torch.channels_last) if ours else images
-        model.zero_grad(set_to_none=True)
-        start = time.perf_counter()
-        sandwich.sandwich_step(model, x, labels, TrainConfig(), sandwich.step_generator(0, 0, index))
+        models[name].zero_grad(set_to_none=True)
+        start = now(args.device)
+        sandwich.sandwich_step(models[name], x, labels, TrainConfig(amp=amp), sandwich.step_generator(0, 0, index))
         if not ours:  # the step made one reduction; the plain form makes three more
             for _ in range(TrainConfig().num_arch_training - 1):
-                reduce(model.parameters())
-        return time.perf_counter() - start
+                dist.average_gradients(models[name].parameters())
+        return now(args.device) - start
 
-    forms = {("LSQ+" if int8 else "fp32", name): (make(int8, ours), ours)
-             for int8 in (False, True) for name, ours in (("plain", False), ("ours", True))}
-    times = {key: [] for key in forms}
     for turn in range(-args.steps, args.rounds):
-        for key, (model, ours) in forms.items():
-            seconds = step(model, ours, turn % args.steps)
+        for name in args.forms:
+            seconds = step(name, turn % args.steps)
             if turn >= 0:
-                times[key].append(seconds)
+                times[name].append(seconds)
+    return times
 
-    def ratio(a, b):
-        return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
 
-    if dist.rank() == 0:
-        for mode in ("fp32", "LSQ+"):
-            plain, ours = (statistics.median(times[mode, name]) for name in ("plain", "ours"))
-            print(f"{mode}, {args.resolution} px, {dist.world_size()} process(es): plain {plain:.3f} s, "
-                  f"ours {ours:.3f} s, ratio {ratio((mode, 'plain'), (mode, 'ours')):.2f}")
-        print(f"LSQ+ takes {ratio(('LSQ+', 'ours'), ('fp32', 'ours')):.2f} times as long as fp32", flush=True)
-    dist.close()
+def make_model(args, int8, channels_last):
+    """The supernet in training, on the device."""
+    import torch
+
+    from modules.modeling.ops.lsq_plus import set_quant_mode
+    from modules.modeling.supernet import Supernet
+
+    torch.manual_seed(0)
+    model = Supernet.build_from_str(args.supernet, 10, (args.resolution,)).train().to(args.device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    return set_quant_mode(model) if int8 else model
+
+
+def now(device):
+    """The time, once `device` has done what it was given."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 if __name__ == "__main__":
