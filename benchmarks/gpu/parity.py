@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--batch_size", 16, "images", **BATCH)
     option(parser, "--limit", 0.02, "largest difference in fp32, as a share", above=0)
     option(parser, "--output", "", "JSON file for the results; empty: none")
-    parser.add_argument("--superspaces", nargs="+", default=["cifarw", "onnxw_tiny"], help="whose block types to compare")
+    parser.add_argument("--superspaces", nargs="+", default=["cifarw", "onnxw_tiny"],
+                        help="whose block types to compare")
     args = parser.parse_args(argv)
 
     import torch
