@@ -3,6 +3,7 @@
 One of 25 sub-policies is drawn per image. It names two operations, each with the probability that it is applied and a
 magnitude m; the level that the operation runs at is drawn around m. Operations and arguments are in OPERATIONS.
 """
+from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -44,49 +45,49 @@ POLICY_V0 = (
 )
 
 
-def _signed(value, rng):
+def _signed(value: float, rng: np.random.Generator) -> float:
     return -value if rng.random() < 0.5 else value
 
 
-def _resampling(rng):
+def _resampling(rng: np.random.Generator) -> Image.Resampling:
     return _RESAMPLING[rng.integers(len(_RESAMPLING))]
 
 
-def _color(image, level, rng):
+def _color(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return ImageEnhance.Color(image).enhance(0.18 * level + 0.1)
 
 
-def _rotate(image, level, rng):
+def _rotate(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return image.rotate(_signed(3 * level, rng), resample=_resampling(rng), fillcolor=FILL)
 
 
-def _affine(image, matrix, rng):
+def _affine(image: Image.Image, matrix: tuple, rng: np.random.Generator) -> Image.Image:
     """Output pixel (x, y) is taken from (a x + b y + c, d x + e y + f) of the image, matrix = (a, b, c, d, e, f)."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=_resampling(rng), fillcolor=FILL)
 
 
-def _shear_x(image, level, rng):
+def _shear_x(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return _affine(image, (1, _signed(0.03 * level, rng), 0, 0, 1, 0), rng)
 
 
-def _shear_y(image, level, rng):
+def _shear_y(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return _affine(image, (1, 0, 0, _signed(0.03 * level, rng), 1, 0), rng)
 
 
-def _translate_y_rel(image, level, rng):
+def _translate_y_rel(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return _affine(image, (1, 0, 0, 0, 1, _signed(0.045 * level, rng) * image.height), rng)
 
 
-def _posterize(image, level, rng):
+def _posterize(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     bits = int(0.4 * level) + 4
     return image if bits >= 8 else ImageOps.posterize(image, bits)
 
 
-def _solarize(image, level, rng):
+def _solarize(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     return ImageOps.solarize(image, int(25.6 * level))
 
 
-def _solarize_add(image, level, rng):
+def _solarize_add(image: Image.Image, level: float, rng: np.random.Generator) -> Image.Image:
     added = int(11 * level)
     table = [min(value + added, 255) if value < 128 else value for value in range(256)]
     return image.point(table * len(image.getbands()))
@@ -107,12 +108,12 @@ OPERATIONS = {
 }
 
 
-def apply_op(image, name, level, rng):
+def apply_op(image: Image.Image, name: str, level: float, rng: np.random.Generator) -> Image.Image:
     """Return the RGB image after one operation at `level` (0 to 10). Signs and resampling are drawn from `rng`."""
     return OPERATIONS[name](image, level, rng)
 
 
-def draw_level(magnitude, rng):
+def draw_level(magnitude: float, rng: np.random.Generator) -> float:
     """Return clip(normal(magnitude, 0.5), 0, 10)."""
     return float(np.clip(rng.normal(magnitude, LEVEL_STD), 0.0, MAX_LEVEL))
 
@@ -120,10 +121,10 @@ def draw_level(magnitude, rng):
 class AutoAugment:
     """Callable (image, rng) -> image: one sub-policy of `policy`, drawn uniformly."""
 
-    def __init__(self, policy=POLICY_V0):
+    def __init__(self, policy: tuple = POLICY_V0):
         self.policy = policy
 
-    def __call__(self, image, rng):
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         for name, probability, magnitude in self.policy[rng.integers(len(self.policy))]:
             if rng.random() < probability:
                 image = apply_op(image, name, draw_level(magnitude, rng), rng)

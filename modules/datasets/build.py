@@ -1,12 +1,12 @@
 """From the values of --dataset, --dataset_path and --valid_size to the images of a run."""
+from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from modules.datasets.sources import ImageSource
-from modules.datasets.transforms import EVAL_CROP
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.imagenet import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
 
 DATASETS = ("digits", "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
@@ -25,10 +25,17 @@ class DataInfo:
     hflip: bool                            # whether the mirror image belongs to the same class
     crop_scale: tuple[float, float]        # range of the part of the area that a training crop keeps
     eval_crop: float = EVAL_CROP           # part of the side that the centre crop of evaluation keeps
+    path: str = ""                         # where the images are, if one was given
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.classes)
+
+    @property
+    def where(self) -> str:
+        """Name and path, for messages."""
+        return f"{self.name} {self.path!r}" if self.path else self.name
 
 
 @dataclass(frozen=True)
@@ -48,17 +55,25 @@ class Data:
     test_indices: np.ndarray
 
 
-def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0, eval_crop=EVAL_CROP):
+def load_data(dataset: str | None = None, dataset_path: str | None = None, valid_size: int | None = 0,
+              crop_scale_min: float = 0.0, eval_crop: float = EVAL_CROP) -> Data:
     """Return the `Data` of a run.
 
-    dataset: one of DATASETS. None means "folder" if a path is given and "digits" otherwise.
-    dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
-    valid_size: how many training images to hold out for validation; 0 or less, or None: none.
-    crop_scale_min: least part of the area that a training crop keeps; 0: what suits the data set.
-    eval_crop: part of the side that the centre crop of evaluation keeps; 1: the whole image.
-    Raises UserError for an unknown name, a path that is missing or of no use, and a split that leaves no image.
+    Args:
+        dataset: one of DATASETS; without one, "folder" if a path is given. Nothing falls back to the digits: a recipe
+            that is theirs names them.
+        dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
+        valid_size: how many training images to hold out for validation; 0 or less, or None: none.
+        crop_scale_min: least part of the area that a training crop keeps; 0: what suits the data set.
+        eval_crop: part of the side that the centre crop of evaluation keeps; 1: the whole image.
+
+    Raises:
+        UserError: no data set, an unknown name, a path that is missing or of no use, a split that leaves no image.
     """
-    name = dataset or ("folder" if dataset_path else "digits")
+    if not dataset and not dataset_path:
+        raise UserError("no data set is given; add --dataset_path <folder with train/ and val/>, or --dataset with one "
+                        f"of the allowed: {', '.join(DATASETS)} (digits are embedded, to try things out)")
+    name = dataset or "folder"
     check_choice(name, DATASETS, "dataset (--dataset)")
     train, official = _open(name, dataset_path)
     digits = name == "digits"
@@ -69,7 +84,7 @@ def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0,
     if not 0 < eval_crop <= 1:
         raise UserError(f"eval_crop {eval_crop}; allowed: above 0, at most 1")
     info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=not digits, crop_scale=(scale, 1.0),
-                    eval_crop=eval_crop)
+                    eval_crop=eval_crop, path=str(dataset_path or ""))
     everything = np.arange(len(official))
     if not valid_size or valid_size < 0:
         return Data(info, train, np.arange(len(train)), official, everything, official, everything)
@@ -77,7 +92,7 @@ def load_data(dataset=None, dataset_path=None, valid_size=0, crop_scale_min=0.0,
     return Data(info, train, train_indices, train, valid_indices, official, everything)
 
 
-def split(count, valid_size):
+def split(count: int, valid_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (training, validation) indices: the fixed permutation of `count` images, cut after `valid_size`."""
     import torch
 
@@ -88,7 +103,7 @@ def split(count, valid_size):
     return order[valid_size:], order[:valid_size]
 
 
-def _open(name, path):
+def _open(name: str, path: str | None) -> tuple[ImageSource, ImageSource]:
     if name == "digits":
         from modules.datasets.digits import open_digits
 
@@ -107,7 +122,7 @@ def _open(name, path):
     return _held(open_torchvision(name, path))
 
 
-def _held(sources):
+def _held(sources: tuple[ImageSource, ImageSource]) -> tuple[ImageSource, ImageSource]:
     from modules.datasets.held import hold_if_small
     from modules.datasets.sources import EncodedSource
 

@@ -1,4 +1,5 @@
 """The embedded default: scikit-learn's 1,797 handwritten digits, real images of 8x8 pixels that need no download."""
+from __future__ import annotations
 
 import numpy as np
 
@@ -7,7 +8,7 @@ from modules.datasets.sources import ArraySource
 _VALIDATION_EVERY = 5
 
 
-def open_digits():
+def open_digits() -> tuple[ArraySource, ArraySource]:
     """Return the (training, validation) sources.
 
     The split is fixed by position alone: in each class every fifth image in file order is for validation (about 20%).

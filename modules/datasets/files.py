@@ -1,9 +1,16 @@
 """Images that are single files on disk."""
+from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from modules.datasets.sources import EncodedSource, arrange, is_image_name
+import numpy as np
+
+from modules.datasets.decode import MAX_BYTES, is_image_name
+from modules.datasets.sources import EncodedSource, PassedOver, arrange
 from modules.utils.errors import UserError
+from modules.utils.text import read_bytes
 
 LAYOUT = "<path>/train/<class>/<image files> and <path>/val/<class>/<image files>"
 
@@ -11,34 +18,65 @@ LAYOUT = "<path>/train/<class>/<image files> and <path>/val/<class>/<image files
 class FileSource(EncodedSource):
     """One image file per entry of `paths`."""
 
-    def __init__(self, paths, classes, labels):
+    def __init__(self, paths: Iterable[str | Path], classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         super().__init__(classes, labels)
         self.paths = list(map(str, paths))
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         return self.paths[index]
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         try:
-            with open(self.paths[index], "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise UserError(f"cannot read the image {self.where(index)} ({error.strerror}); "
-                            "allowed: image files that stay where they were listed") from error
+            return read_bytes(self.paths[index], "image", MAX_BYTES)
+        except UserError as error:
+            raise UserError(f"{error}; allowed: image files that stay where they were listed") from error
 
 
-def open_class_folders(folder, classes=None):
-    """Return the source of `<folder>/<class>/<image files>`. `classes`: the training part's, for the other part.
+def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> FileSource:
+    """Return the source of `<folder>/<class>/<image files>`, also of those in folders within a class's folder.
 
     A class folder without any image is refused in the training part, where it would shift the labels unnoticed.
+
+    Args:
+        classes: the training part's, for the other part.
     """
-    found = []
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is no folder; allowed: {LAYOUT}")
+    found, passed = [], PassedOver(folder)
     with os.scandir(folder) as entries:
-        class_folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    for entry in class_folders:
-        images = [name for name in os.listdir(entry.path) if is_image_name(name)]
-        if not images and classes is None:
-            raise UserError(f"no images in the class folder {entry.path}; allowed: {LAYOUT}")
-        found.extend((entry.name, name, os.path.join(entry.path, name)) for name in images)
+        entries = list(entries)
+    for entry in entries:
+        if not entry.is_dir():
+            passed.add(entry.name, "outside of class folders" if is_image_name(entry.name) else "")
+        elif not entry.name.startswith("."):
+            images = [(entry.name, name, os.path.join(entry.path, name)) for name in _images_below(entry.path, passed)]
+            if not images and classes is None:
+                reason = f" ({passed})" if passed.kinds else ""
+                raise UserError(f"no images in the class folder {entry.path}{reason}; allowed: {LAYOUT}")
+            found.extend(images)
     classes, labels, paths = arrange(found, folder, LAYOUT, classes)
+    passed.say()
     return FileSource(paths, classes, labels)
+
+
+def _images_below(folder: str, passed: PassedOver) -> Iterator[str]:
+    """The images in `folder` and the folders in it, links followed, as paths relative to it; others go to `passed`."""
+    pending = [("", frozenset())]
+    while pending:
+        inside, above = pending.pop()
+        path = os.path.join(folder, inside)
+        status = os.stat(path)
+        this = status.st_dev, status.st_ino
+        if this in above:
+            passed.add(path, "link to a folder above it")
+            continue
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = os.path.join(inside, entry.name)
+                if entry.is_dir():
+                    if not entry.name.startswith("."):
+                        pending.append((name, above | {this}))
+                elif is_image_name(entry.name):
+                    yield name
+                else:
+                    passed.add(os.path.join(folder, name))

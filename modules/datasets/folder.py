@@ -1,8 +1,10 @@
 """A data set that is given by its path: which of the allowed layouts lies there."""
+from __future__ import annotations
 
 import os
 
 from modules.datasets import archives, files
+from modules.datasets.sources import EncodedSource
 from modules.utils.errors import UserError
 
 # (training part, validation part, how to open one, description), tried in this order
@@ -13,7 +15,7 @@ LAYOUTS = (
 )
 
 
-def open_path(path):
+def open_path(path: str) -> tuple[EncodedSource, EncodedSource]:
     """Return the (training, validation) sources below `path`. Raises UserError if no layout is there in both parts."""
     allowed = "; or ".join(layout[-1] for layout in LAYOUTS)
     if not os.path.isdir(path):

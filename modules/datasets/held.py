@@ -1,8 +1,18 @@
 """Small data sets kept decoded in memory, so that an epoch costs no image decoding."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modules.datasets.sources import ImageSource
+from modules.datasets.decode import SCALED_MODES, Header
+from modules.datasets.sources import EncodedSource, ImageSource
+from modules.utils.cli import say
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 HOLD_BYTES = 256 * 2**20  # decoded images above this are read again in each epoch
 _SAMPLED = 256            # files whose headers are read to estimate the decoded size
@@ -11,31 +21,43 @@ _SAMPLED = 256            # files whose headers are read to estimate the decoded
 class HeldDecoded(ImageSource):
     """An encoded source whose images are decoded at their first use and then kept as uint8 arrays."""
 
-    def __init__(self, source):
+    def __init__(self, source: EncodedSource):
         super().__init__(source.classes, source.labels)
         self.source = source
-        self._pixels = [None] * len(source)
+        self._pixels: list[np.ndarray | None] = [None] * len(source)
 
-    def image(self, index):
+    def image(self, index: int) -> Image:
         from PIL import Image
 
         self.prepare((index,))
         return Image.fromarray(self._pixels[index])
 
-    def prepare(self, indices):
+    def prepare(self, indices: Iterable[int]) -> None:
         """Decode these images now. Called before workers fork, so that they inherit them instead of repeating it."""
         for index in indices:
             if self._pixels[index] is None:
                 self._pixels[index] = np.array(self.source.image(index))
 
 
-def decoded_bytes(source):
-    """Estimate the size of all images once decoded, from the headers of a few hundred evenly spaced ones."""
+def sample_headers(source: EncodedSource) -> list[Header]:
+    """The headers of a few hundred evenly spaced images."""
     indices = np.unique(np.linspace(0, len(source) - 1, _SAMPLED).astype(int))
-    sizes = [source.size(index) for index in indices.tolist()]
-    return len(source) * float(np.mean([3 * width * height for width, height in sizes]))
+    return [source.header(index) for index in indices.tolist()]
 
 
-def hold_if_small(source):
-    """Return the source, or a `HeldDecoded` of it if its decoded images fit into HOLD_BYTES."""
-    return HeldDecoded(source) if decoded_bytes(source) <= HOLD_BYTES else source
+def decoded_bytes(source: EncodedSource, headers: list[Header]) -> float:
+    """Estimate the size of all images once decoded, from the headers of some."""
+    return len(source) * float(np.mean([3 * header.width * header.height for header in headers]))
+
+
+def hold_if_small(source: EncodedSource) -> ImageSource:
+    """Return the source, or a `HeldDecoded` of it if its decoded images fit into HOLD_BYTES.
+
+    Says so if images have values whose range no format states, for the decoder then assumes one.
+    """
+    headers = sample_headers(source)
+    scaled = Counter(SCALED_MODES[header.mode] for header in headers if header.mode in SCALED_MODES)
+    for kind, count in scaled.items():
+        say(f"{count} of {len(headers)} images looked at hold {kind}: each image is scaled from 0..1, 0..255 or else "
+            f"its own range; such as {source.where(0)}")
+    return HeldDecoded(source) if decoded_bytes(source, headers) <= HOLD_BYTES else source

@@ -1,13 +1,20 @@
-"""What an image source is, and what all kinds share: decoding, and giving labels to a list of found files."""
+"""What an image source is, and what all kinds share: labels for a list of found files, and a count of the others."""
+from __future__ import annotations
 
-import io
-import struct
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modules.datasets.decode import Header, decode, is_image_name, read_header
+from modules.utils.cli import say
 from modules.utils.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class ImageSource:
@@ -17,29 +24,30 @@ class ImageSource:
     be pickled or inherited by DataLoader workers at any time.
     """
 
-    def __init__(self, classes, labels):
+    def __init__(self, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
         self.held = None  # (indices, their pixels as one tensor), once batches are made from it
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index):
+    def image(self, index: int) -> Image:
+        """Image `index` in RGB."""
         raise NotImplementedError
 
-    def prepare(self, indices):
+    def prepare(self, indices: Iterable[int]) -> None:
         """Do now, in this process, what would otherwise be repeated by each worker. Most sources have no such work."""
 
 
 class ArraySource(ImageSource):
     """Images that are in memory from the start, as one uint8 array [N, H, W, 3]."""
 
-    def __init__(self, pixels, classes, labels):
+    def __init__(self, pixels: np.ndarray, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         super().__init__(classes, labels)
         self.pixels = pixels
 
-    def image(self, index):
+    def image(self, index: int) -> Image:
         from PIL import Image
 
         return Image.fromarray(self.pixels[index])
@@ -48,54 +56,72 @@ class ArraySource(ImageSource):
 class EncodedSource(ImageSource):
     """Images that lie somewhere as encoded files. A kind says how to `read` one and what its name is in a message."""
 
-    def read(self, index):
+    def read(self, index: int) -> bytes:
         """Return the bytes of the encoded image."""
         raise NotImplementedError
 
-    def where(self, index):
+    def where(self, index: int) -> str:
         """Return the place of the image, for error messages."""
         raise NotImplementedError
 
-    def image(self, index):
+    def image(self, index: int) -> Image:
         return decode(self.read(index), self.where(index))
 
-    def size(self, index):
-        """Return (width, height) from the file's header, without decoding the pixels."""
-        return _open(self.read(index), self.where(index), lambda image: image.size)
+    def header(self, index: int) -> Header:
+        """Width, height and mode from the file's first bytes, without decoding the pixels."""
+        return read_header(self.read(index), self.where(index))
 
 
-def decode(data, where):
-    """Return the RGB image encoded in `data`. Raises UserError naming `where` if it is damaged."""
-    return _open(data, where, lambda image: image.convert("RGB"))
+class PassedOver:
+    """Files in `where` that are no image of a class, counted by kind. `say` tells of them in one line."""
+
+    def __init__(self, where: str):
+        self.where, self.kinds, self.example = where, Counter(), ""
+
+    def add(self, name: str, kind: str = "") -> None:
+        """Count the file `name`, by its suffix if no `kind` is given. Hidden files without an image's name are what
+        systems leave behind and do not count."""
+        base = name.rpartition("/")[2]
+        if not kind and base.startswith("."):
+            if not is_image_name(base.lstrip("._")):
+                return
+            kind = "hidden"
+        self.kinds[kind or PurePosixPath(base).suffix.lower() or "without a suffix"] += 1
+        self.example = self.example or name
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common(6))
+        more = len(self.kinds) - 6
+        return f"{self.kinds.total()} files passed over in {self.where}: {kinds}" + (
+            f" and {more} other kinds" if more > 0 else "") + f"; such as {self.example}"
+
+    def say(self) -> None:
+        """Tell of them, if there are any."""
+        if self.kinds:
+            say(str(self))
 
 
-def _open(data, where, use):
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return use(image)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        # Pillow's plugins report damage with any of these; the text of some names only an internal buffer.
-        unnamed = isinstance(error, Image.UnidentifiedImageError) or not str(error)
-        reason = type(error).__name__ if unnamed else str(error)
-        raise UserError(f"cannot decode the image {where} ({reason}); allowed: {', '.join(IMAGE_SUFFIXES)}") from error
-
-
-def is_image_name(name):
-    """Tell whether a file name is an image's. Hidden files (such as the ones macOS adds) are not."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def arrange(found, where, layout, classes=None):
+def arrange(found: Iterable[tuple[str, str, Any]], where: str, layout: str, classes: Sequence[str] | None = None
+            ) -> tuple[tuple[str, ...], list[int], list]:
     """Give labels to files and bring them into an order that does not depend on how they are stored.
 
-    `found` is an iterable of (class name, file name, payload). Returns (classes, labels, payloads), sorted by class and
-    file name, so that the same images give the same numbering, and with it the same split, from folders, zip or tar.
-    With `classes` given (the training set's) labels index these. Raises UserError naming `where` and the allowed
-    `layout` if there is no image, or one of a class that `classes` lacks.
+    The order is that of torchvision's ImageFolder: by class, then folder within the class, then file name. So the same
+    images give the same numbering, and with it the same split, from folders, zip or tar.
+
+    Args:
+        found: (class name, file name with the folders within the class, payload) of each image.
+        classes: the training part's, for the other part; labels then index these.
+
+    Returns:
+        The class names, a label for each image, and the payloads in that order.
+
+    Raises:
+        UserError: naming `where` and the allowed `layout`: no image, a class that `classes` lacks, a class name that is
+            no text, two that differ only in how their accents are encoded.
     """
-    found = sorted(found, key=lambda item: item[:2])
+    names: dict[str, str] = {}
+    found = [(_class_name(name, where, names), *_folder_and_file(file), payload) for name, file, payload in found]
+    found.sort(key=lambda item: item[:3])
     if not found:
         raise UserError(f"no images in {where}; allowed: {layout}")
     present = sorted({item[0] for item in found})
@@ -106,4 +132,25 @@ def arrange(found, where, layout, classes=None):
     if foreign:
         raise UserError(f"class {foreign[0]!r} in {where} is not among the {len(number)} training classes; "
                         f"allowed: {layout}, with the same classes in both parts")
-    return tuple(classes), [number[item[0]] for item in found], [item[2] for item in found]
+    return tuple(classes), [number[item[0]] for item in found], [item[3] for item in found]
+
+
+def _folder_and_file(path: str) -> tuple[str, str]:
+    folder, _, file = path.rpartition("/")
+    return folder, file
+
+
+def _class_name(name: str, where: str, names: dict[str, str]) -> str:
+    """The name with composed accents (macOS takes them apart, others do not). `names` collects names as they were."""
+    if name in names:
+        return names[name]
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name of the class {name!r} in {where} is not UTF-8; allowed: names in UTF-8") from None
+    composed = unicodedata.normalize("NFC", name)
+    if composed in names.values():
+        raise UserError(f"class {composed!r} is twice in {where}, its accents encoded in two ways; allowed: one folder "
+                        "for each class")
+    names[name] = composed
+    return composed

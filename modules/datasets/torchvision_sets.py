@@ -1,11 +1,12 @@
 """The downstream data sets, read through torchvision."""
+from __future__ import annotations
 
 import os
 
 import numpy as np
 
 from modules.datasets.files import FileSource
-from modules.datasets.sources import ArraySource
+from modules.datasets.sources import ArraySource, ImageSource
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
 
@@ -22,13 +23,13 @@ SPLITS = {
 DEFAULT_ROOT = os.path.join("data", "downloads")
 
 
-def open_torchvision(name, root=None):
+def open_torchvision(name: str, root: str | None = None) -> tuple[ImageSource, ImageSource]:
     """Return the (training, test) sources of a torchvision data set below `root`, downloading it if it is not there."""
     root = root or DEFAULT_ROOT
     return tuple(_as_source(_load(name, root, part)) for part in SPLITS[name])
 
 
-def _load(name, root, part):
+def _load(name: str, root: str, part: dict):
     dataset_class = getattr(import_torchvision().datasets, name)
     # With the identity for a loader, an entry of the data set is its (path, label): listing them decodes nothing.
     # The CIFAR sets are arrays and OxfordIIITPet has no such argument.
@@ -46,7 +47,7 @@ def _load(name, root, part):
                         f"allowed: put the files there as torchvision.datasets.{name} expects them") from error
 
 
-def _as_source(dataset):
+def _as_source(dataset) -> ImageSource:
     if hasattr(dataset, "targets"):  # CIFAR10, CIFAR100
         return ArraySource(np.ascontiguousarray(dataset.data), dataset.classes, dataset.targets)
     if type(dataset).__name__ == "OxfordIIITPet":

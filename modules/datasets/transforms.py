@@ -1,18 +1,27 @@
 """From a PIL image to the normalised tensor a network takes, for training and for evaluation."""
+from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modules.utils.errors import check_choice
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from modules.datasets.build import DataInfo
+
 AUGMENTS = ("default", "auto_augment_tf", "shift")
-EVAL_CROP = 224 / 256        # part of the side that the centre crop of evaluation keeps, as published
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
 
 
-def draw_crop(width, height, scale, ratio, rng):
+def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float],
+              rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Draw the box of a RandomResizedCrop: (left, top, right, bottom) in whole pixels, inside the image.
 
     Area (as a part of the image's) uniform in `scale`, width to height log-uniform in `ratio`, position uniform. After
@@ -38,12 +47,12 @@ def draw_crop(width, height, scale, ratio, rng):
 class ToNormalizedTensor:
     """RGB image -> float32 [3, H, W], scaled to 0..1, then (value - mean) / std per channel."""
 
-    def __init__(self, mean, std):
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
         import torch
 
         self.mean, self.std = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
 
-    def __call__(self, image):
+    def __call__(self, image: Image) -> Tensor:
         import torch
 
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -53,11 +62,11 @@ class ToNormalizedTensor:
 class TrainTransform:
     """Random crop resized to a square, mirrored at random if the data set allows it, augmented, normalised."""
 
-    def __init__(self, size, info, augment=None):
+    def __init__(self, size: int, info: DataInfo, augment: Callable | None = None):
         self.size, self.info, self.augment = size, info, augment
         self.to_tensor = ToNormalizedTensor(info.mean, info.std)
 
-    def __call__(self, image, rng):
+    def __call__(self, image: Image, rng: np.random.Generator) -> Tensor:
         from PIL import Image
 
         box = draw_crop(*image.size, self.info.crop_scale, CROP_RATIO, rng)
@@ -73,12 +82,12 @@ class EvalTransform:
     """Shorter side resized (enlarged where the image is smaller) so that the centre crop of `size` keeps `eval_crop` of
     it, centre crop, normalised."""
 
-    def __init__(self, size, info):
+    def __init__(self, size: int, info: DataInfo):
         self.size = size
         self.to_tensor = ToNormalizedTensor(info.mean, info.std)
         self.resized = round(size / info.eval_crop)
 
-    def __call__(self, image, rng=None):
+    def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Tensor:
         from PIL import Image
 
         width, height = image.size
@@ -90,7 +99,7 @@ class EvalTransform:
         return self.to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
 
-def train_transform(augment, size, info):
+def train_transform(augment: str, size: int, info: DataInfo) -> TrainTransform:
     """Return the training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size].
 
     augment: "default", "auto_augment_tf" for AutoAugment v0 after crop and flip, or "shift": small shifts and flips,
@@ -108,6 +117,6 @@ def train_transform(augment, size, info):
     return TrainTransform(size, info, AutoAugment())
 
 
-def eval_transform(size, info):
+def eval_transform(size: int, info: DataInfo) -> EvalTransform:
     """Return the evaluation transform, callable like the training transform; it draws nothing."""
     return EvalTransform(size, info)

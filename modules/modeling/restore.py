@@ -19,6 +19,11 @@ from modules.utils.json_files import check_form
 class Record:
     """What a checkpoint's `config` says of the network in it: the plain form of a dataclass and back."""
 
+    @property
+    def named(self) -> bool:
+        """Whether the class names are a data set's; those of a published file, which names none, are made up."""
+        return bool(self.dataset)
+
     def to_dict(self) -> dict:
         """Plain values for a checkpoint."""
         return asdict(self)

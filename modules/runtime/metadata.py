@@ -26,7 +26,7 @@ def read_normalization(metadata: Mapping[str, str]) -> tuple[list[float], list[f
     mean, std = (_json(metadata, key, [float]) for key in ("mean", "std"))
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != _CHANNELS or (key == "std" and min(values) <= 0):
-            raise UserError(f"{_where(metadata)}: metadata {key} is {shorten(values)}; expected {_CHANNELS} numbers"
+            raise UserError(f"{model_name(metadata)}: metadata {key} is {shorten(values)}; expected {_CHANNELS} numbers"
                             f"{' above 0' if key == 'std' else ''}")
     return mean, std
 
@@ -35,8 +35,14 @@ def read_classes(metadata: Mapping[str, str]) -> list[str]:
     """The names of the classes, in the order of the logits."""
     classes = _json(metadata, "classes", [str])
     if not classes:
-        raise UserError(f"{_where(metadata)}: metadata classes is []; expected at least one name")
+        raise UserError(f"{model_name(metadata)}: metadata classes is []; expected at least one name")
     return classes
+
+
+def has_class_names(metadata: Mapping[str, str]) -> bool:
+    """Whether the names of the classes are a data set's. Those of a published checkpoint, which names no data set, are
+    made up; an untrained model has none."""
+    return bool(metadata.get("dataset")) and "classes" in metadata
 
 
 def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> int:
@@ -45,7 +51,8 @@ def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> i
         return default
     size = _json(metadata, "crop_size", int)
     if not 0 < size <= _MOST_PIXELS:
-        raise UserError(f"{_where(metadata)}: metadata crop_size is {size}; expected pixels from 1 to {_MOST_PIXELS}")
+        raise UserError(f"{model_name(metadata)}: metadata crop_size is {size}; expected pixels from 1 to "
+                        f"{_MOST_PIXELS}")
     return size
 
 
@@ -55,20 +62,21 @@ def read_eval_crop(metadata: Mapping[str, str], default: float) -> float:
         return default
     part = _json(metadata, "eval_crop", float)
     if not _LEAST_CROP <= part <= 1:
-        raise UserError(f"{_where(metadata)}: metadata eval_crop is {part}; expected {_LEAST_CROP} to 1")
+        raise UserError(f"{model_name(metadata)}: metadata eval_crop is {part}; expected {_LEAST_CROP} to 1")
     return part
 
 
-def _where(metadata: Mapping[str, str]) -> str:
+def model_name(metadata: Mapping[str, str]) -> str:
+    """The model file that the metadata are of, for messages."""
     return getattr(metadata, "where", "the model")
 
 
 def _json(metadata: Mapping[str, str], key: str, form):
-    return parse_json(_value(metadata, key), f"{_where(metadata)}: metadata {key}", form)
+    return parse_json(_value(metadata, key), f"{model_name(metadata)}: metadata {key}", form)
 
 
 def _value(metadata: Mapping[str, str], key: str) -> str:
     if key not in metadata:
         held = f"they hold: {shorten(', '.join(metadata))}" if metadata else "they are empty"
-        raise UserError(f"{_where(metadata)}: metadata have no {key!r}; {held}. Was it exported with weights?")
+        raise UserError(f"{model_name(metadata)}: metadata have no {key!r}; {held}. Was it exported with weights?")
     return metadata[key]

@@ -1,3 +1,4 @@
-"""The mean and deviation of ImageNet's colours, red, green and blue, of values in 0 ... 1, as published."""
+"""How images of ImageNet are prepared, as published: mean and deviation of red, green and blue, and the crop."""
 IMAGENET_MEAN = (123.675 / 255, 116.280 / 255, 103.530 / 255)
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+EVAL_CROP = 224 / 256  # part of the side that the centre crop of evaluation keeps

@@ -25,11 +25,16 @@ class TrainingReport:
     def log(self, line: str) -> None:
         """A line with the time, in the log file and on the terminal."""
         if self.active:
-            line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
-            with open(self.folder / f"{self.prefix}stdout.log", "a") as file:
-                file.write(line + "\n")
+            line = self.write(line)
             if not sys.stderr.isatty():
                 print(line, flush=True)
+
+    def write(self, line: str) -> str:
+        """Write a line into the log file alone; return it as it stands there, with the time before it."""
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
+        with open(self.folder / f"{self.prefix}stdout.log", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return line
 
     def progress(self, epoch: int, epochs: int, steps: int, start: int):
         """A progress bar for one epoch, off where there is no terminal."""

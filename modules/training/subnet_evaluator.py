@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
+from modules.datasets.announce import announce
 from modules.datasets.build import load_data
+from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
@@ -53,7 +55,8 @@ class SubnetEvaluator:
         crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if same else 0.0
         self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min,
                               self.record.eval_crop)
-        self._check_classes()
+        announce(self.data, self.record.resolutions)
+        self.data = follow_classes(self.data, self.record.classes, f"checkpoint {str(path)!r}", self.record.named)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = augment or self.record.training.get("augment", "auto_augment_tf")
         self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
@@ -61,12 +64,6 @@ class SubnetEvaluator:
         self._calibration = None
         self._images: dict[bool, list] = {}
         self._resized: dict[str, tuple[int, list]] = {}
-
-    def _check_classes(self) -> None:
-        known, given = self.record.classes, self.data.info.classes
-        if len(given) > len(known):
-            raise UserError(f"data set {self.data.info.name!r} has {len(given)} classes; the checkpoint was trained on "
-                            f"{len(known)}")
 
     @property
     def only_subnet(self) -> SubnetChoiceConfig | None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 import yaml
 
+from modules.datasets.announce import announce
 from modules.datasets.build import load_data
+from modules.datasets.classes import check_enough_classes, check_same_classes
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.ops.fake_quant import use_compiled
@@ -79,6 +81,7 @@ class SupernetTrainer:
         self.amp = checkpoint.get("amp", config.amp) if checkpoint else config.amp
         use_compiled(config.compile)
         self.report = TrainingReport(self.folder, self.name, self.history)
+        announce(self.data, self.record.resolutions, None if resume else self.report.write)
 
     def _check_files(self, resume: bool, overwrite: bool) -> None:
         path = self.folder / f"{self.name}.pth"
@@ -88,6 +91,7 @@ class SupernetTrainer:
 
     def _make_record(self, space: SupernetConfig) -> ModelRecord:
         config, info = self.config, self.data.info
+        check_enough_classes(info)
         classes = info.classes
         if config.n_classes:
             if config.n_classes < len(classes):
@@ -120,13 +124,22 @@ class SupernetTrainer:
         if self.quant_mode and not path:
             path, what = self.folder / "checkpoint.pth", "fp32 checkpoint, where --quant_mode starts,"
         if path:
-            load_weights(self.model, load_checkpoint(path, what), path, keep=HEAD if self.config.new_head else None)
+            checkpoint = load_checkpoint(path, what)
+            if not self.config.new_head:
+                self._check_classes(checkpoint, path)
+            load_weights(self.model, checkpoint, path, keep=HEAD if self.config.new_head else None)
         if self.config.calibration_path:
             calibrate_start(self.model, self.record, self.config)
+
+    def _check_classes(self, checkpoint: dict, path: str | Path) -> None:
+        """UserError if `checkpoint` says other classes than the data set's."""
+        if "config" in checkpoint and (record := ModelRecord.from_dict(checkpoint["config"])).named:
+            check_same_classes(record.classes, self.record.classes, str(path))
 
     def _resume(self) -> dict:
         path = self.folder / f"{self.name}.pth"
         checkpoint = load_checkpoint(path)
+        self._check_classes(checkpoint, path)
         before = checkpoint.get("config", {}).get("training", {})
         check_same_settings(before, dataclasses.asdict(self.config), FREE_ON_RESUME, path)
         trained = checkpoint.get("trained_state_dict", checkpoint["state_dict"])

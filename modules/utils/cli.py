@@ -18,6 +18,7 @@ def run(main: Callable[[], None]) -> None:
     one line on stderr and exit status 2, Ctrl-C one line and 130. Where the reader of the output went away, as `head`
     does, the script ends without a word, with status 141.
     """
+    _print_anything()
     try:
         main()
         sys.stdout.flush()
@@ -41,6 +42,25 @@ def describe(error: OSError) -> str:
 def _end(reason: str, status: int) -> None:
     print(f"{Path(sys.argv[0]).name}: {' '.join(reason.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def _print_anything() -> None:
+    r"""Let names that the terminal's encoding lacks be printed as \xe9 instead of ending the script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+_said: set[str] = set()
+
+
+def say(note: str) -> None:
+    """Print to stderr, on the first process, a line on what was assumed or passed over; each line once."""
+    from modules.utils import dist
+
+    if note not in _said and dist.rank() == 0:
+        _said.add(note)
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

@@ -353,7 +353,8 @@ def test_two_processes(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--teacher_arch", "vgg"], "unknown teacher (--teacher_arch) 'vgg'; allowed: efficientnet-tiny, efficientnet-b0"),
+    (["--dataset", "digits", "--teacher_arch", "vgg"],
+     "unknown teacher (--teacher_arch) 'vgg'; allowed: efficientnet-tiny, efficientnet-b0"),
     (["--quant_mode"], "checkpoint.pth' does not exist"),
     (["--resume"], "to resume from; start without --resume"),
     (["--test_only", "--quant_mode"], "lsq.pth' does not exist"),

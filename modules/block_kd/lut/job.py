@@ -11,6 +11,7 @@ from modules.block_kd.student.files import StudentRecord, read_student, student_
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.block_kd.teacher import check_fits
+from modules.datasets.announce import announce
 from modules.datasets.build import load_data
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError, check_choice
@@ -54,6 +55,7 @@ def make_job(o: TableOptions, teacher, device: torch.device) -> LutJob:
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
     check_held_out(record, valid_size)
     data = load_data(dataset or None, path or None, valid_size)
+    announce(data, resolutions)
     config = LutConfig(
         o.superspace, o.platform, resolutions, data.info.name, valid_size, o.augment, o.train_batch_size,
         o.num_calib_batches, o.debug_batches if o.debug else 0, o.eval_batch_size, o.loss_fn,

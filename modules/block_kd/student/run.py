@@ -173,11 +173,15 @@ class StudentRun:
     def log(self, name: str, line: str) -> None:
         """A line with the time, in the student's log file `name` and on the terminal."""
         if dist.rank() == 0:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
-            with open(self.path.with_name(self.prefix + name), "a") as file:
-                file.write(line + "\n")
-            print(f"{self.record.name}: {line}", flush=True)
+            print(f"{self.record.name}: {self.write(name, line)}", flush=True)
+
+    def write(self, name: str, line: str) -> str:
+        """Write a line into the log file `name` alone; return it as it stands there, with the time before it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
+        with open(self.path.with_name(self.prefix + name), "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return line
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Write to the student's TensorBoard events."""

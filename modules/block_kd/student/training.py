@@ -16,6 +16,7 @@ from modules.block_kd.student.features import TeacherFeatures
 from modules.block_kd.student.files import StudentRecord
 from modules.block_kd.student.run import StudentRun
 from modules.block_kd.teacher import check_fits
+from modules.datasets.announce import announce, describe
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
@@ -47,6 +48,7 @@ class BlockTrainer:
         check_fits(teacher, get_superspace(config.superspace))
         c = config
         self.data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size)
+        announce(self.data, c.resolutions)
         size = max(c.resolutions)
         self.train_transform = train_transform(c.augment, size, self.data.info)
         self.eval_transform = eval_transform(size, self.data.info)
@@ -68,7 +70,10 @@ class BlockTrainer:
         c = self.config
         record = StudentRecord(c.superspace, stage, block, self.teacher.arch, c.resolutions, self.data.info.name,
                                self.quant)
-        return StudentRun(c, record, self.teacher, self.device, test_only=self.test_only, **self.files)
+        run = StudentRun(c, record, self.teacher, self.device, test_only=self.test_only, **self.files)
+        if dist.rank() == 0 and not self.test_only and (run.epoch, run.step) == (0, 0):
+            run.write("train.log", describe(self.data, c.resolutions))
+        return run
 
     def _batches(self, epoch: int, start_step: int):
         c = self.config

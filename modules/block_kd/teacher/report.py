@@ -25,10 +25,15 @@ class TeacherReport:
                     (folder / (self.prefix + log)).unlink(missing_ok=True)
             self.writer = SummaryWriter(str(folder / f"{self.prefix}tensorboard"))
 
-    def _log(self, name: str, line: str) -> None:
+    def write(self, line: str, name: str = "train.log") -> str:
+        """Write a line into a log file alone; return it as it stands there, with the time before it."""
         line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
-        with open(self.folder / (self.prefix + name), "a") as file:
+        with open(self.folder / (self.prefix + name), "a", encoding="utf-8") as file:
             file.write(line + "\n")
+        return line
+
+    def _log(self, name: str, line: str) -> None:
+        line = self.write(line, name)
         if not sys.stderr.isatty():
             print(line, flush=True)
 

@@ -16,7 +16,9 @@ from modules.block_kd.teacher.build import build_teacher
 from modules.block_kd.teacher.config import DEBUG_BATCHES, FREE_ON_RESUME, TeacherConfig
 from modules.block_kd.teacher.files import DEFAULT_ARCH, TeacherRecord, load_teacher, load_weights_file, read_teacher
 from modules.block_kd.teacher.report import TeacherReport
+from modules.datasets.announce import announce
 from modules.datasets.build import Data, load_data
+from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
@@ -62,6 +64,7 @@ class TeacherTrainer:
             self._continue(state)
         dist.broadcast_state(self.model)
         self.report = TeacherReport(self.path.parent, self.path.stem, fresh=not resume)
+        announce(self.data, self.config.resolution, None if resume else self.report.write)
 
     def _check_file(self, resume: bool, overwrite: bool) -> None:
         if resume and not self.path.is_file():
@@ -78,9 +81,12 @@ class TeacherTrainer:
 
     def _make_record(self, teacher: Teacher, quant_mode: bool) -> TeacherRecord:
         info = self.data.info
+        check_enough_classes(info)
         if teacher.num_classes != len(info.classes):
             raise UserError(f"the teacher has {teacher.num_classes} classes, {info.name} has {len(info.classes)}; give "
                             "the data set that it was trained on, or start from --teacher_weights")
+        if teacher.record.named:
+            check_same_classes(teacher.record.classes, info.classes, str(self.path.parent))
         quant = QuantMode(zero_point=self.config.quant_zero_point) if quant_mode else None
         return TeacherRecord(teacher.arch, info.classes, teacher.form, info.name, self.config.resolution, info.mean,
                              info.std, quant, dataclasses.asdict(self.config))
@@ -248,13 +254,13 @@ def evaluate_teacher(config: TeacherConfig, *, quant_mode: bool = False,
     """Accuracy on the validation set, at each resolution, of this mode's checkpoint, or of `config.teacher_weights`.
 
     Raises:
-        UserError: errors as of `load_teacher`; a data set with another number of classes.
+        UserError: errors as of `load_teacher`; a data set with classes that the teacher does not know.
     """
     weights = config.teacher_weights or None
     teacher = load_teacher(config.teacher_arch or None, None if weights else checkpoint_path(config, quant_mode),
                            weights=weights, quant=quant_mode)
     data = _load_data(config, teacher)
-    if teacher.num_classes != data.info.num_classes:
-        raise UserError(f"the teacher has {teacher.num_classes} classes, {data.info.name} has {data.info.num_classes}")
     config = _completed(config, teacher.record, data)
+    announce(data, config.resolution)
+    data = follow_classes(data, teacher.record.classes, f"teacher {teacher.arch}", teacher.record.named)
     return _evaluate(teacher.to(device or torch.device("cpu")), data, config)

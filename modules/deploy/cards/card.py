@@ -48,7 +48,7 @@ def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Ag
         "model": model.name, "name": published_name(evaluator.space, choice), "supernet": str(evaluator.space),
         "subnet": str(choice), "precision": "int8" if int8 else "fp32", "input": "bytes" if pixels else "normalised",
         "placement": record.quant.placement if int8 else None,
-        "training": "alone" if evaluator.only_subnet else "supernet", "dataset": record.dataset,
+        "training": "alone" if evaluator.only_subnet else "supernet", "dataset": evaluator.data.info.name,
         "images": agreement.images,
         "accuracy": {"fp32": _fp32_accuracy(model, fp32) if int8 else None,
                      "network": _accuracy(agreement.top1_network, agreement.images),

@@ -5,12 +5,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from modules.datasets.announce import announce
 from modules.datasets.build import load_data
+from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
-from modules.datasets.transforms import EVAL_CROP, eval_transform
+from modules.datasets.transforms import eval_transform
 from modules.deploy.check.agreement import predict_batches
-from modules.runtime.metadata import read_crop_size, read_eval_crop
+from modules.runtime.metadata import has_class_names, model_name, read_classes, read_crop_size, read_eval_crop
+from modules.search_space.imagenet import EVAL_CROP
 from modules.training.evaluation import Accuracy
+from modules.utils.errors import UserError
 
 
 def session_accuracy(session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
@@ -23,14 +27,20 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
         dataset, dataset_path: as of `load_data`.
 
     Raises:
-        UserError: a data set that is unknown or not there.
+        UserError: a data set that is unknown or not there, or has classes that the model does not know.
     """
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
+    resolution, model = session.get_inputs()[0].shape[-1], model_name(metadata)
     data = load_data(dataset or None, dataset_path or None, eval_crop=read_eval_crop(metadata, EVAL_CROP))
-    size = read_crop_size(metadata, session.get_inputs()[0].shape[-1])
+    announce(data, [resolution])
+    classes = read_classes(metadata) if "classes" in metadata else data.info.classes
+    data = follow_classes(data, classes, model, has_class_names(metadata))
+    size = read_crop_size(metadata, resolution)
     batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
     right = right5 = loss = images = 0
-    for _, logits, labels in predict_batches(session, batches, getattr(metadata, "where", "the model")):
+    for _, logits, labels in predict_batches(session, batches, model):
+        if logits.shape[1] != len(classes):
+            raise UserError(f"{model} has {logits.shape[1]} outputs for {len(classes)} classes; allowed: as many")
         # Integer logits may tie; the first class wins, as everywhere.
         top = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels.numpy()[:, None]
         right, right5 = right + top[:, 0].sum(), right5 + top.sum()

@@ -85,8 +85,9 @@ def compare(net: torch.nn.Module, session, batches) -> Agreement:
     if not truth:
         raise UserError("no images to compare the model and the network on")
     a, b, truth = (np.concatenate(parts) for parts in (net_logits, model_logits, truth))
-    error, differs, ordered = np.abs(a - b), a.argmax(1) != b.argmax(1), np.sort(a, axis=1)
-    margins = (ordered[:, -1] - ordered[:, -2])[differs]
+    error, differs = np.abs(a - b), a.argmax(1) != b.argmax(1)
+    ordered = np.sort(a[differs], axis=1)  # of two logits at least: where there is one, nothing differs
+    margins = ordered[:, -1] - ordered[:, -2:].min(axis=1)
     return Agreement(len(truth), int(differs.sum()), 100 * float((a.argmax(1) == truth).mean()),
                      100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()),
                      float(margins.max(initial=0)), float((margins / error.mean(1)[differs]).max(initial=0)))

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from modules.runtime.metadata import read_classes, read_crop_size, read_eval_crop, read_normalization
+from modules.runtime.metadata import model_name, read_classes, read_crop_size, read_eval_crop, read_normalization
+from modules.utils.cli import say
 from modules.utils.errors import UserError
 
 
@@ -23,15 +24,15 @@ def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5
     """The `count` likeliest classes of an image file, the likeliest first.
 
     Raises:
-        UserError: a file that is no image, or a model whose metadata tell neither classes nor preprocessing.
+        UserError: a file that is no image, or a model whose metadata do not tell classes and preprocessing.
     """
     classes = read_classes(metadata)
     image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
     logits = session.run(None, {session.get_inputs()[0].name: image})[0][0].astype(np.float64)
-    odds = np.exp(logits - logits.max())
     if len(classes) != len(logits):
-        raise UserError(f"{getattr(metadata, 'where', 'the model')} has {len(logits)} outputs, and its metadata name "
-                        f"{len(classes)} classes; allowed: as many")
+        raise UserError(f"{model_name(metadata)} has {len(logits)} outputs and names {len(classes)} classes; allowed: "
+                        "as many")
+    odds = np.exp(logits - logits.max())
     return [Guess(classes[i], float(odds[i] / odds.sum())) for i in np.argsort(-logits, kind="stable")[:count]]
 
 
@@ -48,16 +49,15 @@ def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> n
 
     As in training: the centre crop of evaluation, normalised, then resized.
     """
-    from PIL import Image
-
-    from modules.datasets.transforms import EVAL_CROP, eval_transform
+    from modules.datasets.decode import decode_file
+    from modules.datasets.transforms import eval_transform
     from modules.modeling.network import resize
+    from modules.search_space.imagenet import EVAL_CROP
 
     mean, std = read_normalization(metadata)
-    norm = SimpleNamespace(mean=mean, std=std, eval_crop=read_eval_crop(metadata, EVAL_CROP))
-    try:
-        with Image.open(path) as image:
-            pixels = eval_transform(read_crop_size(metadata), norm)(image.convert("RGB"))
-    except OSError as error:  # also what Pillow raises for a file that it cannot read
-        raise UserError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from None
+    preprocessing = SimpleNamespace(mean=mean, std=std, eval_crop=read_eval_crop(metadata, EVAL_CROP))
+    image = decode_file(path)
+    if "scaled" in image.info:
+        say(f"{path} is scaled from {image.info['scaled']}, for its format states no range")
+    pixels = eval_transform(read_crop_size(metadata), preprocessing)(image)
     return resize(pixels[None], resolution).numpy()

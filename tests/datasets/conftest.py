@@ -1,0 +1,17 @@
+"""One image tree in each layout; what a run says once is said in each test."""
+
+
+import pytest
+from image_trees import LAYOUTS, image_tree, write_layout
+
+from modules.utils import cli
+
+
+@pytest.fixture(params=LAYOUTS)
+def written(request, tmp_path):
+    return write_layout(request.param, image_tree(), tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch):
+    monkeypatch.setattr(cli, "_said", set())
