@@ -6,7 +6,7 @@
 
 Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
 reduction after each of the four backward passes. Ours: one autograd function per quantiser, channels last, one
-reduction, and the convolutions of small maps as of `small_maps`. Each round all forms run the same step; ratios are
+reduction, and the convolutions of `ops/convolve.py`. Each round all forms run the same step; ratios are
 medians over rounds. Rounds repeat the same few steps, so that all forms find their kernels compiled.
 """
 import json

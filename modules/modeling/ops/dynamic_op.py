@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.modeling.ops.convolve import convolve
 from modules.modeling.ops.op import QConv, QLinear
-from modules.modeling.ops.small_maps import convolve
 
 
 def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
