@@ -4,20 +4,26 @@ So neither the number of workers nor of ranks nor a resume in the middle of an e
 and a resumed epoch yields exactly the batches that the uninterrupted one would have yielded.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 
+from modules.datasets.build import Data
 from modules.datasets.shift import Shift, ShiftedBatches
+from modules.datasets.sources import ImageSource
 from modules.utils.errors import UserError
 
 
 class TransformedDataset(torch.utils.data.Dataset):
     """Item (epoch, index) -> (tensor, label): the image transformed with the generator of (seed, epoch, index)."""
 
-    def __init__(self, source, transform, seed=0):
+    def __init__(self, source: ImageSource, transform: Callable, seed: int = 0):
         self.source, self.transform, self.seed = source, transform, seed
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
         # A spawn key, for plain seeds are padded with zeros: (seed, epoch) and (seed, epoch, 0) would be one stream.
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index)))
@@ -27,13 +33,13 @@ class TransformedDataset(torch.utils.data.Dataset):
 class _Steps:
     """The batch sampler: per step the list of (epoch, index) keys of its images, made when the loader asks for it."""
 
-    def __init__(self, epoch, indices, batch_size, steps):
+    def __init__(self, epoch: int, indices: np.ndarray, batch_size: int, steps: range):
         self.epoch, self.indices, self.batch_size, self.steps = epoch, indices, batch_size, steps
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in self.steps:
             start = step * self.batch_size
             yield [(self.epoch, index) for index in self.indices[start:start + self.batch_size].tolist()]
@@ -42,17 +48,18 @@ class _Steps:
 class Batches:
     """One epoch's batches on one rank. `len` is their number in the whole epoch; iteration begins at `start_step`."""
 
-    def __init__(self, dataset, epoch, indices, batch_size, *, start_step=0, num_workers=0, drop_last=False):
+    def __init__(self, dataset: TransformedDataset, epoch: int, indices: np.ndarray, batch_size: int, *,
+                 start_step: int = 0, num_workers: int = 0, drop_last: bool = False):
         self.dataset, self.num_workers = dataset, num_workers
         self.length = len(indices) // batch_size if drop_last else -(-len(indices) // batch_size)
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
         self.steps = _Steps(epoch, indices, batch_size, range(start_step, self.length))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.length
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         if self.num_workers > 0:
             self.dataset.source.prepare(index for step in self.steps for _, index in step)
         loader = torch.utils.data.DataLoader(
@@ -66,9 +73,11 @@ class Batches:
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
 
 
-def train_batches(data, transform, *, batch_size, seed, epoch, start_step=0, rank=0, world_size=1, num_workers=0,
-                  drop_last=False, device="cpu"):
-    """Return the `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B].
+def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int, epoch: int, start_step: int = 0,
+                  rank: int = 0, world_size: int = 1, num_workers: int = 0, drop_last: bool = False,
+                  device: torch.device | str = "cpu") -> Batches | ShiftedBatches:
+    """Return the `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B],
+    such as [64, 3, 224, 224] and [64].
 
     The training images in the order drawn from (seed, epoch), every `world_size`-th one for each rank. The order is
     continued from its start until the ranks have equally many, so that all make the same number of steps. Batches of
@@ -88,7 +97,8 @@ def train_batches(data, transform, *, batch_size, seed, epoch, start_step=0, ran
                    start_step=start_step, num_workers=num_workers, drop_last=drop_last)
 
 
-def eval_batches(source, indices, transform, *, batch_size, rank=0, world_size=1, num_workers=0):
+def eval_batches(source: ImageSource, indices: np.ndarray, transform: Callable, *, batch_size: int, rank: int = 0,
+                 world_size: int = 1, num_workers: int = 0) -> Batches:
     """Return the `Batches` of rank `rank` over `indices` of `source`, in order.
 
     Over all ranks every image comes exactly once; a rank may so have one image fewer than another, or none.

@@ -4,17 +4,25 @@ The whole set lies in memory as uint8, on the device that trains; a batch is one
 epoch, index) alone, as those of the other augmentations do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from modules.datasets.build import Data, DataInfo
+from modules.datasets.sources import ImageSource
 from modules.utils.errors import UserError
 
 HELD_BYTES = 2**30  # pixels of a set that are held
 
 
-def held_pixels(source, indices, device):
-    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3] on `device`; UserError if they are not all of
-    one size, or too many to hold."""
+def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3], such as [45000, 32, 32, 3], on `device`.
+
+    UserError if they are not all of one size, or too many to hold.
+    """
     if source.held is not None and np.array_equal(source.held[0], indices):
         return source.held[1].to(device)
     first = np.asarray(source.image(int(indices[0])))
@@ -40,10 +48,10 @@ class Shift:
     seed, are mirrored in even epochs and the other half in odd ones: every image is seen both ways equally often.
     """
 
-    def __init__(self, size, info):
+    def __init__(self, size: int, info: DataInfo):
         self.size, self.info = size, info
 
-    def draws(self, seed, epoch, count, side):
+    def draws(self, seed: int, epoch: int, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and whether to mirror, bool [count]."""
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 0)))
         shifts = rng.integers(-(side // 8), side // 8 + 1, (count, 2))
@@ -59,8 +67,8 @@ class ShiftedBatches:
         device: where the images are held and the batches made.
     """
 
-    def __init__(self, data, transform, seed, epoch, places, batch_size, *, start_step=0, drop_last=False,
-                 device="cpu"):
+    def __init__(self, data: Data, transform: Shift, seed: int, epoch: int, places: np.ndarray, batch_size: int, *,
+                 start_step: int = 0, drop_last: bool = False, device: torch.device | str = "cpu"):
         self.length = len(places) // batch_size if drop_last else -(-len(places) // batch_size)
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
@@ -68,7 +76,7 @@ class ShiftedBatches:
         self.pixels = held_pixels(data.train, data.train_indices, device)
         shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.pixels.shape[1])
 
-        def place(values):
+        def place(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
         self.places, self.shifts, self.mirrored = place(places), place(shifts[places]), place(mirrored[places])
@@ -77,15 +85,15 @@ class ShiftedBatches:
                      for values in (transform.info.mean, transform.info.std))
         self.factor, self.offset = 1 / std, mean / std
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.length
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for step in range(self.start_step, self.length):
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
             yield self._images(part), self.labels[part]
 
-    def _images(self, part):
+    def _images(self, part: slice) -> torch.Tensor:
         _, height, width, _ = self.pixels.shape
         rows = self._within(self.shifts[part, :1], height)
         columns = self._within(self.shifts[part, 1:], width)
@@ -97,7 +105,7 @@ class ShiftedBatches:
         return images
 
     @staticmethod
-    def _within(shifts, side):
+    def _within(shifts: torch.Tensor, side: int) -> torch.Tensor:
         """Indices [B, side] that begin at `shifts` [B, 1]; those beyond the border are mirrored at it."""
         indices = (shifts + torch.arange(side, device=shifts.device)).abs()
         return side - 1 - (side - 1 - indices).abs()
