@@ -3,6 +3,7 @@
 `{ckpt}` stands for ${CHECKPOINT_DIR}, `{images}` for the path of ImageNet, `{space}` for <superspace>, `{subnet}` for
 <subnet_choice>.
 """
+import dataclasses
 import re
 import runpy
 import shlex
@@ -144,9 +145,14 @@ def test_latencies_of_subnets_are_predicted(tmp_path):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """A folder of images in ten classes, where the commands want ImageNet."""
-    folder, digits = tmp_path_factory.mktemp("imagenet"), load_digits()
-    for i, (image, label) in enumerate(zip(digits.images[:400], digits.target, strict=False)):
-        path = folder / ("val" if i < 60 else "train") / f"class{label}" / f"{i}.png"
+    return write_images(tmp_path_factory.mktemp("imagenet"), train=340, val=60)
+
+
+def write_images(folder: Path, train: int, val: int) -> Path:
+    """The first digits of scikit-learn as images of 48 pixels in `folder`/train and `folder`/val."""
+    digits = load_digits()
+    for i, (image, label) in enumerate(zip(digits.images[:train + val], digits.target, strict=False)):
+        path = folder / ("val" if i < val else "train") / f"class{label}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image * 15).astype(np.uint8)).convert("RGB").resize((48, 48)).save(path)
     return folder
@@ -158,7 +164,7 @@ def test_block_distillation_and_tables(images, tmp_path):
     teacher = "python -m modules.block_kd.teacher --num_epochs 1 --train_batch_size 32 --num_workers 0 " \
               "--output_path {ckpt}/teacher"
     run(teacher, "--dataset_path {images} --teacher_arch efficientnet-tiny --resolution 48 64", **values)
-    run(teacher, "--quant_mode", **values)
+    run(teacher, "--dataset_path {images} --quant_mode", **values)
     small = "--teacher_arch efficientnet-tiny --teacher_checkpoint_path {ckpt}/teacher/%s --num_workers 0 " \
             "--valid_size 100 --hw_list 48 64 --num_calib_batches 2"
     stages = " --num_epochs 1 --stage_list stage3_0 stage3_1 --debug"
@@ -182,7 +188,7 @@ def test_supernet_from_training_to_evaluation(images, tmp_path):
     for name in ("accuracy", "accuracy int8"):
         run(SUPERNETS[name], quick, **values)
     run(SUPERNETS["search subnet"], space + "--latency_delta 14.99 --population_size 4 --mutation_size 2 "
-        "--crossover_size 2 --max_time_budget 1 --num_calib_batches 2 --valid_size 60 --num_workers 0", **values)
+        "--crossover_size 2 --max_time_budget 1 --num_calib_batches 2 --valid_size 60", **values)
 
 
 @pytest.mark.slow
@@ -197,21 +203,22 @@ def test_export_and_benchmark(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["spaceevo@vnni", "SEQnet@vnni-A0"])
-def test_published_networks_are_evaluated_and_fine_tuned(name, images, tmp_path):
+def test_published_networks_are_evaluated_and_fine_tuned(name, tmp_path):
     supernet = Supernet.build_from_str("onnxw-151122-023231", 10)
     record = ModelRecord(str(supernet.config), supernet.subnets.resolutions, tuple(f"class{i}" for i in range(10)),
                          "folder", training={"augment": "default"})
     folder = tmp_path / "supernet_training" / "spaceevo@vnni"
     save_checkpoint(folder / "checkpoint.pth", {"state_dict": supernet.state_dict(), "config": record.to_dict()})
     QuantMode().apply(supernet)
-    record.quant = QuantMode()
+    record = dataclasses.replace(record, quant=QuantMode())
     save_checkpoint(folder / "lsq.pth", {"state_dict": supernet.state_dict(), "config": record.to_dict()})
-    values = {"images": images, "ckpt": tmp_path}
+    values = {"images": write_images(tmp_path / "images", train=40, val=10), "ckpt": tmp_path}
     for mode in ("", " --quant_mode"):
         printed = run(SPECIFIC[f"{name} {mode}"], "--resume {ckpt}/supernet_training --batch_size_per_gpu 8 --debug "
                       "--debug_batches 1 --post_bn_calibration_batch_num 1", **values)
         assert re.search(r"acc1?=\d", printed)
     if name.startswith("SEQnet"):
-        run(DOWNSTREAM["SeqNet@vnni-A0"], "--dataset digits --epochs 1 --batch_size 64 --augment default "
-            "--num_workers 0 --checkpoint_path {ckpt}/supernet_training --output_dir {ckpt}/downstream", **values)
-        assert list((tmp_path / "downstream").glob("SEQnet@vnni-A0_digits.pth"))
+        run(DOWNSTREAM["SeqNet@vnni-A0"], "--dataset folder --dataset_path {images} --epochs 1 --batch_size 16 "
+            "--augment default --num_workers 0 --checkpoint_path {ckpt}/supernet_training "
+            "--output_dir {ckpt}/downstream", **values)
+        assert list((tmp_path / "downstream").glob("SEQnet@vnni-A0_folder.pth"))
