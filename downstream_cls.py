@@ -25,8 +25,8 @@ from modules.utils.settings import BATCH, SEED, WORKERS, option
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--subnet_name", "SEQnet@vnni-A0", "subnet: a published name, or an encoding in --superspace and "
-           "--supernet_choice")
+    option(parser, "--subnet_name", "SEQnet@vnni-A0", "a network as --network of the other scripts takes it, or an "
+           "encoding in --superspace and --supernet_choice", aliases=("--network",))
     option(parser, "--superspace", "", "superspace of an encoding, such as onnxw_tiny")
     option(parser, "--supernet_choice", "", "supernet of an encoding: block digits, then - and window digits")
     option(parser, "--checkpoint_path", SUPERNETS, "the supernet's checkpoint, or the folder that holds "
@@ -56,13 +56,14 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from modules.search_space.published import find_subnet
+    from modules.search_space.reference import read_network
     from modules.training.downstream import fine_tune
     from modules.utils.dist import close, init_distributed, rank
 
-    name, supernet, space, choice = find_subnet(args.subnet_name, args.superspace, args.supernet_choice)
+    network = read_network(args.subnet_name, args.superspace, args.supernet_choice)
     path, accuracy = fine_tune(
-        name, supernet, space, choice, checkpoint=args.checkpoint_path, output=args.output_dir, int8=not args.fp32,
+        network.name, network.supernet, network.space, network.subnet,
+        checkpoint=args.checkpoint_path, output=args.output_dir, int8=not args.fp32,
         resume=args.resume, overwrite=args.overwrite, device=init_distributed(args.local_rank, args.device),
         dataset=args.dataset, dataset_path=args.dataset_path, augment=args.augment,
         calibration_path=args.imagenet_path,
@@ -71,7 +72,7 @@ def main(argv=None):
         grad_clip_norm=args.max_grad_norm, label_smoothing=args.label_smoothing, valid_freq=args.valid_freq,
         seed=args.seed, only_train_head=args.only_train_head)
     if rank() == 0:
-        print(f"{name} on {args.dataset}: acc1={accuracy:.2f}, {path}")
+        print(f"{network.name} on {args.dataset}: acc1={accuracy:.2f}, {path}")
     close()
 
 

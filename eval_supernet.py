@@ -3,6 +3,7 @@
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --quant_mode
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --quant_mode --num_random 3
     python eval_supernet.py --superspace onnxw_tiny --supernet_choice 053412-000000 --mode lat
+    python eval_supernet.py --network SEQnet@vnni-A0 mobilenet_v2:0.5 --mode lat --platform onnx_lut
     python eval_supernet.py --superspace onnxw --supernet_choice 151122-023231 121122-133333 --mode lat \\
         --platform onnx_lut tflite27_cpu_int8
 
@@ -14,14 +15,14 @@ distribution on each platform is plotted; rows go to <output>/predicted_latency.
 from pathlib import Path
 
 from modules.latency.arguments import add_platform_arguments
-from modules.training.arguments import Evaluation, add_space_arguments, make_evaluator
+from modules.training.arguments import Evaluation, add_space_arguments, given_networks, make_evaluator
 from modules.utils.cli import add_local_rank, make_parser, run
 from modules.utils.settings import PIXELS, add_arguments, from_arguments, option
 
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    add_space_arguments(parser, several=True)
+    add_space_arguments(parser, several=True, network=True)
     add_arguments(parser, Evaluation)
     option(parser, "--mode", "acc", "accuracy or latency", choices=("acc", "lat"))
     option(parser, "--subnet_choice", (), "subnets, d..._k..._w..._e..._r...", kind=str, many="*")
@@ -34,9 +35,7 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from modules.search_space.config import SupernetConfig
-
-    spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in args.supernet_choice]
+    spaces = given_networks(args)
     if args.mode == "lat":
         report_latency(args, spaces)
     else:
@@ -54,11 +53,13 @@ def report_accuracy(args, spaces):
     from modules.utils.results import append_row
 
     evaluation, device = from_arguments(Evaluation, args), init_distributed(args.local_rank)
-    for space in spaces:
+    for space, network in spaces:
         path = find_checkpoint(args.resume, space, args.quant_mode, args.align_sample)
         evaluator = make_evaluator(evaluation, path, space, quant_mode=args.quant_mode, device=device)
         subnets = evaluator.model.subnets
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
+        if not choices and network and not (network.own_resolution and evaluator.only_subnet):
+            choices = [subnets.check(network.subnet)]
         if not choices and evaluator.only_subnet:
             choices = [evaluator.only_subnet]
         if not choices:
@@ -88,24 +89,27 @@ def report_latency(args, spaces):
     from modules.search_space.subnet_space import SubnetSpace
     from modules.utils.results import append_rows
 
-    platforms, curves = make_platforms(args.platform, args.latency_table, spaces[0].space), {}
+    platforms, curves = make_platforms(args.platform, args.latency_table, spaces[0][0].space), {}
     table = Path(args.output) / "predicted_latency.csv"
-    for space in spaces:
+    for space, network in spaces:
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
         rng = np.random.default_rng(from_arguments(Evaluation, args).seed)
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
+        if not choices and network:
+            choices = [network.at(max(args.resolutions, default=0)).subnet]
+        named = bool(choices)
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
         for name, platform in platforms.items():
             prediction, rows = latency_rows(name, platform, space, choices)
             append_rows(table, rows)
-            if args.subnet_choice:
+            if named:
                 for i, choice in enumerate(choices):
-                    print(f"{choice} {prediction.text(i)}ms" + (f" {name}" if len(platforms) > 1 else ""))
+                    print(f"{network or choice} {prediction.text(i)}ms" + (f" {name}" if len(platforms) > 1 else ""))
             else:
                 curves[str(space), name] = prediction
                 print(f"{space} on {name}: {latency_summary(prediction)}")
     if curves:
-        path = Path(args.output) / f"{args.superspace}-latency_cdf.png"
+        path = Path(args.output) / f"{spaces[0][0].space.name}-latency_cdf.png"
         draw_latency_cdf(curves, path)
         print(f"figure: {path}")
 

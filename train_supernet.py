@@ -7,7 +7,7 @@ On the embedded digits, one CPU, a few minutes:
     python train_supernet.py --superspace onnxw_tiny --supernet_choice 151122-010101 \\
         --config-file supernet_training_configs/digits.yaml --quant_mode
 
-A fixed network by its name, which may have a width (--quant_mode follows as above):
+One network by any name that --network takes, here with a width (--quant_mode follows as above):
 
     python train_supernet.py --network resnet20:0.5 --config-file supernet_training_configs/cifar10_net.yaml \\
         --dataset_path /path/to/cifar10
@@ -22,6 +22,7 @@ Writes <models_save_dir>/<superspace>-<choice>-align0/checkpoint.pth, or lsq.pth
 import os
 from dataclasses import replace
 
+from modules.search_space.reference import NETWORK
 from modules.training.config import add_config_arguments, config_from_arguments
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
 from modules.utils.settings import option
@@ -31,8 +32,7 @@ def main(argv=None):
     parser = make_parser(__doc__)
     option(parser, "--superspace", "", "superspace, such as onnxw, mobilew, onnxw_tiny")
     option(parser, "--supernet_choice", "322223", "block digits, then optionally - and window digits")
-    option(parser, "--network", "", "fixed network instead of a superspace, such as resnet20 or mobilenet_v2_cifar:0.5",
-           metavar="NAME[:WIDTH]")
+    NETWORK.add_to(parser, "--network", meaning=f"{NETWORK.meaning}; instead of a superspace")
     option(parser, "--align_sample", False, "all blocks of a stage alike in random subnets")
     option(parser, "--quant_mode", False, "train int8 from checkpoint.pth, write lsq.pth")
     add_run_arguments(parser, "training of this mode")
@@ -44,13 +44,14 @@ def main(argv=None):
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
     from modules.search_space.config import SupernetConfig
-    from modules.search_space.networks import find_network
+    from modules.search_space.reference import read_network
     from modules.utils.errors import UserError
 
     config = config_from_arguments(args)
     if args.network:
-        space, subnet = find_network(args.network, max(config.resolutions, default=0))
-        config = replace(config, subnet_choice=str(subnet), resolutions=(subnet.resolution,))
+        network = read_network(args.network, resolution=max(config.resolutions, default=0))
+        space = network.space
+        config = replace(config, subnet_choice=str(network.subnet), resolutions=(network.resolution,))
     elif args.superspace:
         space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.adjustable.arguments import Source, add_source_arguments, make_source
+from modules.training.arguments import given_networks
 from modules.utils.cli import add_local_rank, make_parser, run
 from modules.utils.settings import BATCH, from_arguments, option
 
@@ -25,7 +26,7 @@ def main(argv=None):
     from modules.adjustable.training import evaluate_adjustable
     from modules.utils.dist import close, init_distributed, rank
 
-    evaluator = make_source(from_arguments(Source, args), args.superspace, args.supernet_choice, args.align_sample,
+    evaluator = make_source(from_arguments(Source, args), given_networks(args)[0][0], args.align_sample,
                             device=init_distributed(args.local_rank), batch_size=args.batch_size)
     network, config, accuracy = evaluate_adjustable(args.model, evaluator)
     score = micronet_score(*network.costs(), norms=config.norms)

@@ -20,13 +20,13 @@ channel of a tensor. Writes <output_dir>/adj.pth (adj_swa.pth: the average), qua
 history.csv and curves.png; --resume continues.
 """
 import sys
-from dataclasses import MISSING
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.adjustable.arguments import Source, add_source_arguments, make_source
 from modules.adjustable.config import AdjustConfig
+from modules.training.arguments import given_networks
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
 
@@ -34,7 +34,7 @@ from modules.utils.settings import add_arguments, from_arguments, option
 def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    option(parser, "--subnet_choice", MISSING, "subnet, d..._k..._w..._e..._r...")
+    option(parser, "--subnet_choice", "", "subnet of the superspace, d..._k..._w..._e..._r...")
     option(parser, "--ckpt_path", "", "adj.pth or adj_swa.pth of another run, to start from")
     option(parser, "--num_calib_batches", 20, "training batches that calibrate batch norm and the ranges", low=1)
     option(parser, "--output_dir", "checkpoints/adj_quant", "folder of all files")
@@ -48,10 +48,11 @@ def main(argv=None):
     from modules.utils.dist import close, init_distributed, rank
 
     config = from_arguments(AdjustConfig, args)
-    evaluator = make_source(from_arguments(Source, args), args.superspace, args.supernet_choice, args.align_sample,
+    (space, network), = given_networks(args)
+    evaluator = make_source(from_arguments(Source, args), space, args.align_sample,
                             device=init_distributed(args.local_rank), batch_size=config.batch_size,
                             calibration_batches=args.num_calib_batches, seed=config.seed)
-    choice = SubnetChoiceConfig.from_str(args.subnet_choice)
+    choice = network.subnet if network else SubnetChoiceConfig.from_str(args.subnet_choice)
     evaluator.model.subnets.check(choice)
     trainer = AdjustTrainer(evaluator, choice, config, args.output_dir, start=args.ckpt_path or None,
                             resume=args.resume, overwrite=args.overwrite)

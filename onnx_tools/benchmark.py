@@ -16,6 +16,7 @@ from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_subnets_argument, given_subnets
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import THREADS, option
 
@@ -24,7 +25,7 @@ BASELINES = ("static", "openvino")
 
 def parse_args(argv):
     parser = make_parser(__doc__)
-    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, "onnx_tools")
     option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
     option(parser, "--output", "onnx_tools/latency.csv", "csv file that lines are appended to")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
@@ -43,13 +44,12 @@ def main(argv=None):
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path
     from modules.runtime.session import summarize, time_interleaved
-    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row
 
     ratios = []
     constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
                  "clock": "processor" if args.processor_time else "wall"}
-    for space, choice in read_subnets(args.input):
+    for space, choice in given_subnets(args):
         paths = {name: model_path(args.model_dir, space, choice, name == "int8", args.uint8_input)
                  for name in ("fp32", "int8")}
         sessions, memory = open_all(args, paths)

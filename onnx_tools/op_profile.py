@@ -10,13 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_subnets_argument, given_subnets
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import THREADS, option
 
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, "onnx_tools")
     option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
     option(parser, "--output", "onnx_tools/op_profile.csv", "csv file; the figure goes beside it, as PNG")
     THREADS.add_to(parser, "--threads")
@@ -27,11 +28,10 @@ def main(argv=None):
     from modules.deploy.naming import model_path
     from modules.deploy.to_onnx.op_profile import plot_profiles, profile_operators
     from modules.search_space.published import published_name
-    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import format_table, write_rows
 
     profiles, rows = {}, []
-    for space, choice in read_subnets(args.input):
+    for space, choice in given_subnets(args):
         fp32, int8 = (model_path(args.model_dir, space, choice, quantized) for quantized in (False, True))
         static = fp32.with_name(f"{fp32.stem}_static_int8.onnx")
         for kind, path in {"fp32": fp32, "int8": int8, **({"static": static} if static.is_file() else {})}.items():

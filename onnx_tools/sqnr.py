@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_subnets_argument, given_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -18,7 +19,7 @@ from modules.utils.settings import add_arguments, from_arguments, option
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--input", "onnx_tools/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, "onnx_tools")
     option(parser, "--output_dir", "checkpoints/models/sqnr", "folder of tables and figures")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
@@ -30,11 +31,10 @@ def main(argv=None):
     from modules.deploy.graph.lower import lower
     from modules.deploy.naming import model_path
     from modules.modeling.restore import find_checkpoint
-    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import format_table, write_rows
 
     evaluators = {}
-    for space, choice in read_subnets(args.input):
+    for space, choice in given_subnets(args):
         if space not in evaluators:
             evaluators[space] = make_evaluator(
                 from_arguments(Evaluation, args), find_checkpoint(args.resume, space, True, args.align_sample), space,

@@ -16,6 +16,7 @@ from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_subnets_argument, given_subnets
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import THREADS, option
@@ -25,7 +26,7 @@ BASELINES = ("converter",)
 
 def parse_args(argv):
     parser = make_parser(__doc__)
-    option(parser, "--input", "tflite_tools/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, "tflite_tools")
     option(parser, "--model_dir", "checkpoints/models/tflite_model", "folder where export_tflite.py wrote to")
     option(parser, "--output", "tflite_tools/latency.csv", "csv file that lines are appended to")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
@@ -52,7 +53,6 @@ def main(argv=None):
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.runtime.phone.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
-    from modules.search_space.subnet_list import read_subnets
     from modules.utils.results import append_row
 
     timer = LocalTimer(args.num_threads, args.num_runs, args.warmup_runs)
@@ -60,7 +60,7 @@ def main(argv=None):
         timer = PhoneTimer(Adb(args.serial_number), PhoneRun(
             args.benchmark_binary_dir, args.bin_name, args.taskset_mask, args.num_threads, args.num_runs,
             args.warmup_runs, args.use_xnnpack), args.skip_push)
-    subnets, machine, ratios = read_subnets(args.input), timer.describe(), []
+    subnets, machine, ratios = given_subnets(args), timer.describe(), []
     for space, choice in subnets:
         paths = timed_files(space, choice, args.model_dir, TfliteFormat(), write=not args.skip_push)
         if "converter" in args.baselines:

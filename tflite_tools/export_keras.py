@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.deploy.arguments import add_subnets_argument, given_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -21,7 +22,7 @@ from modules.utils.settings import add_arguments, from_arguments, option
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--input", "tflite_tools/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, "tflite_tools")
     option(parser, "--output_dir", "checkpoints/models/tflite_model", "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
@@ -31,9 +32,8 @@ def main(argv=None):
 
     from modules.deploy.to_keras.export import export_trained, export_untrained
     from modules.deploy.to_keras.load import import_tensorflow
-    from modules.search_space.subnet_list import read_subnets
 
-    subnets, _ = read_subnets(args.input), import_tensorflow()
+    subnets, _ = given_subnets(args), import_tensorflow()
     evaluators = {}
     for space, choice in subnets:
         if args.skip_weights:

@@ -3,7 +3,11 @@
     python tflite_tools/export_tflite.py --input tflite_tools/input.csv
     python tflite_tools/export_tflite.py --input tflite_tools/input.csv --skip_weights
 
-Each line of the input is superspace,choice,subnet. Prints on how many images of the validation set the int8 file and
+Each line of the input is superspace,choice,subnet, or a network as --network takes it, which stands for the file:
+
+    python tflite_tools/export_tflite.py --network resnet20:0.5 mobilenet_v4_conv_s --skip_weights
+
+Prints on how many images of the validation set the int8 file and
 the fake-quantised network disagree, and writes a card (json) beside each file. With --skip_weights the files have
 random weights and serve for timing only.
 """
@@ -12,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_export_arguments
+from modules.deploy.arguments import add_export_arguments, given_subnets
 from modules.training.arguments import Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -32,7 +36,6 @@ def main(argv=None):
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.deploy.to_tflite.float_writer import Form
     from modules.modeling.restore import find_checkpoint
-    from modules.search_space.subnet_list import read_subnets
 
     def evaluator(space, int8):
         path = find_checkpoint(args.resume, space, int8, args.align_sample)
@@ -40,7 +43,7 @@ def main(argv=None):
 
     form = TfliteFormat(Form(grouped=not args.plain_depthwise, int8_output=args.int8_output))
     precisions = (True,) if args.quant_mode else (False, True)
-    for exported in export_subnets(read_subnets(args.input), args.output_dir, form, precisions,
+    for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
                                    None if args.skip_weights else evaluator):
         print(exported, flush=True)
 

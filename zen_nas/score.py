@@ -2,7 +2,8 @@
 
     python zen_nas/score.py --structure "SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,128,2,16,3)" \\
         --input_image_size 32 --num_classes 10
-    python zen_nas/score.py --subnet_name SEQnet@vnni-A0 --zero_shot_score Zen NASWOT --repeat 4 \\
+    python zen_nas/score.py --network resnet20 --num_classes 10
+    python zen_nas/score.py --network SEQnet@vnni-A0 --zero_shot_score Zen NASWOT --repeat 4 \\
         --no_reslink
 
 Prints mean and standard deviation over --repeat draws of weights and inputs with the 95% interval of the mean, and what
@@ -14,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.search_space.reference import NETWORK
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, SEED, option
 
@@ -22,7 +24,8 @@ PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Ra
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--structure", "", "structure string, or the file that holds it")
+    NETWORK.add_to(parser, "--network")
+    option(parser, "--structure", "", "structure string, or the file that holds it; another name of --network")
     option(parser, "--subnet_name", "", "subnet: a published one, or an encoding in --superspace and --supernet_choice")
     option(parser, "--superspace", "", "superspace of an encoding")
     option(parser, "--supernet_choice", "", "supernet of an encoding")
@@ -30,7 +33,7 @@ def main(argv=None):
     option(parser, "--no_reslink", False, "without shortcuts, as the search scores")
     option(parser, "--repeat", 32, "draws of weights and inputs", low=1)
     option(parser, "--batch_size", 16, "images per draw", **BATCH)
-    option(parser, "--input_image_size", 224, "image size of a structure", **PIXELS)
+    option(parser, "--input_image_size", None, "image size", kind=int, shown="the network's", **PIXELS)
     option(parser, "--num_classes", 1000, "classes", low=1, high=10**6)
     SEED.add_to(parser, "--seed")
     args = parser.parse_args(argv)
@@ -52,17 +55,16 @@ def main(argv=None):
 
 
 def _spec(args):
-    from modules.modeling.net_spec import resolve
-    from modules.search_space.published import find_subnet
-    from modules.utils.errors import UserError
-    from modules.zero_shot.structure import read_structure
 
-    if bool(args.structure) == bool(args.subnet_name):
-        raise UserError("expected either --structure or --subnet_name")
-    if args.structure:
-        return read_structure(args.structure).net_spec(args.input_image_size, args.num_classes)
-    *_, space, choice = find_subnet(args.subnet_name, args.superspace, args.supernet_choice)
-    return resolve(space, choice, args.num_classes)
+    from modules.modeling.net_spec import resolve
+    from modules.search_space.reference import read_network
+    from modules.utils.errors import UserError
+
+    given = [text for text in (args.network, args.structure, args.subnet_name) if text]
+    if len(given) != 1:
+        raise UserError(f"{len(given)} of --network, --structure and --subnet_name given; expected one")
+    network = read_network(given[0], args.superspace, args.supernet_choice).at(args.input_image_size or 0)
+    return resolve(network.space, network.subnet, args.num_classes)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ def main(argv=None):
 
     from dataclasses import replace
 
+    from modules.search_space.networks.structure import read_structure
     from modules.utils.errors import check_choice
     from modules.zero_shot.scoring import check_proxy
     from modules.zero_shot.search import Limits, ZenSearch
     from modules.zero_shot.space import SPACES
-    from modules.zero_shot.structure import read_structure
 
     space = replace(SPACES[check_choice(args.space, SPACES, "space (--space)")], origin=args.origin)
     search = ZenSearch(

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modules.search_space.config import SupernetConfig
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
 from modules.utils.settings import add_arguments, setting
 
@@ -19,17 +20,15 @@ class Source(Images):
 
 def add_source_arguments(parser) -> None:
     """Which supernet's checkpoint and which images."""
-    add_supernet_arguments(parser)
+    add_supernet_arguments(parser, network=True)
     add_arguments(parser, Source)
 
 
-def make_source(source: Source, superspace: str, supernet_choice: str, align_sample: bool, **evaluator):
+def make_source(source: Source, space: SupernetConfig, align_sample: bool, **evaluator):
     """The `SubnetEvaluator` of a supernet's fp32 checkpoint; `evaluator`: more of its arguments."""
     from modules.modeling.restore import find_checkpoint
-    from modules.search_space.config import SupernetConfig
     from modules.training.subnet_evaluator import SubnetEvaluator
 
-    space = SupernetConfig.from_choice(superspace, supernet_choice)
     return SubnetEvaluator(
         find_checkpoint(source.checkpoint_path, space, False, align_sample), space, quant_mode=False,
         dataset=source.dataset, dataset_path=source.dataset_path, valid_size=source.valid_size,

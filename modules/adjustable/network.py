@@ -12,7 +12,7 @@ from modules.modeling.blocks import ACTIVATIONS, module_name
 from modules.modeling.network import resize
 from modules.modeling.spec import output_size
 
-_SMOOTH = ("swish", "hswish", "hard_sigmoid")
+_SMOOTH = ("swish", "hswish", "hard_sigmoid", "sigmoid")
 
 
 class _Layer(nn.Module):

@@ -3,13 +3,29 @@ from __future__ import annotations
 
 from dataclasses import MISSING
 
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.reference import NETWORK, read_network
+from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS
 from modules.utils.settings import BATCH, THREADS, option
 
 
+def add_subnets_argument(parser, folder: str) -> None:
+    """Which networks: `--network`, or those of `folder`/input.csv."""
+    NETWORK.add_to(parser, "--network", many="+", default=(), kind=str,
+                   meaning=f"{NETWORK.meaning}; instead of --input")
+    option(parser, "--input", f"{folder}/input.csv", "file of lines superspace,choice,subnet, or of networks")
+
+
+def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
+    """The networks that the options above name."""
+    networks = map(read_network, args.network)
+    return [(network.space, network.subnet) for network in networks] or read_subnets(args.input)
+
+
 def add_export_arguments(parser, folder: str, output: str) -> None:
     """The subnets of `folder`/input.csv, where their checkpoints are, and where the files go by default."""
-    option(parser, "--input", f"{folder}/input.csv", "file of lines superspace,choice,subnet")
+    add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")

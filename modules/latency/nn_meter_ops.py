@@ -8,7 +8,8 @@ Tensor = tuple[str, tuple[int, int, int]]  # the node it comes from; height, wid
 
 # What an activation is made of: nn-Meter's fusion rules put these operations together again.
 _RELU, _HSWISH = ("relu",), ("add", "relu", "div", "mul")
-_ACTS = {"relu": _RELU, "relu6": _RELU, "hswish": _HSWISH, "swish": ("swish",), "hard_sigmoid": ("hardsigmoid",)}
+_ACTS = {"relu": _RELU, "relu6": _RELU, "hswish": _HSWISH, "swish": ("swish",), "hard_sigmoid": ("hardsigmoid",),
+         "sigmoid": ("sigmoid",)}
 
 
 class NnMeterOps:

@@ -19,6 +19,7 @@ ACTIVATIONS = {
     "hswish": F.hardswish,
     "swish": F.silu,
     "hard_sigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -84,7 +85,9 @@ class Block(nn.Module):
             self.add_module(layer.name, ConvNorm(layer, elastic))
         elif isinstance(layer, SESpec):
             self.se = nn.Module()
-            self.se.fc = nn.ModuleDict({"reduce": _conv(layer.reduce, 1), "expand": _conv(layer.expand, 1)})
+            self.se.fc = nn.ModuleDict({
+                name: ConvNorm(conv, elastic) if conv.norm else _conv(conv, 1)
+                for name, conv in (("reduce", layer.reduce), ("expand", layer.expand))})
         elif isinstance(layer, LinearSpec):
             self.add_module(layer.name, DynamicQLinear(layer.cin, layer.cout))
 

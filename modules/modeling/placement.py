@@ -60,10 +60,10 @@ class _Names:
         if kind in _FOLDED:
             del self.kinds[x]
         else:
-            self.note(x, kind)
+            self.note(x, "" if kind == "sigmoid" else kind)
         if kind == "swish":
             self.note(gate_name(name), SIGMOID)
-        return self.note(name, GATE if kind == "hard_sigmoid" else "")
+        return self.note(name, {"hard_sigmoid": GATE, "sigmoid": SIGMOID}.get(kind, ""))
 
     def pool(self, x, name):
         return self.note(name)

@@ -96,7 +96,7 @@ class ModelRecord(Record):
 
 def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = False) -> Path:
     """Where training keeps a supernet's files."""
-    return Path(root) / f"{config}-align{int(align)}"
+    return Path(root) / f"{config.file_name}-align{int(align)}"
 
 
 def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:

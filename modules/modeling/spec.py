@@ -57,22 +57,32 @@ class ConvSpec:
 
 @dataclass(frozen=True)
 class SESpec:
-    """Squeeze-and-excitation on `channels` channels with a hidden layer of `mid`."""
+    """Squeeze-and-excitation on `channels` channels with a hidden layer of `mid`.
+
+    `act` follows the hidden layer, and `gate` makes the factors of its result. Its two convolutions have a bias, or a
+    norm instead.
+    """
 
     channels: int
     mid: int
     name: str = "se"
     used: bool = True
+    act: str = "relu"
+    gate: str = "hard_sigmoid"
+    norm: bool = False
 
     @property
     def reduce(self) -> ConvSpec:
         """The first of its two pointwise convolutions."""
-        return ConvSpec("se.fc.reduce", self.channels, self.mid, act="relu", norm=False, bias=True)
+        return self._conv("se.fc.reduce", self.channels, self.mid, self.act)
 
     @property
     def expand(self) -> ConvSpec:
-        """The second one, whose output passes a hard sigmoid to become the gate."""
-        return ConvSpec("se.fc.expand", self.mid, self.channels, act="hard_sigmoid", norm=False, bias=True)
+        """The second one, whose output passes `gate`."""
+        return self._conv("se.fc.expand", self.mid, self.channels, self.gate)
+
+    def _conv(self, name: str, cin: int, cout: int, act: str) -> ConvSpec:
+        return ConvSpec(name, cin, cout, act=act, norm=self.norm, bias=not self.norm)
 
 
 @dataclass(frozen=True)
@@ -234,6 +244,15 @@ def inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, forced
         downsample=_downsample(cin, cout, stride) if forced_residual else None,
         last="point_conv2" if forced_residual else None,
     )
+
+
+@register_block("MBConv")
+def efficientnet_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """EfficientNet's inverted bottleneck: its squeeze width follows the input width, its gate is a sigmoid."""
+    plain = inverted_bottleneck(cin, cout, kernel, expand, stride, act)
+    hidden = plain.main[-1].cin
+    return replace(plain, main=(*plain.main[:-1], SESpec(hidden, max(1, cin // 4), act=act, gate="sigmoid"),
+                                plain.main[-1]))
 
 
 @register_block("ResNet")

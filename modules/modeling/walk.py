@@ -16,7 +16,7 @@ class Backend(Protocol):
         """Convolution(s) and norm; the tensor is called `layer.name`."""
 
     def act(self, x: Any, kind: str, name: str) -> Any:
-        """Activation of `kind`: relu, relu6, hswish, swish or hard_sigmoid."""
+        """Activation of `kind`: relu, relu6, hswish, swish, hard_sigmoid or sigmoid."""
 
     def pool(self, x: Any, name: str) -> Any:
         """Mean over height and width, kept as 1 x 1."""

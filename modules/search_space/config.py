@@ -4,6 +4,7 @@ Both are frozen and hashable, and both have the published string form, which rou
 """
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -72,6 +73,14 @@ class SupernetConfig:
     def choice(self) -> str:
         """The string form without the superspace."""
         return f"{_digits(self.blocks)}-{_digits(self.windows)}" if self.blocks else ""
+
+    @property
+    def file_name(self) -> str:
+        """`str()` as a part of files' and folders' names: a Zen structure, which has brackets and may be long, is
+        `zen_` and the first 8 hex digits of its sha256 there."""
+        if "(" in self.superspace:
+            return f"zen_{hashlib.sha256(self.superspace.encode()).hexdigest()[:8]}"
+        return str(self)
 
     def __str__(self) -> str:
         return f"{self.superspace}-{self.choice}" if self.blocks else self.superspace

@@ -23,6 +23,11 @@ def published_names() -> list[str]:
     return [*_results()["supernets"], *_results()["subnets"]]
 
 
+def published_subnets() -> list[str]:
+    """The names of the subnets alone."""
+    return list(_results()["subnets"])
+
+
 def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceConfig | None]:
     """Look up a supernet or subnet, in any case.
 
@@ -56,12 +61,13 @@ def find_subnet(name: str, superspace: str = "", choice: str = ""
         return listed, supernet, space, subnet
     space, subnet = SupernetConfig.from_choice(superspace, choice), SubnetChoiceConfig.from_str(name)
     SubnetSpace(space, (subnet.resolution,)).check(subnet)
-    return published_name(space, subnet) or subnet_id(space, subnet), f"{space}-align0", space, subnet
+    return published_name(space, subnet) or subnet_id(space, subnet), f"{space.file_name}-align0", space, subnet
 
 
 def subnet_id(space: SupernetConfig, choice: SubnetChoiceConfig) -> str:
     """`<superspace>_<choice>_<first 6 hex digits of the subnet string's sha256>`: names the files of a subnet."""
-    return f"{space.superspace}_{space.choice}_{hashlib.sha256(str(choice).encode()).hexdigest()[:6]}"
+    superspace = space.superspace if space.blocks else space.file_name
+    return f"{superspace}_{space.choice}_{hashlib.sha256(str(choice).encode()).hexdigest()[:6]}"
 
 
 def published_name(space: SupernetConfig, choice: SubnetChoiceConfig) -> str | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.reference import Network, read_network
 from modules.utils.csv_files import read_rows
 from modules.utils.errors import UserError
 from modules.utils.text import shorten
 
 
 def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
-    """Lines `superspace,choice,subnet`, also as spreadsheets write them; empty lines and lines that begin with # are
-    skipped.
+    """Lines `superspace,choice,subnet`, also as spreadsheets write them, or a network's reference (`read_network`);
+    empty lines and lines that begin with # are skipped.
 
     The resolution of a subnet is free; everything else must belong to its space. UserError names the file and line.
     """
@@ -22,16 +22,21 @@ def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceCon
     subnets = []
     for number, fields in read_rows(path, "list of subnets"):
         try:
-            superspace, choice, subnet = fields
-        except ValueError:
-            raise UserError(f"line {number} of {str(path)!r} is {shorten(','.join(fields))}; expected "
-                            "superspace,choice,subnet") from None
-        try:
-            space, subnet = SupernetConfig.from_choice(superspace, choice), SubnetChoiceConfig.from_str(subnet)
-            SubnetSpace(space, (subnet.resolution,)).check(subnet)
+            network = _network(fields)
         except UserError as error:
             raise UserError(f"line {number} of {str(path)!r}: {error}") from None
-        subnets.append((space, subnet))
+        subnets.append((network.space, network.subnet))
     if not subnets:
         raise UserError(f"list of subnets {str(path)!r} is empty; it holds lines superspace,choice,subnet")
     return subnets
+
+
+def _network(fields: list[str]) -> Network:
+    if len(fields) == 3:
+        superspace, choice, subnet = fields
+        return read_network(subnet, superspace, choice)
+    text = ",".join(fields)  # a structure has commas
+    try:
+        return read_network(text)
+    except UserError as error:
+        raise UserError(f"{shorten(text)}: expected superspace,choice,subnet, or a network: {error}") from None

@@ -102,6 +102,11 @@ def get_available_superspaces(pattern: str = "*") -> list[str]:
     return _superspaces.names(pattern)
 
 
+def has_superspace(name: str) -> bool:
+    """Whether there is a superspace or fixed network called `name`."""
+    return name in _superspaces
+
+
 def get_superspace(name: str) -> Superspace:
     """The superspace called `name`; UserError with the known names otherwise."""
     return _superspaces[name]

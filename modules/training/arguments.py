@@ -4,6 +4,9 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, replace
 
 from modules.datasets.transforms import AUGMENTS
+from modules.search_space.config import SupernetConfig
+from modules.search_space.reference import NETWORK, Network, read_network
+from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, SEED, WORKERS, check_settings, option, setting
 
 SUPERNETS = "checkpoints/supernet_training"
@@ -37,19 +40,41 @@ class Evaluation(Images):
     print_freq: int = setting(10, "batches between lines of progress; 0: none", low=0)
 
 
-def add_space_arguments(parser, several: bool = False) -> None:
+def add_space_arguments(parser, several: bool = False, network: bool = False) -> None:
     """`--superspace` and `--supernet_choice`, and where their checkpoint is."""
-    add_supernet_arguments(parser, several)
+    add_supernet_arguments(parser, several, network)
     option(parser, "--quant_mode", False, "int8: use lsq.pth instead of checkpoint.pth")
     option(parser, "--resume", SUPERNETS, "checkpoint file, or the folder that holds <superspace>-<choice>-align0/")
 
 
-def add_supernet_arguments(parser, several: bool = False) -> None:
-    """Which supernet."""
-    option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
-    option(parser, "--supernet_choice", MISSING, "block digits, then optionally - and window digits", kind=str,
-           many="+" if several else "")
+def add_supernet_arguments(parser, several: bool = False, network: bool = False) -> None:
+    """Which supernet; with `network` also `--network`, which stands for it and a subnet of it (`given_networks`)."""
+    needed = "" if network else MISSING
+    if network:
+        NETWORK.add_to(parser, "--network", many="+" if several else "", default=() if several else "", kind=str,
+                       meaning=f"{NETWORK.meaning}; instead of a superspace")
+    option(parser, "--superspace", needed, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
+    option(parser, "--supernet_choice", () if network and several else needed,
+           "block digits, then optionally - and window digits", kind=str, many="+" if several else "")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+
+
+def given_networks(args) -> list[tuple[SupernetConfig, Network | None]]:
+    """The spaces that `--superspace` and `--supernet_choice` name, or those of `--network` with their networks.
+
+    Raises:
+        UserError: both are given, or neither is.
+    """
+    texts = [args.network] if isinstance(args.network, str) else args.network
+    choices = [args.supernet_choice] if isinstance(args.supernet_choice, str) else args.supernet_choice
+    networks = [read_network(text) for text in texts if text]
+    if bool(networks) == bool(args.superspace):
+        raise UserError(f"{'both' if networks else 'neither'} of --network and --superspace given; expected one")
+    if networks:
+        return [(network.space, network) for network in networks]
+    if not choices:
+        raise UserError(f"--superspace {args.superspace} without --supernet_choice; expected block digits")
+    return [(SupernetConfig.from_choice(args.superspace, choice), None) for choice in choices]
 
 
 def make_evaluator(evaluation: Evaluation, path, space, *, quant_mode: bool, device=None):

@@ -23,7 +23,7 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
               checkpoint: str = "checkpoints/supernet_training", output: str = "checkpoints/downstream_cls",
               int8: bool = True, resume: bool = False, overwrite: bool = False, device=None,
               **settings) -> tuple[Path, float]:
-    """Fine-tune a subnet, named as by `find_subnet`, on `dataset`.
+    """Fine-tune a subnet, named as by `read_network`, on `dataset`.
 
     Args:
         checkpoint: the supernet's file, or the folder that holds `<supernet>/lsq.pth`.

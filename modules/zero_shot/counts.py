@@ -1,8 +1,9 @@
 """The sizes of a structure that the published search budgets are in."""
 from __future__ import annotations
 
-from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec
-from modules.zero_shot.structure import Structure
+from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
+from modules.search_space.networks.structure import Structure
+from modules.zero_shot.network import structure_net
 
 
 def _layers(block: BlockSpec) -> list:
@@ -15,11 +16,15 @@ def published_counts(structure: Structure, resolution: int, classes: int) -> tup
     A norm is one operation per value and one parameter per channel, the shortcut's bias is left out, the classifier has
     one bias, and a strided shortcut is counted at a resolution that is divided by its stride twice.
     """
-    flops, size, spec = 0.0, 0, structure.net_spec(resolution, classes)
+    flops, size, spec = 0.0, 0, structure_net(structure, resolution, classes)
     for _, block in spec.blocks:
         for layer in _layers(block):
             if isinstance(layer, LinearSpec):
                 flops, size = flops + layer.cin * layer.cout, size + layer.cin * layer.cout + 1
+            elif isinstance(layer, SESpec):
+                weights = 2 * layer.channels * layer.mid
+                flops += weights + layer.channels * (1 + resolution**2)
+                size += weights + 2 * (layer.mid + layer.channels)
             elif isinstance(layer, ConvSpec):
                 if layer is block.downsample:
                     pixels = (resolution / layer.stride) ** 2

@@ -15,13 +15,14 @@ from modules.search.log import SearchLog
 from modules.search.progress_figure import draw_progress
 from modules.search.state import STATE_FILE, check_no_search, read_state
 from modules.search.survival import SurvivalEvolution
+from modules.search_space.networks.structure import Structure
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 from modules.zero_shot.counts import published_counts
+from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import scores, seed_of
 from modules.zero_shot.space import ZenSpace
-from modules.zero_shot.structure import Structure
 
 _SEED_SIZE = 10
 
@@ -76,7 +77,7 @@ class ZenSearch:
 
     def score(self, structure: Structure) -> float:
         """The proxy's score of the structure without shortcuts."""
-        spec = plain_view(structure.net_spec(self.resolution, self.classes, shortcuts=False))
+        spec = plain_view(structure_net(structure, self.resolution, self.classes, shortcuts=False))
         return scores(spec, self.proxy, self.batch, 1, seed_of(str(structure), self.seed))[0]
 
     def accepts(self, structure: Structure) -> bool:
@@ -92,7 +93,7 @@ class ZenSearch:
 
     def latency(self, structure: Structure) -> float:
         """Predicted milliseconds on the platform."""
-        return self.platform.predict_subnet(structure.net_spec(self.resolution, self.classes))
+        return self.platform.predict_subnet(structure_net(structure, self.resolution, self.classes))
 
     def run(self, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
         """Search, and return the best structure.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modules.zero_shot.structure import FAMILIES, Structure, SuperBlock, round_to
+from modules.search_space.networks.structure import FAMILIES, Structure, SuperBlock, round_to
 
 RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
 _LAYERS = (-2, -1, 0, 1, 2)
@@ -36,7 +36,7 @@ class ZenSpace:
         for i in dict.fromkeys(rng.integers(len(blocks), size=_REPLACED).tolist()):
             if not (self.origin and self.frozen and i == len(blocks) - 1):
                 blocks[i] = self._replace(blocks[i], rng)
-        return Structure(tuple(blocks)).chained()
+        return replace(structure, blocks=tuple(blocks)).chained()
 
     def _replace(self, block: SuperBlock, rng) -> SuperBlock:
         widths = _widths(block.cout)

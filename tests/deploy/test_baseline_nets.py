@@ -38,8 +38,16 @@ def test_convolutions_are_those_of_torchvision(name, encoding, reference):
         ("_scale", "_beta"))) == weights + (1280 if name == "mobilenet_v3" else 0)
 
 
+def test_efficientnet_b0_is_that_of_torchvision():
+    ours, theirs = QNetwork(resolve(*find_network("efficientnet_b0"))), import_torchvision().models.efficientnet_b0()
+    assert shapes(ours) == shapes(theirs)
+    assert sum(p.numel() for key, p in ours.named_parameters() if not key.endswith(("_scale", "_beta"))) == sum(
+        p.numel() for p in theirs.parameters())
+
+
 @pytest.mark.parametrize(("name", "parameters", "macs"), [  # published: 3.77 M, 0.19 G; 9.72 M, 0.83-0.85 G
     ("mobilenet_v4_conv_s", 3.77, 186), ("mobilenet_v4_conv_m", 9.72, 828), ("mobilenet_v2", 3.505, 300.8),
+    ("efficientnet_lite0", 4.652, 385), ("efficientnet_lite1", 5.417, 601), ("efficientnet_lite2", 6.092, 860),
     ("resnet8", 0.078, 12.5), ("resnet20", 0.2725, 40.8)])
 def test_counts_of_networks_by_name(name, parameters, macs):
     spec = resolve(*find_network(name), 10 if "resnet" in name else 1000)

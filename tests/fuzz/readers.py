@@ -33,6 +33,7 @@ from modules.runtime.litert import read_metadata
 from modules.runtime.metadata import Metadata, read_classes, read_crop_size, read_normalization
 from modules.search.subnet.tables import read_points
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.networks.structure import Structure
 from modules.search_space.subnet_list import read_subnets
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import load_yaml
@@ -42,7 +43,6 @@ from modules.utils.csv_files import read_records, read_rows
 from modules.utils.files import REPOSITORY
 from modules.utils.json_files import read_json
 from modules.utils.runs import Run
-from modules.zero_shot.structure import Structure
 
 SPACE = SupernetConfig.from_choice("onnxw_tiny", "512202-012000")
 SUBNET = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32"

@@ -52,13 +52,12 @@ class Reference:
         """Depthwise convolution and batch norm."""
         return self.bn(self.conv(x, f"{name}.dwconv", c, c, k, stride, groups=c), name)
 
-    def se(self, x, c, mid):
+    def se(self, x, c, mid, act=torch.relu, last=lambda v: (v + 3).clamp(0, 6) / 6):
         """Squeeze-and-excitation."""
         gate = x.mean((2, 3))
-        for name, rows, columns, act in (("reduce", mid, c, ACTIVATIONS["relu"]),
-                                         ("expand", c, mid, lambda v: (v + 3).clamp(0, 6) / 6)):
+        for name, rows, columns, after in (("reduce", mid, c, act), ("expand", c, mid, last)):
             weight = self.take(f"se.fc.{name}.weight", rows, columns, 1, 1).view(rows, columns)
-            gate = act(gate @ weight.T + self.take(f"se.fc.{name}.bias", rows))
+            gate = after(gate @ weight.T + self.take(f"se.fc.{name}.bias", rows))
         return x * gate[:, :, None, None]
 
     def shortcut(self, x, cin, cout, stride):
@@ -81,6 +80,16 @@ def mobile_bottleneck(net, x, cin, cout, k, e, s, se=False, forced=False, k3=Fal
     y = net.cb(y, "point_conv2", f, cout)
     if forced:
         return net.shortcut(x, cin, cout, s) + y
+    return x + y if s == 1 and cin == cout else y
+
+
+def mbconv(net, x, cin, cout, k, e, s):
+    """EfficientNet's block (Tan and Le, 2019): the squeeze width is a quarter of the input's."""
+    f, y = r8(cin * e), x
+    if f != cin:
+        y = net.act(net.cb(y, "point_conv1", cin, f))
+    y = net.se(net.act(net.dw(y, "depth_conv", f, k, s)), f, cin // 4, net.act, torch.sigmoid)
+    y = net.cb(y, "point_conv2", f, cout)
     return x + y if s == 1 and cin == cout else y
 
 
@@ -134,15 +143,23 @@ def fused(net, x, cin, cout, k, e, s, se=False, forced=True):
     return x + y if s == 1 and cin == cout else y
 
 
-def zen(net, x, cin, cout, k, e, s, unit, project=False, link=True):
+def zen(net, x, cin, cout, k, e, s, unit, project=False, link=True, se=False):
     """Units of PlainNet (zen_nas.md 1); a projected shortcut is a convolution with bias and norm."""
     f = round(cout * e)
+
+    def gated(y):
+        if not se:
+            return y
+        m, gate = max(1, round(f / 4)), y.mean((2, 3), keepdim=True)
+        gate = torch.relu(net.cb(gate, "se.fc.reduce", f, m))
+        return y * torch.sigmoid(net.cb(gate, "se.fc.expand", m, f))
+
     if unit == "KK":
-        y = net.cb(net.act(net.cb(x, "conv1", cin, f, k, s)), "conv2", f, cout, k)
+        y = net.cb(gated(net.act(net.cb(x, "conv1", cin, f, k, s))), "conv2", f, cout, k)
     else:
         y = net.act(net.cb(x, "conv1", cin, f))
         y = net.act(net.cb(y, "conv2", f, f, k, s) if unit == "Bottleneck" else net.dw(y, "conv2", f, k, s))
-        y = net.cb(y, "conv3", f, cout)
+        y = net.cb(gated(y), "conv3", f, cout)
     if link and (project or s > 1 or cin != cout):
         x = net.conv(x, "downsample.conv", cin, cout, 1, s) + net.take("downsample.conv.bias", cout).view(1, -1, 1, 1)
         x = net.bn(x, "downsample")
@@ -190,7 +207,9 @@ REFERENCES = {
     "FusedMBConv": (fused, {"forced": False}),
     "FusedMBConvRes": (fused, {}),
     "FusedMBConvSERes": (fused, {"se": True}),
-    **{f"Zen{unit}{suffix}": (zen, {"unit": unit, **options}) for unit in ("KK", "Bottleneck", "Inverted")
+    "MBConv": (mbconv, {}),
+    **{f"Zen{unit}{'SE' * se}{suffix}": (zen, {"unit": unit, "se": se, **options})
+       for unit in ("KK", "Bottleneck", "Inverted") for se in (False, True)
        for suffix, options in (("", {}), ("Proj", {"project": True}), ("Chain", {"link": False}))},
 }
 # cin, cout, kernel, expand, stride, activation; a block type without kernel choice or expansion ignores them.

@@ -81,7 +81,10 @@ def resolve_smallest(encoding):
     return resolve(config, SubnetSpace(config, (32,)).extreme(min), 10).blocks
 
 
-@pytest.mark.parametrize("encoding", [*every_block_type(), SPACE])
+GATED = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,16,2,8,1)SuperResIDWE2K3(16,16,2,16,1):se"  # sigmoids after a norm
+
+
+@pytest.mark.parametrize("encoding", [*every_block_type(), SPACE, GATED, "efficientnet_b0_cifar_x0.25"])
 def test_the_engine_computes_what_was_trained(encoding, tmp_path):
     size = 16 if encoding.startswith("cifarw") else 32  # its first stride is 1: maps as large as those of the others
     net, pictures = started(encoding, size=size), images(2, size)

@@ -19,16 +19,19 @@ from modules.runtime.ort import open_session
 from modules.runtime.session import predict
 from modules.search.evolution import History
 from modules.search.survival import SurvivalEvolution
+from modules.search_space.networks import get_available_networks
+from modules.search_space.networks.structure import Structure, read_structure
 from modules.search_space.published import find_subnet
+from modules.search_space.reference import read_network
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.zero_shot.counts import published_counts
+from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxy, prepare
 from modules.zero_shot.scoring import scores
 from modules.zero_shot.search import Limits, ZenSearch
 from modules.zero_shot.space import RATIOS, SPACES
-from modules.zero_shot.structure import Structure, read_structure
 
 SMALL = "SuperConvK3BNRELU(3,8,1,1)SuperConvK5BNRELU(8,12,2,1)"
 RESIDUAL = "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,2)SuperResIDWE2K3(16,24,2,16,1)SuperResK3K3(24,16,1,8,1)"
@@ -53,20 +56,42 @@ def exact_counts(spec: NetSpec) -> tuple[int, int]:
 def test_published_networks_have_the_published_sizes(published):
     assert len(published) == 12
     for name, entry in published.items():
-        structure = Structure.parse(entry["structure"])
-        assert str(structure) == entry["structure"]
-        assert structure.num_layers == entry["num_layers_sum_sub_layers"]
-        where, counts = (entry["resolution"], entry["num_classes"]), entry["no_se"]
-        exact = exact_counts(structure.net_spec(*where))
-        assert exact == (counts["conv_fc_macs"], counts["registered_params"]), name
-        assert published_counts(structure, *where) == (counts["repo_get_FLOPs"], counts["repo_get_model_size"]), name
+        for form in ("no_se", "se"):
+            text = entry["structure"] + (":se" if form == "se" else "")
+            structure, counts = Structure.parse(text), entry[form]
+            assert str(structure) == text
+            assert structure.num_layers == entry["num_layers_sum_sub_layers"]
+            where = entry["resolution"], entry["num_classes"]
+            exact = exact_counts(structure_net(structure, *where))
+            assert exact == (counts["conv_fc_macs"], counts["registered_params"]), name
+            assert published_counts(structure, *where) == (
+                counts["repo_get_FLOPs"], counts["repo_get_model_size"]), name
+
+
+def test_published_networks_by_their_names(published):
+    """As fixed networks they have the blocks of their structures, with squeeze-and-excitation where it was trained."""
+    listed = get_available_networks("zennet*")
+    assert len(listed) == 12
+    for key, entry in published.items():
+        name, form = entry["published"].get("name", key), "se" if entry["published"].get("use_se") else "no_se"
+        assert name in listed
+        network = read_network(name)
+        assert network.resolution == entry["resolution"]
+        spec = resolve(network.space, network.subnet, entry["num_classes"])
+        assert exact_counts(spec) == (entry[form]["conv_fc_macs"], entry[form]["registered_params"])
+        text = entry["structure"] + (":se" if form == "se" else "")
+        blocks = [block for _, block in structure_net(Structure.parse(text), network.resolution,
+                                                      entry["num_classes"]).blocks]
+        assert [block for _, block in spec.blocks][:-1] == blocks[:-1]
+    assert read_network("zennet_cifar100_model_size1M_res32").subnet == read_network(
+        "zennet_cifar10_model_size1M_res32").subnet
 
 
 def test_a_network_has_the_parameters_that_are_counted():
     structure = Structure.parse(RESIDUAL)
-    net = QNetwork(structure.net_spec(32, 7))
+    net = QNetwork(structure_net(structure, 32, 7))
     quantizers = sum(p.numel() for name, p in net.named_parameters() if name.endswith(("_scale", "_beta")))
-    assert sum(p.numel() for p in net.parameters()) - quantizers == exact_counts(structure.net_spec(32, 7))[1]
+    assert sum(p.numel() for p in net.parameters()) - quantizers == exact_counts(structure_net(structure, 32, 7))[1]
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
 
@@ -76,7 +101,7 @@ def test_structures_that_are_none_are_refused(tmp_path):
                           ("SuperResK3K3(3,8,1,1)", "in,out,stride,bottleneck"),
                           ("SuperConvK3BNRELU(3,8,1,0)", "least 1"),
                           (f"{SMALL}SuperConvK1BNRELU(8,8,1,1)", "takes 8 channels.*gives 12"), ("(", "NAME"),
-                          (f"{SMALL}x", "'x'"), ("", "No such file|is empty|Is a directory")):
+                          (f"{SMALL}x", "'x'"), ("", "No such file|is empty|is a folder")):
         with pytest.raises(UserError, match=message):
             read_structure(text)
     (tmp_path / "net.txt").write_text(f"{SMALL}\nsomething else\n")
@@ -114,7 +139,7 @@ def test_proxies_of_a_plain_network_equal_their_formulas():
         return twin(structure, 5, generator), generator, torch.Generator().manual_seed(seed)
 
     def ours(name, generator):
-        return get_proxy(name)(QNetwork(structure.net_spec(16, 5)), 4, generator)
+        return get_proxy(name)(QNetwork(structure_net(structure, 16, 5)), 4, generator)
 
     net, generator, same = start()
     x, change = (torch.randn(4, 3, 16, 16, generator=generator) for _ in range(2))
@@ -149,7 +174,7 @@ def test_proxies_of_a_plain_network_equal_their_formulas():
 
 
 def test_images_of_equal_signs_are_one_linear_region():
-    net = prepare(QNetwork(Structure.parse(SMALL).net_spec(16, 5)))
+    net = prepare(QNetwork(structure_net(Structure.parse(SMALL), 16, 5)))
     gaussian_init(net, torch.Generator().manual_seed(0))
     images = torch.randn(5, 3, 16, 16)
     images[3] = images[0]
@@ -160,7 +185,7 @@ def test_images_of_equal_signs_are_one_linear_region():
 
 def test_ntk_of_a_linear_network_is_that_of_its_inputs():
     """One 1 x 1 map: the logits' gradient with respect to the classifier is its input."""
-    net = QNetwork(plain_view(Structure.parse("SuperConvK1BNRELU(3,4,1,1)").net_spec(8, 3)))
+    net = QNetwork(plain_view(structure_net(Structure.parse("SuperConvK1BNRELU(3,4,1,1)"), 8, 3)))
     generator = torch.Generator().manual_seed(5)
     condition = -get_proxy("NTK")(net, 4, torch.Generator().manual_seed(5))
     images = torch.randn(4, 3, 8, 8, generator=generator)
@@ -184,7 +209,7 @@ def test_reference_scores(published, shared_json, proxy, link):
     name = "zennet_cifar_model_size05M_res32"
     reference = next(r for r in shared_json("facts", "zero_shot_reference_scores.json") if (
         r["net"], r["proxy"], r["no_reslink"], r["bs"]) == (name, proxy, not link, 16))
-    spec = Structure.parse(published[name]["structure"]).net_spec(32, 10, shortcuts=link)
+    spec = structure_net(Structure.parse(published[name]["structure"]), 32, 10, shortcuts=link)
     ours = np.array([scores(spec, PROXIES[proxy], 16, 1, seed)[0] for seed in range(5)])
     theirs = np.array(reference["values"])
     if proxy in ("gradnorm", "synflow", "ntk"):
@@ -196,7 +221,7 @@ def test_reference_scores(published, shared_json, proxy, link):
 
 def test_zen_grows_with_repeats_as_the_running_variances_do():
     """E[R repeats] = limit + norms * mean of ln(1 - 0.81^r) / 2 (zen_nas.md)."""
-    spec = Structure.parse("SuperConvK7BNRELU(3,48,1,1)SuperConvK5BNRELU(48,48,2,3)").net_spec(16, 5)
+    spec = structure_net(Structure.parse("SuperConvK7BNRELU(3,48,1,1)SuperConvK5BNRELU(48,48,2,3)"), 16, 5)
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in QNetwork(spec).modules())
     first, later = [], []
     for seed in range(6):
@@ -208,7 +233,7 @@ def test_zen_grows_with_repeats_as_the_running_variances_do():
 
 
 def test_scores_follow_from_the_seed_and_leave_torch_alone():
-    spec = Structure.parse(SMALL).net_spec(16, 5)
+    spec = structure_net(Structure.parse(SMALL), 16, 5)
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
@@ -315,7 +340,7 @@ def test_latency_limit_is_that_of_the_platform(tmp_path):
 
 
 def test_a_found_network_is_deployed_like_any_other():
-    net = QNetwork(Structure.parse(RESIDUAL).net_spec(32, 10)).eval()
+    net = QNetwork(structure_net(Structure.parse(RESIDUAL), 32, 10)).eval()
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         expected = net(images).numpy()
@@ -332,12 +357,12 @@ def test_scripts(tmp_path):
     assert found.returncode == 0, found.stderr
     assert "12 structures scored" in found.stdout
     assert json.loads((tmp_path / "best_structure.txt.json").read_text())["evaluations"] == 12
-    scored = run("score", "--structure", tmp_path / "best_structure.txt", "--input_image_size", 32, "--repeat", 2,
+    scored = run("score", "--network", f"{tmp_path}/best_structure.txt_r32", "--repeat", 2,
                  "--zero_shot_score", "Zen", "Params")
     assert scored.returncode == 0, scored.stderr
     assert [line.split(":")[0] for line in scored.stdout.splitlines()[1:]] == ["Zen", "Params"]
     for script, options, what in (
-            ("score", (), "either --structure or --subnet_name"),
+            ("score", (), "of --network, --structure and --subnet_name given; expected one"),
             ("score", ("--structure", SMALL, "--zero_shot_score", "Ben"), "allowed: Zen, NASWOT"),
             ("search", ("--space", "imagenet"), "allowed: cifar"),
             ("search", ("--budget_latency", 3), "--platform")):

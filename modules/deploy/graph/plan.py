@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modules.deploy.graph.graph import INPUT, PIXELS, Graph, Node, Quantizer, WeightNode
-from modules.modeling.placement import GATE, GATE_STEPS, HARD_SIGMOID_SHIFT, HARD_SIGMOID_STEP, gate_name
+from modules.modeling.placement import GATE, GATE_STEPS, HARD_SIGMOID_SHIFT, HARD_SIGMOID_STEP, SIGMOID, gate_name
 
 FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
 GATE_CODES = Quantizer(GATE_STEPS[GATE], 0)
+LOGISTIC_CODES = Quantizer(GATE_STEPS[SIGMOID], 0)
 _COVERED = 0.75  # of the calibrated range, that trained codes must span to serve for it
 _SHIFTED = Quantizer(HARD_SIGMOID_STEP, 0)  # codes of x + 3, which read by GATE_CODES are hard_sigmoid(x)
 # Below the first and above the second an activation is constant or linear enough to be exact: the inputs worth coding.
-USEFUL_INPUT = {"hswish": (-3.0, np.inf), "swish": (-10.0, np.inf), "hard_sigmoid": (-3.0, 3.0)}
+USEFUL_INPUT = {"hswish": (-3.0, np.inf), "swish": (-10.0, np.inf), "hard_sigmoid": (-3.0, 3.0),
+                "sigmoid": (-6.25, 6.25)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class _Int8Planner(_Planner):
         wanted = node.weight.shape[1] * node.groups
         if node.inputs[0] == INPUT and wanted > self.graph.input_shape[0] and not self.graph.pixels:
             x = self.step("pad", [x], f"{node.output}.padded", x.quantizer, channels=wanted)
-        act = self.reader(node.output, ("swish", "hswish", "hard_sigmoid"))
+        act = self.reader(node.output, ("swish", "hswish", "hard_sigmoid", "sigmoid"))
         if act is None:
             self.write(node, [x])
         elif act.kind == "hard_sigmoid":
@@ -192,7 +194,8 @@ class _Int8Planner(_Planner):
         if gate:
             self.values[name] = self.step("mul", [x, gate], name, self.quantizer(name))
         else:
-            self.values[name] = self.step("act", [x], name, self.trained(name), kind=node.kind)
+            codes = LOGISTIC_CODES if x.quantizer and node.kind == "sigmoid" else self.trained(name)
+            self.values[name] = self.step("act", [x], name, codes, kind=node.kind)
 
     def _hswish_gate(self, x: Operand, name: str) -> Operand:
         # hswish(x) = x * min(x + 3, 6) / 6, and x + 3 is the code times the scale.

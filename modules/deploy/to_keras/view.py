@@ -19,7 +19,7 @@ from modules.modeling.walk import walk
 from modules.search_space.superspace import INPUT_CHANNELS
 
 _ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "hswish": "hard_silu", "swish": "silu",
-                "hard_sigmoid": "hard_sigmoid"}  # Keras's names
+                "hard_sigmoid": "hard_sigmoid", "sigmoid": "sigmoid"}  # Keras's names
 
 
 class KerasOps:

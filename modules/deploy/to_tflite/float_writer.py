@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 
 from modules.deploy.graph.graph import INPUT, Graph, Node, Quantizer, WeightNode
+from modules.deploy.graph.plan import LOGISTIC_CODES
 from modules.deploy.to_tflite.file import TfliteModel
 from modules.deploy.to_tflite.layers import Filter, Layer, arrange, layer_codes, output_size, padding
-from modules.modeling.placement import GATE_STEPS, HARD_SIGMOID_SHIFT, SIGMOID, gate_name
+from modules.modeling.placement import HARD_SIGMOID_SHIFT, gate_name
 
-LOGISTIC_CODES = Quantizer(GATE_STEPS[SIGMOID], 0)
 # What an operator does to its result before it writes it. The hard sigmoid clamp(x / 6 + 1 / 2, 0, 1) is written as
 # six times itself, clamp(x + 3, 0, 6).
 _FUSED = {"": "NONE", "relu": "RELU", "relu6": "RELU6", "hard_sigmoid": "RELU6"}
@@ -183,6 +183,9 @@ class FloatWriter:
         if node.kind == "hswish":
             self.produce[node.output] = lambda quantizer: self.unary(
                 "HARD_SWISH", x, self.new(node.output, x.shape, quantizer))
+            return
+        if node.kind == "sigmoid":
+            self.keep(node.output, self.unary("LOGISTIC", x, self.new(node.output, x.shape, self.own(node.output))))
             return
         gate = self.unary("LOGISTIC", x, self.new(gate_name(node.output), x.shape, LOGISTIC_CODES))  # of a swish
         self.produce[node.output] = lambda quantizer: self.product(node.output, x, gate, quantizer)

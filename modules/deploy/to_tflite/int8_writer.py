@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from modules.deploy.graph.graph import OUTPUT, Quantizer, WeightNode
-from modules.deploy.graph.plan import GATE_CODES, USEFUL_INPUT, from_minus_three
+from modules.deploy.graph.plan import GATE_CODES, LOGISTIC_CODES, USEFUL_INPUT, from_minus_three
 from modules.deploy.to_tflite.file import Codes
 from modules.deploy.to_tflite.float_writer import FloatWriter, Stored
 from modules.deploy.to_tflite.layers import Filter, Layer, integer_layer
@@ -36,6 +36,8 @@ class Int8Writer(FloatWriter):
         producer, readers = self._producers.get(tensor), self.consumers.get(tensor, [])
         if producer is not None and producer.kind == "hard_sigmoid":
             return GATE_CODES
+        if producer is not None and producer.kind == "sigmoid":
+            return LOGISTIC_CODES
         if tensor in self.graph.quantizers:
             return self.graph.quantizers[tensor]
         trained = {getattr(reader, "quantizer", None) for reader in readers}
@@ -45,8 +47,9 @@ class Int8Writer(FloatWriter):
         for reader in readers:
             if reader.op == "act" and reader.kind == "hswish":
                 return from_minus_three(high)
-            if reader.op == "act" and reader.kind == "swish":
-                low = max(low, USEFUL_INPUT["swish"][0])
+            if reader.op == "act" and reader.kind in ("swish", "sigmoid"):
+                useful = USEFUL_INPUT[reader.kind]
+                low, high = max(low, useful[0]), min(high, useful[1])
             if reader.op == "add":
                 high = max(high, min(low, 0) + 255 * _ADDEND_STEP * self.own(self.target(reader)[0]).scale)
         return Quantizer.from_range(low, high)

@@ -23,7 +23,7 @@ TERMS = 4  # of the roofline: one call, multiply-accumulates, activations moved,
 MILLION = 1e6
 _STEM_CHANNELS = 4
 _KIND = {kind: i for i, kind in enumerate(KERNEL_KINDS)}
-_ALIAS = {"relu6": "relu"}
+_ALIAS = {"relu6": "relu", "sigmoid": "swish"}  # a sigmoid of its own stands on single pixels, where calls are all
 
 KERNEL_COLUMNS = ("kind", "hw", "out_hw", "cin", "cout", "stride", "macs", "moved", "weights", "intensity", "cin_left",
                   "cout_left")

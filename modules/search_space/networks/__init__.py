@@ -1,8 +1,10 @@
 """Fixed networks by name, each as a superspace with one member, so that the tools of subnets take them."""
-from modules.search_space.networks import mobilenets, residual  # noqa: F401  they register their networks
+from modules.search_space.networks import efficientnets, mobilenets, residual, zennets  # noqa: F401  they register
 from modules.search_space.networks.rows import find_network, get_available_networks, network_space
+from modules.search_space.networks.structure import structure_space
 from modules.search_space.superspace import add_superspaces
 
 __all__ = ["find_network", "get_available_networks"]
 
 add_superspaces(network_space, ", ".join(f"{name}[:width]" for name in get_available_networks()))
+add_superspaces(structure_space, "a Zen structure")

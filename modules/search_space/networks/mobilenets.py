@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from modules.search_space.baselines import MOBILENET_V2_ROWS
-from modules.search_space.networks.rows import Row, for_small_images, logits, register_network, scaled
+from modules.search_space.networks.rows import Row, expand_head, register_both, scaled
 
 # Howard et al., 2019, table 1: kernel, expanded channels, channels, squeeze-and-excitation, activation, stride.
 _V3 = ((3, 16, 16, 0, "relu", 1), (3, 64, 24, 0, "relu", 2), (3, 72, 24, 0, "relu", 1), (5, 72, 40, 1, "relu", 2),
@@ -60,24 +60,11 @@ def _v4(body: tuple[Row, ...]) -> Callable[[float], list[Row]]:
     return rows
 
 
-def _head(expand: Callable[[float], int], mix: int, act: str, pool: bool = False):
-    """Head with a last convolution of `expand(width)` channels, then a mean, then `mix` channels unless `pool`."""
-    def head(width: float) -> dict[str, Row]:
-        last = Row("Pool", expand(width), 1, act=None) if pool else Row("FeatureMix", mix, 1, act=act)
-        return {"final_expand": Row("Conv", expand(width), 1, act=act), "feature_mix": last, "logits": logits()}
-    return head
-
-
-def _register(name: str, rows, head, small_head) -> None:
-    register_network(name, rows, head, 224)
-    register_network(f"{name}_cifar", lambda width: for_small_images(rows(width)), small_head, 32)
-
-
 # At 32 pixels the head is scaled with the rest: at its full width it would be most of a small network.
-_register("mobilenet_v2", _v2, _head(lambda width: scaled(1280, max(width, 1)), 0, "relu6", pool=True),
-          _head(lambda width: scaled(1280, width), 0, "relu6", pool=True))
-_register("mobilenet_v3_large", _v3, _head(lambda width: scaled(960, width), 1280, "hswish"),
-          lambda width: _head(lambda w: scaled(960, w), scaled(1280, width), "hswish")(width))
+register_both("mobilenet_v2", _v2, expand_head(lambda width: scaled(1280, max(width, 1)), 0, "relu6", pool=True),
+          expand_head(lambda width: scaled(1280, width), 0, "relu6", pool=True))
+register_both("mobilenet_v3_large", _v3, expand_head(lambda width: scaled(960, width), 1280, "hswish"),
+          lambda width: expand_head(lambda w: scaled(960, w), scaled(1280, width), "hswish")(width))
 for _name, _body in (("mobilenet_v4_conv_s", _V4_CONV_S), ("mobilenet_v4_conv_m", _V4_CONV_M)):
-    _register(_name, _v4(_body), _head(lambda width: 960, 1280, "relu"),
-              lambda width: _head(lambda w: scaled(960, w), scaled(1280, width), "relu")(width))
+    register_both(_name, _v4(_body), expand_head(lambda width: 960, 1280, "relu"),
+              lambda width: expand_head(lambda w: scaled(960, w), scaled(1280, width), "relu")(width))

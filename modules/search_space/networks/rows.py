@@ -79,9 +79,23 @@ _WIDTH = re.compile(r"(?P<network>.+?)(?:(?::|_x)(?P<width>\d+(?:\.\d+)?))?")
 
 
 def register_network(name: str, rows: Callable[[float], list[Row]], head: Callable[[float], dict[str, Row]],
-                     resolution: int) -> None:
+                     resolution: int, listed: bool = True) -> None:
     """Register the network `name`; `rows` and `head` map a width multiplier to the network's blocks."""
-    _networks.add(name, lambda full, width: fixed_space(full, rows(width), head(width), resolution))
+    _networks.add(name, lambda full, width: fixed_space(full, rows(width), head(width), resolution), listed)
+
+
+def register_both(name: str, rows, head, small_head) -> None:
+    """Register a network for 224 pixels, and its form for 32 (`<name>_cifar`), which has the other head."""
+    register_network(name, rows, head, 224)
+    register_network(f"{name}_cifar", lambda width: for_small_images(rows(width)), small_head, 32)
+
+
+def expand_head(expand: Callable[[float], int], mix: int, act: str, pool: bool = False):
+    """Head with a last convolution of `expand(width)` channels, then a mean, then `mix` channels unless `pool`."""
+    def head(width: float) -> dict[str, Row]:
+        last = Row("Pool", expand(width), 1, act=None) if pool else Row("FeatureMix", mix, 1, act=act)
+        return {"final_expand": Row("Conv", expand(width), 1, act=act), "feature_mix": last, "logits": logits()}
+    return head
 
 
 def get_available_networks(pattern: str = "*") -> list[str]:

@@ -1,16 +1,21 @@
-"""Structure strings of Zen-NAS: `SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,168,1,16,3)...`. No torch code."""
+"""Structure strings of Zen-NAS: `SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,168,1,16,3)...`.
+
+After `:se` at the end the residual units have squeeze-and-excitation, as published ones with `--use_se` have.
+"""
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 
-from modules.modeling.net_spec import NetSpec
-from modules.modeling.spec import BlockArgs, build_block
+from modules.search_space.networks.rows import Row, fixed_space, logits
+from modules.search_space.superspace import INPUT_CHANNELS, Superspace
 from modules.utils.errors import UserError
 from modules.utils.text import read_text
 
 ACT = "relu"
 MAX_STRUCTURE = 1 << 20  # bytes of a structure file
+RESOLUTION = 224  # of a structure that comes without one, in pixels
+SE = ":se"
 SPLIT = 6  # sub-layers from which a residual super-block becomes two
 _SPLIT_FIRST = 3
 _BLOCK = re.compile(r"\s*(\w+)\s*\(\s*(?:[^|()]*\|)?([\d\s,]*)\)\s*")
@@ -63,18 +68,17 @@ class SuperBlock:
         middle = (self.bottleneck,) if self.residual else ()
         return f"{self.name}({','.join(map(str, (self.cin, self.cout, self.stride, *middle, self.sub_layers)))})"
 
-    def units(self, shortcuts: bool = True) -> list[BlockArgs]:
+    def units(self, shortcuts: bool = True, se: bool = False) -> list[Row]:
         """Its units in order; without `shortcuts` they form a plain chain."""
-        units, cin = [], self.cin
+        units, kind = [], self.family.unit
+        if self.residual:
+            kind += ("SE" if se else "") + ("" if shortcuts else "Chain")
         for i in range(self.sub_layers):
-            stride = self.stride if i == 0 else 1
             for j, (cout, hidden) in enumerate(self._widths()):
-                kind = self.family.unit
-                if self.residual:
-                    kind += ("Proj" if i == j == 0 else "") if shortcuts else "Chain"
-                units.append(BlockArgs(kind, cin, cout, self.family.kernel, hidden / cout if hidden else None,
-                                       stride if j == 0 else 1, ACT))
-                cin = cout
+                first = i == j == 0
+                proj = "Proj" if first and self.residual and shortcuts else ""
+                units.append(Row(f"{kind}{proj}", cout, self.family.kernel, hidden / cout if hidden else None,
+                                 self.stride if first else 1, ACT))
         return units
 
     def _widths(self) -> list[tuple[int, int]]:
@@ -95,14 +99,17 @@ class SuperBlock:
 
 @dataclass(frozen=True)
 class Structure:
-    """The body of a network; a global mean and a classifier follow it."""
+    """The body of a network; a global mean and a classifier follow it. `use_se`: with squeeze-and-excitation."""
 
     blocks: tuple[SuperBlock, ...]
+    use_se: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Structure:
         """From a structure string; UserError that names the block for anything that is not one."""
-        blocks, position, text = [], 0, text.strip()
+        whole = text.strip()
+        text = whole.removesuffix(SE)
+        blocks, position = [], 0
         while position < len(text):
             match = _BLOCK.match(text, position)
             if not match:
@@ -114,10 +121,10 @@ class Structure:
             position = match.end()
         if not blocks:
             raise UserError("the structure is empty; expected NAME(numbers)NAME(numbers)...")
-        return cls(tuple(blocks))
+        return cls(tuple(blocks), whole != text)
 
     def __str__(self) -> str:
-        return "".join(map(str, self.blocks))
+        return "".join(map(str, self.blocks)) + (SE if self.use_se else "")
 
     @property
     def num_layers(self) -> int:
@@ -130,14 +137,38 @@ class Structure:
         for block in self.blocks:
             blocks += replace(block, cin=cin).split()
             cin = block.cout
-        return Structure(tuple(blocks))
+        return replace(self, blocks=tuple(blocks))
 
-    def net_spec(self, resolution: int, classes: int, shortcuts: bool = True) -> NetSpec:
-        """The network for images of `resolution` pixels."""
-        body = tuple(build_block(unit) for block in self.blocks for unit in block.units(shortcuts))
-        width = self.blocks[-1].cout
-        return NetSpec((("body", body), ("pool", (build_block(BlockArgs("Pool", width, width)),)),
-                        ("logits", (build_block(BlockArgs("Logits", width, classes)),))), resolution)
+    def scaled(self, width: float) -> Structure:
+        """With the output and hidden widths of all blocks times `width`, rounded to multiples of 8."""
+        if width == 1:
+            return self
+        blocks, cin = [], self.blocks[0].cin
+        for block in self.blocks:
+            hidden = round_to(block.bottleneck * width) if block.residual else 0
+            blocks.append(replace(block, cin=cin, cout=round_to(block.cout * width), bottleneck=hidden))
+            cin = blocks[-1].cout
+        return replace(self, blocks=tuple(blocks))
+
+    def rows(self, shortcuts: bool = True) -> list[Row]:
+        """The units of all blocks, in order."""
+        return [row for block in self.blocks for row in block.units(shortcuts, self.use_se)]
+
+    def head(self) -> dict[str, Row]:
+        """What follows: a global mean and the classifier."""
+        return {"feature_mix": Row("Pool", self.blocks[-1].cout, 1, act=None), "logits": logits()}
+
+
+def structure_space(text: str) -> Superspace | None:
+    """The superspace whose name is the structure string `text` and whose only subnet is its network; None if `text` is
+    a name."""
+    if "(" not in text:
+        return None
+    structure = Structure.parse(text)
+    if structure.blocks[0].cin != INPUT_CHANNELS:
+        raise UserError(f"{structure.blocks[0]} takes {structure.blocks[0].cin} channels; an image has "
+                        f"{INPUT_CHANNELS}")
+    return fixed_space(str(structure), structure.rows(), structure.head(), RESOLUTION)
 
 
 def _block(name: str, numbers: str) -> SuperBlock:
