@@ -72,7 +72,7 @@ if [ -n "$tiny" ]; then
   training supernet --superspace cifarw --supernet_choice 666666
 else
   training supernet --superspace cifarw --supernet_choice 666666 --epochs 40 --batch_size_per_gpu 512 --resolutions 24 28 32
-  training slim --network resnet12_slim --epochs 60 --batch_size_per_gpu 512
+  training slim --network resnet10_slim --epochs 60 --batch_size_per_gpu 512
   training resnet8 --network resnet8 --epochs 60 --batch_size_per_gpu 512
 fi
 part steps_224 "$python" benchmarks/bench_sandwich.py "${steps[@]}" "${large[@]}" --output "$out/steps_224.json"

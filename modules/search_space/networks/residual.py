@@ -23,14 +23,14 @@ for _blocks in (1, 2, 3, 5):
 
 
 def _slim(width: float) -> list[Row]:
-    # Blocks where a multiply-accumulate buys most: few at 32 pixels, most of the weights at 4 and 8.
-    plan = ((32, 2), (32, 1), (64, 2), (64, 1), (128, 2))
+    # Blocks where a multiply-accumulate buys most: none at 32 pixels, most of the weights at 4 and 8.
+    plan = ((32, 1, 2), (64, 1, 2), (64, 0.5, 1), (128, 1, 2))
     return [Row("Conv", scaled(16, width)),
-            *(Row("ResNetBasic", scaled(channels, width), 3, 1, stride) for channels, stride in plan)]
+            *(Row("ResNetBasic", scaled(channels, width), 3, expand, stride) for channels, expand, stride in plan)]
 
 
 def _slim_head(width: float) -> dict[str, Row]:
     return {"feature_mix": Row("Pool", scaled(128, width), 1, act=None), "logits": logits()}
 
 
-register_network("resnet12_slim", _slim, _slim_head, 32)
+register_network("resnet10_slim", _slim, _slim_head, 32)
