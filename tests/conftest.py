@@ -1,10 +1,14 @@
 """One thread for every test, and the published facts that lie beside the repository."""
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
+# Scripts that a test starts, too: sums over two threads end in other digits than those over one, and a run that one
+# process began and another ends is compared with a whole one to the bit.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -29,7 +29,7 @@ from modules.utils.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from modules.utils.errors import UserError
+from modules.utils.errors import NotFinite, UserError
 from modules.utils.figures import COLOURS, new_figure, save_figure
 from modules.utils.files import atomic_write, write_manifest
 
@@ -127,8 +127,7 @@ class AdjustTrainer:
         sign = 1.0 if score.item() > c.metric else -1.0
         loss = distillation_loss(logits, target) + c.alpha * F.cross_entropy(logits, labels) + sign * c.beta * score
         if not math.isfinite(loss.item()):
-            raise UserError(f"training diverged in mini-epoch {self.mini_epoch}; the last checkpoint in "
-                            f"{str(self.folder)!r} is kept, try a smaller --lr")
+            raise self._diverged("the loss is not finite")
         self.network.zero_grad(set_to_none=True)
         loss.backward()
         dist.average_gradients(self.network.parameters())
@@ -138,6 +137,10 @@ class AdjustTrainer:
         if self.bits_optimizer and c.moves_bits(self.mini_epoch):
             self.bits_optimizer.step()
         self.step += 1
+
+    def _diverged(self, why: str) -> UserError:
+        return UserError(f"training diverged in mini-epoch {self.mini_epoch}; the last checkpoint in "
+                         f"{str(self.folder)!r} is kept, try a smaller --lr: {why}")
 
     def _swing(self) -> None:
         """The published learning rate: it decays, swings, and starts Adam afresh every `reinit` steps."""
@@ -178,12 +181,16 @@ class AdjustTrainer:
             **self.evaluator.record.to_dict(), "subnet": str(self.choice), "adjust": asdict(self.config)}}
 
     def _save(self) -> None:
-        if dist.rank() == 0:
-            save_checkpoint(self.folder / NAME, self._model_state() | {
-                "optimizer": self.optimizer.state_dict(), "mini_epoch": self.mini_epoch, "step": self.step,
-                "bits_optimizer": self.bits_optimizer.state_dict() if self.bits_optimizer else None,
-                "history": self.history, "sums": self.sums, "averaged": self.averaged})
-        dist.barrier()
+        try:
+            dist.on_first(self._write)
+        except NotFinite as error:
+            raise self._diverged(str(error)) from None
+
+    def _write(self) -> None:
+        save_checkpoint(self.folder / NAME, self._model_state() | {
+            "optimizer": self.optimizer.state_dict(), "mini_epoch": self.mini_epoch, "step": self.step,
+            "bits_optimizer": self.bits_optimizer.state_dict() if self.bits_optimizer else None,
+            "history": self.history, "sums": self.sums, "averaged": self.averaged})
 
     def _resume(self, path: Path) -> None:
         checkpoint = load_checkpoint(path)

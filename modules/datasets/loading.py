@@ -6,7 +6,10 @@ and a resumed epoch yields exactly the batches that the uninterrupted one would 
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ import torch
 from modules.datasets.build import Data
 from modules.datasets.shift import Shift, ShiftedBatches
 from modules.datasets.sources import ImageSource
+from modules.utils.dist import end_with_parent
 from modules.utils.errors import UserError
 
 
@@ -65,12 +69,30 @@ class Batches:
         loader = torch.utils.data.DataLoader(
             self.dataset, batch_sampler=self.steps, num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=partial(_start_worker, os.getpid()),
             generator=torch.Generator())  # its own, for otherwise each epoch would draw from the global one
         try:
             yield from loader
         except UserError as error:
             # From a worker the message arrives inside a traceback; the user is to see the one line.
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
+        except RuntimeError as error:
+            if not _short_of_shared_memory(str(error)):
+                raise
+            raise UserError(
+                f"the {self.num_workers} loader processes have too little shared memory: /dev/shm has "
+                f"{shutil.disk_usage('/dev/shm').total >> 10} KiB; load without them (--num_workers 0, of supernets "
+                "--data_loader_workers_per_gpu 0), or give more (docker run --shm-size 2g)") from None
+
+
+def _start_worker(parent: int, number: int) -> None:
+    end_with_parent(parent)
+
+
+def _short_of_shared_memory(message: str) -> bool:
+    """Whether a loader's error says that /dev/shm is full."""
+    return any(words in message for words in ("Bus error", "unable to write to file </torch", "unable to mmap",
+                                              "unable to allocate shared", "No space left on device"))
 
 
 def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int, epoch: int, start_step: int = 0,
@@ -80,12 +102,18 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
     such as [64, 3, 224, 224] and [64].
 
     The training images in the order drawn from (seed, epoch), every `world_size`-th one for each rank. The order is
-    continued from its start until the ranks have equally many, so that all make the same number of steps. Batches of
-    augmentation "shift" are made on `device`.
+    continued from its start until the ranks have equally many, so that all make the same number of steps, and until a
+    last batch of one image has two: batch norm has no variance of a single image whose features are one pixel. Of 65
+    images, batches of 64 on one rank are 64 and 2 images. The number of steps depends on the images of a step over all
+    ranks alone, and so do the images of each step but for those that repeat: 4 ranks with batches of 16 make the steps
+    of one rank with batches of 64. Batches of augmentation
+    "shift" are made on `device`.
     """
     indices = data.train_indices
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(len(indices))
     per_rank = -(-len(indices) // world_size)
+    if per_rank % batch_size == 1 and batch_size > 1 and not drop_last:
+        per_rank += 1
     order = np.resize(order, per_rank * world_size)  # repeats from the start
     if drop_last and per_rank < batch_size:
         raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {per_rank} training images per "

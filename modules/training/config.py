@@ -138,8 +138,8 @@ class TrainConfig:
 
 # Settings that a resumed run may change: no other may, for they decide what a step computes.
 FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "calibration_path", "eval_batch_size_per_gpu",
-                  "data_loader_workers_per_gpu", "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq",
-                  "valid_batches"}
+                  "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu", "models_save_dir", "print_freq",
+                  "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,10 +42,13 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
     trainer = SupernetTrainer(config, space, quant_mode=int8, resume=resume, overwrite=overwrite, device=device)
     trainer.run()
     target, accuracy = Path(f"{folder}.pth"), trainer.history[-1]["subnet"]
-    if dist.rank() == 0:
-        trained = load_checkpoint(trainer.folder / f"{trainer.name}.pth")
+
+    def write() -> None:
+        trained = load_checkpoint(trainer.path)
         save_checkpoint(target, {key: trained[key] for key in ("epoch", "state_dict", "config")})
         write_manifest(target, subnet=str(choice), supernet=str(space), start=str(start), acc1=accuracy)
+
+    dist.on_first(write)
     return target, accuracy
 
 

@@ -1,17 +1,15 @@
-"""The training loop of a supernet: fp32, or LSQ+ from an fp32 checkpoint."""
+"""The training of a supernet: fp32, or LSQ+ from an fp32 checkpoint."""
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
 import math
-import time
 from pathlib import Path
 
 import torch
 import yaml
 
-from modules.datasets.announce import announce
 from modules.datasets.build import load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes
 from modules.datasets.loading import eval_batches, train_batches
@@ -24,70 +22,85 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import calibrate_start, load_calibration_images
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
-from modules.training.evaluation import evaluate, extract_calibrated
+from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
+from modules.training.loop.epochs import Pace, Task, train_all
+from modules.training.loop.report import Report, draw_curves, log_patterns
+from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import build_optimizer
 from modules.training.precision import measure_amp
-from modules.training.report import TrainingReport
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
 from modules.utils import dist
-from modules.utils.checkpoint import (
-    check_not_written,
-    check_same_settings,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
-from modules.utils.files import atomic_write, write_manifest
+from modules.utils.files import atomic_write
+from modules.utils.runs import Run
 
 _VALIDATION_STREAM = 2**20  # epoch number no training reaches: its draws are the validated random subnet's
 
 
-class SupernetTrainer:
+class SupernetTrainer(Trainee, Task):
     """Trains the supernet of `space`.
 
     Args:
         config: settings; for int8 training those of `TrainConfig.for_quantization`.
         quant_mode: int8 training, from `checkpoint.pth` of the same folder.
-        resume: continue this mode's own checkpoint.
+        resume: continue this mode's own checkpoint, if there is one.
         overwrite: start afresh where there is a checkpoint already.
         device: where to train.
     """
 
     def __init__(self, config: TrainConfig, space: SupernetConfig, *, quant_mode: bool = False, resume: bool = False,
                  overwrite: bool = False, device: torch.device | None = None):
-        self.config, self.quant_mode, self.device = config, quant_mode, device or torch.device("cpu")
+        self.config, self.space, self.quant_mode = config, space, quant_mode
+        self.device = device or torch.device("cpu")
         self.folder = checkpoint_folder(config.models_save_dir, space, config.align_sample)
-        self.name = "lsq" if quant_mode else "checkpoint"
-        self._check_files(resume, overwrite)
+        self.title = "lsq" if quant_mode else "checkpoint"
+        prefix = "lsq_" if quant_mode else ""
+        files = Run(self.folder / f"{self.title}.pth", logs=log_patterns(prefix, "stdout.log", "valid_acc.log"),
+                    files=(f"{self.title}.pth.bak", f"{self.title}_*.pth"), resume=resume, overwrite=overwrite,
+                    option="--models_save_dir")
+        super().__init__(files, Report(self.folder, prefix), batch_size=config.batch_size_per_gpu,
+                         batch_option="batch_size_per_gpu", seed=config.seed,
+                         remedy="a smaller base_lr or a longer warmup")
+        self.best, self.history = 0.0, []
+
+    def run(self) -> None:
+        """Train to the last epoch."""
+        with self.files:
+            checkpoint = self._build()
+            self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
+            if self.amp == "auto":
+                self._choose_amp()
+            self.save()
+            dist.on_first(self._write_settings)
+            c = self.config
+            train_all(self, [self], Pace(c.epochs, c.print_freq, c.checkpoint_minutes, c.debug_batches))
+            self.report.close()
+
+    def _build(self) -> dict:
+        """Load the data, and make model and optimiser or take them from the checkpoint, which is returned."""
+        config = self.config
         self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size,
                               config.crop_scale_min, config.eval_crop)
-        self.record = self._make_record(space)
+        self.check_agreed(dataclasses.asdict(config) | {"--quant_mode": self.quant_mode, "the space": str(self.space)},
+                          len(self.data.train_indices))
+        self.record = self._make_record(self.space)
         torch.manual_seed(config.seed)
-        self.model = self._make_model(space)
+        self.model = self._make_model(self.space)
         if config.subnet_choice:
             self.model.set_active_subnet(config.subnet_choice)
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.optimizer = build_optimizer(self.model, config)
-        self.epoch = self.step = 0
-        self.best, self.history = 0.0, []
-        checkpoint = self._resume() if resume else None
-        if not resume:
+        checkpoint = self._resume() if self.files.continues else {}
+        if not checkpoint:
             self._load_start()
         dist.broadcast_state(self.model)
         self.average = self._make_average(checkpoint)
-        self.amp = checkpoint.get("amp", config.amp) if checkpoint else config.amp
+        self.amp = checkpoint.get("amp", config.amp)
         use_compiled(config.compile)
-        self.report = TrainingReport(self.folder, self.name, self.history)
-        announce(self.data, self.record.resolutions, None if resume else self.report.write)
-
-    def _check_files(self, resume: bool, overwrite: bool) -> None:
-        path = self.folder / f"{self.name}.pth"
-        if resume and not path.is_file():
-            raise UserError(f"no checkpoint {str(path)!r} to resume from; start without --resume")
-        check_not_written(path, resume, overwrite, "--models_save_dir")
+        return checkpoint
 
     def _make_record(self, space: SupernetConfig) -> ModelRecord:
         config, info = self.config, self.data.info
@@ -137,24 +150,22 @@ class SupernetTrainer:
             check_same_classes(record.classes, self.record.classes, str(path))
 
     def _resume(self) -> dict:
-        path = self.folder / f"{self.name}.pth"
-        checkpoint = load_checkpoint(path)
-        self._check_classes(checkpoint, path)
+        checkpoint = load_checkpoint(self.path)
+        self._check_classes(checkpoint, self.path)
         before = checkpoint.get("config", {}).get("training", {})
-        check_same_settings(before, dataclasses.asdict(self.config), FREE_ON_RESUME, path)
-        trained = checkpoint.get("trained_state_dict", checkpoint["state_dict"])
-        load_weights(self.model, {"state_dict": trained}, path)
+        self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])
+        load_weights(self.model, {"state_dict": checkpoint.get("trained_state_dict", checkpoint["state_dict"])},
+                     self.path)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.epoch, self.step = checkpoint["epoch"], checkpoint["step"]
         self.best, self.history = checkpoint["best"], checkpoint["history"]
         return checkpoint
 
-    def _make_average(self, checkpoint: dict | None) -> WeightAverage | None:
+    def _make_average(self, checkpoint: dict) -> WeightAverage | None:
         if not self.config.ema_decay:
             return None
         average = WeightAverage(self.model, self.config.ema_decay)
         if checkpoint:
-            load_weights(average.model, checkpoint, self.folder / f"{self.name}.pth")
+            load_weights(average.model, checkpoint, self.path)
             average.updates = checkpoint["average_updates"]
         return average
 
@@ -163,122 +174,96 @@ class SupernetTrainer:
         """The model that is validated and kept: the average of the weights if there is one."""
         return self.average.model if self.average else self.model
 
-    def _save(self, *names: str) -> None:
-        if dist.rank() == 0:
-            state = {"epoch": self.epoch, "step": self.step, "state_dict": self.kept_model.state_dict(),
-                     "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
-                     "amp": self.amp, "config": self.record.to_dict()}
-            if self.average:
-                state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
-            for name in names:
-                save_checkpoint(self.folder / name, state)
-            write_manifest(self.folder / f"{self.name}.pth", seed=self.config.seed, epoch=self.epoch, step=self.step)
-        dist.barrier()
+    def state(self) -> dict:
+        """What the checkpoint holds, but for what the loop adds."""
+        state = {"epoch": self.position.epoch, "state_dict": self.kept_model.state_dict(),
+                 "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
+                 "amp": self.amp, "config": self.record.to_dict()}
+        if self.average:
+            state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
+        return state
 
-    # -- training ---------------------------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Train to the last epoch."""
-        self._save(f"{self.name}.pth")
-        if dist.rank() == 0:
-            with atomic_write(self.folder / f"{self.report.prefix}config.yaml") as file:
-                yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(self.config))), file, sort_keys=False)
-        if self.amp == "auto":
-            self._choose_amp()
-        while self.epoch < self.config.epochs:
-            self._train_epoch()
-            self.epoch, self.step = self.epoch + 1, 0
-            names = [f"{self.name}.pth"]
-            due = self.epoch % self.config.valid_freq == 0 or self.epoch == self.config.epochs
-            if due and self._validate():
-                names.append(f"{self.name}_best.pth")
-            names += [f"{self.name}.pth.bak"] * (self.epoch % 10 == 0)
-            names += [f"{self.name}_{self.epoch}.pth"] * (self.epoch % 50 == 0)
-            self._save(*names)
-        self.report.close()
+    def _write_settings(self) -> None:
+        with atomic_write(self.folder / f"{self.report.prefix}config.yaml") as file:
+            yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(self.config))), file, sort_keys=False)
 
     def _choose_amp(self) -> None:
-        images, labels = self._on_device(*next(iter(self._epoch_batches())))
-        seconds = measure_amp(self.model, self._step_function, images, labels, self.config,
+        batch = self.prepare(*next(iter(self.batches(Position()))), Position())
+        seconds = measure_amp(self.model, self._step_function, *batch, self.config,
                               lambda: step_generator(self.config.seed, 0, 0))
         self.amp = dist.broadcast_object("bf16" if seconds["bf16"] < seconds["none"] else "none")
-        self.report.log(f"amp auto: a step takes {seconds['none']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16; "
-                        f"training with amp {self.amp}")
+        self.report.log("stdout.log", f"amp auto: a step takes {seconds['none']:.3f} s in fp32, {seconds['bf16']:.3f} "
+                                      f"s in bf16; training with amp {self.amp}")
 
-    def _on_device(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images, labels
+    # -- training ---------------------------------------------------------------------------------------------------
 
     @property
     def _step_function(self):
         return subnet_step if self.config.subnet_choice else sandwich_step
 
-    def _epoch_batches(self):
+    def batches(self, start: Position):
+        """The batches of an epoch from a step on."""
         c = self.config
         return train_batches(
             self.data, train_transform(c.augment, self.record.crop_size, self.data.info),
-            batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=self.epoch, start_step=self.step, rank=dist.rank(),
+            batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
             device=self.device)
 
+    def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels on the device."""
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        if self.config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels
+
     def _learning_rate(self, steps: int) -> float:
         c = self.config
-        iteration = self.epoch * steps + self.step
-        base = {"base_lr": c.base_lr * c.batch_size_per_gpu * dist.world_size() / 256,
+        iteration = self.position.epoch * steps + self.position.step
+        base = {"base_lr": c.base_lr * self.images_per_step / 256,
                 "iterations": c.epochs * steps, "warmup_iterations": c.warmup_epochs * steps}
         if c.schedule == "linear":
             return warmup_linear_lr(iteration, **base)
         return warmup_cosine_lr(iteration, **base, clamp_lr_percent=c.clamp_lr_percent)
 
-    def _train_epoch(self) -> None:
-        batches = self._epoch_batches()
-        steps = min(len(batches), self.config.debug_batches or len(batches))
-        saved, sums, count = time.monotonic(), torch.zeros(3, device=self.device), 0
-        self.model.train()
-        with self.report.progress(self.epoch, self.config.epochs, steps, self.step) as bar:
-            for images, labels in batches:
-                lr = self._learning_rate(steps)
-                sums += self._train_step(images, labels, lr)
-                self.step, count = self.step + 1, count + 1
-                bar.update()
-                last = self.step == steps
-                if last or self.step % self.config.print_freq == 0:
-                    self._log(sums / count, lr, steps)
-                    sums, count = torch.zeros_like(sums), 0
-                    # One process decides, for clocks differ and all have to save together.
-                    due = dist.broadcast_object(time.monotonic() - saved > 60 * self.config.checkpoint_minutes)
-                    if due and not last:
-                        self._save(f"{self.name}.pth")
-                        saved = time.monotonic()
-                if last:
-                    break
-
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
-        images, labels = self._on_device(images, labels)
+    def train_step(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> torch.Tensor:
+        """One step of the sandwich rule, or of the one subnet; returns the values of `sandwich_step`."""
+        c, lr = self.config, self._learning_rate(steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        rng = step_generator(self.config.seed, self.epoch, self.step)
-        values = self._step_function(self.model, images, labels, dataclasses.replace(self.config, amp=self.amp), rng)
-        if self.config.grad_clip_value:
-            torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
-        if self.config.grad_clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip_norm)
+        self.model.train()
+        rng = step_generator(c.seed, self.position.epoch, self.position.step)
+        values = self._step_function(self.model, *batch, dataclasses.replace(c, amp=self.amp), rng)
+        if c.grad_clip_value:
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), c.grad_clip_value)
+        if c.grad_clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update()
         return values
 
-    def _log(self, means: torch.Tensor, lr: float, steps: int) -> None:
-        means = (dist.all_sum(means) / dist.world_size()).tolist()
-        worst = 4 * math.log(max(len(self.record.classes), 2))
-        if not all(math.isfinite(m) for m in means) or means[0] > worst:
-            raise UserError(f"training diverged in epoch {self.epoch}, step {self.step}: the largest subnet's loss is "
-                            f"{means[0]:.3g}; the last checkpoint in {str(self.folder)!r} is kept, try a smaller "
-                            "base_lr or a longer warmup")
-        self.report.train(self.epoch, self.step, steps, *means, lr)
+    def report_means(self, means: list[float], steps: int) -> None:
+        """Log mean losses and accuracy; UserError if the largest subnet is far worse than guessing."""
+        max_loss, min_loss, min_right = means
+        if max_loss > 4 * math.log(max(len(self.record.classes), 2)):
+            raise self.diverged(f"the largest subnet's loss is {max_loss:.3g}")
+        (epoch, step), lr = dataclasses.astuple(self.position), self.optimizer.param_groups[0]["lr"]
+        self.report.log("stdout.log", f"epoch {epoch} | step {step}/{steps} | max loss {max_loss:.4f} | min loss "
+                                      f"{min_loss:.4f} | min acc1 {100 * min_right:.2f} | lr {lr:.6f}")
+        self.report.scalars("train", {"loss/max": max_loss, "loss/min": min_loss, "acc1/min": 100 * min_right,
+                                      "lr": lr}, epoch * steps + step)
+
+    def end_epoch(self, trainees) -> None:
+        """Validate if it is due, and save."""
+        epoch, copies = self.position.epoch, []
+        due = epoch % self.config.valid_freq == 0 or epoch == self.config.epochs
+        if due and self._validate():
+            copies.append(f"{self.title}_best.pth")
+        copies += [f"{self.title}.pth.bak"] * (epoch % 10 == 0)
+        copies += [f"{self.title}_{epoch}.pth"] * (epoch % 50 == 0)
+        self.save(*(self.folder / name for name in copies))
 
     # -- validation -------------------------------------------------------------------------------------------------
 
@@ -291,7 +276,7 @@ class SupernetTrainer:
             batch_size=c.batch_size_per_gpu, seed=c.seed)
         space = self.model.subnets
         chosen = {"max": space.extreme(max), "min": space.extreme(min),
-                  "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.epoch))}
+                  "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.position.epoch))}
         if c.subnet_choice:
             chosen = {"subnet": SubnetChoiceConfig.from_str(c.subnet_choice)}
         results = {}
@@ -302,11 +287,22 @@ class SupernetTrainer:
             if c.valid_batches:
                 batches = itertools.islice(batches, c.valid_batches)
             results[name] = evaluate(extract_calibrated(self.kept_model, choice, calibration), batches)
-        self.report.validation(self.epoch, results)
+        self._report_validation(results)
         top1 = next(iter(results.values())).top1
         better = top1 > self.best
         self.best = max(self.best, top1)
         return better
+
+    def _report_validation(self, results: dict[str, Accuracy]) -> None:
+        epoch = self.position.epoch
+        self.history.append({"epoch": epoch, **{name: accuracy.top1 for name, accuracy in results.items()}})
+        line = f"acc1 epoch {epoch} | " + " | ".join(f"{name}_net_acc1 {a.top1:.4f}" for name, a in results.items())
+        self.report.log("stdout.log", line)
+        self.report.append("valid_acc.log", line)
+        for name, accuracy in results.items():
+            self.report.scalars("valid", {f"acc1/{name}": accuracy.top1, f"loss/{name}": accuracy.loss}, epoch)
+        dist.on_first(lambda: draw_curves(self.history, self.folder / f"{self.report.prefix}curves.png",
+                                          f"{self.folder.name} ({self.title})"))
 
 
 def train(config: TrainConfig, space: SupernetConfig, **kwargs) -> Path:

@@ -7,16 +7,24 @@ from pathlib import Path
 
 from modules.utils.archives.inert import INERT_PICKLE
 from modules.utils.archives.stored import check_stored_archive, is_zip
-from modules.utils.errors import UserError
+from modules.utils.errors import NotFinite, UserError
 from modules.utils.files import atomic_write
 from modules.utils.json_files import MAX_DEPTH, check_form
 from modules.utils.text import shorten
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write `state` to `path` atomically; OSError if the disk is full or cannot be written."""
+    """Write `state` to `path` atomically, if all its tensors are finite.
+
+    Raises:
+        NotFinite: a tensor has NaN or infinite values.
+        OSError: the disk is full or cannot be written.
+    """
     import torch
 
+    for name, tensor in _tensors(state):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NotFinite(f"tensor {name!r} has become NaN or infinite")
     with atomic_write(path, "wb") as file:
         writer = _Writer(file)
         try:

@@ -1,7 +1,11 @@
 """One process or many: the process group and the few collectives in use. Without a launcher all are no-ops."""
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -11,28 +15,80 @@ import torch.distributed as dist
 
 from modules.utils.errors import UserError, check_choice
 
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+
 _alone = False
 
 
 def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     """Join the process group that a launcher describes, if any, and return this process's device.
 
-    NCCL with CUDA, gloo without. `local_rank` is only used where the environment has no LOCAL_RANK. `kind` is cpu or
-    cuda; empty: cuda if there is one. UserError for another kind, or cuda where there is none.
+    NCCL with CUDA, gloo without. A process that torchrun started ends with it, even if that is killed.
+
+    Args:
+        local_rank: only used where the environment has no LOCAL_RANK.
+        kind: cpu or cuda; empty: cuda if there is one.
+
+    Raises:
+        UserError: another kind, or cuda where there is none; variables of the environment that no launcher gives;
+            processes that do not find each other.
     """
     check_choice(kind, ("", "cpu", "cuda"), "device (--device)")
     cuda = torch.cuda.is_available()
     if kind == "cuda" and not cuda:
         raise UserError("device 'cuda' (--device), but torch finds no CUDA device; allowed here: cpu")
     cuda = cuda and kind != "cpu"
-    local_rank = int(os.environ.get("LOCAL_RANK", local_rank))
+    local_rank = _number("LOCAL_RANK", 0) if "LOCAL_RANK" in os.environ else max(local_rank, 0)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        _join("nccl" if cuda else "gloo")
     if not cuda:
         return torch.device("cpu")
-    device = torch.device("cuda", max(local_rank, 0))
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(f"LOCAL_RANK is {local_rank}, but there are {torch.cuda.device_count()} CUDA devices; start as "
+                        "many processes per machine (--nproc_per_node)")
+    device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def _join(backend: str) -> None:
+    world = _number("WORLD_SIZE", 1)
+    number = _number("RANK", 0, world - 1)
+    address = os.environ.get("MASTER_ADDR", "")
+    if not address:
+        raise UserError("RANK and WORLD_SIZE are set in the environment, but MASTER_ADDR is not; unset them, or start "
+                        "with torchrun")
+    port = _number("MASTER_PORT", 1, 65535)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent(os.getppid())
+    try:
+        dist.init_process_group(backend)
+    except (dist.DistError, ValueError) as error:
+        raise UserError(f"process {number} of {world} does not reach the others at {address}:{port} (MASTER_ADDR, "
+                        f"MASTER_PORT): {str(error).strip().splitlines()[0][:200]}") from None
+
+
+def _number(name: str, least: int, most: int | None = None) -> int:
+    """The environment's variable `name`."""
+    text = os.environ.get(name, "")
+    allowed = f"{least} to {most}" if most is not None else f"whole numbers from {least} on"
+    if not (text.isascii() and text.isdigit() and int(text[:9]) >= least and len(text) < 10
+            and (most is None or int(text) <= most)):
+        raise UserError(f"{name} is {text[:40]!r} in the environment; allowed: {allowed}; launchers such as torchrun "
+                        "set it")
+    return int(text)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, the process that started it, ends in whatever way.
+
+    Elsewhere than on Linux nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _active() -> bool:
@@ -100,6 +156,21 @@ def broadcast_object(value):
     return box[0]
 
 
+def on_first(work: Callable[[], object]):
+    """The first process runs `work()`, any work, while the others wait. All get its value, or its error if that is a
+    UserError or an OSError."""
+    outcome = None
+    if rank() == 0:
+        try:
+            outcome = work()
+        except (UserError, OSError) as error:
+            outcome = error
+    outcome = broadcast_object(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 def gather_objects(value) -> list:
     """The `value` of every process, in the order of their numbers."""
     if not _active():
@@ -107,6 +178,16 @@ def gather_objects(value) -> list:
     values = [None] * world_size()
     dist.all_gather_object(values, value, _object_group())
     return values
+
+
+def check_agreed(values: dict) -> None:
+    """UserError, in every process, that names the first of `values` in which a process differs from the first one."""
+    first, *others = gather_objects(values)
+    for number, theirs in enumerate(others, 1):
+        for name, value in first.items():
+            if theirs.get(name) != value:
+                raise UserError(f"{name} is {value!r} in process 0 and {theirs.get(name)!r} in process {number}; give "
+                                "all processes the same command line and data")
 
 
 @cache

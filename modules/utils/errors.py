@@ -6,6 +6,10 @@ class UserError(Exception):
     """Bad input. The message is one line: the offending value, where it stands and what is allowed."""
 
 
+class NotFinite(UserError):
+    """Tensors that became NaN or infinite: what holds them is not written."""
+
+
 def check_choice(value, allowed, what):
     """Return `value` if it is one of `allowed`; otherwise raise UserError naming both. `what` says what it is."""
     allowed = list(allowed)

@@ -15,6 +15,7 @@ from modules.block_kd.script import run_block_kd
 from modules.block_kd.student.config import BlockKDConfig
 from modules.block_kd.student.files import read_student
 from modules.block_kd.student.model import StagePlusProj
+from modules.block_kd.student.run import Batch
 from modules.block_kd.student.space import stage_list, student_space
 from modules.block_kd.student.training import BlockTrainer
 from modules.block_kd.teacher import TeacherRecord, build_teacher, load_teacher
@@ -22,6 +23,7 @@ from modules.modeling.network import resize
 from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.tensors import TensorQuant
+from modules.training.loop.trainee import Position
 from modules.training.losses import noise_to_signal
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
@@ -71,16 +73,18 @@ def test_a_step_adds_the_gradients_of_its_four_configurations(teachers, tmp_path
     teacher = load_teacher(ARCH, teachers[False])
     config = make_config(tmp_path, inplace_distill_from_teacher=from_teacher, grad_clip_value=0.02, optimizer="sgd",
                          momentum=0.0, weight_decay=0.0)
-    trainer = BlockTrainer(config, teacher)
-    run = trainer._student("stage2", 2)
+    (task,) = BlockTrainer(config, teacher).tasks()
+    (run,) = task.runs
+    with run.files:
+        run.build()
     twin = StagePlusProj("onnxw_tiny", "stage2", 2, *teacher.stages["stage2"]).train()
     twin.load_state_dict(run.student.state_dict())
-    images, _ = next(iter(trainer._batches(0, 0)))
+    images, _ = next(iter(task.batches(Position())))
 
     from modules.block_kd.student.features import TeacherFeatures
 
     resolutions = [64, 48, 48, 64]
-    run.train_step(TeacherFeatures(teacher, "stage2", images), resolutions, lr=0.5)
+    run.learn(Batch(TeacherFeatures(teacher, "stage2", images), resolutions), lr=0.5)
     space = student_space("onnxw_tiny", "stage2", 2)
     rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, 0, 1, 2)))
     for i, choice in enumerate((space.extreme(max), space.extreme(min), space.sample(rng), space.sample(rng))):
@@ -228,7 +232,7 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(teachers, image
         with pytest.raises(UserError, match=word):
             call(monkeypatch, True, [*whole, *extra])
     call(monkeypatch, True, [*whole, "--test_only"])
-    evaluated = capsys.readouterr().out.splitlines()
+    evaluated = [line for line in capsys.readouterr().out.splitlines() if "eval losses" in line]
     log = (tmp_path / "whole" / "stage3_2" / "lsq_eval.log").read_text().splitlines()
     assert len(evaluated) == 2
     assert log[-1].split(" | ")[1:] == log[-2].split(" | ")[1:]
@@ -241,13 +245,13 @@ def test_students_whose_progress_differs_meet_again(teachers, tmp_path):
         config = make_config(tmp_path / run, stage_list=("stage2_0", "stage2_1"))
         trainer = BlockTrainer(config, teacher)
         if run == "uneven":
-            from modules.block_kd.student.features import TeacherFeatures
-
-            ahead = trainer._student("stage2", 1)
-            for step, (images, _) in zip(range(2), trainer._batches(0, 0), strict=False):
-                ahead.train_step(TeacherFeatures(teacher, "stage2", images), trainer._resolutions(0, step),
-                                 config.learning_rate("stage2", 0, step, 4))
-            ahead.save()
+            (task,) = trainer.tasks()
+            ahead = task.runs[1]
+            with ahead.files:
+                ahead.build()
+                for step, batch in zip(range(2), task.batches(Position()), strict=False):
+                    ahead.make_step(task.prepare(*batch, Position(0, step)), 4)
+                ahead.save()
             trainer = BlockTrainer(config, teacher, resume=True)
         trainer.run()
         states[run] = [load_checkpoint(tmp_path / run / f"stage2_{block}" / "checkpoint.pth")["model"]

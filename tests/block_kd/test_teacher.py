@@ -217,7 +217,7 @@ def assert_same_run(a, b) -> None:
 
 def test_an_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(trained, tmp_path):
     trainer, batches = TeacherTrainer(config(tmp_path)), []
-    step = trainer._train_step
+    step = trainer.train_step
 
     def interrupted(*args):
         batches.append(args)
@@ -225,7 +225,7 @@ def test_an_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(trained, 
             raise KeyboardInterrupt
         return step(*args)
 
-    trainer._train_step = interrupted
+    trainer.train_step = interrupted
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     state = load_checkpoint(tmp_path / "checkpoint.pth")
@@ -235,7 +235,7 @@ def test_an_interrupted_and_resumed_run_ends_like_an_uninterrupted_one(trained, 
     lines = [(folder / "train.log").read_text().splitlines() for folder in (trained, tmp_path)]
     assert [line[22:] for line in lines[0]] == [line[22:] for line in lines[1]]  # but for the time
     with pytest.raises(UserError, match=r"learning_rate was 0\.0001 .* and is 0\.5 now"):
-        TeacherTrainer(config(tmp_path, learning_rate=0.5), resume=True)
+        TeacherTrainer(config(tmp_path, learning_rate=0.5), resume=True).run()
 
 
 def test_a_killed_and_resumed_int8_run_ends_like_an_uninterrupted_one(trained, tmp_path):
@@ -281,6 +281,8 @@ def test_files(trained):
 def test_training_leaves_no_decay_on_quantisers_and_learns(tmp_path):
     """Without learning rate nothing moves; a dozen steps on few images bring the loss down."""
     trainer = TeacherTrainer(config(tmp_path, learning_rate=3e-3, optimizer="adam", weight_decay=0.5))
+    with trainer.files:
+        trainer.build()
     decaying = {id(p) for p in trainer.optimizer.param_groups[0]["params"]}
     assert trainer.optimizer.param_groups[1]["weight_decay"] == 0
     names = {name.rpartition(".")[2] for name, p in trainer.model.named_parameters() if id(p) in decaying}
@@ -288,7 +290,7 @@ def test_training_leaves_no_decay_on_quantisers_and_learns(tmp_path):
     assert sum(p.ndim > 1 for p in trainer.model.parameters()) == len(decaying)
     batch = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
     trainer.model.train()
-    first, *_, last = (float(trainer._train_step(*batch, 3e-3)[0]) for _ in range(15))
+    first, *_, last = (float(trainer.train_step(batch, 15)[0]) for _ in range(15))
     assert last < 0.7 * first
 
 
@@ -328,6 +330,8 @@ def test_weights_with_another_classifier_are_fine_tuned(tmp_path):
     torch.save(reference.state_dict(), tmp_path / "weights.pth")
     settings = config(tmp_path, teacher_arch="efficientnet-b0", teacher_weights=str(tmp_path / "weights.pth"))
     trainer = TeacherTrainer(settings, quant_mode=True)
+    with trainer.files:
+        trainer.build()
     assert (trainer.model.form, trainer.model.num_classes) == ("torchvision", 10)
     assert trainer.record.quant is not None
     assert torch.equal(trainer.model._conv_head.weight, reference.features[8][0].weight)
@@ -356,7 +360,6 @@ def test_two_processes(tmp_path):
     (["--dataset", "digits", "--teacher_arch", "vgg"],
      "unknown teacher (--teacher_arch) 'vgg'; allowed: efficientnet-tiny, efficientnet-b0"),
     (["--quant_mode"], "checkpoint.pth' does not exist"),
-    (["--resume"], "to resume from; start without --resume"),
     (["--test_only", "--quant_mode"], "lsq.pth' does not exist"),
     (["--resolution", "16"], "--resolution 16; allowed: 32 to 8192 pixels"),
     (["--train_batch_size", "1"], "--train_batch_size 1; allowed: 2 or more"),
@@ -401,7 +404,7 @@ def test_bad_files(trained, tmp_path):
     with pytest.raises(UserError, match="needs either a checkpoint"):
         load_teacher(TINY)
     with pytest.raises(UserError, match=r"exists; continue it with --resume, replace it with --overwrite"):
-        TeacherTrainer(config(trained))
+        TeacherTrainer(config(trained)).run()
     saved("checkpoint.pth", {"epoch": 0, "model": fp32["model"]})
     with pytest.raises(UserError, match="is a published file; its training cannot be continued"):
-        TeacherTrainer(config(tmp_path), resume=True)
+        TeacherTrainer(config(tmp_path), resume=True).run()

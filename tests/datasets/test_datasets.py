@@ -27,9 +27,26 @@ def test_training_ranks_cover_the_epoch_with_equal_steps(count, world_size, batc
         found = collect(batches)
         assert len(found) == len(batches)
         seen += [int(value) for images, _ in found for value in images[:, 0]]
+        if batch_size > 1:  # batch norm has no variance of a single image whose features are one pixel
+            assert min(len(images) for images, _ in found) > 1
     assert set(seen) == set(data.train_indices.tolist())
-    assert len(seen) == world_size * math.ceil(count / world_size)
-    assert max(seen.count(value) for value in set(seen)) <= math.ceil(world_size / count) + 1
+    per_rank = math.ceil(count / world_size)
+    assert len(seen) == world_size * (per_rank + (per_rank % batch_size == 1 and batch_size > 1))
+    assert max(seen.count(value) for value in set(seen)) - min(seen.count(value) for value in set(seen)) <= 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 60), world_size=st.integers(1, 4), batch_size=st.integers(1, 8))
+def test_steps_are_those_of_one_process_with_as_many_images(count, world_size, batch_size):
+    """So a run goes on with another number of processes where it stopped."""
+    data, steps = numbers_data(64, np.arange(count)), {}
+    for ranks in (1, world_size):
+        found = [collect(train_batches(data, show_draw, batch_size=batch_size * world_size // ranks, seed=1, epoch=0,
+                                       rank=rank, world_size=ranks)) for rank in range(ranks)]
+        steps[ranks] = [{int(value) for images, _ in step for value in images[:, 0]} for step in
+                        zip(*found, strict=True)]
+    assert steps[1][:-1] == steps[world_size][:-1]
+    assert len(steps[1]) == len(steps[world_size])
 
 
 @settings(deadline=None, max_examples=60)

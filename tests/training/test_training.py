@@ -20,7 +20,7 @@ from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
 from modules.training.optimizer import build_optimizer
 from modules.training.sandwich import sandwich_step, step_generator
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
-from modules.utils.errors import UserError
+from modules.utils.errors import NotFinite, UserError
 from modules.utils.files import REPOSITORY
 
 SPACE = "onnxw_tiny-000000-000000"
@@ -75,9 +75,9 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(tmp_path):
     changed = run_script(whole, "--resume", "--base_lr", "0.7")
     assert changed.returncode == 2
     assert "base_lr was 0.4" in changed.stderr
-    missing = run_script(tmp_path / "none", "--resume")
-    assert missing.returncode == 2
-    assert "no checkpoint" in missing.stderr
+    fresh = run_script(tmp_path / "none", "--resume", "--epochs", "1", "--debug_batches", "1", "--valid_batches", "1")
+    assert fresh.returncode == 0, fresh.stderr
+    assert fresh.stdout.splitlines()[0].startswith("--resume: no ")
     model, record = load_supernet(whole / f"{SPACE}-align0" / "lsq.pth", SupernetConfig.from_str(SPACE), True)
     assert record.dataset == "digits"
     assert record.resolutions == (32,)
@@ -212,6 +212,31 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     assert "training diverged in epoch 0" in done.stderr
     state = load_checkpoint(tmp_path / f"{SPACE}-align0" / "checkpoint.pth")["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_a_last_step_that_ruins_the_weights_is_not_saved(tmp_path):
+    """The loss of the only step is finite; the weights after it are not."""
+    done = run_script(tmp_path, "--base_lr", "1e12", "--weight_decay_weight", "1e30", "--warmup_epochs", "0",
+                      "--debug_batches", "1", "--epochs", "1", "--valid_batches", "1")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "infinite" in done.stderr or "not finite" in done.stderr
+    folder = tmp_path / f"{SPACE}-align0"
+    assert [path.name for path in folder.glob("*.pth*")].count("checkpoint_best.pth") == 0
+    state = load_checkpoint(folder / "checkpoint.pth")
+    assert (state["epoch"], state["step"]) == (0, 0)
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "optimizer"])
+def test_tensors_that_are_not_finite_are_not_written(tmp_path, entry):
+    path, good = tmp_path / "x.pth", {"state_dict": {"w": torch.ones(2)}, "optimizer": {"state": [torch.ones(2)]}}
+    save_checkpoint(path, good)
+    bad = {"state_dict": {"w": torch.tensor([1.0, torch.nan])}, "optimizer": {"state": [torch.tensor([torch.inf])]}}
+    with pytest.raises(NotFinite, match=r"tensor '(state_dict\.w|optimizer\.state\.0)' has become NaN or infinite"):
+        save_checkpoint(path, good | {entry: bad[entry]})
+    assert torch.equal(load_checkpoint(path)["state_dict"]["w"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pth"]
 
 
 @pytest.mark.parametrize("mode", [None, QuantMode(), QuantMode(placement="engine")], ids=("fp32", "lsq", "engine"))

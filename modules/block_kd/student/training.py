@@ -2,28 +2,28 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
-import sys
-import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from modules.block_kd.student.config import DEBUG_BATCHES, BlockKDConfig
+from modules.block_kd.student.config import BlockKDConfig
 from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
 from modules.block_kd.student.features import TeacherFeatures
 from modules.block_kd.student.files import StudentRecord
-from modules.block_kd.student.run import StudentRun
+from modules.block_kd.student.images import StudentImages
+from modules.block_kd.student.run import Batch, StudentRun
 from modules.block_kd.teacher import check_fits
 from modules.datasets.announce import announce, describe
-from modules.datasets.build import load_data
-from modules.datasets.loading import eval_batches, train_batches
-from modules.datasets.transforms import eval_transform, train_transform
+from modules.datasets.build import Data, load_data
 from modules.modeling.quant_mode import QuantMode
 from modules.search_space.subnet_space import pick
 from modules.search_space.superspace import get_superspace
-from modules.training.calibration import load_calibration_images
+from modules.training.loop.epochs import Pace, Task, train_all
+from modules.training.loop.trainee import Position
 from modules.utils import dist
 
 _EVALUATION_STREAM = 2**20  # step number no training reaches: its draws are the evaluated random configuration's
@@ -44,118 +44,101 @@ class BlockTrainer:
         self.config, self.teacher, self.device = config, teacher, device or torch.device("cpu")
         self.quant = QuantMode(placement=config.placement) if int8 else None
         self.test_only = test_only
-        self.files = {"resume": resume or test_only, "overwrite": overwrite}
-        check_fits(teacher, get_superspace(config.superspace))
-        c = config
-        self.data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size)
-        announce(self.data, c.resolutions)
-        size = max(c.resolutions)
-        self.train_transform = train_transform(c.augment, size, self.data.info)
-        self.eval_transform = eval_transform(size, self.data.info)
-        self.limit = DEBUG_BATCHES if c.debug else None
-        self._calibration = None
+        self.files = {"resume": resume, "overwrite": overwrite}
 
     def run(self) -> None:
         """Train or evaluate every student."""
-        for stage, blocks in self.config.stages.items():
-            runs = [self._student(stage, block) for block in blocks]
-            if self.test_only:
-                self._evaluate(runs, stage)
-            else:
-                self._train_stage(stage, runs)
-            for run in runs:
-                run.close()
+        tasks = self.tasks()
+        with ExitStack() as opened:
+            if not self.test_only:
+                for run in itertools.chain(*(task.runs for task in tasks)):  # all, so that a refusal comes at once
+                    opened.enter_context(run.files)
+            for task in tasks:
+                task.evaluate_files() if self.test_only else task.train()
 
-    def _student(self, stage: str, block: int) -> StudentRun:
+    def tasks(self) -> list[StageTask]:
+        """One task for each stage; the data are loaded."""
         c = self.config
-        record = StudentRecord(c.superspace, stage, block, self.teacher.arch, c.resolutions, self.data.info.name,
+        check_fits(self.teacher, get_superspace(c.superspace))
+        data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size)
+        dist.check_agreed(dataclasses.asdict(c) | {f"--{name}": value for name, value in self.files.items()} | {
+            "--test_only": self.test_only, "int8": self.quant is not None,
+            "the number of training images": len(data.train_indices)})
+        announce(data, c.resolutions)
+        images = StudentImages(c, data)
+        return [StageTask(c, stage, [self._run(stage, block, data) for block in blocks], self.teacher, images,
+                          self.device) for stage, blocks in c.stages.items()]
+
+    def _run(self, stage: str, block: int, data: Data) -> StudentRun:
+        c = self.config
+        record = StudentRecord(c.superspace, stage, block, self.teacher.arch, c.resolutions, data.info.name,
                                self.quant)
-        run = StudentRun(c, record, self.teacher, self.device, test_only=self.test_only, **self.files)
-        if dist.rank() == 0 and not self.test_only and (run.epoch, run.step) == (0, 0):
-            run.write("train.log", describe(self.data, c.resolutions))
-        return run
+        return StudentRun(c, record, self.teacher, self.device, **self.files)
 
-    def _batches(self, epoch: int, start_step: int):
+
+class StageTask(Task):
+    """The students of one stage, which share the teacher's features."""
+
+    def __init__(self, config: BlockKDConfig, stage: str, runs: list[StudentRun], teacher, images: StudentImages,
+                 device: torch.device):
+        self.config, self.title, self.runs, self.teacher, self.images = config, stage, runs, teacher, images
+        self.device = device
+
+    def train(self) -> None:
+        """Train the students, whose files are open, to the last epoch."""
         c = self.config
-        return train_batches(self.data, self.train_transform, batch_size=c.train_batch_size, seed=c.manual_seed,
-                             epoch=epoch, start_step=start_step, rank=dist.rank(), world_size=dist.world_size(),
-                             num_workers=c.num_workers)
+        for run in self.runs:
+            run.build()
+            if not run.files.continues:
+                run.report.write("train.log", describe(self.images.data, c.resolutions))
+        self._start_quantizers([run for run in self.runs if run.record.quant and run.position == Position()])
+        train_all(self, self.runs, Pace(c.num_epochs, c.print_freq, c.checkpoint_minutes, self.images.limit or 0))
+        for run in self.runs:
+            run.close()
 
-    def _train_stage(self, stage: str, runs: list[StudentRun]) -> None:
-        if self.quant:
-            self._start_quantizers(stage, [run for run in runs if (run.epoch, run.step) == (0, 0)])
-        while (epoch := min(run.epoch for run in runs)) < self.config.num_epochs:
-            active = [run for run in runs if run.epoch == epoch]
-            self._train_epoch(stage, active, epoch)
-            for run in active:
-                run.epoch, run.step = epoch + 1, 0
-            self._evaluate(active, stage)
-            for run in active:
-                run.save(copy=True)
+    def evaluate_files(self) -> None:
+        """Log the losses of the students there are."""
+        for run in self.runs:
+            run.read()
+        for run, losses in zip(self.runs, self._evaluate(self.runs), strict=True):
+            run.log_evaluation(losses)
+            run.close()
 
-    def _start_quantizers(self, stage: str, runs: list[StudentRun]) -> None:
+    def _start_quantizers(self, runs: Sequence[StudentRun]) -> None:
         if runs:
-            images, _ = next(iter(self._batches(0, 0)))
-            x, _ = TeacherFeatures(self.teacher, stage, images.to(self.device)).at(max(self.config.resolutions))
+            images, _ = next(iter(self.batches(Position())))
+            x, _ = TeacherFeatures(self.teacher, self.title, images.to(self.device)).at(max(self.config.resolutions))
             for run in runs:
                 run.start_quantizers(x)
 
-    def _train_epoch(self, stage: str, runs: list[StudentRun], epoch: int) -> None:
-        first = min(run.step for run in runs)
-        batches = self._batches(epoch, first)
-        steps, saved = min(len(batches), self.limit or len(batches)), time.monotonic()
-        bar = tqdm(total=steps, initial=first, desc=f"{stage} {epoch + 1}/{self.config.num_epochs}",
-                   disable=not (dist.rank() == 0 and sys.stderr.isatty()))
-        for step, (images, _) in enumerate(itertools.islice(batches, steps - first), first):
-            features = TeacherFeatures(self.teacher, stage, images.to(self.device, non_blocking=True))
-            resolutions = self._resolutions(epoch, step)
-            lr = self.config.learning_rate(stage, epoch, step, steps)
-            active = [run for run in runs if run.due(epoch, step)]
-            for run in active:
-                run.train_step(features, resolutions, lr)
-            bar.update()
-            last = step + 1 == steps
-            if last or (step + 1) % self.config.print_freq == 0:
-                for run in active:
-                    run.log_training(epoch, step + 1, steps, lr)
-                # One process decides, for clocks differ and all have to save together.
-                due = dist.broadcast_object(time.monotonic() - saved > 60 * self.config.checkpoint_minutes)
-                if due and not last:
-                    for run in active:
-                        run.save()
-                    saved = time.monotonic()
-        bar.close()
+    def batches(self, start: Position):
+        """The batches of an epoch from a step on."""
+        return self.images.train(start)
 
-    def _resolutions(self, epoch: int, step: int) -> list[int]:
-        """Largest, smallest, and two drawn: the same for all students of the stage, which share the features."""
+    def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> Batch:
+        """The teacher's features, and resolutions: largest, smallest, and two drawn, the same for all students."""
         resolutions = self.config.resolutions
-        rng = np.random.default_rng(np.random.SeedSequence(self.config.manual_seed, spawn_key=(epoch, step)))
-        return [max(resolutions), min(resolutions), pick(rng, resolutions), pick(rng, resolutions)]
+        rng = np.random.default_rng(np.random.SeedSequence(self.config.manual_seed, spawn_key=dataclasses.astuple(at)))
+        return Batch(TeacherFeatures(self.teacher, self.title, images.to(self.device, non_blocking=True)),
+                     [max(resolutions), min(resolutions), pick(rng, resolutions), pick(rng, resolutions)])
 
-    @property
-    def calibration(self) -> list[torch.Tensor]:
-        """This process's first training batches, loaded once."""
-        if self._calibration is None:
-            c = self.config
-            self._calibration = load_calibration_images(
-                self.data, self.train_transform, min(c.num_calib_batches, self.limit or c.num_calib_batches),
-                batch_size=c.train_batch_size, seed=c.manual_seed, num_workers=c.num_workers)
-        return self._calibration
+    def end_epoch(self, trainees: Sequence[StudentRun]) -> None:
+        """Evaluate and save the students that have just finished an epoch."""
+        for run, losses in zip(trainees, self._evaluate(trainees), strict=True):
+            run.add_evaluation(losses)
+        for run in trainees:
+            run.save_epoch()
 
-    def _evaluate(self, runs: list[StudentRun], stage: str) -> None:
+    def _evaluate(self, runs: Sequence[StudentRun]) -> list[list[float]]:
         """Losses of the largest, the smallest and one random configuration, on a copy of each student."""
         c, candidates = self.config, []
         for run in runs:
             student, space = copy.deepcopy(run.student), run.student.space
             rng = np.random.default_rng(np.random.SeedSequence(
-                c.manual_seed, spawn_key=(run.epoch, _EVALUATION_STREAM, *run.key)))
+                c.manual_seed, spawn_key=(run.position.epoch, _EVALUATION_STREAM, *run.key)))
             candidates += [Candidate(student, space.extreme(max), max(c.resolutions)),
                            Candidate(student, space.extreme(min), min(c.resolutions)),
                            Candidate(student, space.sample(rng), pick(rng, c.resolutions))]
-        batches = eval_batches(self.data.valid, self.data.valid_indices, self.eval_transform,
-                               batch_size=c.eval_batch_size, rank=dist.rank(), world_size=dist.world_size(),
-                               num_workers=c.num_workers)
-        losses = evaluate_candidates(candidates, self.teacher, stage, self.calibration,
-                                     itertools.islice(batches, self.limit), c.loss_fn, self.device)
-        for i, run in enumerate(runs):
-            (run.log_evaluation if self.test_only else run.add_evaluation)(losses[3 * i : 3 * i + 3])
+        losses = evaluate_candidates(candidates, self.teacher, self.title, self.images.calibration,
+                                     self.images.valid(), c.loss_fn, self.device)
+        return [losses[3 * i : 3 * i + 3] for i in range(len(runs))]

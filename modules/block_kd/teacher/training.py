@@ -1,10 +1,9 @@
-"""The training loop of a teacher: fp32, or LSQ+ from an fp32 one."""
+"""The training of a teacher: fp32, or LSQ+ from an fp32 one."""
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from modules.block_kd.teacher.backbone import Teacher, quantize_layers
 from modules.block_kd.teacher.build import build_teacher
 from modules.block_kd.teacher.config import DEBUG_BATCHES, FREE_ON_RESUME, TeacherConfig
 from modules.block_kd.teacher.files import DEFAULT_ARCH, TeacherRecord, load_teacher, load_weights_file, read_teacher
-from modules.block_kd.teacher.report import TeacherReport
 from modules.datasets.announce import announce
 from modules.datasets.build import Data, load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes
@@ -24,52 +22,73 @@ from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
 from modules.modeling.quant_mode import QuantMode
 from modules.training.evaluation import Accuracy, evaluate
+from modules.training.loop.epochs import Pace, Task, train_all
+from modules.training.loop.report import Report, log_patterns
+from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import decay_groups
 from modules.utils import dist
-from modules.utils.checkpoint import check_not_written, check_same_settings, save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import write_manifest
+from modules.utils.runs import Run
 
 
-class TeacherTrainer:
+class TeacherTrainer(Trainee, Task):
     """Trains a teacher.
 
     Args:
         config: settings; where they are empty, those of the file that training starts from.
         quant_mode: int8 (LSQ+) fine-tuning of `config.teacher_weights`, or else of the folder's checkpoint.pth.
-        resume: continue this mode's own checkpoint.
+        resume: continue this mode's own checkpoint, if there is one.
         overwrite: start afresh where there is a checkpoint already.
         device: where to train.
     """
 
+    title = "teacher"
+
     def __init__(self, config: TeacherConfig, *, quant_mode: bool = False, resume: bool = False,
                  overwrite: bool = False, device: torch.device | None = None):
-        self.device, self.path = device or torch.device("cpu"), checkpoint_path(config, quant_mode)
-        self._check_file(resume, overwrite)
+        self.config, self.quant_mode, self.device = config, quant_mode, device or torch.device("cpu")
+        prefix = "lsq_" if quant_mode else ""
+        files = Run(checkpoint_path(config, quant_mode), logs=log_patterns(prefix, "train.log", "eval.log"),
+                    resume=resume, overwrite=overwrite, option="--output_path")
+        super().__init__(files, Report(files.path.parent, prefix), batch_size=config.train_batch_size,
+                         batch_option="train_batch_size", seed=config.manual_seed,
+                         remedy="a smaller --learning_rate or a --grad_clip_value")
+        self.history: list[dict] = []
+        self.best_loss = math.inf  # on the validation set, of the fp32 teacher too
+
+    def run(self) -> None:
+        """Train to the last epoch."""
+        with self.files:
+            checkpoint = self.build()
+            self.begin(self.data, self.config.resolution, checkpoint, "train.log")
+            self.save()
+            c = self.config
+            train_all(self, [self], Pace(c.num_epochs, c.print_freq, c.checkpoint_minutes,
+                                         DEBUG_BATCHES if c.debug else 0))
+            self.report.close()
+
+    def build(self) -> dict:
+        """Load the data, and make model and optimiser or take them from the file that training starts from, which is
+        returned."""
+        config = self.config
         torch.manual_seed(config.manual_seed)
         teacher, state = None, {}
-        if resume:
-            teacher, state = read_teacher(self.path, config.teacher_arch or None, quant_mode)
-        elif quant_mode and not config.teacher_weights:
+        if self.files.continues:
+            teacher, state = read_teacher(self.path, config.teacher_arch or None, self.quant_mode)
+        elif self.quant_mode and not config.teacher_weights:
             teacher, state = read_teacher(self.path.with_name("checkpoint.pth"), config.teacher_arch or None, False)
         self.data = _load_data(config, teacher)
+        self.check_agreed(dataclasses.asdict(config) | {"--quant_mode": self.quant_mode}, len(self.data.train_indices))
         teacher = teacher or self._fresh_teacher(config)
         self.config = _completed(config, teacher.record, self.data)
-        self.record = self._make_record(teacher, quant_mode)
-        self.model = self._prepare(teacher)
+        self.record = self._make_record(teacher)
+        self.model = self._prepare_model(teacher)
         self.optimizer = self._make_optimizer()
-        self.epoch, self.step, self.history = 0, 0, []
-        self.best_loss = state.get("best_loss", math.inf)  # on the validation set, of the fp32 teacher too
-        if resume:
+        self.best_loss = state.get("best_loss", math.inf)
+        if self.files.continues:
             self._continue(state)
         dist.broadcast_state(self.model)
-        self.report = TeacherReport(self.path.parent, self.path.stem, fresh=not resume)
-        announce(self.data, self.config.resolution, None if resume else self.report.write)
-
-    def _check_file(self, resume: bool, overwrite: bool) -> None:
-        if resume and not self.path.is_file():
-            raise UserError(f"no checkpoint {str(self.path)!r} to resume from; start without --resume")
-        check_not_written(self.path, resume, overwrite, "--output_path")
+        return state
 
     def _fresh_teacher(self, config: TeacherConfig) -> Teacher:
         arch, classes = config.teacher_arch or DEFAULT_ARCH, self.data.info.classes
@@ -79,7 +98,7 @@ class TeacherTrainer:
         teacher.record = TeacherRecord(arch, classes, teacher.form)
         return teacher
 
-    def _make_record(self, teacher: Teacher, quant_mode: bool) -> TeacherRecord:
+    def _make_record(self, teacher: Teacher) -> TeacherRecord:
         info = self.data.info
         check_enough_classes(info)
         if teacher.num_classes != len(info.classes):
@@ -87,11 +106,11 @@ class TeacherTrainer:
                             "the data set that it was trained on, or start from --teacher_weights")
         if teacher.record.named:
             check_same_classes(teacher.record.classes, info.classes, str(self.path.parent))
-        quant = QuantMode(zero_point=self.config.quant_zero_point) if quant_mode else None
+        quant = QuantMode(zero_point=self.config.quant_zero_point) if self.quant_mode else None
         return TeacherRecord(teacher.arch, info.classes, teacher.form, info.name, self.config.resolution, info.mean,
                              info.std, quant, dataclasses.asdict(self.config))
 
-    def _prepare(self, model: Teacher) -> Teacher:
+    def _prepare_model(self, model: Teacher) -> Teacher:
         if self.record.quant:
             self.record.quant.apply(quantize_layers(model))
         for module in model.modules():
@@ -109,62 +128,48 @@ class TeacherTrainer:
         before = (state.get("config") or {}).get("training")
         if not before or "step" not in state:
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
-        check_same_settings(before, dataclasses.asdict(self.config), FREE_ON_RESUME, self.path)
+        # `epoch` is the last finished one, as in published files.
+        self.go_on(state, before, dataclasses.asdict(self.config), FREE_ON_RESUME, state["epoch"] + 1)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.step, self.history = state["epoch"] + 1, state["step"], state["history"]
+        self.history = state["history"]
+
+    def state(self) -> dict:
+        """What the checkpoint holds, but for what the loop adds."""
+        return {"epoch": self.position.epoch - 1, "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "history": self.history, "best_loss": self.best_loss,
+                "config": self.record.to_dict()}
+
+    def save(self, *copies: Path) -> None:
+        """Write the state, with the statistics of all processes."""
+        self._average_norms()
+        super().save(*copies)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Train to the last epoch."""
-        self._save()
-        while self.epoch < self.config.num_epochs:
-            self._train_epoch()
-            self._average_norms()
-            results = _evaluate(self.model, self.data, self.config)
-            self.report.evaluation(self.epoch, results)
-            self._check_collapse(results[max(results)].loss)
-            self.history.append({"epoch": self.epoch} | {f"acc1@{r}": a.top1 for r, a in results.items()}
-                                | {f"loss@{r}": a.loss for r, a in results.items()})
-            self.epoch, self.step = self.epoch + 1, 0
-            self._save()
-        self.report.close()
-
-    def _batches(self):
+    def batches(self, start: Position):
+        """The batches of an epoch from a step on."""
         c = self.config
-        per_process = -(-len(self.data.train_indices) // dist.world_size())
         return train_batches(
             self.data, train_transform(c.augment, max(c.resolution), self.data.info), batch_size=c.train_batch_size,
-            seed=c.manual_seed, epoch=self.epoch, start_step=self.step, rank=dist.rank(),
-            world_size=dist.world_size(), num_workers=c.num_workers,
-            drop_last=per_process % c.train_batch_size == 1)  # batch norm has no variance of a single pixel
+            seed=c.manual_seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
+            world_size=dist.world_size(), num_workers=c.num_workers)
 
-    def _train_epoch(self) -> None:
-        batches = self._batches()
-        steps = min(len(batches), DEBUG_BATCHES) if self.config.debug else len(batches)
-        saved, sums = time.monotonic(), torch.zeros(3, device=self.device)
-        self.model.train()
-        with self.report.progress(self.epoch, self.config.num_epochs, steps, self.step) as bar:
-            for images, labels in itertools.islice(batches, steps - self.step):
-                lr = self.config.rate(self.epoch, self.step, steps)
-                sums += self._train_step(images.to(self.device, non_blocking=True),
-                                         labels.to(self.device, non_blocking=True), lr)
-                self.step += 1
-                bar.update()
-                if self.step == steps or self.step % self.config.print_freq == 0:
-                    self._log(sums, lr, steps)
-                    sums = torch.zeros_like(sums)
-                    due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
-                    if dist.broadcast_object(due) and self.step < steps:
-                        self._average_norms()
-                        self._save()
-                        saved = time.monotonic()
+    def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images at the step's resolution, and labels, on the device."""
+        c, images = self.config, images.to(self.device, non_blocking=True)
+        rng = np.random.default_rng(np.random.SeedSequence(c.manual_seed, spawn_key=dataclasses.astuple(at)))
+        resolution = int(rng.choice(c.resolution))  # the same on all processes, and after a resume
+        images = resize(images, resolution).contiguous(memory_format=torch.channels_last)
+        return images, labels.to(self.device, non_blocking=True)
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
+    def train_step(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> torch.Tensor:
+        """One step; returns loss and share of right answers."""
+        images, labels = batch
+        lr = self.config.rate(self.position.epoch, self.position.step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        images = resize(images, self._resolution()).contiguous(memory_format=torch.channels_last)
+        self.model.train()
         logits = self.model(images)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
@@ -173,12 +178,25 @@ class TeacherTrainer:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
         self.optimizer.step()
         right = (logits.detach().argmax(1) == labels).float().mean()
-        return torch.stack((loss.detach(), right, torch.ones_like(right)))
+        return torch.stack((loss.detach(), right))
 
-    def _resolution(self) -> int:
-        c = self.config  # the same on all processes, and after a resume
-        rng = np.random.default_rng(np.random.SeedSequence(c.manual_seed, spawn_key=(self.epoch, self.step)))
-        return int(rng.choice(c.resolution))
+    def report_means(self, means: list[float], steps: int) -> None:
+        """Log loss and accuracy."""
+        (loss, right), lr = means, self.optimizer.param_groups[0]["lr"]
+        epoch, step = dataclasses.astuple(self.position)
+        self.report.log("train.log", f"epoch {epoch} | batch {step}/{steps} | loss {loss:.2f} | acc1 "
+                                     f"{100 * right:.2f} | lr {lr:.5f}")
+        self.report.scalars("train", {"loss": loss, "acc1": 100 * right, "lr": lr}, epoch * steps + step)
+
+    def end_epoch(self, trainees) -> None:
+        """Evaluate and save; UserError if the training collapsed."""
+        self._average_norms()
+        results = _evaluate(self.model, self.data, self.config)
+        self._report_evaluation(results)
+        self._check_collapse(results[max(results)].loss)
+        self.history.append({"epoch": self.position.epoch - 1} | {f"acc1@{r}": a.top1 for r, a in results.items()}
+                            | {f"loss@{r}": a.loss for r, a in results.items()})
+        self.save()
 
     def _average_norms(self) -> None:
         # Each process has seen its own images; the average is that of one process that saw all of them.
@@ -188,36 +206,23 @@ class TeacherTrainer:
                     for statistic in (module.running_mean, module.running_var):
                         dist.all_sum(statistic).div_(dist.world_size())
 
-    def _log(self, sums: torch.Tensor, lr: float, steps: int) -> None:
-        loss, right, count = dist.all_sum(sums.clone()).tolist()
-        self._check_finite(loss)
-        self.report.train(self.epoch, self.step, steps, loss / count, right / count, lr)
-
-    def _check_finite(self, *values: float) -> None:
-        if not all(map(math.isfinite, values)):
-            raise UserError(f"training diverged in epoch {self.epoch}, batch {self.step}; the last checkpoint "
-                            f"{str(self.path)!r} is kept, try a smaller --learning_rate")
+    def _report_evaluation(self, results: dict[int, Accuracy]) -> None:
+        epoch, (best, *others) = self.position.epoch - 1, sorted(results, reverse=True)
+        smaller = "".join(f" | acc1@{r} {results[r].top1:.2f}" for r in others)
+        self.report.log("eval.log", f"epoch {epoch} | acc1 {results[best].top1:.2f} | acc5 {results[best].top5:.2f} | "
+                                    f"loss {results[best].loss:.4f}{smaller}")
+        for resolution, accuracy in results.items():
+            self.report.scalars("valid", {f"acc1/{resolution}": accuracy.top1, f"loss/{resolution}": accuracy.loss},
+                                epoch)
 
     def _check_collapse(self, loss: float) -> None:
         """UserError where the validation loss has come back to that of guessing: quantisers may lose their scale."""
-        self._check_finite(loss)
         guessing = math.log(self.model.num_classes)
         if loss > 0.9 * guessing and self.best_loss < 0.5 * guessing:
-            raise UserError(f"training collapsed in epoch {self.epoch}: the validation loss is {loss:.2f}, that of "
-                            f"guessing {guessing:.2f}, the best so far was {self.best_loss:.2f}; the last checkpoint "
-                            f"{str(self.path)!r} is kept, try a smaller --learning_rate or a --grad_clip_value")
+            raise UserError(f"training collapsed in epoch {self.position.epoch - 1}: the validation loss is "
+                            f"{loss:.2f}, that of guessing {guessing:.2f}, the best so far was {self.best_loss:.2f}; "
+                            f"the last checkpoint {str(self.path)!r} is kept, try {self.remedy}")
         self.best_loss = min(self.best_loss, loss)
-
-    def _save(self) -> None:
-        self._check_finite(*(float(p.detach().sum()) for p in self.model.parameters()))
-        if dist.rank() == 0:
-            # `epoch` is the last finished one, as in published files, and -1 in the first.
-            save_checkpoint(self.path, {
-                "epoch": self.epoch - 1, "step": self.step, "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "history": self.history,
-                "best_loss": self.best_loss, "config": self.record.to_dict()})
-            write_manifest(self.path, seed=self.config.manual_seed, epoch=self.epoch, step=self.step)
-        dist.barrier()
 
 
 def checkpoint_path(config: TeacherConfig, quant_mode: bool) -> Path:
