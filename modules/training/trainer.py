@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
 from pathlib import Path
@@ -12,17 +11,17 @@ import yaml
 
 from modules.datasets.build import load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes
-from modules.datasets.loading import eval_batches, train_batches
-from modules.datasets.transforms import eval_transform, train_transform
+from modules.datasets.loading import train_batches
+from modules.datasets.transforms import train_transform
 from modules.modeling.ops.fake_quant import use_compiled
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import HEAD, Supernet
-from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.training.calibration import calibrate_start, load_calibration_images
+from modules.search_space.config import SupernetConfig
+from modules.training.calibration import calibrate_start
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
-from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
+from modules.training.evaluation import Accuracy
 from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.report import Report, draw_curves, log_patterns
 from modules.training.loop.trainee import Position, Trainee
@@ -30,13 +29,12 @@ from modules.training.optimizer import build_optimizer
 from modules.training.precision import measure_amp
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
+from modules.training.validation import validate_subnets
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.runs import Run
-
-_VALIDATION_STREAM = 2**20  # epoch number no training reaches: its draws are the validated random subnet's
 
 
 class SupernetTrainer(Trainee, Task):
@@ -68,15 +66,19 @@ class SupernetTrainer(Trainee, Task):
     def run(self) -> None:
         """Train to the last epoch."""
         with self.files:
-            checkpoint = self._build()
-            self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
-            if self.amp == "auto":
-                self._choose_amp()
-            self.save()
-            dist.on_first(self._write_settings)
+            self.start()
             c = self.config
             train_all(self, [self], Pace(c.epochs, c.print_freq, c.checkpoint_minutes, c.debug_batches))
             self.report.close()
+
+    def start(self) -> None:
+        """Get ready to train, announce the images, and write the first state; `files` is open."""
+        checkpoint = self._build()
+        self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
+        if self.amp == "auto":
+            self._choose_amp()
+        self.save()
+        dist.on_first(self._write_settings)
 
     def _build(self) -> dict:
         """Load the data, and make model and optimiser or take them from the checkpoint, which is returned."""
@@ -268,25 +270,8 @@ class SupernetTrainer(Trainee, Task):
     # -- validation -------------------------------------------------------------------------------------------------
 
     def _validate(self) -> bool:
-        """Evaluate largest, smallest and one random subnet, or the only one in training; returns whether the first of
-        them is the best so far."""
-        d, c = self.data, self.config
-        calibration = load_calibration_images(
-            d, train_transform(c.augment, self.record.crop_size, d.info), c.post_bn_calibration_batch_num,
-            batch_size=c.batch_size_per_gpu, seed=c.seed)
-        space = self.model.subnets
-        chosen = {"max": space.extreme(max), "min": space.extreme(min),
-                  "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, self.position.epoch))}
-        if c.subnet_choice:
-            chosen = {"subnet": SubnetChoiceConfig.from_str(c.subnet_choice)}
-        results = {}
-        for name, choice in chosen.items():
-            batches = eval_batches(d.valid, d.valid_indices, eval_transform(self.record.crop_size, d.info),
-                                   batch_size=c.eval_batch_size_per_gpu, rank=dist.rank(),
-                                   world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu)
-            if c.valid_batches:
-                batches = itertools.islice(batches, c.valid_batches)
-            results[name] = evaluate(extract_calibrated(self.kept_model, choice, calibration), batches)
+        """Whether the first of the validated subnets is the best so far."""
+        results = validate_subnets(self.kept_model, self.data, self.record, self.config, self.position.epoch)
         self._report_validation(results)
         top1 = next(iter(results.values())).top1
         better = top1 > self.best

@@ -388,7 +388,7 @@ def test_bad_files(trained, tmp_path):
     supernet = saved("supernet.pth", {"state_dict": {"stages.0.weight": torch.ones(1)}, "config": {}})
     for path, kwargs, message in (
             (tmp_path / "none.pth", {}, "does not exist"),
-            (cut, {}, "truncated or not a checkpoint"),
+            (cut, {}, "is damaged: File is not a zip file"),
             (supernet, {}, "has no weights under 'model'; it holds: state_dict, config"),
             (saved("student.pth", fp32 | {"config": {"stage": "stage1"}}), {}, "is no teacher's checkpoint"),
             (trained / "checkpoint.pth", {"quant": True}, r"is an fp32 one; .*--quant_mode --output_path"),

@@ -136,9 +136,9 @@ def settings(root, **changes):
 def test_a_run_that_goes_on_refuses_renamed_classes(tmp_path):
     write_set(tmp_path / "images", "abc")
     trainer = SupernetTrainer(settings(tmp_path), SPACE)
+    with trainer.files:
+        trainer.start()
     assert "3 classes (a, b, c)" in (trainer.folder / "stdout.log").read_text()
-    save_checkpoint(trainer.folder / "checkpoint.pth", {"state_dict": trainer.model.state_dict(),
-                                                        "config": trainer.record.to_dict()})
     for part in ("train", "val"):
         (tmp_path / "images" / part / "a").rename(tmp_path / "images" / part / "z")
     other = settings(tmp_path, models_save_dir=str(tmp_path / "other"),
@@ -146,21 +146,24 @@ def test_a_run_that_goes_on_refuses_renamed_classes(tmp_path):
     for config, mode in ((settings(tmp_path), {"resume": True}), (settings(tmp_path), {"quant_mode": True}),
                          (other, {})):
         with pytest.raises(UserError, match=r"checkpoint.pth': now without a and with z; allowed: a, b, c"):
-            SupernetTrainer(config, SPACE, **mode)
+            SupernetTrainer(config, SPACE, **mode).run()
     fresh = dataclasses.replace(other, new_head=True)  # a classifier of its own learns the new classes
-    assert SupernetTrainer(fresh, SPACE).record.classes == ("b", "c", "z")
+    trainer = SupernetTrainer(fresh, SPACE)
+    with trainer.files:
+        trainer.start()
+    assert trainer.record.classes == ("b", "c", "z")
 
 
 def test_one_class_is_refused_at_the_start(tmp_path):
     write_set(tmp_path / "images", "a")
     with pytest.raises(UserError, match="has one class, a; allowed: 2 or more"):
-        SupernetTrainer(settings(tmp_path), SPACE)
+        SupernetTrainer(settings(tmp_path), SPACE).run()
 
 
 def test_the_imagenet_recipe_does_not_train_on_digits(tmp_path):
     recipe = load_yaml(REPOSITORY / "supernet_training_configs" / "train.yaml")
     with pytest.raises(UserError, match="no data set is given; add --dataset_path"):
-        SupernetTrainer(TrainConfig(**recipe | {"models_save_dir": str(tmp_path)}), SPACE)
+        SupernetTrainer(TrainConfig(**recipe | {"models_save_dir": str(tmp_path)}), SPACE).run()
 
 
 def test_a_teacher_keeps_its_classes(tmp_path, capsys):
@@ -176,4 +179,4 @@ def test_a_teacher_keeps_its_classes(tmp_path, capsys):
     save_checkpoint(tmp_path / "checkpoint.pth", {"model": build_teacher("efficientnet-tiny", 2).state_dict(),
                                                   "config": record.to_dict()})
     with pytest.raises(UserError, match="now without b and with z; allowed: a, b"):
-        TeacherTrainer(config, quant_mode=True)
+        TeacherTrainer(config, quant_mode=True).run()

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.training.loop import trainee
+from modules.training.loop import trainee as saving
 from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.report import Report, log_patterns
 from modules.training.loop.trainee import Position, Trainee
@@ -174,7 +174,7 @@ def test_the_file_to_go_on_from_is_written_last(tmp_path, monkeypatch):
     slope.copies = (tmp_path / "best.pth",)
     with slope.files:
         slope.begin().save()
-        monkeypatch.setattr(trainee, "save_checkpoint", killed)
+        monkeypatch.setattr(saving, "save_checkpoint", killed)
         with pytest.raises(KeyboardInterrupt):
             train_all(Numbers(), [slope], Pace(1, 2, 99))
     assert written == ["best.pth"]
