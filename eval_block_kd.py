@@ -7,14 +7,15 @@
     torchrun --nproc_per_node 4 eval_block_kd.py --superspace onnxw --platform onnx_lut \\
         --dataset_path /path/to/imagenet --debug
 
-Writes <output_path>/<superspace>/<stage>_<block>_<window>.csv, and lut_report.png. Killed and started again it
-continues after the last row written. The teacher sees every image once for many rows, --rows_per_pass at most.
+Writes <output_path>/<superspace>/<stage>_<block>_<window>.csv, and lut_report.png. Killed and started again with
+--resume it continues after the last row written; more stages, windows and rows are added in the same way. The teacher
+sees every image once for many rows, --rows_per_pass at most.
 """
 from pathlib import Path
 
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.script import TEACHER_FOLDER, add_teacher_arguments, open_teacher
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
 
 
@@ -24,28 +25,33 @@ def main(argv=None):
     option(parser, "--output_path", "results/block_kd/lut",
            "folder; /<superspace> is appended, with _fp32 in fp32 mode")
     add_teacher_arguments(parser, f"{TEACHER_FOLDER}/lsq.pth")
+    add_run_arguments(parser, "set of tables")
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from modules.block_kd.lut.builder import LutBuilder
+    from modules.block_kd.lut.builder import FILES, LutBuilder
     from modules.block_kd.lut.job import make_job
     from modules.block_kd.lut.other_stages import write_other_stages
     from modules.block_kd.lut.report import draw_tables
+    from modules.block_kd.lut.tables import SETTINGS_FILE
     from modules.utils import dist
     from modules.utils.files import write_manifest
+    from modules.utils.runs import Run
 
     device = dist.init_distributed(args.local_rank)
     folder = Path(args.output_path) / f"{args.superspace}{'_fp32' if args.fp32_mode else ''}"
-    teacher = open_teacher(args.teacher_arch, args.teacher_checkpoint_path, args.teacher_weights, not args.fp32_mode,
-                           device)
     options = from_arguments(TableOptions, args)
-    job = make_job(options, teacher, device)
-    LutBuilder(job, folder, teacher).run(
-        lambda stage, done, wanted: dist.rank() == 0 and print(f"{stage}: {done} of {wanted} rows", flush=True))
-    if dist.rank() == 0:
-        write_other_stages(folder, args.platform, args.superspace, job.config.resolutions)
-        write_manifest(folder / "lut_report.png", seed=options.manual_seed)
-        print(f"tables: {folder}, figure: {draw_tables(folder, args.superspace, args.platform)}")
+    with Run(folder / SETTINGS_FILE, files=FILES, resume=args.resume, overwrite=args.overwrite,
+             option="--output_path") as opened:
+        teacher = open_teacher(args.teacher_arch, args.teacher_checkpoint_path, args.teacher_weights,
+                               not args.fp32_mode, device)
+        job = make_job(options, teacher, device)
+        LutBuilder(job, opened, teacher).run(
+            lambda stage, done, wanted: dist.rank() == 0 and print(f"{stage}: {done} of {wanted} rows", flush=True))
+        if dist.rank() == 0:
+            write_other_stages(folder, args.platform, args.superspace, job.config.resolutions)
+            write_manifest(folder / "lut_report.png", seed=options.manual_seed)
+            print(f"tables: {folder}, figure: {draw_tables(folder, args.superspace, args.platform)}")
     dist.close()
 
 

@@ -67,25 +67,38 @@ def main(argv=None):
 
     from modules.modeling.restore import find_checkpoint
     from modules.search.subnet.fitness import SharedEvaluation, make_alone_evaluator
+    from modules.search.subnet.search import FILES
     from modules.utils import dist
+    from modules.utils.runs import STATE_FILE, Run
 
     device = dist.init_distributed(args.local_rank)
-    evaluator = make_alone_evaluator(
-        find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
-        valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
-        calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
-        seed=settings.seed, device=device)
-    evaluation = SharedEvaluation(evaluator)
-    if dist.rank() == 0:
-        with evaluation:
-            search(args, space, settings, evaluator, evaluation)
-    else:
-        evaluation.serve()
+    stem = name_of(settings, args.platform, args.use_testset)
+    with Run(args.output_path / str(space) / stem / STATE_FILE, files=FILES, resume=args.resume,
+             overwrite=args.overwrite, option="--output_path") as opened:
+        evaluator = make_alone_evaluator(
+            find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
+            valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
+            calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
+            seed=settings.seed, device=device)
+        evaluation = SharedEvaluation(evaluator)
+        if dist.rank() == 0:
+            with evaluation:
+                search(args, space, settings, evaluator, evaluation, opened)
+        else:
+            evaluation.serve()
     dist.close()
 
 
-def search(args, space, settings, evaluator, evaluation):
-    """What the first process does."""
+def name_of(settings, platforms, use_testset):
+    """The folder's name says what is searched for."""
+    stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
+    stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
+    stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
+    return stem + "_testset" * use_testset + "_random" * (settings.method == "random")
+
+
+def search(args, space, settings, evaluator, evaluation, opened):
+    """What the first process does, in the folder of the run `opened`."""
     from modules.latency.arguments import make_platforms, tables_identity
     from modules.search.subnet.fitness import fitness_identity, fitness_notes
     from modules.search.subnet.proposals import Proposer
@@ -94,19 +107,16 @@ def search(args, space, settings, evaluator, evaluation):
 
     platforms = make_platforms(args.platform, args.latency_table, space.space)
     proposer = Proposer(evaluator.model.subnets, platforms, evaluator.model.num_classes, settings)
-    stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
-    stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
-    stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
-    stem += "_testset" * args.use_testset + "_random" * (settings.method == "random")
-    folder = args.output_path / str(space) / stem
+    folder = opened.path.parent
     identity = {**settings.identity, "platform": list(platforms), "latency_table": tables_identity(args.latency_table),
                 **fitness_identity(evaluator)}
-    state = SearchState(folder / "state.json", identity, args.resume, args.overwrite)
+    state = SearchState(opened, identity)
     notes = fitness_notes(evaluator)
     for note in notes:
         print(note, file=sys.stderr)
-    best = run_search(SubnetSearch(proposer, evaluation, state), folder, folder.with_name(f"{stem}.log"), notes=notes,
-                      test_top_num=args.test_top_num if evaluator.valid_size else 0, baseline=args.baseline)
+    found = SubnetSearch(proposer, evaluation, state)
+    best = run_search(found, folder, folder.with_name(f"{folder.name}.log"), notes=notes, baseline=args.baseline,
+                      test_top_num=args.test_top_num if evaluator.valid_size else 0)
     for window, subnets in best.items():
         print(f"best within {window} ms: {subnets[0]} [{', '.join(f'{v:.2f}' for v in subnets[0].accuracy.interval)}]")
     print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} --resume "

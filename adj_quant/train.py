@@ -43,20 +43,21 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from modules.adjustable.training import AdjustTrainer
+    from modules.adjustable.training import FILES, NAME, AdjustTrainer
     from modules.search_space.config import SubnetChoiceConfig
     from modules.utils.dist import close, init_distributed, rank
+    from modules.utils.runs import Run
 
-    config = from_arguments(AdjustConfig, args)
+    device, config = init_distributed(args.local_rank), from_arguments(AdjustConfig, args)
     (space, network), = given_networks(args)
-    evaluator = make_source(from_arguments(Source, args), space, args.align_sample,
-                            device=init_distributed(args.local_rank), batch_size=config.batch_size,
-                            calibration_batches=args.num_calib_batches, seed=config.seed)
     choice = network.subnet if network else SubnetChoiceConfig.from_str(args.subnet_choice)
-    evaluator.model.subnets.check(choice)
-    trainer = AdjustTrainer(evaluator, choice, config, args.output_dir, start=args.ckpt_path or None,
-                            resume=args.resume, overwrite=args.overwrite)
-    last = trainer.run()
+    with Run(Path(args.output_dir) / NAME, files=FILES, resume=args.resume, overwrite=args.overwrite,
+             option="--output_dir") as opened:
+        evaluator = make_source(from_arguments(Source, args), space, args.align_sample, device=device,
+                                batch_size=config.batch_size, calibration_batches=args.num_calib_batches,
+                                seed=config.seed)
+        evaluator.model.subnets.check(choice)
+        last = AdjustTrainer(evaluator, choice, config, opened, start=args.ckpt_path or None).run()
     if rank() == 0:
         print(f"{args.output_dir}: acc1={last['top1']:.2f}, score={last['score']:.4f}")
     close()

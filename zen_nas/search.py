@@ -47,19 +47,21 @@ def main(argv=None):
 
     from modules.search_space.networks.structure import read_structure
     from modules.utils.errors import check_choice
+    from modules.utils.runs import STATE_FILE, Run
     from modules.zero_shot.scoring import check_proxy
-    from modules.zero_shot.search import Limits, ZenSearch
+    from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
     from modules.zero_shot.space import SPACES
 
     space = replace(SPACES[check_choice(args.space, SPACES, "space (--space)")], origin=args.origin)
     search = ZenSearch(
-        args.save_dir, space, read_structure(args.init_structure or space.start),
+        space, read_structure(args.init_structure or space.start),
         Limits(args.max_layers or space.max_layers, args.budget_model_size, args.budget_flops, args.budget_latency,
                args.platform),
         proxy=check_proxy(args.zero_shot_score), batch=args.batch_size, classes=args.num_classes or space.classes,
-        resolution=args.input_image_size or space.resolution, population_size=args.population_size, seed=args.seed,
-        resume=args.resume, overwrite=args.overwrite)
-    best = search.run(args.evolution_max_iter, args.max_evaluations)
+        resolution=args.input_image_size or space.resolution, population_size=args.population_size, seed=args.seed)
+    with Run(Path(args.save_dir) / STATE_FILE, logs=LOGS, files=FILES, resume=args.resume, overwrite=args.overwrite,
+             option="--save_dir") as opened:
+        best = search.run(opened, args.evolution_max_iter, args.max_evaluations)
     print(f"{len(search.history)} structures scored; best {search.history.top(1)[0].fitness:.4f}: {best}")
 
 

@@ -22,18 +22,14 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
-from modules.utils.checkpoint import (
-    check_not_written,
-    check_same_settings,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import NotFinite, UserError
 from modules.utils.figures import COLOURS, new_figure, save_figure
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.runs import Run
 
 NAME = "adj.pth"
+FILES = ("adj.pth.json", "adj_swa.pth", "quant_info.json", "history.csv", "curves.png")
 _EPSILON = 1e-5
 
 
@@ -43,26 +39,35 @@ def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
 
 
 class AdjustTrainer:
-    """Trains subnet `choice` of the fp32 checkpoint of `evaluator`; writes to `folder`.
+    """Trains subnet `choice` of the fp32 checkpoint of `evaluator`.
 
     Args:
         evaluator: gives network, images and the training's preprocessing.
+        run: the folder that is written, `NAME` its state.
         start: adj.pth or adj_swa.pth of another run to start from, with other settings; None: the calibrated network.
-        resume: continue `folder`'s checkpoint.
     """
 
-    def __init__(self, evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, config: AdjustConfig, folder: str | Path,
-                 *, start: str | Path | None = None, resume: bool = False, overwrite: bool = False):
-        self.evaluator, self.choice, self.config, self.folder = evaluator, choice, config, Path(folder)
-        path = self.folder / NAME
-        check_not_written(path, resume, overwrite, "--output_dir")
-        self.teacher = evaluator.subnet(choice)
+    def __init__(self, evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, config: AdjustConfig, run: Run, *,
+                 start: str | Path | None = None):
+        self.evaluator, self.choice, self.config, self.opened, self.start = evaluator, choice, config, run, start
+        self.folder = run.path.parent
+
+    def prepare(self) -> None:
+        """Build the network and the optimisers, as the run to continue left them if there is one.
+
+        Raises:
+            UserError: fewer images than the mini-epochs need; a checkpoint that is missing, foreign, damaged, of
+                another subnet, or to be continued with other settings.
+        """
+        self._check_images()
+        config = self.config
+        self.teacher = self.evaluator.subnet(self.choice)
         device = next(self.teacher.parameters()).device
         self.network = AdjustableNetwork(lower(self.teacher), RANGES[config.range], config.bits_trainable)
         self.teacher.to(device).eval()
-        self.network.calibrate(evaluator.calibration).to(device)
-        if start and not resume:
-            self._load_start(start)
+        self.network.calibrate(self.evaluator.calibration).to(device)
+        if self.start and not self.opened.continues:
+            self._load_start(self.start)
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
@@ -70,9 +75,18 @@ class AdjustTrainer:
         self.bits_optimizer = torch.optim.Adam(self.bits, config.lr_bits) if self.bits else None
         self.mini_epoch, self.step, self.history = 0, 0, []
         self.sums, self.averaged = None, 0
-        if resume:
-            self._resume(path)
+        if self.opened.continues:
+            self._resume()
         dist.broadcast_state(self.network)
+
+    def _check_images(self) -> None:
+        images, batch = self._images, self.config.batch_size
+        if images < MINI_EPOCHS * batch:
+            share = f" for each of {dist.world_size()} processes" * (dist.world_size() > 1)
+            most = images // MINI_EPOCHS
+            raise UserError(f"--batch_size {batch}: {images} training images{share} are fewer than {MINI_EPOCHS} "
+                            f"batches, one for each mini-epoch; "
+                            + (f"allowed: up to {most}" if most else f"at least {MINI_EPOCHS} images are needed"))
 
     def _load_start(self, start: str | Path) -> None:
         checkpoint = load_checkpoint(start)
@@ -86,7 +100,10 @@ class AdjustTrainer:
         return micronet_score(*self.network.costs(), gamma=self.config.gamma, norms=self.config.norms)
 
     def run(self) -> dict:
-        """Train to the last epoch; returns the last entry of the history."""
+        """Train to the last epoch; returns the last entry of the history. UserError as `prepare`, or where training
+        diverges."""
+        self.prepare()
+        self.opened.begin()
         if not self.history:
             self._validate()
             self._save()
@@ -102,13 +119,14 @@ class AdjustTrainer:
         self._report()
         return self.history[-1]
 
-    def _steps(self) -> int:
-        """Steps of a mini-epoch."""
-        images = -(-len(self.evaluator.data.train_indices) // dist.world_size())
-        return max(1, images // self.config.batch_size // MINI_EPOCHS)
+    @property
+    def _images(self) -> int:
+        """Training images of each process."""
+        return -(-len(self.evaluator.data.train_indices) // dist.world_size())
 
     def _train(self) -> None:
-        c, data, steps = self.config, self.evaluator.data, self._steps()
+        c, data = self.config, self.evaluator.data
+        steps = self._images // c.batch_size // MINI_EPOCHS
         size = self.evaluator.record.crop_size
         transform = train_transform("default", size, data.info) if c.aug else eval_transform(size, data.info)
         epoch, part = divmod(self.mini_epoch, MINI_EPOCHS)
@@ -192,17 +210,19 @@ class AdjustTrainer:
             "bits_optimizer": self.bits_optimizer.state_dict() if self.bits_optimizer else None,
             "history": self.history, "sums": self.sums, "averaged": self.averaged})
 
-    def _resume(self, path: Path) -> None:
-        checkpoint = load_checkpoint(path)
-        before = checkpoint["config"]
-        check_same_settings(before["adjust"] | {"subnet": before["subnet"]},
-                            asdict(self.config) | {"subnet": str(self.choice)}, {"max_epoch"}, path)
-        load_weights(self.network, checkpoint, path)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        if self.bits_optimizer:
-            self.bits_optimizer.load_state_dict(checkpoint["bits_optimizer"])
-        self.mini_epoch, self.step, self.history = (checkpoint[key] for key in ("mini_epoch", "step", "history"))
-        self.sums, self.averaged = checkpoint["sums"], checkpoint["averaged"]
+    def _resume(self) -> None:
+        run = self.opened
+        checkpoint = load_checkpoint(run.path)
+        with run.reading():
+            before = checkpoint["config"]["adjust"] | {"subnet": checkpoint["config"]["subnet"]}
+        run.check_same(before, asdict(self.config) | {"subnet": str(self.choice)}, {"max_epoch"})
+        load_weights(self.network, checkpoint, run.path)
+        with run.reading():
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            if self.bits_optimizer:
+                self.bits_optimizer.load_state_dict(checkpoint["bits_optimizer"])
+            self.mini_epoch, self.step, self.history = (checkpoint[key] for key in ("mini_epoch", "step", "history"))
+            self.sums, self.averaged = checkpoint["sums"], checkpoint["averaged"]
 
     def _report(self) -> None:
         if dist.rank():

@@ -60,6 +60,12 @@ class History(Generic[T, R]):
         self._known.add(individual)
         self.entries.append(Entry(individual, result, self.fitness(result), parent))
 
+    def restore_child(self, individual: T, result: R, parent: int | None) -> None:
+        """`restore`, of one whose parent is entry number `parent`; ValueError where there is none."""
+        if parent is not None and not 0 <= parent < len(self.entries):
+            raise ValueError(f"entry {len(self.entries)} has the parent {parent}")
+        self.restore(individual, result, None if parent is None else self.entries[parent])
+
     def top(self, count: int, among: Callable[[Entry[T, R]], bool] | None = None) -> list[Entry[T, R]]:
         """The `count` fittest (of those that `among` holds for), or as many as there are, best first."""
         return sorted(filter(among, self.entries), key=_fitness, reverse=True)[:count]

@@ -5,11 +5,14 @@ from pathlib import Path
 
 
 class SearchLog:
-    """A text file written afresh, flushed line by line; a context that closes it."""
+    """A text file, flushed line by line; a context that closes it.
 
-    def __init__(self, path: Path):
+    It is written afresh, for what a search has done is replayed into it; with `append` it goes on.
+    """
+
+    def __init__(self, path: Path, append: bool = False):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w")  # noqa: SIM115 (closed by __exit__)
+        self._file = open(path, "a" if append else "w")  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self):
         return self

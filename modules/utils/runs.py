@@ -10,7 +10,12 @@ from pathlib import Path
 
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, remove_stale_temporaries
+from modules.utils.json_files import parse_json
 from modules.utils.locks import LOCK_FILE, FolderLock
+from modules.utils.text import decode_text, read_bytes
+
+STATE_FILE = "state.json"  # of the searches
+MAX_STATE = 1 << 30  # bytes
 
 
 class Run:
@@ -84,14 +89,14 @@ class Run:
 
     def begin(self, sizes: dict[str, int] | None = None) -> None:
         """Call once nothing can be refused any more. A run that starts afresh removes what an earlier one left; one
-        that continues cuts its logs back to `sizes`, those of `log_sizes` when the state was written."""
+        that continues cuts its logs back to `sizes`, those of `log_sizes` when the state was written. Where several
+        processes run, the first one does it and the others do not wait."""
         if _is_first():
             if not self.continues:
                 self.path.unlink(missing_ok=True)  # first, so that a kill in between leaves no run rather than half
                 self._remove(path for pattern in (*self.logs, *self.files) for path in self._matching(pattern))
             elif sizes is not None:
                 self._cut_back(sizes)
-        _agreed(None)
 
     def log_sizes(self) -> dict[str, int]:
         """Bytes in each log now; to be kept in the state."""
@@ -134,17 +139,23 @@ class Run:
         Raises:
             UserError: it is damaged, or of a run of another `identity`.
         """
-        with self.reading():
-            state = json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite)
-            before = state["identity"]
-            for name in identity:
-                before[name]
-        self.check_same(before, identity)
+        state = self.read_json({"identity": dict.fromkeys(identity, object)})
+        self.check_same(state["identity"], identity)
         return state
 
     def write_state(self, identity: dict, state: dict) -> None:
         """Keep `state` (plain values) and the settings that it depends on, atomically."""
-        text = json.dumps({"identity": identity, **state})  # dumps, not dump: that one encodes in Python, item by item
+        self.write_json({"identity": identity, **state})
+
+    def read_json(self, form=dict) -> dict:
+        """What is in the file, of the `form` that `check_form` describes. UserError if it is damaged."""
+        content = read_bytes(self.path, "state", MAX_STATE)
+        with self.reading():
+            return parse_json(decode_text(content, "it"), "it", form)
+
+    def write_json(self, values) -> None:
+        """Write the file atomically."""
+        text = json.dumps(values)  # dumps, not dump: that one encodes in Python, item by item
         with atomic_write(self.path) as file:
             file.write(text)
 
@@ -153,8 +164,6 @@ class Run:
         """Where the body takes values out of the state: what it raises on damaged ones becomes one line."""
         try:
             yield
-        except RecursionError:
-            raise self._damaged("it is nested too deeply") from None
         except KeyError as error:
             raise self._damaged(f"it has no {error}") from None
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, UserError) as error:
@@ -177,15 +186,6 @@ def _differences(before: dict, now: dict, prefix: str = ""):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
             yield prefix + name, old, new
-
-
-def _refuse(text: str):
-    raise ValueError(f"{text} is not a finite number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if abs(value) < float("inf") else _refuse(text)
 
 
 # -- several processes ----------------------------------------------------------------------------------------------

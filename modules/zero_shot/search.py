@@ -2,22 +2,21 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
+import operator
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.progress_figure import draw_progress
-from modules.search.state import STATE_FILE, check_no_search, read_state
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks.structure import Structure
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.runs import Run
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
@@ -25,6 +24,7 @@ from modules.zero_shot.scoring import scores, seed_of
 from modules.zero_shot.space import ZenSpace
 
 _SEED_SIZE = 10
+LOGS, FILES = ("search.log",), ("scores.csv", "best_structure.txt", "best_structure.txt.json", "search.png")
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,25 @@ class Limits:
     platform: str = ""
 
     def __post_init__(self):
+        for option, value in (("max_layers", self.layers), ("budget_model_size", self.model_size),
+                              ("budget_flops", self.flops), ("budget_latency", self.latency)):
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"--{option} {value:g}; expected a finite number above 0")
         if self.latency is not None and not self.platform:
             raise UserError("--budget_latency without --platform; expected the device it is of, such as onnx_lut")
 
 
 class ZenSearch:
-    """Searches `space` from `start`; the folder holds everything that continuing needs.
+    """Searches `space` from `start`, within `limits`.
 
     Args:
         proxy, batch: as of `scores`; every structure is scored once.
         classes, resolution: of the networks.
-        resume: continue the search in `folder`.
-
-    Raises:
-        UserError: a search in `folder` that is neither to be continued nor to be replaced (`overwrite`); with `resume`
-            none, or another one.
     """
 
-    def __init__(self, folder: str | Path, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int,
-                 classes: int, resolution: int, population_size: int, seed: int, resume: bool = False,
-                 overwrite: bool = False):
-        self.folder, self.limits, self.proxy, self.batch, self.seed = Path(folder), limits, proxy, batch, seed
+    def __init__(self, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int, classes: int,
+                 resolution: int, population_size: int, seed: int):
+        self.limits, self.proxy, self.batch, self.seed = limits, proxy, batch, seed
         self.classes, self.resolution = classes, resolution
         self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
                          "batch_size": batch, "classes": classes, "resolution": resolution,
@@ -71,9 +69,6 @@ class ZenSearch:
         self.history: History[Structure, float] = History(self.score, float)
         self.evolution = SurvivalEvolution(self.history, start, space.mutate, self.accepts, population_size,
                                            np.random.default_rng(seed), _SEED_SIZE)
-        check_no_search(self.folder / STATE_FILE, resume, overwrite)
-        if resume:
-            self._load()
 
     def score(self, structure: Structure) -> float:
         """The proxy's score of the structure without shortcuts."""
@@ -95,25 +90,25 @@ class ZenSearch:
         """Predicted milliseconds on the platform."""
         return self.platform.predict_subnet(structure_net(structure, self.resolution, self.classes))
 
-    def run(self, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
-        """Search, and return the best structure.
+    def run(self, run: Run, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
+        """Search, and return the best structure. The folder of `run` gets everything that continuing needs, and what
+        was found.
 
         Raises:
-            UserError: nothing within the limits was found.
+            UserError: nothing within the limits was found; a state that is damaged, or of another search.
         """
-        with SearchLog(self.folder / "search.log") as log:
+        run.begin(self._load(run) if run.continues else None)
+        with SearchLog(run.path.with_name("search.log"), append=True) as log:
             saved = -math.inf
             for _ in self.evolution.run(iterations, evaluations):
                 if time.monotonic() - saved > save_seconds:
-                    self.save()
-                    log.write(self._progress())
+                    self._save(run, log)
                     saved = time.monotonic()
-            self.save()
-            log.write(self._progress())
+            self._save(run, log)
         if not self.history.entries:
             raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
                             f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
-        self._report()
+        self._report(run)
         return self.history.top(1)[0].individual
 
     def _progress(self) -> str:
@@ -121,37 +116,38 @@ class ZenSearch:
         best = f"best {population[-1][0]:.4g}, worst alive {population[0][0]:.4g}" if population else "none yet"
         return f"iteration {self.evolution.iteration}: {len(self.history)} scored, {best}"
 
-    def _report(self) -> None:
-        entries, best = self.history.entries, self.history.top(1)[0]
-        with atomic_write(self.folder / "scores.csv") as file:
+    def _report(self, run: Run) -> None:
+        folder, entries, best = run.path.parent, self.history.entries, self.history.top(1)[0]
+        with atomic_write(folder / "scores.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["index", "score", "flops", "model_size", "layers", "structure"])
             for index, entry in enumerate(entries):
                 counts = published_counts(entry.individual, self.resolution, self.classes)
                 writer.writerow([index, f"{entry.fitness:.6g}", *counts, entry.individual.num_layers, entry.individual])
-        path = self.folder / "best_structure.txt"
+        path = folder / "best_structure.txt"
         with atomic_write(path) as file:
             file.write(f"{best.individual}\n")
         write_manifest(path, score=best.fitness, evaluations=len(entries), iterations=self.evolution.iteration,
                        **self.identity)
         finite = np.array([entry.fitness for entry in entries if np.isfinite(entry.fitness)])
         if len(finite):
-            draw_progress(self.folder / "search.png", f"{self.proxy} score", finite, min(_SEED_SIZE, len(finite)),
+            draw_progress(folder / "search.png", f"{self.proxy} score", finite, min(_SEED_SIZE, len(finite)),
                           self.evolution.population_size, noun="structure", survival=True)
 
-    def save(self) -> None:
-        """Write the state."""
+    def _save(self, run: Run, log: SearchLog) -> None:
+        log.write(self._progress())
         positions = {entry.individual: i for i, entry in enumerate(self.history.entries)}
-        entries = [[str(e.individual), e.fitness, positions[e.parent.individual] if e.parent else None]
-                   for e in self.history.entries]
-        with atomic_write(self.folder / STATE_FILE) as file:
-            file.write(json.dumps({"identity": self.identity, "iteration": self.evolution.iteration,
-                                   "rng": self.evolution.rng.bit_generator.state, "entries": entries}))
+        entries = [[str(e.individual), e.fitness if math.isfinite(e.fitness) else str(e.fitness),
+                    positions[e.parent.individual] if e.parent else None] for e in self.history.entries]
+        run.write_state(self.identity, {"logs": run.log_sizes(), "iteration": self.evolution.iteration,
+                                        "rng": self.evolution.rng.bit_generator.state, "entries": entries})
 
-    def _load(self) -> None:
-        state = read_state(self.folder / STATE_FILE, self.identity)
-        for text, fitness, parent in state["entries"]:
-            self.history.restore(Structure.parse(text), fitness,
-                                 None if parent is None else self.history.entries[parent])
-        self.evolution.iteration = state["iteration"]
-        self.evolution.rng.bit_generator.state = state["rng"]
+    def _load(self, run: Run) -> dict[str, int]:
+        """Put the saved search back; returns the sizes of its logs."""
+        state = run.read_state(self.identity)
+        with run.reading():
+            for text, fitness, parent in state["entries"]:
+                self.history.restore_child(Structure.parse(text), float(fitness), parent)
+            self.evolution.iteration = operator.index(state["iteration"])
+            self.evolution.rng.bit_generator.state = state["rng"]
+            return {name: operator.index(size) for name, size in state["logs"].items()}

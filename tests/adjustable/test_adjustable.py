@@ -12,7 +12,7 @@ from modules.adjustable.config import AdjustConfig
 from modules.adjustable.cost import LayerCost, micronet_score, pair_bits
 from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
-from modules.adjustable.training import AdjustTrainer, distillation_loss, evaluate_adjustable
+from modules.adjustable.training import FILES, NAME, AdjustTrainer, distillation_loss, evaluate_adjustable
 from modules.deploy.graph.lower import lower
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.supernet import Supernet
@@ -23,6 +23,7 @@ from modules.training.trainer import train
 from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
 
 SPACE = SupernetConfig.from_str("onnxw_tiny-053412-000000")
 CHOICE = Supernet(SPACE, 10, (32,)).subnets.extreme(min)
@@ -197,12 +198,13 @@ def digits(tmp_path_factory):
     return folder
 
 
-def trainer(digits, folder, resume=False, start=None, **changes) -> AdjustTrainer:
+def trainer(digits, folder, resume=False, overwrite=False, start=None, **changes) -> AdjustTrainer:
     path = digits / f"{SPACE}-align0" / "checkpoint.pth"
     evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
     settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "bits_trainable": True, "max_epoch": 2,
                 "batch_size": 24, "swa_delay": 1.5, "swa_freq": 0.1}
-    return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), folder, start=start, resume=resume)
+    with Run(folder / NAME, files=FILES, resume=resume, overwrite=overwrite, option="--output_dir") as opened:
+        return AdjustTrainer(evaluator, CHOICE, AdjustConfig(**settings | changes), opened, start=start)
 
 
 def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
@@ -225,18 +227,19 @@ def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
         assert micronet_score(*network.costs(), norms=config.norms).item() == pytest.approx(entry["score"])
     tuned = trainer(digits, tmp_path / "tuned", start=tmp_path / "adj.pth", finetune=True, beta=0.0, max_epoch=1,
                     swa_delay=None)
+    tuned.prepare()
     assert tuned.score().item() == pytest.approx(last["score"])
     before = [p.clone() for p in tuned.bits]
     assert tuned.run()["score"] == pytest.approx(last["score"])
     assert all(torch.equal(a, b) for a, b in zip(before, tuned.bits, strict=True))
     with pytest.raises(UserError, match="is of subnet None"):
-        trainer(digits, tmp_path / "none", start=evaluator.path)
+        trainer(digits, tmp_path / "none", start=evaluator.path).prepare()
     with pytest.raises(UserError, match="is not one of adj_quant"):
         evaluate_adjustable(evaluator.path, evaluator)
     with pytest.raises(UserError, match="--resume"):
         trainer(digits, tmp_path)
     with pytest.raises(UserError, match=r"metric was 0\.3"):
-        trainer(digits, tmp_path, resume=True, metric=0.2)
+        trainer(digits, tmp_path, resume=True, metric=0.2).prepare()
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(digits, tmp_path):
@@ -254,12 +257,36 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     resumed = trainer(digits, tmp_path / "parts", resume=True, **changes)
+    resumed.prepare()
     assert resumed.mini_epoch == 5
     resumed.run()
     for name in ("adj.pth", "adj_swa.pth"):
         a, b = (load_checkpoint(tmp_path / part / name)["state_dict"] for part in ("whole", "parts"))
         assert all(torch.equal(a[key], b[key]) for key in a), name
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "parts" / "history.csv").read_text()
+
+
+def test_too_few_images_for_the_mini_epochs_are_refused(digits, tmp_path):
+    with pytest.raises(UserError, match=r"--batch_size 150: 1197 training images are fewer than 10 batches.*up to 119"):
+        trainer(digits, tmp_path, batch_size=150).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_overwriting_removes_the_earlier_average(digits, tmp_path, monkeypatch):
+    for name in ("adj.pth", "adj_swa.pth", "history.csv"):
+        (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(UserError, match=r"adj\.pth"):  # no checkpoint: nothing is continued, nothing lost
+        trainer(digits, tmp_path, resume=True).run()
+    assert (tmp_path / "adj_swa.pth").read_bytes() == b"old"
+    again = trainer(digits, tmp_path, overwrite=True)
+    monkeypatch.setattr(again, "_validate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        again.run()
+    assert not list(tmp_path.iterdir())
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 def test_scripts(digits, tmp_path):

@@ -13,12 +13,12 @@ import pytest
 import torch
 from test_block_kd import ARCH, CountingTeacher, images, make_config, teachers  # noqa: F401 - fixtures
 
-from modules.block_kd.lut.builder import LutBuilder
+from modules.block_kd.lut.builder import FILES, LutBuilder
 from modules.block_kd.lut.counts import count_stage
 from modules.block_kd.lut.job import make_job
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.report import draw_tables
-from modules.block_kd.lut.rows import TableRow
+from modules.block_kd.lut.rows import TableRow, check_drawn
 from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.student.files import read_student
 from modules.block_kd.student.training import BlockTrainer
@@ -32,6 +32,7 @@ from modules.search_space.superspace import get_superspace
 from modules.training.calibration import calibrate_bn
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
 
 NAMES = ("stage2_1", "stage2_4")
 
@@ -61,6 +62,7 @@ def job(teachers, students, monkeypatch):  # noqa: F811
     teacher = CountingTeacher(load_teacher(ARCH, teachers[True], quant=True))
 
     def make(folder, **changes):
+        resume, overwrite = changes.pop("resume", True), changes.pop("overwrite", False)
         rows_per_pass = changes.pop("rows_per_pass", 100)
         options = TableOptions(**{
             "superspace": "onnxw_tiny", "platform": "priced", "checkpoint_path": str(students), "dataset": "",
@@ -68,7 +70,9 @@ def job(teachers, students, monkeypatch):  # noqa: F811
             "eval_batch_size": 5, "num_workers": 0, "stage_list": NAMES, "width_window_filter": (0, 2),
             "num_samples_per_stage": 3, "rows_per_pass": rows_per_pass, "hw_list": (), "loss_fn": "nsr",
             "manual_seed": 0, "debug": False, "debug_batches": 1, "fp32_mode": False, **changes})
-        return LutBuilder(make_job(options, teacher, torch.device("cpu")), folder, teacher)
+        with Run(folder / "lut.json", files=FILES, resume=resume, overwrite=overwrite,
+                 option="--output_path") as opened:
+            return LutBuilder(make_job(options, teacher, torch.device("cpu")), opened, teacher)
     return make
 
 
@@ -187,6 +191,41 @@ def test_a_table_of_other_rows_is_refused(job, tmp_path):
         job(tmp_path).run()
 
 
+def test_tables_are_there_continued_refused_or_begun_anew(job, tmp_path):
+    job(tmp_path, num_samples_per_stage=2).run()
+    before = read(tmp_path)
+    with pytest.raises(UserError, match=r"lut\.json' exists; continue it with --resume"):
+        job(tmp_path, resume=False)
+    with pytest.raises(UserError, match="--valid_size 13"):
+        job(tmp_path, resume=False, overwrite=True, valid_size=13)
+    assert read(tmp_path) == before
+    job(tmp_path, resume=False, overwrite=True, num_samples_per_stage=1, manual_seed=1, stage_list=["stage2_4"]).run()
+    assert set(read(tmp_path)) == {"stage2_4_0.csv", "stage2_4_2.csv"}
+    (tmp_path / "lut.json").write_text("{")
+    with pytest.raises(UserError, match=r"lut\.json"):
+        job(tmp_path).run()
+    (tmp_path / "lut.json").unlink()
+    with pytest.raises(UserError, match=r"tables without lut\.json"):
+        job(tmp_path, resume=False, overwrite=True).run()
+
+
+def test_a_second_builder_of_a_folder_is_refused(job, tmp_path):
+    with (Run(tmp_path / "lut.json", resume=False, overwrite=False, option="--output_path"),
+          pytest.raises(UserError, match=f"is in use by process {os.getpid()} on ")):
+        job(tmp_path)
+
+
+def test_rows_that_a_seed_does_not_draw_twice_are_refused():
+    """As two builders left them: some twice, others missing. Rows that are drawn twice are no fault."""
+    table, resolutions = ("onnxw_tiny", "stage6", 2, 0), [48, 64]
+    keys = [TableRow.draw(0, *table, index, tuple(resolutions)).key for index in range(20)]
+    assert len(set(keys)) < len(keys)
+    check_drawn("x.csv", keys, 0, table, resolutions)
+    for bad, line in (([*keys[:5], *keys[:5], *keys[10:]], 6), (keys[:3] + keys[4:], 19)):
+        with pytest.raises(UserError, match=rf"x.csv, line {line}: .* build the table again"):
+            check_drawn("x.csv", bad, 0, table, resolutions)
+
+
 def test_rows_are_uniform_and_stay_inside_their_window():
     rows = [TableRow.draw(3, "onnxw", "stage4", 2, 1, index, (160, 192, 224)) for index in range(900)]
     table, previous = get_superspace("onnxw").stage("stage4"), get_superspace("onnxw").stage("stage3")
@@ -220,8 +259,8 @@ def test_a_killed_build_continues_to_the_same_tables(students, teachers, tmp_pat
     rows = sum(text.count("\n") for text in read(tmp_path / "killed" / "onnxw_tiny").values())
     assert 0 < rows < 18
     for run in ("killed", "whole"):
-        done = subprocess.run([*command, "--output_path", str(tmp_path / run)], cwd=REPOSITORY, capture_output=True,
-                              text=True, timeout=200)
+        done = subprocess.run([*command, "--resume", "--output_path", str(tmp_path / run)], cwd=REPOSITORY,
+                              capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         assert f"stage2: {18 - rows if run == 'killed' else 18} of" in done.stdout
     killed, whole = (read(tmp_path / run / "onnxw_tiny") for run in ("killed", "whole"))

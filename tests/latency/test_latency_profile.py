@@ -32,6 +32,7 @@ from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -147,12 +148,13 @@ def test_a_plan_round_trips_and_refuses_other_settings(tmp_path):
     assert not set(plan.test_nets) & set(plan.correction_nets)
     assert set(plan.blocks) == {*plan.spread_out, *plan.representative}
     path = tmp_path / "plan.json"
-    plan.save(path)
-    assert Plan.load(path, settings, machine) == plan
+    run = Run(path, resume=True, overwrite=False, option="--output")
+    plan.save(run)
+    assert Plan.load(run, settings, machine) == plan
     for other, words in (((Settings("onnxruntime", "onnxw_tiny", (32, 48)), machine), ["resolutions", "[32]"]),
                          ((settings, {"cpu": "slide rule"}), ["machine", "abacus", "slide rule"])):
         with pytest.raises(UserError) as error:
-            Plan.load(path, *other)
+            Plan.load(run, *other)
         assert all(word in str(error.value) for word in words)
 
 
@@ -304,8 +306,8 @@ def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resu
     cache, _, _ = killed_and_resumed
     for arguments, words in (
             ([], ["mine", "--resume", "--overwrite"]),
-            (["--resume", "--seed", "3"], ["seed 0, not 3", "--overwrite"]),
-            (["--resume", "--threads", "2"], ["threads 1, not 2"])):
+            (["--resume", "--seed", "3"], ["seed was 0", "is 3 now"]),
+            (["--resume", "--threads", "2"], ["threads was 1", "is 2 now"])):
         process = profile(cache, *SMALL, "--output", "mine", *arguments)
         _, err = process.communicate()
         assert process.returncode == 2

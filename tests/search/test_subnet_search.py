@@ -27,7 +27,7 @@ from modules.modeling.supernet import Supernet
 from modules.search.generations import GenerationSizes
 from modules.search.subnet import state as subnet_state
 from modules.search.subnet.proposals import Proposer, SearchSettings
-from modules.search.subnet.search import SubnetSearch, run_search
+from modules.search.subnet.search import FILES, SubnetSearch, run_search
 from modules.search.subnet.state import SearchState
 from modules.search.subnet.tables import read_points
 from modules.search.subnet.window import Window
@@ -39,6 +39,7 @@ from modules.utils import dist
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
 
 SPACE = SupernetConfig.from_choice("onnxw_tiny", "053412-000000")
 SUBNETS = SubnetSpace(SPACE, (32, 48, 64))
@@ -83,9 +84,10 @@ LIMIT = round(float(np.median([latency_of(SUBNETS.sample(np.random.default_rng(i
 WINDOW = Window((LIMIT,), LIMIT)
 
 
-def make_search(folder, evaluate=None, platform=None, resume=False, platforms=None, **changes):
+def make_search(folder, evaluate=None, platform=None, resume=False, overwrite=False, platforms=None, **changes):
     settings = SearchSettings(**{"limits": (LIMIT,), "delta": LIMIT, "sizes": SIZES, "rounds": 3, **changes})
-    state = SearchState(folder / "state.json", settings.identity, resume)
+    with Run(folder / "state.json", files=FILES, resume=resume, overwrite=overwrite, option="--output_path") as opened:
+        state = SearchState(opened, settings.identity)
     proposer = Proposer(SUBNETS, platforms or {"ruler": platform or Ruler()}, 10, settings)
     return SubnetSearch(proposer, evaluate or Landscape(), state)
 
@@ -218,7 +220,7 @@ def test_a_resumed_search_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, 
 
     with pytest.raises(Interrupted):
         finish(make_search(killed, stops, **options), killed, test_top_num=3)
-    with pytest.raises(UserError, match="--resume or replace"):
+    with pytest.raises(UserError, match="continue it with --resume, replace it"):
         make_search(killed, **options)
     landscape = Landscape()
     finish(make_search(killed, landscape, resume=True, **options), killed, test_top_num=3)
@@ -233,13 +235,35 @@ def test_more_rounds_continue_a_search_and_other_settings_are_refused(tmp_path):
     finish(make_search(short, rounds=1), short)
     finish(make_search(short, resume=True), short)
     assert (long / "subnets.csv").read_bytes() == (short / "subnets.csv").read_bytes()
-    with pytest.raises(UserError, match=r"seed is 5, but .* was written with 0"):
+    with pytest.raises(UserError, match=r"seed was 0 when .* is 5 now"):
         make_search(short, resume=True, seed=5)
-    with pytest.raises(UserError, match=r"no .*state\.json"):
-        make_search(tmp_path / "none", resume=True)
+    finish(make_search(tmp_path / "none", resume=True), tmp_path / "none")  # nothing there: it starts
+    assert (tmp_path / "none" / "subnets.csv").read_bytes() == (long / "subnets.csv").read_bytes()
     (short / "state.json").write_text("{")
-    with pytest.raises(UserError, match=r"state\.json"):
+    with pytest.raises(UserError, match=r"state\.json' is damaged"):
         make_search(short, resume=True)
+
+
+def test_overwriting_keeps_the_earlier_search_until_nothing_is_refused(tmp_path):
+    finish(make_search(tmp_path), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match="no subnet"):
+        finish(make_search(tmp_path, overwrite=True, limits=(LIMIT / 1e4,), delta=LIMIT / 1e5), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    finish(make_search(tmp_path, overwrite=True, rounds=1), tmp_path)
+    assert len(read(tmp_path / "subnets.csv")) < before["subnets.csv"].count(b"\n") - 1
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"generations": 1}, "not iterable"), ({"generations": [[{}]]}, "'latency'"), ({"accuracies": {"x": [1]}}, "x"),
+    ({"accuracies": []}, "'items'"), ({"tests": None}, "'items'"), ({"identity": None}, "damaged")])
+def test_a_damaged_state_is_refused(tmp_path, change, why):
+    finish(make_search(tmp_path, rounds=1), tmp_path)
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="is damaged") as refusal:
+        make_search(tmp_path, resume=True)
+    assert why in str(refusal.value)
 
 
 class Scale:
@@ -464,7 +488,7 @@ def test_bad_input_ends_with_one_line_and_status_2(checkpoint, environment, tmp_
     assert finished[1].returncode == 0
     cases = [(("--platform", "toaster"), "toaster"), (("--method", "luck"), "luck"),
              (("--supernet_choice", "953412"), "block choice 9"), (("--population_size", "0"), "population_size 0"),
-             (("--output_path", finished[0].parents[1]), "holds a search already")]
+             (("--output_path", finished[0].parents[1]), "continue it with --resume")]
     for more, message in cases:
         done = run_script(environment, *arguments(checkpoint, tmp_path, *more))
         assert done.returncode == 2, done.stderr

@@ -201,14 +201,14 @@ def read_entries(path):
 
 
 @pytest.mark.parametrize(("content", "why"), [
-    (b"", "Expecting value"), (b'{"identity": {"seed": 1}', "delimiter"), (b"\xff\xfe", "utf-8"),
-    (b"[" * 100_000, "nested too deeply"), (b"[]", "list indices"), (b"{}", "it has no 'identity'"),
-    (b'{"identity": []}', "list indices"), (b'{"identity": {}}', "it has no 'seed'"),
+    (b"", "Expecting value"), (b'{"identity": {"seed": 1}', "delimiter"), (b"\xc3(", "not UTF-8"),
+    (b"[" * 100_000, "nested too deeply"), (b"[]", "expected an object"), (b"{}", "no 'identity'"),
+    (b'{"identity": []}', "identity is []; expected an object"), (b'{"identity": {}}', "identity has no 'seed'"),
     (b'{"identity": {"seed": 1}}', "it has no 'entries'"),
     (b'{"identity": {"seed": 1}, "entries": 5}', "not iterable"),
     (b'{"identity": {"seed": 1}, "entries": ["x"]}', "could not convert"),
-    (b'{"identity": {"seed": 1}, "entries": [NaN]}', "NaN is not a finite number"),
-    (b'{"identity": {"seed": 1}, "entries": [1e999]}', "1e999 is not a finite number"),
+    (b'{"identity": {"seed": 1}, "entries": [NaN]}', "NaN is no finite number"),
+    (b'{"identity": {"seed": 1}, "entries": [1e999]}', "1e999 is too large"),
     (b'{"identity": {"seed": 1}, "entries": [' + b"9" * 5000 + b"]}", "digit"),
 ])
 def test_damaged_state_ends_in_one_line(tmp_path, content, why):

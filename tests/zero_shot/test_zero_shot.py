@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +27,13 @@ from modules.search_space.published import find_subnet
 from modules.search_space.reference import read_network
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.runs import STATE_FILE, Run
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxy, prepare
 from modules.zero_shot.scoring import scores
-from modules.zero_shot.search import Limits, ZenSearch
+from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
 from modules.zero_shot.space import RATIOS, SPACES
 
 SMALL = "SuperConvK3BNRELU(3,8,1,1)SuperConvK5BNRELU(8,12,2,1)"
@@ -286,55 +289,98 @@ def test_survivors_are_the_fittest_of_all():
     assert sorted((fitness for fitness, _ in evolution.population()), reverse=True) == best
 
 
-def searched(folder, proxy="Params", resume=False, **limits) -> ZenSearch:
-    return ZenSearch(folder, SPACES["cifar"], Structure.parse(SPACES["cifar"].start), Limits(18, **limits), proxy=proxy,
-                     batch=2, classes=10, resolution=32, population_size=16, seed=4, resume=resume)
+def make_search(proxy="Params", **limits) -> ZenSearch:
+    return ZenSearch(SPACES["cifar"], Structure.parse(SPACES["cifar"].start), Limits(18, **limits), proxy=proxy,
+                     batch=2, classes=10, resolution=32, population_size=16, seed=4)
+
+
+def searched(folder, iterations, *, resume=False, overwrite=False, **arguments) -> ZenSearch:
+    """A search that ran in `folder`."""
+    search = make_search(**arguments)
+    with Run(folder / STATE_FILE, logs=LOGS, files=FILES, resume=resume, overwrite=overwrite,
+             option="--save_dir") as run:
+        best = search.run(run, iterations)
+    assert best == search.history.top(1)[0].individual
+    return search
 
 
 def test_search_keeps_its_limits_and_finds_the_best(tmp_path):
-    search = searched(tmp_path, model_size=3e5, flops=2e7)
-    best = search.run(400)
+    search = searched(tmp_path, 400, model_size=3e5, flops=2e7)
+    best = search.history.top(1)[0].individual
     sizes = [published_counts(e.individual, 32, 10) for e in search.history.entries]
     assert len(sizes) > 50
     assert max(s for _, s in sizes) <= 3e5
     assert max(f for f, _ in sizes) <= 2e7
     assert max(e.individual.num_layers for e in search.history.entries) <= 18
-    assert search.history.top(1)[0].individual == best
     assert (tmp_path / "best_structure.txt").read_text().strip() == str(best)
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == len(sizes) + 1
     assert (tmp_path / "search.png").stat().st_size > 5000
     # evolution by size comes nearer to the limit than as many random draws
-    random = searched(tmp_path / "random", proxy="Random", model_size=3e5, flops=2e7)
-    random.run(400)
+    random = searched(tmp_path / "random", 400, proxy="Random", model_size=3e5, flops=2e7)
     top = sorted((s for _, s in sizes), reverse=True)[:50]
     others = sorted((published_counts(e.individual, 32, 10)[1] for e in random.history.entries), reverse=True)[:50]
     assert np.mean(top) > np.mean(others)
 
 
 def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path):
-    whole = searched(tmp_path / "whole", proxy="NASWOT", model_size=2e5)
-    whole.run(60)
-    searched(tmp_path / "parts", proxy="NASWOT", model_size=2e5).run(25)
-    parts = searched(tmp_path / "parts", proxy="NASWOT", resume=True, model_size=2e5)
-    assert parts.evolution.iteration == 25
-    parts.run(60)
+    setup = {"proxy": "NASWOT", "model_size": 2e5}
+    searched(tmp_path / "whole", 60, **setup)
+    assert searched(tmp_path / "parts", 25, **setup).evolution.iteration == 25
+    log = tmp_path / "parts" / "search.log"
+    before = log.read_text()
+    log.write_text(before + "a line that was written after the state\n")
+    searched(tmp_path / "parts", 60, resume=True, **setup)
+    assert log.read_text().startswith(before + "iteration ")
     for name in ("scores.csv", "best_structure.txt"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    with pytest.raises(UserError, match=r"limits is .* but .* was written with"):
-        searched(tmp_path / "whole", proxy="NASWOT", resume=True, model_size=3e5)
+    with pytest.raises(UserError, match=r"limits.model_size was 200000.0 when .* is 300000.0 now"):
+        searched(tmp_path / "whole", 60, resume=True, **setup | {"model_size": 3e5})
     with pytest.raises(UserError, match="--overwrite"):
-        searched(tmp_path / "whole", proxy="NASWOT", model_size=2e5)
-    with pytest.raises(UserError, match=r"no .*state\.json"):
-        searched(tmp_path / "nothing", resume=True)
+        searched(tmp_path / "whole", 60, **setup)
+    searched(tmp_path / "parts", 60, overwrite=True, **setup)
+    assert log.read_text().count("iteration 60:") == 1
     with pytest.raises(UserError, match="no structure within the limits"):
-        searched(tmp_path / "small", model_size=100).run(20)
+        searched(tmp_path / "small", 20, resume=True, model_size=100)
     with pytest.raises(UserError, match="--platform"):
         Limits(latency=3.0)
+    for name, value in (("latency", math.nan), ("latency", math.inf), ("latency", -1.0), ("flops", math.nan),
+                        ("model_size", 0.0), ("layers", -3)):
+        with pytest.raises(UserError, match=f"{value:g}; expected a finite number above 0"):
+            Limits(**{name: value, "platform": "onnx_lut"})
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"entries": 3}, "not iterable"), ({"entries": [["SuperConv", 1.0, None]]}, "SuperConv"), ({"logs": []}, "'items'"),
+    ({"iteration": "x"}, "'str'"), ({"rng": {}}, "damaged"), ({"identity": 1}, "damaged"),
+])
+def test_a_damaged_state_is_refused_and_stays(tmp_path, change, why):
+    searched(tmp_path, 8)
+    path = tmp_path / STATE_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="is damaged") as refusal:
+        searched(tmp_path, 12, resume=True)
+    assert why in str(refusal.value)
+    assert path.read_bytes() == before
+    state = json.loads(before)
+    state["entries"] = [[str(Structure.parse(SPACES["cifar"].start)), "nan", 1]]
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match="is damaged"):
+        searched(tmp_path, 12, resume=True)
+
+
+def test_scores_that_are_not_finite_survive_a_resume(tmp_path):
+    search = searched(tmp_path, 8)
+    search.history.entries[0] = replace(search.history.entries[0], fitness=-math.inf)
+    with Run(tmp_path / STATE_FILE, resume=True, overwrite=False, option="--save_dir") as run:
+        search._save(run, SimpleNamespace(write=lambda line: None))
+        again = make_search()
+        again._load(run)
+    assert [e.fitness for e in again.history.entries] == [e.fitness for e in search.history.entries]
 
 
 def test_latency_limit_is_that_of_the_platform(tmp_path):
-    search = searched(tmp_path, latency=1.0, platform="epyc_onnxruntime_int8")
-    search.run(30)
+    search = searched(tmp_path, 30, latency=1.0, platform="epyc_onnxruntime_int8")
     assert search.history.entries
     assert all(search.latency(e.individual) <= 1.0 for e in search.history.entries)
 

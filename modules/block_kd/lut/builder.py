@@ -2,17 +2,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from modules.block_kd.lut.options import ROWS_PER_PASS
+from modules.block_kd.lut.other_stages import FILE_NAME as OTHER_STAGES_FILE
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import SETTINGS_FILE, read_settings
 from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
@@ -26,9 +25,11 @@ from modules.training.calibration import load_calibration_images
 from modules.utils import dist
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.runs import Run
 from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
+FILES = ("stage*_*_*.csv", OTHER_STAGES_FILE, "lut_report.png", "lut_report.png.json")
 CACHED_PIXELS = 50_000_000  # of a validation part that is kept decoded between passes: 600 MB
 
 
@@ -78,17 +79,22 @@ class LutJob:
 
 
 class LutBuilder:
-    """Writes `<stage>_<block>_<window>.csv` of `job` to `folder`; `teacher` is in eval mode on the job's device."""
+    """Writes `<stage>_<block>_<window>.csv` of `job` to the folder of `run`, whose state is SETTINGS_FILE; `teacher` is
+    in eval mode on the job's device."""
 
-    def __init__(self, job: LutJob, folder: Path, teacher):
-        self.config, self.folder, self.teacher, self.students = job.config, Path(folder), teacher, job.students
+    def __init__(self, job: LutJob, run: Run, teacher):
+        self.config, self.opened, self.teacher, self.students = job.config, run, teacher, job.students
         self.windows, self.num_rows, self.data, self.platform = job.windows, job.num_rows, job.data, job.platform
         self.device, self.num_workers, self.rows_per_pass = job.device, job.num_workers, job.rows_per_pass
-        self.size = max(job.config.resolutions)
+        self.size, self.folder = max(job.config.resolutions), run.path.parent
 
     def run(self, progress=None) -> None:
-        """Build what is missing; `progress(stage, rows done, rows wanted)` is called after every pass."""
-        self._check_settings()
+        """Build what is missing; `progress(stage, rows done, rows wanted)` is called after every pass.
+
+        Raises:
+            UserError: tables that are there were made with other settings, or have other rows; a loss is not finite.
+        """
+        self._begin()
         for stage in dict.fromkeys(stage for stage, _ in self.students):
             pending = [row for block, window in self._tables(stage) for row in self._missing(stage, block, window)]
             students = {block: make() for (s, block), make in self.students.items() if s == stage} if pending else {}
@@ -108,20 +114,16 @@ class LutBuilder:
 
     # -- files ------------------------------------------------------------------------------------------------------
 
-    def _check_settings(self) -> None:
-        path, ours = self.folder / SETTINGS_FILE, json.loads(json.dumps(asdict(self.config)))
-        if path.is_file():
-            theirs = read_settings(path)
-            for name, value in ours.items():
-                if theirs.get(name) != value:
-                    raise UserError(f"{name} was {theirs.get(name)!r} when the tables in {str(self.folder)!r} were "
-                                    f"begun and is {value!r} now; give another --output_path, or move them away")
-        elif dist.rank() == 0:
-            if any(self.folder.glob("*.csv")):
-                raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which tells how they were "
-                                "made; give another --output_path")
-            with atomic_write(path) as file:
-                json.dump({"settings": ours}, file, indent=2)
+    def _begin(self) -> None:
+        run, ours = self.opened, asdict(self.config)
+        if run.continues:
+            run.check_same(read_settings(run.path), ours)
+        elif not run.found and any(self.folder.glob("*.csv")):
+            raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which tells how they were "
+                            "made; give another --output_path")
+        run.begin()
+        if dist.rank() == 0 and not run.continues:
+            run.write_json({"settings": ours})
         dist.barrier()
 
     def _missing(self, stage: str, block: int, window: int) -> list[TableRow]:

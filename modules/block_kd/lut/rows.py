@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from modules.block_kd.lut.counts import count_stage
-from modules.block_kd.lut.tables import input_size
 from modules.block_kd.student.space import StageChoice, student_space
 from modules.modeling.complexity import with_sizes
 from modules.modeling.net_spec import stage_blocks
+from modules.modeling.spec import output_size
 from modules.search_space.config import BlockChoice
 from modules.search_space.subnet_space import pick
-from modules.search_space.superspace import get_superspace
+from modules.search_space.superspace import StageTable, Superspace, get_superspace
+from modules.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,30 @@ class TableRow:
         counts = count_stage(self.superspace, self.stage, self.block, format_blocks(self.choice.blocks),
                              self.input_shape)
         return ",".join((self.key, *(f"{n:.4f}" for n in (loss, *counts, self.latency(platform)))))
+
+
+def check_drawn(path: str, keys: list[str], seed: int, table: tuple[str, str, int, int],
+                resolutions: list[int]) -> None:
+    """UserError that names the line if the rows of the file `path`, whose `key`s are given in order, repeat one that
+    was not drawn twice, or lack one before the last. `table`: superspace, stage, block and window.
+
+    Only repeated rows and the last one are drawn, for drawing them all takes minutes.
+    """
+    seen = set()
+    for index, key in enumerate(keys):
+        if key in seen or index == len(keys) - 1:
+            drawn = TableRow.draw(seed, *table, index, tuple(resolutions)).key
+            if key != drawn:
+                raise UserError(f"{path}, line {index + 1}: {key[:80]!r} repeats a row or follows a missing one, for "
+                                f"seed {seed} draws {drawn!r} here; build the table again")
+        seen.add(key)
+
+
+def input_size(space: Superspace, stage: StageTable, resolution: int) -> int:
+    """Height and width in pixels at the input of `stage`: the strides before it, each rounded up."""
+    for before in space.stages[: space.stages.index(stage)]:
+        resolution = output_size(resolution, before.stride)
+    return resolution
 
 
 def format_blocks(blocks: tuple[BlockChoice, ...]) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from modules.block_kd.lut.archive import TableFile, find_table, read_table
+from modules.block_kd.lut.rows import check_drawn, input_size
 from modules.modeling.net_spec import stage_choice
-from modules.modeling.spec import output_size
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
 from modules.utils.csv_files import parse_rows
@@ -76,13 +76,6 @@ def choices(config: SupernetConfig) -> tuple[Choice, ...]:
     return tuple(zip(config.blocks, config.windows, strict=True))
 
 
-def input_size(space: Superspace, stage: StageTable, resolution: int) -> int:
-    """Height and width in pixels at the input of `stage`: the strides before it, each rounded up."""
-    for before in space.stages[: space.stages.index(stage)]:
-        resolution = output_size(resolution, before.stride)
-    return resolution
-
-
 def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
                 configs: Iterable[SupernetConfig] | None = None, platform: str | None = None) -> BlockTables:
     """Read the tables that `configs` need (None: all of the superspace) from `<folder>/<superspace>`.
@@ -92,14 +85,16 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
 
     Raises:
         UserError: a missing folder or file, a malformed or non-finite row (file and line named), a value outside the
-            superspace, a row of another resolution, or a resolution without rows.
+            superspace, a row of another resolution, a resolution without rows, or a row that is there twice.
     """
     space, folder, resolutions = get_superspace(superspace), Path(folder) / superspace, tuple(sorted(set(resolutions)))
+    made = folder / SETTINGS_FILE
+    settings = read_settings(made) if made.is_file() else {}
     needed = [{(b, w) for b in range(len(space.candidates)) for w in range(s.num_windows)} for s in space.searched]
     if configs is not None:
         needed = [set(stage) for stage in zip(*map(choices, configs), strict=True)]
     stages = tuple(
-        {choice: _read(_path(folder, space, stage, choice, platform), space, stage, choice, resolutions)
+        {choice: _read(_path(folder, space, stage, choice, platform), space, stage, choice, resolutions, settings)
          for choice in sorted(wanted)}
         for stage, wanted in zip(space.searched, needed, strict=True)
     )
@@ -130,7 +125,7 @@ def read_settings(path: Path) -> dict:
     """The settings that the tables beside `path` were built with; UserError if the file holds none."""
     what = "settings of block tables"
     recorded = read_json(path, what, {"settings": dict})["settings"]
-    forms = {"platform": str, "resolutions": [int]}
+    forms = {"platform": str, "resolutions": [int], "seed": int}
     return check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
 
 
@@ -138,16 +133,18 @@ def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, pl
     name = f"{stage.name}_{choice[0]}_{choice[1]}.csv"
     table = find_table(folder, name)
     if table is None:
-        raise UserError(f"missing block table {folder / name}; build it with: python eval_block_kd.py --superspace "
-                        f"{space.name} --platform {platform or space.default_platform} --output_path {folder.parent}")
+        raise UserError(f"missing block table {folder / name}; build it with: python eval_block_kd.py --resume "
+                        f"--superspace {space.name} --platform {platform or space.default_platform} --output_path "
+                        f"{folder.parent}")
     return table
 
 
 def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
-          resolutions: tuple[int, ...]) -> StageRows:
+          resolutions: tuple[int, ...], settings: dict) -> StageRows:
     parser = _RowParser(space, stage, choice)
     sizes = [input_size(space, stage, r) for r in resolutions]
     columns: list[tuple[int, int, int, float, float]] = []
+    keys: list[str] = []
     for number, fields in parse_rows(read_table(path), f"block table {str(path)!r}"):
         try:
             row = parser(fields)
@@ -158,6 +155,9 @@ def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
                             f"{', '.join(map(str, resolutions))} give {', '.join(map(str, sizes))} here "
                             "(--hw_list names the resolutions of the table)")
         columns.append(row)
+        keys.append(",".join(fields[:2]))
+    if {"seed", "resolutions"} <= set(settings):
+        check_drawn(str(path), keys, settings["seed"], (space.name, stage.name, *choice), settings["resolutions"])
     table = np.array(columns, dtype=float).reshape(-1, 5)
     for size, resolution in zip(sizes, resolutions, strict=True):
         if size not in table[:, 0]:

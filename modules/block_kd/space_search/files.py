@@ -2,16 +2,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from modules.block_kd.score.quality import Quality, SpaceScore
-from modules.search.evolution import AgingEvolution, Entry, History
+from modules.search.evolution import AgingEvolution, Entry
 from modules.search.log import SearchLog
-from modules.search.state import STATE_FILE, read_state
 from modules.search_space.config import SupernetConfig
 from modules.utils.files import atomic_write
+from modules.utils.runs import Run
 
 SpaceEntry = Entry[SupernetConfig, SpaceScore]
 
@@ -64,24 +63,21 @@ def _numbers(*values: float) -> list[str]:
     return [f"{v:.6g}" for v in values]
 
 
-def save_state(folder: Path, identity: dict, evolution: AgingEvolution) -> None:
+def save_state(run: Run, identity: dict, evolution: AgingEvolution) -> None:
     """Write everything that continuing needs; `identity` says which search it is."""
     positions: dict[SupernetConfig, int] = {e.individual: i for i, e in enumerate(evolution.history.entries)}
     entries = [[e.individual.choice, positions[e.parent.individual] if e.parent else None,
                 [[q.score, q.latency_loss, q.top_loss, q.feasible] for q in e.result.per_limit]]
                for e in evolution.history.entries]
-    with atomic_write(folder / STATE_FILE) as file:
-        # dumps, not dump: that one encodes in Python, item by item
-        file.write(json.dumps({"identity": identity, "seeded": evolution.seeded,
-                               "rng": evolution.rng.bit_generator.state, "entries": entries}))
+    run.write_state(identity, {"seeded": evolution.seeded, "rng": evolution.rng.bit_generator.state,
+                               "entries": entries})
 
 
-def load_state(folder: Path, identity: dict, superspace: str, evolution: AgingEvolution) -> None:
-    """Put a saved search back into `evolution`; UserError if there is none, or it is of another search."""
-    state = read_state(folder / STATE_FILE, identity)
-    history: History = evolution.history
-    for choice, parent, per_limit in state["entries"]:
-        score = SpaceScore(tuple(Quality(*values) for values in per_limit))
-        history.restore(SupernetConfig.from_choice(superspace, choice), score,
-                        None if parent is None else history.entries[parent])
-    evolution.rng.bit_generator.state, evolution.seeded = state["rng"], state["seeded"]
+def load_state(run: Run, identity: dict, superspace: str, evolution: AgingEvolution) -> None:
+    """Put a saved search back into `evolution`; UserError if it is damaged or of another search."""
+    state = run.read_state(identity)
+    with run.reading():
+        for choice, parent, per_limit in state["entries"]:
+            score = SpaceScore(tuple(Quality(*map(float, values)) for values in per_limit))
+            evolution.history.restore_child(SupernetConfig.from_choice(superspace, choice), score, parent)
+        evolution.rng.bit_generator.state, evolution.seeded = state["rng"], bool(state["seeded"])

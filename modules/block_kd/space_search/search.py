@@ -15,14 +15,15 @@ from modules.block_kd.space_search.moves import mutate_block, mutate_window, num
 from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
-from modules.search.state import STATE_FILE, check_no_search
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.runs import STATE_FILE, Run
 from modules.utils.settings import check_settings, setting
 
 TOP_SPACES = 50
 SAVE_EVERY = 250  # scored spaces, a second or so of work
+_FILES = ("spaces.csv", "spaces.csv.json", "top50.csv", "*_distribution.png", "search_progress.png")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,16 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
     The same arguments give the same files, also when the search was killed and continued with `resume`.
 
     Raises:
-        UserError: what `make_scorer` raises; a search in `folder` that is neither resumed nor to be overwritten; with
-            `resume`, no search there or one with other arguments.
+        UserError: what `make_scorer` raises; a search in `folder` that is neither resumed nor to be overwritten, or has
+            other arguments than the one to resume.
     """
-    check_no_search(folder / STATE_FILE, resume, overwrite)
+    with Run(folder / STATE_FILE, logs=("output.log",), files=_FILES, resume=resume, overwrite=overwrite,
+             option="--output_dir") as run:
+        return _search(scoring, sizes, run)
+
+
+def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
+    folder = run.path.parent
     scorer = make_scorer(scoring)
     identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # what it holds, not where it is
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
@@ -57,8 +64,9 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
     evolution = AgingEvolution(History(scorer, attrgetter("score")), (mutate_block, mutate_window),
                                sizes.population_size, sizes.parent_size, np.random.default_rng(scoring.seed))
     history, name = evolution.history, scoring.superspace
-    if resume:
-        load_state(folder, identity, name, evolution)
+    if run.continues:
+        load_state(run, identity, name, evolution)
+    run.begin()
 
     budget, saved = min(sizes.cycles, number_of_spaces(name)), len(history)
     with SpaceLog(folder / "output.log") as log, \
@@ -68,9 +76,9 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
             log.update(history.entries)
             bar.update(len(history) - bar.n)
             if len(history) - saved >= SAVE_EVERY:
-                save_state(folder, identity, evolution)
+                save_state(run, identity, evolution)
                 saved = len(history)
-        save_state(folder, identity, evolution)
+        save_state(run, identity, evolution)
         _finish(scorer, evolution, log, folder)
     return history.top(1)[0].individual
 

@@ -14,7 +14,6 @@ adb[:serial] runs TFLite's benchmark_model on a phone.
 from __future__ import annotations
 
 import itertools
-import shutil
 from dataclasses import MISSING
 from pathlib import Path
 
@@ -27,7 +26,9 @@ from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.search_space import get_superspace
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
+from modules.utils.locks import LOCK_FILE
 from modules.utils.results import format_table
+from modules.utils.runs import Run
 from modules.utils.settings import BATCH, PIXELS, SEED, THREADS, option
 
 
@@ -72,31 +73,22 @@ def make_platform(args, name: str, threads: int, batch: int) -> None:
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
                         args.correction_nets, args.test_nets, args.seed)
     check_counts(settings)
-    folder = prepare_folder(name, args.resume, args.overwrite)
     phone = {name: getattr(args, name) for name in ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")}
-    device = open_device(args.device, args.backend, threads, batch, args.cpus, args.remote_python, phone)
-    try:
-        record = Session(folder, settings, device, args.minutes, args.memory).run()
-    finally:
-        device.stop()
+    folder = user_folder() / name if Path(name).name == name else Path(name)
+    with Run(folder / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,
+             option="--output") as opened:
+        if not opened.found and any(path.name != LOCK_FILE for path in folder.iterdir()):
+            raise UserError(f"{str(folder)!r} is not empty and holds no profile; name another folder")
+        device = open_device(args.device, args.backend, threads, batch, args.cpus, args.remote_python, phone)
+        try:
+            record = Session(opened, settings, device, args.minutes, args.memory).run()
+        finally:
+            device.stop()
     for what, figures in record["validation"].items():
         print(f"\n{what} that were not fitted:\n" + format_table(
             [{"figure": key.replace("_", " "), "value": value} for key, value in figures.items()]))
     print(f"\n{record['configurations']} configurations in {record['seconds']:.0f} s. Use it with --platform {name}\n"
           f"Report: {folder / 'report.png'}")
-
-
-def prepare_folder(name: str, resume: bool, overwrite: bool) -> Path:
-    """The folder of the platform `name`; UserError if an earlier run left it and neither flag says what to do."""
-    folder = user_folder() / name if Path(name).name == name else Path(name)
-    begun = (folder / "plan.json").is_file()
-    if begun and overwrite:
-        shutil.rmtree(folder)
-    elif begun and not resume:
-        raise UserError(f"{str(folder)!r} holds a profile; --resume goes on with it, --overwrite begins anew")
-    elif not begun and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{str(folder)!r} is not empty and holds no profile; name another folder")
-    return folder
 
 
 if __name__ == "__main__":

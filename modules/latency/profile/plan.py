@@ -1,9 +1,7 @@
 """What a profile is to measure and how: decided once, kept in `plan.json`, so that a resumed run measures the same."""
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -11,9 +9,7 @@ from modules.latency.keys import block_key, parse_key
 from modules.latency.profile.design import Net, choose_blocks, choose_nets, draw_nets
 from modules.modeling.complexity import Sized
 from modules.search_space import get_superspace
-from modules.utils.errors import UserError
-from modules.utils.files import atomic_write
-from modules.utils.json_files import read_json
+from modules.utils.runs import Run
 
 POOL = 600  # random networks whose blocks are the choice
 FORM = {"settings": dict, "machine": dict, "spread_out": [str], "representative": [str], "correction_nets": [str],
@@ -58,31 +54,25 @@ class Plan:
         both = [*self.spread_out, *self.representative]
         return [both[i] for i in np.random.default_rng(self.settings.seed).permutation(len(both))]
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON, atomically."""
+    def save(self, run: Run) -> None:
+        """Write it as the state of the profile `run`."""
         content = {"settings": asdict(self.settings), "machine": self.machine,
                    "spread_out": [block_key(*block) for block in self.spread_out],
                    "representative": [block_key(*block) for block in self.representative],
                    "correction_nets": [str(net) for net in self.correction_nets],
                    "test_nets": [str(net) for net in self.test_nets]}
-        with atomic_write(path) as file:
-            json.dump(content, file, indent=0)
+        run.write_json(content)
 
     @staticmethod
-    def load(path: Path, settings: Settings, machine: dict) -> Plan:
+    def load(run: Run, settings: Settings, machine: dict) -> Plan:
         """Read what `save` wrote; UserError if it is damaged, or was made with other settings or on another machine."""
-        content = read_json(path, "plan", FORM)
-        kept = {**content["settings"], "machine": content["machine"]}
-        try:
+        content = run.read_json(FORM)
+        with run.reading():
+            kept = {**content["settings"], "machine": content["machine"]}
             blocks = (tuple(parse_key(key) for key in content[name]) for name in ("spread_out", "representative"))
             nets = (tuple(Net.from_str(text) for text in content[name]) for name in ("correction_nets", "test_nets"))
             plan = Plan(settings, machine, *blocks, *nets)
-        except UserError as error:
-            raise UserError(f"plan {str(path)!r}: {error}") from None
-        for name, value in json.loads(json.dumps({**asdict(settings), "machine": machine})).items():
-            if kept.get(name) != value:
-                raise UserError(f"{str(path.parent)!r} was begun with {name} {kept.get(name)}, not {value}; "
-                                "--overwrite begins anew")
+        run.check_same(kept, {**asdict(settings), "machine": machine})
         return plan
 
 

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from modules.latency.profile.models import block_model, net_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.runtime.device import Device
 from modules.utils.errors import UserError
+from modules.utils.runs import Run
 
 BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit, at which blocks and networks to correct with are cut
 FEWEST_NETS = 10  # networks that a correction needs
@@ -25,28 +25,38 @@ TEST_SECONDS = 20  # of each of the two passes over the test networks
 
 
 class Session:
-    """Measures on `device` what the plan in `folder` says, and turns it into a platform there."""
+    """Measures on `device` what the plan says that is the state of `run`, and makes a platform of its folder."""
 
-    def __init__(self, folder: Path, settings: Settings, device: Device, minutes: float, memory: bool = False):
-        self.folder, self.settings, self.device = folder, settings, device
-        self.seconds, self.memory = minutes * 60, memory
-        self.plan_path, machine = folder / "plan.json", device.describe()
-        begun = self.plan_path.is_file()
-        self.plan = Plan.load(self.plan_path, settings, machine) if begun else make_plan(settings, machine)
-        self.plan.save(self.plan_path)
-        self.journal = Journal(folder / "measurements.csv")
+    def __init__(self, run: Run, settings: Settings, device: Device, minutes: float, memory: bool = False):
+        self.opened, self.settings, self.device = run, settings, device
+        self.folder, self.seconds, self.memory = run.path.parent, minutes * 60, memory
 
     def run(self) -> dict:
-        """Do what is not done yet; returns the record that `platform.json` holds."""
+        """Do what is not done yet; returns the record that `platform.json` holds.
+
+        Raises:
+            UserError: a plan or measurements that are damaged, or of other settings or another machine.
+        """
+        self._begin()
         open_reference(self.device, self.settings.backend)
         self._measure_blocks()
         model = fit_blocks(Data.of(self.plan, self.journal))
         if not self.plan.test_nets:
             self.plan = add_nets(self.plan, lambda specs: ModelPlatform(model).predict_subnets(specs).ms)
-            self.plan.save(self.plan_path)
+            self.plan.save(self.opened)
         self._measure_correction_nets()
         self._measure_test_nets()
         return make_platform(self.folder, Data.of(self.plan, self.journal), list(self.journal.rows.values()), model)
+
+    def _begin(self) -> None:
+        machine = self.device.describe()
+        if self.opened.continues:
+            self.plan = Plan.load(self.opened, self.settings, machine)
+        else:
+            self.plan = make_plan(self.settings, machine)
+        self.opened.begin()
+        self.plan.save(self.opened)
+        self.journal = Journal(self.folder / "measurements.csv")
 
     def _measure_blocks(self) -> None:
         todo = [block for block in self.plan.blocks if ("block", block_key(*block)) not in self.journal.rows]

@@ -20,6 +20,7 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.files import write_manifest
 
+FILES = ("subnets.csv", "subnets.csv.json", "front.csv", "best.csv", "export.csv", "search.png")
 Evaluate = Callable[..., Iterable[Accuracy]]  # of (subnets, test=False), in order
 
 
@@ -36,6 +37,14 @@ class SubnetSearch:
         self.proposer, self.evaluate, self.state = proposer, evaluate, state
         self.settings = proposer.settings
         self.history: History[SubnetChoiceConfig, Evaluated] = History(None, attrgetter("fitness"))
+
+    def start(self) -> None:
+        """Propose the first round, unless a continued search has it, and write the state over what an earlier search
+        left. UserError as `Proposer.propose`: nothing is written then."""
+        if not self.state.generations:
+            self.state.generations.append(self.proposer.propose(0, self.history))
+        self.state.run.begin()
+        self.state.save()
 
     def run(self) -> Iterator[Evaluated]:
         """All rounds; yields each subnet once evaluated. Ends early when a round brings nothing new.
@@ -103,6 +112,7 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         The best subnets of each window, best first.
     """
     points = read_points(baseline) if baseline else []
+    search.start()
     with SearchLog(log_path) as log:
         for note in notes:
             log.write(note)
