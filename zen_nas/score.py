@@ -42,7 +42,8 @@ def main(argv=None):
 
     from modules.modeling.complexity import count_net_flops_and_params
     from modules.zero_shot.plain_view import plain_view
-    from modules.zero_shot.scoring import check_proxy, scores
+    from modules.zero_shot.proxies import check_proxy
+    from modules.zero_shot.scoring import scores
 
     spec = _spec(args)
     macs, params = count_net_flops_and_params(spec)

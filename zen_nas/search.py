@@ -48,7 +48,7 @@ def main(argv=None):
     from modules.search_space.networks.structure import read_structure
     from modules.utils.errors import check_choice
     from modules.utils.runs import STATE_FILE, Run
-    from modules.zero_shot.scoring import check_proxy
+    from modules.zero_shot.proxies import check_proxy
     from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
     from modules.zero_shot.space import SPACES
 

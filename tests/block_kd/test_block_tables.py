@@ -58,7 +58,7 @@ def students(teachers, images, tmp_path_factory):  # noqa: F811
 @pytest.fixture
 def job(teachers, students, monkeypatch):  # noqa: F811
     """A function from changed options to (builder arguments, teacher)."""
-    monkeypatch.setitem(latency_platform._platforms, "priced", Priced)
+    monkeypatch.setitem(latency_platform._platforms._values, "priced", Priced)
     teacher = CountingTeacher(load_teacher(ARCH, teachers[True], quant=True))
 
     def make(folder, **changes):

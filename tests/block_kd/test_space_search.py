@@ -269,7 +269,7 @@ class BlockPrices:
 
 def test_a_registered_platform_prices_the_other_stages(monkeypatch):
     prices = BlockPrices()
-    monkeypatch.setitem(latency_platform._platforms, "prices", lambda: prices)
+    monkeypatch.setitem(latency_platform._platforms._values, "prices", lambda: prices)
     (smallest,) = load_other_stages("prices", "onnxw", (224,))
     assert prices.asked == [
         ("Conv", 3, 16, 3, None, 2, 224), ("ResNet", 16, 16, 3, 0.5, 1, 112), ("Conv", 304, 1280, 1, None, 1, 7),
