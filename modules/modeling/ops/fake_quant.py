@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 
 from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
@@ -66,7 +67,8 @@ def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits:
         return activation
     levels, integer = activation_levels(num_bits), zero_point == "integer"
     if not is_training:
-        return _restore(_activation_forward(_vector(activation), scale, beta, levels, integer)[0], activation)
+        scalars = _scalars(activation, scale, beta)
+        return _restore(_activation_forward(_vector(activation), *scalars, levels, integer)[0], activation)
     g = (activation[0].numel() * levels) ** -0.5
     return _QuantizeActivation.apply(activation, scale, beta, levels, integer, g)
 
@@ -87,7 +89,7 @@ def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is
         return weight
     bounds = weight_bounds(num_bits, narrow_range)
     if not is_training:
-        return _restore(_weight_forward(_vector(weight), scale.abs(), bounds), weight)
+        return _restore(_weight_forward(_vector(weight), *_scalars(weight, scale), bounds), weight)
     return _QuantizeWeight.apply(weight, scale, bounds, (weight.numel() * bounds[1]) ** -0.5)
 
 
@@ -121,58 +123,77 @@ def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return gradient.contiguous().view(-1).float()
 
 
+def _scalars(x: torch.Tensor, *values: torch.Tensor) -> tuple:
+    """`values`, tensors of one element: as numbers in fp32 in an eager pass over `x` on a CPU, otherwise as they are.
+
+    On a CPU a number is read for nothing, while one operation on a tensor of one element takes as long as a pass over
+    several thousand, and kernels with numbers for bounds need one pass for both.
+    """
+    return values if _compiled or x.device.type != "cpu" else tuple(np.float32(value.item()) for value in values)
+
+
+def _plain(value):
+    return float(value) if isinstance(value, np.floating) else value
+
+
+def _like(value, scalar: torch.Tensor) -> torch.Tensor:
+    """The gradient `value`, a number or a tensor, in the shape of `scalar`."""
+    return value.view_as(scalar) if isinstance(value, torch.Tensor) else torch.full_like(scalar, float(value))
+
+
 @_compilable
 def _activation_forward(x, scale, beta, levels, integer):
     # Returns the output and the value of code 0. With an integer zero point the arithmetic is that of an integer
     # engine: round(x / s), then the bounds shifted by the zero point.
-    s = scale.abs()
+    s = abs(scale)
     if not integer:
-        return (x - beta).div_(s).clamp_(0, levels).round_().mul_(s).add_(beta), beta
+        offset = _plain(beta)
+        return (x - offset).div_(_plain(s)).clamp_(0, levels).round_().mul_(_plain(s)).add_(offset), beta
     zero = integer_zero_point(s, beta, levels)
-    codes, low, high = (x / s).round_(), -zero, levels - zero
-    if _reads_numbers(x):
-        codes.clamp_(low.item(), high.item())
-    else:
-        codes.clamp_min_(low).clamp_max_(high)
-    return codes.mul_(s), -zero * s
+    codes = _clamp_((x / _plain(s)).round_(), -zero, levels - zero)
+    return codes.mul_(_plain(s)), -zero * s
 
 
-def _reads_numbers(x: torch.Tensor) -> bool:
-    """Whether a tensor's value can be read for nothing: torch has kernels of one pass for bounds that are numbers."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+def _clamp_(x, low, high):
+    if isinstance(low, torch.Tensor):
+        return x.clamp_min_(low).clamp_max_(high)
+    return x.clamp_(_plain(low), _plain(high))
 
 
 @_compilable
-def _weight_forward(w, s, bounds):
+def _weight_forward(w, scale, bounds):
+    s = _plain(abs(scale))
     return (w / s).clamp_(*bounds).round_().mul_(s)
 
 
 class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, scale, beta, levels, integer, g):
-        y, low = _activation_forward(_vector(x), scale, beta, levels, integer)
+        vector = _vector(x)
+        y, ctx.low = _activation_forward(vector, *_scalars(x, scale, beta), levels, integer)
         y = _restore(y, x)
-        ctx.save_for_backward(x, y, scale, beta, low)
+        ctx.save_for_backward(x, y, scale, beta)
         ctx.levels, ctx.integer, ctx.g = levels, integer, g
         return y
 
     @staticmethod
     def backward(ctx, u):
-        x, y, scale, beta, low = ctx.saved_tensors
-        s, vector = scale.abs(), _vector(x)
+        x, y, scale, beta = ctx.saved_tensors
+        (signed,), vector, low = _scalars(x, scale), _vector(x), ctx.low
+        s = abs(signed)
         # In bf16 the output is too coarse to tell the error of quantisation from its own.
-        exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(vector, scale, beta, ctx.levels,
-                                                                                 ctx.integer)[0]
-        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, low + ctx.levels * s)
-        ds = (inner + clipped_y - low * clipped) / s * ctx.g * scale.sign()
-        return _restore(dx, x), ds.view_as(scale), (clipped * ctx.g).view_as(scale), None, None, None
+        exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
+            vector, *_scalars(x, scale, beta), ctx.levels, ctx.integer)[0]
+        high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
+        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, high)
+        ds = (inner + clipped_y - low * clipped) / signed * ctx.g
+        return _restore(dx, x), _like(ds, scale), _like(clipped * ctx.g, beta), None, None, None
 
 
 class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, scale, bounds, g):
-        s = scale.abs()
-        y = _restore(_weight_forward(_vector(w), s, bounds), w)
+        y = _restore(_weight_forward(_vector(w), *_scalars(w, scale), bounds), w)
         ctx.save_for_backward(w, y, scale)
         ctx.bounds, ctx.g = bounds, g
         return y
@@ -180,19 +201,21 @@ class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         w, y, scale = ctx.saved_tensors
-        s, (low, high) = scale.abs(), ctx.bounds
-        dw, inner, _, clipped_y = _gradient_sums(_ordered(u, w), _vector(w), _vector(y), low * s, high * s)
-        return _restore(dw, w), ((inner + clipped_y) / s * ctx.g * scale.sign()).view_as(scale), None, None
+        (signed,), (low, high) = _scalars(w, scale), ctx.bounds
+        s = abs(signed)
+        dw, inner, _, clipped_y = _gradient_sums(_ordered(u, w), _vector(w), _vector(y), s * low, s * high)
+        return _restore(dw, w), _like((inner + clipped_y) / signed * ctx.g, scale), None, None
 
 
 @_compilable
 def _gradient_sums(u, x, y, low, high):
     """The gradient of `x`, and the sums over elements of u (y - x) inside the bounds, of u and of u y outside."""
-    if _reads_numbers(x):
-        dx = torch.ops.aten.hardtanh_backward(u, x, low.item(), high.item())  # u inside the bounds, 0 outside
-    else:
+    if isinstance(low, torch.Tensor):
         dx = ((x > low) & (x < high)) * u
+    else:
+        dx = torch.ops.aten.hardtanh_backward(u, x, _plain(low), _plain(high))  # u inside the bounds, 0 outside
     outside = u - dx
     clipped, clipped_y = outside.sum(), torch.dot(outside, y)
     error = torch.sub(y, x, out=outside)  # fresh memory costs more than a pass over used memory
-    return dx, torch.dot(dx, error), clipped, clipped_y
+    sums = torch.dot(dx, error), clipped, clipped_y
+    return dx, *(sums if isinstance(low, torch.Tensor) else (value.item() for value in sums))
