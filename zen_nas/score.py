@@ -19,7 +19,7 @@ from modules.search_space.reference import NETWORK
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, SEED, option
 
-PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random"
+PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
 
 
 def main(argv=None):
@@ -50,9 +50,16 @@ def main(argv=None):
     print(f"{macs:.2f} million multiply-accumulates, {params:.2f} million parameters, {spec.resolution} pixels")
     for proxy in map(check_proxy, args.zero_shot_score):
         values = np.array(scores(plain_view(spec, not args.no_reslink), proxy, args.batch_size, args.repeat, args.seed))
-        spread = values.std(ddof=1) if len(values) > 1 else float("nan")
-        print(f"{proxy}: {values.mean():.6g} +- {1.96 * spread / len(values)**0.5:.3g} (95%), deviation {spread:.3g}, "
-              f"{len(values)} repeats")
+        print(f"{proxy}: {summary(values)}")
+
+
+def summary(values):
+    """Mean of an array of scores, its interval and the deviation; of a single score there are none."""
+    if len(values) == 1:
+        return f"{values[0]:.6g}, 1 repeat"
+    spread = values.std(ddof=1)
+    return (f"{values.mean():.6g} +- {1.96 * spread / len(values)**0.5:.3g} (95%), deviation {spread:.3g}, "
+            f"{len(values)} repeats")
 
 
 def _spec(args):

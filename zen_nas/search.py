@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.settings import BATCH, PIXELS, SEED, option
 
-PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, Flops, Params or Random"
+PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
 
 
 def main(argv=None):

@@ -5,14 +5,16 @@ it in training mode, its weights overwritten.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.blocks import TorchOps
-from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
 from modules.modeling.walk import walk
 from modules.utils.registry import Registry
@@ -20,13 +22,34 @@ from modules.zero_shot.plain_view import body_length
 
 GAMMA = 1e-2     # size of the perturbation in the Zen score
 BN_EPS = 1e-3
-_LAYERS = (nn.Conv2d, nn.Linear)
+LAYERS = (nn.Conv2d, nn.Linear)
 
 Score = Callable[[QNetwork, int, torch.Generator], float]
 _proxies: Registry[Score] = Registry("proxy (--zero_shot_score)")
 register_proxy = _proxies.register  # decorator; takes the name that --zero_shot_score takes
-get_available_proxies = _proxies.names
+register_proxy_source = _proxies.add_source
 get_proxy, check_proxy = _proxies.__getitem__, _proxies.check
+get_available_proxies = _proxies.names
+
+
+@dataclass(frozen=True)
+class SpecScore:
+    """A score that follows from the structure alone: the network need not be built."""
+
+    compute: Callable[[NetSpec], float]
+
+    def __call__(self, net: QNetwork, batch: int, generator: torch.Generator) -> float:
+        """The score of a network that was built."""
+        return self.compute(net.spec)
+
+
+def register_spec_score(name: str) -> Callable[[Callable[[NetSpec], float]], Callable[[NetSpec], float]]:
+    """Decorator of a function of a `NetSpec` that is the score `name`."""
+    def decorator(compute):
+        register_proxy(name)(SpecScore(compute))
+        return compute
+    return decorator
+
 
 
 def prepare(net: QNetwork) -> QNetwork:
@@ -41,17 +64,17 @@ def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
     """Weights of convolutions and linear layers from N(0, 1), biases 0, norms the identity."""
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, _LAYERS):
+            if isinstance(module, LAYERS):
                 module.weight.normal_(generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.fill_(1)
-            if isinstance(module, (*_LAYERS, nn.BatchNorm2d)) and module.bias is not None:
+            if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and module.bias is not None:
                 module.bias.zero_()
 
 
 def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """(batch, 3, R, R) from N(0, 1), at the network's resolution."""
-    return torch.randn(batch, 3, net.resolution, net.resolution, generator=generator)
+    """(batch, 3, R, R) from N(0, 1), at the network's resolution; a part of a network gets its input's channels."""
+    return torch.randn(batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution, generator=generator)
 
 
 def _body(net: QNetwork) -> nn.Sequential:
@@ -133,7 +156,7 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
         for tensor in (*net.parameters(), *net.buffers()):
             if tensor.is_floating_point():
                 tensor.abs_()
-    layers = [m for m in net.modules() if isinstance(m, _LAYERS)]
+    layers = [m for m in net.modules() if isinstance(m, LAYERS)]
     total = net(torch.ones(1, 3, net.resolution, net.resolution, dtype=torch.float64)).sum()
     gradients = torch.autograd.grad(total, [layer.weight for layer in layers])
     return -sum((layer.weight.detach() * g).abs().flatten(1).sum(1).mean().item()
@@ -159,31 +182,22 @@ def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 @register_proxy("RN")
 def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """How many linear regions a batch meets: images whose activation signs all agree share one."""
+    """How many linear regions the segment between two images crosses, at least: one, and one more for every activation
+    whose input changes its sign from one of `batch` points on the segment to the next.
+
+    The published count, of the sign patterns in a batch of independent images, is the batch size for every network of
+    more than a few channels.
+    """
     prepare(net)
-    signs = torch.cat(activation_signs(net, noise(net, batch, generator)), 1)
-    return float(len(torch.unique(signs, dim=0)))
+    ends = noise(net, 2, generator)
+    signs = torch.cat(activation_signs(net, torch.lerp(*ends[:, None], torch.linspace(0, 1, batch).view(-1, 1, 1, 1))),
+                      1)
+    return 1.0 + (signs[1:] != signs[:-1]).sum().item()
 
 
 @register_proxy("TE-NAS")
 def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Linear regions minus the condition number of the neural tangent kernel."""
-    return ntk(net, batch, generator) + linear_regions(net, batch, generator)
-
-
-@register_proxy("Flops")
-def flops(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Multiply-accumulates in millions."""
-    return count_net_flops_and_params(net)[0]
-
-
-@register_proxy("Params")
-def params(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Parameters in millions."""
-    return count_net_flops_and_params(net)[1]
-
-
-@register_proxy("Random")
-def random(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """A draw from N(0, 1): the baseline."""
-    return torch.randn((), generator=generator).item()
+    """ln of the linear regions minus ln of the condition number of the neural tangent kernel, so that neither drowns
+    the other."""
+    condition = -ntk(net, batch, generator)
+    return math.log(linear_regions(net, batch, generator)) - math.log(max(condition, 1.0))

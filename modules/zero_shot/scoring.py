@@ -9,7 +9,10 @@ import torch
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
 from modules.utils.errors import UserError
-from modules.zero_shot.proxies import get_proxy
+from modules.zero_shot import baselines, entropy, zico  # noqa: F401  they register their scores
+from modules.zero_shot.proxies import SpecScore, check_proxy, get_proxy
+
+__all__ = ["check_proxy", "scores", "seed_of"]
 
 
 def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> list[float]:
@@ -24,6 +27,8 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> lis
     if batch < 2:
         raise UserError(f"batch size {batch} (--batch_size); allowed: 2 or more, for batch norm and for comparing")
     score, generator = get_proxy(proxy), torch.Generator().manual_seed(seed)
+    if isinstance(score, SpecScore):
+        return [float(score.compute(spec))] * repeat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = QNetwork(spec)

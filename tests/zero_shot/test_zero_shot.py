@@ -183,7 +183,19 @@ def test_images_of_equal_signs_are_one_linear_region():
     images[3] = images[0]
     signs = torch.cat(activation_signs(net, images), 1)
     assert len(torch.unique(signs, dim=0)) == 4
-    assert get_proxy("RN")(net, 6, torch.Generator().manual_seed(0)) == 6
+
+
+def test_linear_regions_of_one_layer_are_the_signs_that_differ_at_the_ends():
+    """Along a segment the input of its activations is affine, so that each changes its sign at most once."""
+    net = prepare(QNetwork(structure_net(Structure.parse("SuperConvK3BNRELU(3,8,1,1)"), 16, 5)))
+    ends = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    for points in (5, 30):
+        line = torch.stack([ends[0] + (ends[1] - ends[0]) * t for t in torch.linspace(0, 1, points)])
+        with torch.no_grad():
+            on = net.stages["body"][0](line).flatten(1) > 0
+        expected = 1 + (on[0] != on[-1]).sum().item()
+        assert get_proxy("RN")(net, points, torch.Generator().manual_seed(3)) == expected
+    assert expected > 500
 
 
 def test_ntk_of_a_linear_network_is_that_of_its_inputs():

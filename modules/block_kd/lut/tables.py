@@ -94,7 +94,7 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
     if configs is not None:
         needed = [set(stage) for stage in zip(*map(choices, configs), strict=True)]
     stages = tuple(
-        {choice: _read(_path(folder, space, stage, choice, platform), space, stage, choice, resolutions, settings)
+        {choice: _read(table_file(folder, space, stage, choice, platform), space, stage, choice, resolutions, settings)
          for choice in sorted(wanted)}
         for stage, wanted in zip(space.searched, needed, strict=True)
     )
@@ -129,7 +129,9 @@ def read_settings(path: Path) -> dict:
     return check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
 
 
-def _path(folder: Path, space: Superspace, stage: StageTable, choice: Choice, platform: str | None) -> TableFile:
+def table_file(folder: Path, space: Superspace, stage: StageTable, choice: Choice,
+               platform: str | None = None) -> TableFile:
+    """The table of one stage, block and window; UserError with the command that builds it where it is missing."""
     name = f"{stage.name}_{choice[0]}_{choice[1]}.csv"
     table = find_table(folder, name)
     if table is None:

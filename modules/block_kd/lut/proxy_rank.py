@@ -1,0 +1,111 @@
+"""How training-free scores rank the sub-stages of block tables, against the loss that was distilled there."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from modules.block_kd.lut.archive import read_table
+from modules.block_kd.lut.tables import input_size, row_numbers, table_file
+from modules.modeling.net_spec import NetSpec, stage_blocks, stage_choice
+from modules.modeling.spec import BlockArgs, build_block
+from modules.search_space.config import SupernetConfig
+from modules.search_space.superspace import get_superspace
+from modules.utils.csv_files import parse_rows
+from modules.utils.errors import UserError
+from modules.zero_shot.aggregate import rank_aggregate, rank_correlations
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.scoring import scores, seed_of
+
+COLUMNS = ("Flops", "Params", "Latency")  # that a table has itself
+_CLASSES = 10  # of the classifier that scores of logits get behind a sub-stage
+
+
+@dataclass(frozen=True)
+class SubStage:
+    """One row: where it stands, its blocks as a network with a classifier, its loss, and its `COLUMNS`."""
+
+    stage: str
+    block: int
+    window: int
+    spec: NetSpec
+    loss: float
+    columns: tuple[float, float, float]
+
+
+def draw_substages(folder: str | Path, superspace: str, resolution: int, per_table: int, seed: int) -> list[SubStage]:
+    """`per_table` random rows (0: all) of each table of `superspace` at one resolution, in order of the stages.
+
+    Raises:
+        UserError: a missing or damaged table, or one without rows of `resolution`.
+    """
+    space, rng, found = get_superspace(superspace), np.random.default_rng(seed), []
+    for position, stage in enumerate(space.searched):
+        size = input_size(space, stage, resolution)
+        for block in range(len(space.candidates)):
+            for window in range(stage.num_windows):
+                path = table_file(Path(folder) / superspace, space, stage, (block, window))
+                lines = [fields for _, fields in parse_rows(read_table(path), f"block table {str(path)!r}")
+                         if fields[1].endswith(f"x{size}x{size}")]
+                if not lines:
+                    raise UserError(f"{path}: no row for resolution {resolution} (input size {size})")
+                if per_table and per_table < len(lines):
+                    lines = [lines[i] for i in sorted(rng.choice(len(lines), per_table, replace=False))]
+                choices = [0] * len(space.searched)
+                choices[position] = block
+                config = SupernetConfig(space.name, tuple(choices), (-1,) * len(space.searched))
+                found += [_substage(config, stage, block, window, fields) for fields in lines]
+    return found
+
+
+def _substage(config: SupernetConfig, stage, block: int, window: int, fields: list[str]) -> SubStage:
+    _, width, side, _ = map(int, fields[1].split("x"))
+    candidate, choices = stage_choice(config, stage.name, fields[0])
+    blocks = stage_blocks(candidate, stage, width, choices)
+    last = choices[-1].width
+    head = (("pool", (build_block(BlockArgs("Pool", last, last)),)),
+            ("logits", (build_block(BlockArgs("Logits", last, _CLASSES)),)))
+    loss, *columns = row_numbers(fields)
+    return SubStage(stage.name, block, window, NetSpec(((stage.name, blocks), *head), side), loss, tuple(columns))
+
+
+def score_substages(rows: list[SubStage], proxy: str, batch: int, seed: int) -> np.ndarray:
+    """(rows,): the score of each, of the plain view; or the column of the table that `proxy` names."""
+    if proxy in COLUMNS:
+        return np.array([row.columns[COLUMNS.index(proxy)] for row in rows])
+    return np.array([scores(plain_view(row.spec), proxy, batch, 1, seed_of(str(i), seed))[0]
+                     for i, row in enumerate(rows)])
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Correlations of a score with minus the loss in one stage: `across` all its block types, `within` each table in
+    the mean. Pairs are (Kendall's tau-b, Spearman's rho)."""
+
+    proxy: str
+    stage: str
+    rows: int
+    across: tuple[float, float]
+    within: tuple[float, float]
+
+
+def rankings(rows: list[SubStage], values: dict[str, np.ndarray], aggregate: str = "") -> list[Ranking]:
+    """The rankings of every score of `values`, stage by stage; `aggregate` names a further one, of all others but the
+    columns of the table by their ranks within the stage."""
+    found = []
+    for stage, group in groupby(range(len(rows)), key=lambda i: rows[i].stage):
+        members = np.array(list(group))
+        scored = {proxy: value[members] for proxy, value in values.items()}
+        if aggregate:
+            scored[aggregate] = rank_aggregate(np.stack([v for p, v in scored.items() if p not in COLUMNS], 1))
+        quality = -np.array([rows[i].loss for i in members])
+        tables = np.array([(rows[i].block, rows[i].window) for i in members])
+        for proxy, value in scored.items():
+            within = [rank_correlations(value[mask], quality[mask])
+                      for mask in ((tables == table).all(1) for table in np.unique(tables, axis=0))]
+            within = np.array([pair for pair in within if np.isfinite(pair).all()]).reshape(-1, 2)
+            mean = tuple(within.mean(0).tolist()) if len(within) else (float("nan"),) * 2
+            found.append(Ranking(proxy, stage, len(members), rank_correlations(value, quality), mean))
+    return found
