@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from modules.datasets.build import Data
 from modules.datasets.classes import listed
+from modules.utils.cli import print_once
 
 
 def describe(data: Data, resolutions: Iterable[int]) -> str:
@@ -17,11 +18,10 @@ def describe(data: Data, resolutions: Iterable[int]) -> str:
 
 
 def announce(data: Data, resolutions: Iterable[int], record: Callable[[str], None] | None = None) -> None:
-    """Print `describe` on the first process, and hand the line to `record`, which writes it into a log."""
+    """Print `describe` once, on the first process, and hand the line to `record`, which writes it into a log."""
     from modules.utils import dist
 
     line = describe(data, resolutions)
-    if dist.rank() == 0:
-        print(line, flush=True)
-        if record:
-            record(line)
+    print_once(line)
+    if record and dist.rank() == 0:
+        record(line)

@@ -54,13 +54,18 @@ def _print_anything() -> None:
 _said: set[str] = set()
 
 
-def say(note: str) -> None:
-    """Print to stderr, on the first process, a line on what was assumed or passed over; each line once."""
+def print_once(line: str, file=None) -> None:
+    """Print `line` to stdout or `file`, on the first process, unless this run has printed it before."""
     from modules.utils import dist
 
-    if note not in _said and dist.rank() == 0:
-        _said.add(note)
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    if line not in _said and dist.rank() == 0:
+        _said.add(line)
+        print(line, file=file, flush=True)
+
+
+def say(note: str) -> None:
+    """Tell on stderr, once, what was assumed or passed over."""
+    print_once(f"note: {note}", sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

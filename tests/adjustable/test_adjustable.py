@@ -302,7 +302,8 @@ def test_scripts(digits, tmp_path):
     assert "score=" in done.stdout.splitlines()[-1]
     done = run("eval", "--model", tmp_path / "adj.pth")
     assert done.returncode == 0, done.stderr
-    assert "8 (image)" in done.stdout.splitlines()[0]
+    assert done.stdout.startswith("data set digits: 10 classes")
+    assert "8 (image)" in done.stdout.splitlines()[1]
     for options, what in ((("--subnet_choice", CHOICE, "--range", 9), "allowed: 1, 2"),
                           (("--subnet_choice", str(CHOICE).replace("r32", "r48")), "48")):
         done = run("train", *options, "--output_dir", tmp_path / "other")

@@ -145,8 +145,10 @@ def exported(tmp_path_factory):
 def test_export_reports_what_runs_in_float(exported):
     _, printed = exported
     for lines in printed:
-        assert ": 0 of 96 images differ" in lines.splitlines()[0]  # fp32, on bytes too
-        assert "runs 0 float convolutions" in lines.splitlines()[2]
+        data, fp32, _, int8, *_ = lines.splitlines()
+        assert data.startswith("data set digits: 10 classes")
+        assert ": 0 of 96 images differ" in fp32  # on bytes too
+        assert "runs 0 float convolutions" in int8
     assert "quantises 1 and dequantises 0" in printed[0]
 
 

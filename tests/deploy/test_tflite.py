@@ -356,7 +356,8 @@ def test_export_evaluate_predict(tmp_path):
     done = script("tflite_tools/export_tflite.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
                   "--resume", tmp_path, "--post_bn_calibration_batch_num", "2", "--debug")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    data, *lines = done.stdout.splitlines()
+    assert data.startswith("data set digits: 10 classes")
     assert len(lines) == 2
     assert ": 0 of 96 images differ" in lines[0]
     path = lines[1].split(": ")[0]
