@@ -1,12 +1,18 @@
 """Search a network by a zero-shot score, within limits of size, operations, depth or latency. No images, no training.
 
     python zen_nas/search.py --space cifar --budget_model_size 5e5 --max_layers 16 --evolution_max_iter 2000
-    python zen_nas/search.py --space flops --budget_flops 4e8 --evolution_max_iter 480000
-    python zen_nas/search.py --space latency --budget_latency 5 --platform onnxruntime_int8 --max_layers 16
+    python zen_nas/search.py --preset flops_400M
+    python zen_nas/search.py --space latency --budget_latency 5 --platform onnxruntime_int8 --max_layers 16 \\
+        --measure_best 5
+
+A preset is a published search: space, budget, depth and batch. Without --preset and any budget a search has the budget
+of its space's first preset. Published latencies are of a V100 in fp16 at batch 64, per image.
 
 Limits hold for the whole network with its shortcuts; FLOPs and model size are counted as published, latency is that of
-int8 at batch 1 in ms, as the platform predicts it. Writes <save_dir>/best_structure.txt, scores.csv (all scored
-structures), search.png, search.log, and state.json, from which --resume continues.
+int8 at batch 1 in ms, as the platform predicts it; where that extrapolates, the upper end of its interval counts. With
+--measure_best the best structures are measured at the end, and the best one within the limit is the result. Writes
+<save_dir>/best_structure.txt, scores.csv (all scored structures), measured.csv, search.png, search.log, and state.json,
+from which --resume continues.
 """
 import sys
 from pathlib import Path
@@ -21,7 +27,10 @@ PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Pa
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--space", "cifar", "published settings", choices=("cifar", "flops", "latency"))
+    option(parser, "--preset", "", "published search: cifar_1M, cifar_2M, flops_400M, flops_600M, flops_800M, "
+           "latency_0.1ms ... latency_1.2ms", shown="none")
+    option(parser, "--space", "", "blocks and start of the published searches", choices=("cifar", "flops", "latency"),
+           shown="the preset's, or cifar")
     option(parser, "--init_structure", "", "structure string or file to start from", shown="the space's")
     option(parser, "--origin", False, "widths change one by one, as in Zen-NAS; otherwise output and hidden width "
            "together")
@@ -34,10 +43,14 @@ def main(argv=None):
     option(parser, "--budget_flops", None, "most multiply-accumulates", kind=float, above=0, unit="MACs", shown="any")
     option(parser, "--budget_latency", None, "highest latency", kind=float, above=0, unit="ms", shown="any")
     option(parser, "--platform", "", "device of --budget_latency, such as onnxruntime_int8")
+    option(parser, "--latency_confidence", 0.9, "probability with which a network keeps --budget_latency where the "
+           "platform's model extrapolates; 0: as predicted", low=0, below=1)
+    option(parser, "--measure_best", 0, "structures within --budget_latency by measurement to look for at the end; "
+           "onnxruntime_int8 measures", low=0)
     option(parser, "--max_layers", None, "most layers", kind=int, low=1, shown="the space's")
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the space's", **PIXELS)
     option(parser, "--num_classes", None, "classes", kind=int, low=1, high=10**6, shown="the space's")
-    option(parser, "--batch_size", 16, "images per score", **BATCH)
+    option(parser, "--batch_size", None, "images per score", kind=int, shown="16, 64 in a preset", **BATCH)
     SEED.add_to(parser, "--seed")
     option(parser, "--save_dir", "results/zen_nas", "folder of all files")
     add_run_arguments(parser, "search")
@@ -48,21 +61,30 @@ def main(argv=None):
     from modules.search_space.networks.structure import read_structure
     from modules.utils.errors import check_choice
     from modules.utils.runs import STATE_FILE, Run
-    from modules.zero_shot.proxies import check_proxy
+    from modules.zero_shot.scoring import check_proxy
     from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
-    from modules.zero_shot.space import SPACES
+    from modules.zero_shot.space import PRESETS, SPACES, first_preset
 
-    space = replace(SPACES[check_choice(args.space, SPACES, "space (--space)")], origin=args.origin)
+    preset = PRESETS[check_choice(args.preset, PRESETS, "preset (--preset)")] if args.preset else None
+    name = args.space or (preset.space if preset else "cifar")
+    space = replace(SPACES[check_choice(name, SPACES, "space (--space)")], origin=args.origin)
+    budgets = [args.budget_model_size, args.budget_flops, args.budget_latency]
+    if budgets == [None] * 3:
+        source = preset or PRESETS[first_preset(name)]
+        budgets = [source.model_size, source.flops, source.latency]
+    limits = Limits(args.max_layers or (preset.layers if preset else space.max_layers), *budgets, args.platform,
+                    args.latency_confidence)
+    print(f"limits: {limits}")
     search = ZenSearch(
-        space, read_structure(args.init_structure or space.start),
-        Limits(args.max_layers or space.max_layers, args.budget_model_size, args.budget_flops, args.budget_latency,
-               args.platform),
-        proxy=check_proxy(args.zero_shot_score), batch=args.batch_size, classes=args.num_classes or space.classes,
-        resolution=args.input_image_size or space.resolution, population_size=args.population_size, seed=args.seed)
+        space, read_structure(args.init_structure or space.start), limits,
+        proxy=check_proxy(args.zero_shot_score), batch=args.batch_size or (preset.batch_size if preset else 16),
+        classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,
+        population_size=args.population_size, seed=args.seed, measure=args.measure_best)
     with Run(Path(args.save_dir) / STATE_FILE, logs=LOGS, files=FILES, resume=args.resume, overwrite=args.overwrite,
              option="--save_dir") as opened:
         best = search.run(opened, args.evolution_max_iter, args.max_evaluations)
-    print(f"{len(search.history)} structures scored; best {search.history.top(1)[0].fitness:.4f}: {best}")
+    score = next(entry.fitness for entry in search.history.entries if entry.individual == best)
+    print(f"{len(search.history)} structures scored; best {score:.4f}: {best}")
 
 
 if __name__ == "__main__":

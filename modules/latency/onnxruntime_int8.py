@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import platform as host
 from collections.abc import Callable, Sequence
@@ -69,6 +70,15 @@ class OnnxRuntimeInt8(BlockSums):
             result.ms[ours] = correction.apply(sums.ms[ours], net_terms([specs[i] for i in ours]))
             result.std[ours] = result.ms[ours] * correction.deviation
         return result
+
+    def measure_subnet(self, spec: NetSpec) -> float:
+        """Measured latency of a whole network, kept in the cache as those of blocks are."""
+        from modules.latency.profile.models import net_model
+
+        digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:16]
+        ms = self._measured(f"net:{digest}", lambda: net_model(RUNTIME, spec))
+        self.cache.save()
+        return ms
 
     def _correction(self, superspace: str):
         if superspace not in self._corrections:

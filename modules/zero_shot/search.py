@@ -4,11 +4,13 @@ from __future__ import annotations
 import csv
 import math
 import operator
+import sys
 import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from modules.latency import predict_subnets
 from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.progress_figure import draw_progress
@@ -18,24 +20,37 @@ from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 from modules.utils.runs import Run
 from modules.zero_shot.counts import published_counts
+from modules.zero_shot.measured import Measured, measure_best
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import scores, seed_of
 from modules.zero_shot.space import ZenSpace
 
 _SEED_SIZE = 10
-LOGS, FILES = ("search.log",), ("scores.csv", "best_structure.txt", "best_structure.txt.json", "search.png")
+LOGS = ("search.log",)
+FILES = ("scores.csv", "best_structure.txt", "best_structure.txt.json", "search.png", "measured.csv")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a structure may have at most; None: any number. FLOPs and model size as `published_counts` has them."""
+    """What a structure may have at most; None: any number. FLOPs and model size as `published_counts` has them.
+
+    Where the platform's model extrapolates, a latency (ms) is to be kept with probability `confidence` if errors are
+    normal; 0: as predicted, as it is everywhere else.
+    """
 
     layers: int | None = None
     model_size: float | None = None
     flops: float | None = None
     latency: float | None = None
     platform: str = ""
+    confidence: float = 0.9
+
+    def __str__(self) -> str:
+        """Those that are given."""
+        known = {"layers": self.layers, "parameters": self.model_size, "multiply-accumulates": self.flops}
+        parts = [f"at most {value:g} {what}" for what, value in known.items() if value is not None]
+        return ", ".join([*parts, *([f"{self.latency:g} ms on {self.platform}"] if self.latency is not None else [])])
 
     def __post_init__(self):
         for option, value in (("max_layers", self.layers), ("budget_model_size", self.model_size),
@@ -52,20 +67,24 @@ class ZenSearch:
     Args:
         proxy, batch: as of `scores`; every structure is scored once.
         classes, resolution: of the networks.
+        measure: with a latency limit, how many structures within it by measurement to look for at the end.
     """
 
     def __init__(self, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int, classes: int,
-                 resolution: int, population_size: int, seed: int):
+                 resolution: int, population_size: int, seed: int, measure: int = 0):
         self.limits, self.proxy, self.batch, self.seed = limits, proxy, batch, seed
         self.classes, self.resolution = classes, resolution
         self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
                          "batch_size": batch, "classes": classes, "resolution": resolution,
                          "population_size": population_size, "seed": seed}
-        self.platform = None
+        self.platform, self.measure = None, measure
         if limits.platform:
             from modules.latency import get_platform
 
             self.platform = get_platform(limits.platform)
+        if measure and not hasattr(self.platform, "measure_subnet"):
+            raise UserError(f"--measure_best {measure}: platform {limits.platform or '(none)'} does not measure "
+                            "networks; allowed: 0, or --platform onnxruntime_int8")
         self.history: History[Structure, float] = History(self.score, float)
         self.evolution = SurvivalEvolution(self.history, start, space.mutate, self.accepts, population_size,
                                            np.random.default_rng(seed), _SEED_SIZE)
@@ -87,8 +106,11 @@ class ZenSearch:
         return limits.latency is None or self.latency(structure) <= limits.latency
 
     def latency(self, structure: Structure) -> float:
-        """Predicted milliseconds on the platform."""
-        return self.platform.predict_subnet(structure_net(structure, self.resolution, self.classes))
+        """The milliseconds on the platform that the limit is for (`Limits`)."""
+        prediction = predict_subnets(self.platform, [structure_net(structure, self.resolution, self.classes)])
+        confidence = self.limits.confidence
+        unsure = confidence > 0 and prediction.extrapolated[0] and math.isfinite(prediction.std[0])
+        return float((prediction.upper(confidence) if unsure else prediction.ms)[0])
 
     def run(self, run: Run, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
         """Search, and return the best structure. The folder of `run` gets everything that continuing needs, and what
@@ -108,16 +130,38 @@ class ZenSearch:
         if not self.history.entries:
             raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
                             f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
-        self._report(run)
-        return self.history.top(1)[0].individual
+        best = self.history.top(1)[0]
+        measured = self._measure_best(run)
+        if measured and measured[0].measured <= self.limits.latency:
+            best = next(e for e in self.history.entries if e.individual == measured[0].structure)
+        elif measured:
+            print(f"none of the {len(measured)} best structures is within {self.limits.latency:g} ms as measured",
+                  file=sys.stderr)
+        self._report(run, best)
+        return best.individual
+
+    def _measure_best(self, run: Run) -> list[Measured]:
+        """The best structures as measured, also in measured.csv; none without a limit of latency."""
+        if not self.measure or self.limits.latency is None:
+            return []
+        ranked = ((entry.individual, entry.fitness) for entry in self.history.top(len(self.history)))
+        found = measure_best(
+            ranked, self.latency,
+            lambda structure: self.platform.measure_subnet(structure_net(structure, self.resolution, self.classes)),
+            self.limits.latency, self.measure)
+        with atomic_write(run.path.with_name("measured.csv")) as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["score", "predicted_ms", "measured_ms", "structure"])
+            writer.writerows([f"{m.score:.6g}", f"{m.predicted:.4f}", f"{m.measured:.4f}", m.structure] for m in found)
+        return found
 
     def _progress(self) -> str:
         population = self.evolution.population()
         best = f"best {population[-1][0]:.4g}, worst alive {population[0][0]:.4g}" if population else "none yet"
         return f"iteration {self.evolution.iteration}: {len(self.history)} scored, {best}"
 
-    def _report(self, run: Run) -> None:
-        folder, entries, best = run.path.parent, self.history.entries, self.history.top(1)[0]
+    def _report(self, run: Run, best) -> None:
+        folder, entries = run.path.parent, self.history.entries
         with atomic_write(folder / "scores.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["index", "score", "flops", "model_size", "layers", "structure"])

@@ -76,3 +76,30 @@ SPACES = {space.name: space for space in (
              "SuperResK3K3(128,256,2,128,1)SuperResK3K3(256,512,2,256,1)SuperConvK1BNRELU(512,512,1,1)",
              224, 1000, 10),
 )}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published search: its space, its one budget (parameters, multiply-accumulates, or ms) and its depth."""
+
+    space: str
+    layers: int
+    model_size: float | None = None
+    flops: float | None = None
+    latency: float | None = None
+
+    batch_size = 64
+
+
+PRESETS = {
+    "cifar_1M": Preset("cifar", 18, model_size=1e6), "cifar_2M": Preset("cifar", 20, model_size=2e6),
+    "flops_400M": Preset("flops", 14, flops=4e8), "flops_600M": Preset("flops", 14, flops=6e8),
+    "flops_800M": Preset("flops", 16, flops=8e8),
+    **{f"latency_{ms}ms": Preset("latency", layers, latency=ms) for ms, layers in (
+        (0.1, 10), (0.2, 13), (0.3, 16), (0.5, 20), (0.8, 25), (1.2, 30))},
+}
+
+
+def first_preset(space: str) -> str:
+    """The preset whose budget a search of `space` has if none is given."""
+    return next(name for name, preset in PRESETS.items() if preset.space == space)

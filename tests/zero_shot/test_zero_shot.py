@@ -423,6 +423,8 @@ def test_scripts(tmp_path):
             ("score", (), "of --network, --structure and --subnet_name given; expected one"),
             ("score", ("--structure", SMALL, "--zero_shot_score", "Ben"), "allowed: Zen, NASWOT"),
             ("search", ("--space", "imagenet"), "allowed: cifar"),
+            ("search", ("--preset", "cifar_3M"), "allowed: cifar_1M"),
+            ("search", ("--measure_best", 3, "--budget_flops", 1e6), "does not measure"),
             ("search", ("--budget_latency", 3), "--platform")):
         result = run(script, *options)
         assert result.returncode == 2

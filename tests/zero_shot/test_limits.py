@@ -1,0 +1,83 @@
+"""Limits of the zero-shot search: presets, the interval where a latency extrapolates, measured latencies at the end."""
+import csv
+
+import pytest
+
+from modules.latency import predict_subnets
+from modules.search_space.networks.structure import Structure
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from modules.utils.runs import STATE_FILE, Run
+from modules.zero_shot.measured import measure_best
+from modules.zero_shot.network import structure_net
+from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
+from modules.zero_shot.space import PRESETS, SPACES
+
+START = Structure.parse(SPACES["cifar"].start)
+
+
+def a_search(limits: Limits, **more) -> ZenSearch:
+    return ZenSearch(SPACES["cifar"], START, limits, proxy="Params", batch=2, classes=10, resolution=32,
+                     population_size=16, seed=4, **more)
+
+
+def test_presets_are_the_published_searches():
+    """zen_nas.md, section 2."""
+    assert {name: (p.layers, p.model_size or p.flops or p.latency) for name, p in PRESETS.items()} == {
+        "cifar_1M": (18, 1e6), "cifar_2M": (20, 2e6), "flops_400M": (14, 4e8), "flops_600M": (14, 6e8),
+        "flops_800M": (16, 8e8), "latency_0.1ms": (10, 0.1), "latency_0.2ms": (13, 0.2), "latency_0.3ms": (16, 0.3),
+        "latency_0.5ms": (20, 0.5), "latency_0.8ms": (25, 0.8), "latency_1.2ms": (30, 1.2)}
+    assert all(name.startswith(preset.space) for name, preset in PRESETS.items())
+
+
+def test_a_space_without_budget_has_that_of_its_first_preset(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "zen_nas"))
+    from search import main
+
+    common = ["--save_dir", str(tmp_path), "--zero_shot_score", "Params", "--max_evaluations", "2"]
+    main(["--space", "flops", *common])
+    assert capsys.readouterr().out.startswith("limits: at most 14 layers, at most 4e+08 multiply-accumulates\n")
+    main(["--preset", "cifar_2M", "--budget_flops", "1e8", "--overwrite", *common])
+    assert capsys.readouterr().out.startswith("limits: at most 20 layers, at most 1e+08 multiply-accumulates\n")
+    with pytest.raises(UserError, match="--budget_latency without --platform"):
+        main(["--space", "latency", *common])
+
+
+def test_the_interval_counts_where_a_latency_extrapolates():
+    platform = "epyc_onnxruntime_int8"
+    careful = a_search(Limits(18, latency=1.0, platform=platform))
+    bold = a_search(Limits(18, latency=1.0, platform=platform, confidence=0.0))
+    prediction = predict_subnets(careful.platform, [structure_net(START, 32, 10)])
+    assert prediction.extrapolated[0]  # nothing of Zen's units was fitted
+    assert bold.latency(START) == pytest.approx(prediction.ms[0])
+    # the 90% point of a normal law lies 1.2816 deviations above its mean
+    assert careful.latency(START) == pytest.approx(prediction.ms[0] + 1.281552 * prediction.std[0], rel=1e-5)
+
+
+def test_structures_are_measured_from_the_best_down():
+    structures = [Structure.parse(f"SuperConvK3BNRELU(3,{8 * i},1,1)") for i in range(1, 101)]
+    ranked = [(structure, 100.0 - i) for i, structure in enumerate(structures)]
+    measured = {structure: 10.0 if i % 3 else 1.0 for i, structure in enumerate(structures)}
+    found = measure_best(ranked, lambda s: 0.5, measured.__getitem__, 2.0, 2)
+    assert [m.structure for m in found] == [structures[0], structures[3], structures[1], structures[2]]
+    assert [m.measured for m in found] == [1, 1, 10, 10]
+    assert len(measure_best(ranked, lambda s: 0.5, lambda s: 3.0, 2.0, 2)) == 40  # none is within
+
+
+def test_the_result_is_within_the_limit_as_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    limits = Limits(18, latency=50.0, platform="onnxruntime_int8")  # any network, on a busy machine too
+    search = a_search(limits, measure=1)
+    with Run(tmp_path / "s" / STATE_FILE, logs=LOGS, files=FILES, resume=False, overwrite=False,
+             option="--save_dir") as run:
+        best = search.run(run, 12)
+    with open(tmp_path / "s" / "measured.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["structure"] for row in rows] == [str(best)] == [str(search.history.top(1)[0].individual)]
+    assert float(rows[0]["score"]) == pytest.approx(search.history.top(1)[0].fitness, rel=1e-4)
+    assert 0 < float(rows[0]["measured_ms"]) < 50
+    again = search.platform.measure_subnet(structure_net(Structure.parse(rows[0]["structure"]), 32, 10))
+    assert again == pytest.approx(float(rows[0]["measured_ms"]), abs=1e-4)  # from the cache
+    assert again > 0
+    with pytest.raises(UserError, match="does not measure"):
+        a_search(Limits(18, latency=1.0, platform="epyc_onnxruntime_int8"), measure=1)
