@@ -1,0 +1,67 @@
+"""The embedded digits made hard: turned, scaled and moved about in a picture of 32x32 pixels among pieces of others."""
+from __future__ import annotations
+
+import numpy as np
+
+from modules.datasets.digits import open_digits
+from modules.datasets.sources import ArraySource
+
+SIZE = 32       # pixels of a side
+VARIANTS = 3    # pictures made of each digit
+_PIECES = 5     # of other digits, in each picture
+_PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
+
+
+def open_cluttered_digits() -> tuple[ArraySource, ArraySource]:
+    """The (training, validation) sources: 4,326 and 1,065 pictures, each part made of its own digits alone.
+
+    The task follows the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention" (2014). The pictures
+    are the same on every machine.
+    """
+    return tuple(_clutter(source, np.random.Generator(np.random.PCG64(part)))
+                 for part, source in enumerate(open_digits()))
+
+
+def _clutter(source: ArraySource, rng: np.random.Generator) -> ArraySource:
+    digits = source.pixels[..., 0].astype(np.float32) / 255
+    order = np.repeat(np.arange(len(digits)), VARIANTS)
+    pictures = [draw(digits, chosen, rng) for chosen in np.array_split(order, max(len(order) // 256, 1))]
+    return ArraySource(np.concatenate(pictures), source.classes, source.labels[order])
+
+
+def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pictures, uint8 (B, 32, 32, 3), of the digits whose numbers are `chosen` (B,), for example (256,), out of
+    `digits` (N, 8, 8) in 0..1."""
+    count = len(chosen)
+    ink = _place(digits[chosen], rng.uniform(1.5, 2.6, count), rng.uniform(-0.5, 0.5, count), rng)
+    for _ in range(_PIECES):
+        others, (tops, lefts) = rng.integers(len(digits), size=count), rng.integers(8 - _PIECE + 1, size=(2, count))
+        span = np.arange(_PIECE)
+        pieces = digits[others[:, None, None], (tops[:, None] + span)[:, :, None], (lefts[:, None] + span)[:, None]]
+        placed = _place(pieces, rng.uniform(1.4, 2.2, count), rng.uniform(0, 2 * np.pi, count), rng)
+        ink = np.maximum(ink, 0.8 * placed)
+    light, dark = (rng.uniform(*ends, (count, 1, 1, 3)).astype(np.float32) for ends in ((0.5, 1), (0, 0.45)))
+    swapped = rng.random((count, 1, 1, 1)) < 0.5
+    paper, pen = np.where(swapped, dark, light), np.where(swapped, light, dark)
+    pictures = paper + ink[..., None] * (pen - paper) + 0.06 * rng.standard_normal((count, SIZE, SIZE, 3), np.float32)
+    return np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
+
+
+def _place(shapes: np.ndarray, scale: np.ndarray, angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`shapes` (B, side, side) on fields (B, 32, 32), `scale` (B,) times as large and turned by `angle` (B,) in
+    radians, by bilinear interpolation; their middles are drawn so that they lie within the picture unless turned."""
+    count, side = len(shapes), shapes.shape[1]
+    reach = side * scale / 2
+    middle = (reach + rng.random((2, count)) * (SIZE - 1 - 2 * reach)).astype(np.float32)
+    y, x = (np.arange(SIZE, dtype=np.float32) - m[:, None] for m in middle)
+    y, x = y[:, :, None], x[:, None]
+    cosine, sine = ((f(angle) / scale).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    edge = (side - 1) / 2 + 1  # of the middle, in a shape with a frame of one pixel
+    rows = np.clip(cosine * y - sine * x + edge, 0, side + 1)
+    columns = np.clip(sine * y + cosine * x + edge, 0, side + 1)
+    top, left = (np.minimum(v.astype(np.int32), side) for v in (rows, columns))
+    down, right = rows - top, columns - left
+    framed, which = np.pad(shapes, ((0, 0), (1, 1), (1, 1))), np.arange(count)[:, None, None]
+    upper = (1 - right) * framed[which, top, left] + right * framed[which, top, left + 1]
+    lower = (1 - right) * framed[which, top + 1, left] + right * framed[which, top + 1, left + 1]
+    return (1 - down) * upper + down * lower

@@ -1,1 +1,0 @@
-"""The pipeline at small scale, through the scripts a user would call."""

@@ -1,0 +1,40 @@
+"""The latency limit: the one asked for, if it can be kept, or one in the middle of what there is."""
+from __future__ import annotations
+
+import numpy as np
+
+from modules.latency import get_platform
+from modules.modeling.net_spec import resolve
+from modules.search_space.config import SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import Superspace
+from modules.utils.errors import UserError
+
+_DRAWS = 60
+
+
+def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, ...], platform: str,
+                 classes: int) -> float:
+    """`limit` (ms) itself, or where it is 0 the median of random subnets of random spaces.
+
+    Raises:
+        UserError: the smallest subnets of all block types are slower.
+    """
+    predictor = get_platform(platform)
+    if not limit:
+        rng = np.random.default_rng(0)
+        nets = []
+        for _ in range(_DRAWS):
+            space = SupernetConfig(superspace.name, *(tuple(int(rng.integers(n)) for n in sizes) for sizes in (
+                [len(superspace.candidates)] * len(superspace.searched), [s.num_windows for s in superspace.searched])))
+            nets.append(resolve(space, SubnetSpace(space, resolutions).sample(rng), classes))
+        return float(f"{np.median(predictor.predict_subnets(nets).ms):.2g}")
+    kinds = range(len(superspace.candidates))
+    fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, resolutions).extreme(min), classes))
+                  for space in (SupernetConfig(superspace.name, (kind,) * len(superspace.searched),
+                                               (0,) * len(superspace.searched)) for kind in kinds))
+    if fastest > limit:
+        raise UserError(f"--latency_constraint {limit:g} ms: the smallest networks of {superspace.name} take "
+                        f"{fastest:.2g} ms on {platform} at {min(resolutions)} pixels; allowed: more than that, or "
+                        "smaller --resolutions")
+    return limit

@@ -1,0 +1,50 @@
+"""The pipeline as a run that can be killed and continued."""
+from __future__ import annotations
+
+from modules.datasets.build import load_data
+from modules.pipeline.limit import choose_limit
+from modules.pipeline.plan import Plan, make_plan, settings
+from modules.pipeline.request import Request
+from modules.pipeline.results import Results
+from modules.pipeline.runner import run_steps
+from modules.pipeline.speed import measure_speed
+from modules.pipeline.steps import Pipeline
+from modules.pipeline.summary import Entry, summarize
+from modules.search_space.superspace import get_superspace
+from modules.utils.runs import Run
+
+STATE_FILE = "pipeline.json"
+FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candidates", "candidates_latency.csv",
+         "tuned", "check", "rival", "models", "latency.csv", "accuracy_over_latency.png")
+
+
+def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = False) -> list[Entry]:
+    """Run all steps that `request.output` does not hold yet, and print the summary; returns what it compares.
+
+    Raises:
+        UserError: bad images, an unknown name, a limit that cannot be kept, a script that failed; a run that is there
+            and neither `resume` nor `overwrite`.
+    """
+    with Run(request.output / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
+        state = run.read_state(request.identity) if run.continues else _plan(request)
+        with run.reading():
+            plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
+                           for name, value in state["plan"].items()})
+            results = Results(request, plan, float(state["limit"]), int(state["classes"]))
+        run.begin()
+        run.write_state(request.identity, state)
+        print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.budget / 60:g} minutes: {plan}.",
+              flush=True)
+        run_steps(run, request.identity, state, Pipeline(results).steps())
+        return summarize(results)
+
+
+def _plan(request: Request) -> dict:
+    superspace = get_superspace(request.superspace)
+    data = load_data(request.dataset or None, request.dataset_path or None)
+    classes = len(data.info.classes)
+    limit = choose_limit(request.limit, superspace, request.resolutions, request.platform, classes)
+    speed = measure_speed(superspace, max(request.resolutions), classes,
+                          request.teacher if request.tables == "own" else "")
+    plan = make_plan(request.budget, len(data.train_indices), superspace, request.resolutions, speed)
+    return {"limit": limit, "classes": classes, "plan": settings(plan)}

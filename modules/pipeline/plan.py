@@ -1,0 +1,90 @@
+"""How large each step of the pipeline is: the budget divided among the steps by what they cost on this machine."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from modules.pipeline.speed import BATCH, Speed
+from modules.search_space.superspace import Superspace
+
+# Shares of the budget. What is left is for reading images, the search of the space, and what was estimated too low.
+SHARES = {"teacher": 0.08, "blocks": 0.14, "blocks int8": 0.10, "tables": 0.10, "supernet": 0.18,
+          "supernet int8": 0.08, "subnets": 0.07, "tuning": 0.06, "tuning int8": 0.04, "rival": 0.05}
+INT8 = 1.4            # a step with learned scales takes this many times as long as one in fp32
+SUBNETS_PER_STEP = 4  # of the sandwich rule
+FORWARD = 1 / 3       # share of the forward pass in a step
+POPULATION = 8        # subnets of a round of the search
+VALID_SHARE, MOST_VALID = 0.15, 5000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of the steps; epochs may be cut short: `block_batches` batches make an epoch of block distillation.
+
+    Args:
+        valid_size: training images that nothing is trained on; they decide in the search.
+        resolution: pixels of the block tables, the largest of the supernet.
+        evaluations: subnets that the search evaluates.
+        calibration_batches: training batches that calibrate batch norm.
+    """
+
+    valid_size: int
+    resolution: int
+    resolutions: tuple[int, ...]
+    teacher_epochs: int
+    block_batches: int
+    block_int8_batches: int
+    table_rows: int
+    supernet_epochs: int
+    supernet_int8_epochs: int
+    evaluations: int
+    calibration_batches: int
+    tuning_epochs: int
+    tuning_int8_epochs: int
+
+    def __str__(self) -> str:
+        return (f"{self.valid_size} training images held out; {'/'.join(map(str, self.resolutions))} pixels; teacher "
+                f"{self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} batches of "
+                f"{BATCH} (fp32, int8); tables of {self.table_rows} rows; supernet {self.supernet_epochs} and "
+                f"{self.supernet_int8_epochs} epochs; {self.evaluations} subnets evaluated; the one found trained "
+                f"for {self.tuning_epochs} and {self.tuning_int8_epochs} epochs more")
+
+
+def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:
+    """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
+    `resolutions`. Each size is what the step's share of the budget pays for, and at least one."""
+    valid = held_out(images)
+    steps = max((images - valid) // BATCH, 1)
+    tables = sum(stage.num_windows for stage in superspace.searched) * len(superspace.candidates)
+    pass_ms = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # seconds of one image through one network
+    calibration = min(max(steps // 4, 4), 32)
+    seen = valid + calibration * BATCH
+    kinds, stages = len(superspace.candidates), len(superspace.searched)
+
+    def size(name: str, seconds: float, most: int, least: int = 1) -> int:
+        return int(min(max(SHARES[name] * budget / seconds, least), most))
+
+    students = kinds * speed.sandwich + speed.teacher * FORWARD
+    tuned = speed.sandwich / SUBNETS_PER_STEP * steps
+    return Plan(
+        valid_size=valid, resolution=max(resolutions), resolutions=resolutions,
+        teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
+        block_batches=size("blocks", students, 100 * steps, 4),
+        block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
+        table_rows=size("tables", tables * (seen * INT8 * pass_ms / stages + 0.03), 1000, 4),
+        supernet_epochs=size("supernet", speed.sandwich * steps, 360),
+        supernet_int8_epochs=size("supernet int8", INT8 * speed.sandwich * steps, 50),
+        evaluations=size("subnets", 2 * seen * INT8 * pass_ms, 2000, 2 * POPULATION),
+        calibration_batches=calibration,
+        tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50))
+
+
+def held_out(images: int) -> int:
+    """How many of `images` training images are held out of training."""
+    return max(min(math.ceil(VALID_SHARE * images), MOST_VALID), 1)
+
+
+def settings(plan: Plan) -> dict:
+    """The plan as the state keeps it."""
+    return dataclasses.asdict(plan)

@@ -1,0 +1,111 @@
+"""Where the steps of the pipeline write, and what follows from their tables for the later ones."""
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from modules.pipeline.plan import Plan
+from modules.pipeline.request import Request
+from modules.pipeline.rival import find_rival
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.files import atomic_write
+
+Network = tuple[SupernetConfig, SubnetChoiceConfig]
+
+
+class Results:
+    """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, by the step that
+    writes them."""
+
+    def __init__(self, request: Request, plan: Plan, limit: float, classes: int):
+        self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
+        folder = request.output
+        self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
+        self.tables = folder / "tables" if request.tables == "own" else Path(request.tables)
+        self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
+        self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
+        self.check = folder / "check"
+        self.candidates_latency, self.latency = folder / "candidates_latency.csv", folder / "latency.csv"
+        self.methods = ("evolution", "random") if request.baselines else ("evolution",)
+
+    @property
+    def space_folder(self) -> Path:
+        """Tables and figures of the search of the space."""
+        (table,) = (self.spaces / self.request.superspace).glob("*/top50.csv")
+        return table.parent
+
+    @property
+    def space(self) -> SupernetConfig:
+        """The space found."""
+        best = read_rows(self.space_folder / "top50.csv")[0]["choice"]
+        return SupernetConfig.from_choice(self.request.superspace, best)
+
+    def search_folder(self, method: str = "evolution") -> Path:
+        """Tables and figure of the subnet search by `method`."""
+        (table,) = (self.subnets / method).glob("*/*/best.csv")
+        return table.parent
+
+    @property
+    def smallest(self) -> SubnetChoiceConfig:
+        """The smallest subnet of the space found."""
+        return SubnetSpace(self.space, self.plan.resolutions).extreme(min)
+
+    def best_predicted(self) -> list[Network]:
+        """The best subnets of each search by predicted latency, and the smallest."""
+        found = [SubnetChoiceConfig.from_str(row["enc"]) for method in self.methods
+                 for row in read_rows(self.search_folder(method) / "best.csv")]
+        return [(self.space, subnet) for subnet in dict.fromkeys([*found, self.smallest])]
+
+    def best_measured(self, method: str = "evolution") -> SubnetChoiceConfig:
+        """Of the best of a search the most accurate one on held-out images whose measured latency is within the limit;
+        where none is, the fastest."""
+        measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
+        order = []
+        for row in read_rows(self.search_folder(method) / "best.csv"):
+            ms = measured[f"{self.space}-{row['enc']}"]
+            order.append((ms > self.limit, ms if ms > self.limit else -float(row["acc1"]), ms, row["enc"]))
+        return SubnetChoiceConfig.from_str(min(order)[-1])
+
+    def accuracy_held_out(self, checkpoints: Path) -> float:
+        """Percent of the held-out images that the subnet found gets right with the weights in `checkpoints`."""
+        return float(read_rows(self.check / checkpoints.name / "accuracy.csv")[-1]["acc1"])
+
+    @property
+    def best_checkpoints(self) -> Path:
+        """Where the weights of the subnet found are best: of its further training, or of the supernet."""
+        return max((self.tuned, self.supernet), key=self.accuracy_held_out)
+
+    def rival_network(self) -> Network | None:
+        """The network that a user would take instead; None if none is within the limit."""
+        return find_rival(self.limit, self.request.platform, self.plan.resolution, self.classes)
+
+    def exports(self) -> dict[str, tuple[Path, Network]]:
+        """What becomes a file: name -> (folder of its checkpoint, network)."""
+        space = self.space
+        exports = {"found": (self.best_checkpoints, (space, self.best_measured())),
+                   "smallest": (self.supernet, (space, self.smallest))}
+        if self.request.baselines:
+            exports["random_search"] = (self.supernet, (space, self.best_measured("random")))
+            network = self.rival_network()
+            if network:
+                exports["mobilenet_v2"] = (self.rival, network)
+        return exports
+
+    def listing(self, name: str) -> Path:
+        """The input.csv of the export called `name`."""
+        return self.models / f"{name}.csv"
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a csv file with a header."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def list_subnets(path: Path, networks: Iterable[Network]) -> None:
+    """Write the list that the tools of onnx_tools/ read."""
+    with atomic_write(path) as file:
+        for space, subnet in networks:
+            file.write(f"{space.superspace},{space.choice},{subnet}\n")

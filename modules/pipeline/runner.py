@@ -1,0 +1,64 @@
+"""Running the scripts of the pipeline one after the other, each finished step once."""
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
+
+Command = Sequence  # a script, or "-m package", and its arguments
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the pipeline.
+
+    Args:
+        name: in the state and in what is printed.
+        commands: returns the scripts to run. It is called when all earlier steps are done, so it may read their files.
+        share: of the budget that the step is planned to take.
+    """
+
+    name: str
+    commands: Callable[[], Sequence[Command]]
+    share: float = 0.0
+
+
+def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step]) -> None:
+    """Run the steps that `state["seconds"]` does not name, and note in the state how long each took.
+
+    Raises:
+        UserError: a script ended with an error.
+    """
+    seconds = state.setdefault("seconds", {})
+    for number, step in enumerate(steps, 1):
+        if step.name in seconds:
+            print(f"\n== {number}/{len(steps)} {step.name}: done before", flush=True)
+            continue
+        print(f"\n== {number}/{len(steps)} {step.name}", flush=True)
+        start = time.monotonic()
+        for command in step.commands():
+            run_script(command)
+        seconds[step.name] = round(time.monotonic() - start, 1)
+        run.write_state(identity, state)
+
+
+def run_script(command: Command) -> None:
+    """Print and run one script; UserError if it fails."""
+    words = [word for part in command[:1] for word in str(part).split()] + [str(word) for word in command[1:]]
+    print(f"\n$ python {shlex.join(words)}", flush=True)
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    if done.returncode == 130 or done.returncode == -2:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise UserError(f"{words[0] if words[0] != '-m' else words[1]} ended with status {done.returncode}, its reason "
+                        "is above; the same command with --resume goes on from here")
+    print(f"({time.monotonic() - start:.0f} s)", flush=True)

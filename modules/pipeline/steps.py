@@ -1,0 +1,155 @@
+"""The steps of the pipeline as commands of its scripts, from the teacher to the checked file."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modules.pipeline.plan import POPULATION
+from modules.pipeline.results import Results, list_subnets
+from modules.pipeline.runner import Command, Step
+from modules.pipeline.speed import BATCH
+
+CONFIG = "supernet_training_configs/pipeline.yaml"
+CANDIDATES = 4  # of each search: so many are measured
+
+
+class Pipeline:
+    """The steps that lead to `results`."""
+
+    def __init__(self, results: Results):
+        self.results, self.request, self.plan = results, results.request, results.plan
+
+    def steps(self) -> list[Step]:
+        """All steps in order."""
+        own = self.request.tables == "own"
+        blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
+                  Step("block tables", self.build_tables)] if own else []
+        rivals = [Step("rival", self.train_rival)] if self.request.baselines else []
+        return [*blocks, Step("search of the space", self.search_space), Step("supernet", self.train_supernet),
+                Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
+                Step("training of the one found", self.tune), Step("check of it", self.check_tuned), *rivals,
+                Step("files", self.export), Step("latency", self.benchmark)]
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def train_teacher(self) -> list[Command]:
+        """The teacher, fp32, then INT8."""
+        r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
+                                   self.results.teacher, "--resume"]
+        fp32 = [*common, *r.images(), "--teacher_arch", r.teacher, "--resolution", self.plan.resolution,
+                "--train_batch_size", 32, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs]
+        if r.teacher_weights:
+            fp32 += ["--teacher_weights", r.teacher_weights]
+        return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
+                       "--train_batch_size", 32]]
+
+    def _teacher(self, name: str) -> list:
+        return ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher,
+                "--teacher_checkpoint_path", self.results.teacher / name]
+
+    def distil_blocks(self) -> list[Command]:
+        """All blocks, fp32, then INT8."""
+        r = self.request
+        common = [*r.images(), "--valid_size", self.plan.valid_size, "--hw_list", self.plan.resolution, "--num_workers",
+                  0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches", 5, "--resume",
+                  "--inplace_distill_from_teacher", "--output_path", self.results.blocks / r.superspace]
+        return [[script, *self._teacher(teacher), *common, *self._epochs(batches)]
+                for script, teacher, batches in (("train_block_kd.py", "checkpoint.pth", self.plan.block_batches),
+                                                 ("lsq_block_kd.py", "lsq.pth", self.plan.block_int8_batches))]
+
+    @staticmethod
+    def _epochs(batches: int) -> list:
+        return ["--num_epochs", 1, "--train_batches", batches]
+
+    def build_tables(self) -> list[Command]:
+        """Loss and latency of blocks."""
+        r = self.results
+        return [["eval_block_kd.py", *self._teacher("lsq.pth"), "--platform", self.request.platform,
+                 "--checkpoint_path", r.blocks, "--output_path", r.tables, "--num_samples_per_stage",
+                 self.plan.table_rows, "--num_calib_batches", self.plan.calibration_batches, "--num_workers", 0,
+                 "--hw_list", self.plan.resolution, "--resume"]]
+
+    def search_space(self) -> list[Command]:
+        """The best space within the limit."""
+        return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
+                 "--latency_constraint", self.results.limit, "--latency_loss_t", 0.08, "--cycles", 3000, "--seed",
+                 self.request.seed, "--output_dir", self.results.spaces, "--resume"]]
+
+    def _space(self) -> list:
+        space = self.results.space
+        return ["--superspace", space.superspace, "--supernet_choice", space.choice]
+
+    def _training(self, folder: Path, epochs: int, int8_epochs: int, which: Sequence) -> list[Command]:
+        common = ["train_supernet.py", *which, *self.request.images(), "--config-file", CONFIG, "--models_save_dir",
+                  folder, "--valid_size", self.plan.valid_size, "--resolutions", *self.plan.resolutions, "--placement",
+                  "engine", "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--seed",
+                  self.request.seed, "--epochs", epochs, "--quant_epochs", int8_epochs, "--resume"]
+        return [common, [*common, "--quant_mode"]]
+
+    def train_supernet(self) -> list[Command]:
+        """The supernet of that space, fp32, then INT8 with the engine's placement of quantisers."""
+        p = self.plan
+        return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, self._space())
+
+    def search_subnets(self) -> list[Command]:
+        """Its best subnets within the limit; with baselines also by random search with as many evaluations."""
+        sizes = ["--population_size", POPULATION, "--mutation_size", POPULATION // 2, "--crossover_size",
+                 POPULATION - POPULATION // 2, "--max_evaluations", self.plan.evaluations, "--max_time_budget",
+                 -(-self.plan.evaluations // POPULATION)]
+        return [["search_subnet.py", *self._space(), "--checkpoint_path", self.results.supernet, "--latency_constraint",
+                 self.results.limit, "--latency_delta", self.results.limit, "--platform", self.request.platform, *sizes,
+                 "--num_calib_batches", self.plan.calibration_batches, "--test_top_num", CANDIDATES, "--method", method,
+                 "--manual_seed", self.request.seed, "--output_path", self.results.subnets / method, "--resume"]
+                for method in self.results.methods]
+
+    def measure_best(self) -> list[Command]:
+        """Latency of the best subnets of each search, and of the smallest."""
+        r = self.results
+        listing = r.candidates / "candidates.csv"
+        list_subnets(listing, r.best_predicted())
+        return [self._export(listing, r.supernet, r.candidates),
+                ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", r.candidates, "--output",
+                 r.candidates_latency]]
+
+    def _export(self, listing: Path, checkpoints: Path, models: Path) -> Command:
+        return ["onnx_tools/export_onnx.py", "--input", listing, "--resume", checkpoints, "--output_dir", models,
+                "--batch_size_per_gpu", BATCH, "--post_bn_calibration_batch_num", self.plan.calibration_batches]
+
+    def tune(self) -> list[Command]:
+        """Further training of the best subnet whose measured latency is within the limit."""
+        r, space = self.results, self.results.space
+        fp32, int8 = self._training(r.tuned, self.plan.tuning_epochs, self.plan.tuning_int8_epochs,
+                                    [*self._space(), "--subnet_choice", r.best_measured(), "--base_lr", 0.1])
+        return [[*fp32, "--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"], int8]
+
+    def check_tuned(self) -> list[Command]:
+        """Its accuracy on the held-out images with and without the further training."""
+        r = self.results
+        return [["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
+                 checkpoints, "--output", r.check / checkpoints.name, "--batch_size_per_gpu", BATCH,
+                 "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--subnet_choice",
+                 r.best_measured()] for checkpoints in (r.supernet, r.tuned)]
+
+    def train_rival(self) -> list[Command]:
+        """The rival, for as many epochs as supernet and subnet had together."""
+        network, p = self.results.rival_network(), self.plan
+        if network is None:
+            return []
+        space, subnet = network
+        which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet]
+        return self._training(self.results.rival, p.supernet_epochs + p.tuning_epochs,
+                              p.supernet_int8_epochs + p.tuning_int8_epochs, which)
+
+    def export(self) -> list[Command]:
+        """Files with cards of what is compared."""
+        commands = []
+        for name, (checkpoints, network) in self.results.exports().items():
+            list_subnets(self.results.listing(name), [network])
+            commands.append(self._export(self.results.listing(name), checkpoints, self.results.models / name))
+        return commands
+
+    def benchmark(self) -> list[Command]:
+        """Latency of those files."""
+        r = self.results
+        return [["onnx_tools/benchmark.py", "--input", r.listing(name), "--model_dir", r.models / name, "--output",
+                 r.latency] for name in r.exports()]

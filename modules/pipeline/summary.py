@@ -1,0 +1,105 @@
+"""The end of the pipeline: the table, the figure, and the gains."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modules.deploy.cards.card import read_card
+from modules.pipeline.results import Results, read_rows
+from modules.utils.figures import new_figure, save_figure
+from modules.utils.results import format_table
+
+TITLES = {"found": "found", "smallest": "smallest of the space", "random_search": "random search",
+          "mobilenet_v2": "MobileNetV2"}
+_COLOURS = {"found": "tab:blue", "smallest": "tab:grey", "random_search": "tab:orange", "mobilenet_v2": "tab:red"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that was exported, and what its card says."""
+
+    name: str
+    path: Path
+    card: dict
+
+    @property
+    def ms(self) -> float:
+        """Measured latency."""
+        return self.card["latency"]["ms"]
+
+    @property
+    def top1(self) -> float:
+        """Percent of the test images that the file gets right."""
+        return self.card["accuracy"]["engine"]["top1"]
+
+
+def summarize(results: Results) -> list[Entry]:
+    """Print the table, what the network found gained, its file, and the paths of all figures; returns the entries."""
+    entries = read_entries(results)
+    print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread. Accuracy is on the test "
+          "images,\nwhich no choice has seen, in brackets its 95% interval. Differ: images to which the file and the "
+          "trained\nnetwork give other answers.\n")
+    print(format_table([_row(entry, results.limit) for entry in entries]))
+    print()
+    for line in gains(entries):
+        print(line)
+    figure = results.request.output / "accuracy_over_latency.png"
+    _draw(entries, results, figure)
+    found = entries[0]
+    print(f"\nThe INT8 file: {found.path}\nIts card:      {found.path}.card.json\nTry it:        python "
+          f"onnx_tools/predict.py --model_path {found.path} IMAGE ...\n\nFigures:")
+    for path in _figures(results, figure):
+        if path.is_file():
+            print(f"  {path}")
+    return entries
+
+
+def read_entries(results: Results) -> list[Entry]:
+    """What was exported, the network found first."""
+    entries = []
+    for name in results.exports():
+        (card,) = (results.models / name).glob("*_int8.onnx.card.json")
+        entries.append(Entry(name, card.with_name(card.name.removesuffix(".card.json")), read_card(card)))
+    return entries
+
+
+def gains(entries: list[Entry]) -> list[str]:
+    """One line for each other entry: points of accuracy and ratio of latency of the first one against it."""
+    found = entries[0]
+    return [f"against {TITLES[other.name]}: {found.top1 - other.top1:+.1f} points, {other.ms / found.ms:.2f} times as "
+            "fast" for other in entries[1:]]
+
+
+def _row(entry: Entry, limit: float) -> dict:
+    card, accuracy = entry.card, entry.card["accuracy"]["engine"]
+    return {"network": TITLES[entry.name], "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}",
+            "int8 acc, %": f"{accuracy['top1']:.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]",
+            "int8 ms": f"{entry.ms:.3f}", "within": "yes" if entry.ms <= limit else "no",
+            "MB": f"{card['bytes'] / 1e6:.2f}", "differ": f"{card['agreement']['differing']} of {card['images']}"}
+
+
+def _draw(entries: list[Entry], results: Results, path: Path) -> None:
+    figure = new_figure(7, 4.5)
+    axes = figure.subplots()
+    for method, colour in (("random", "tab:orange"), ("evolution", "tab:blue")):
+        if method in results.methods:
+            rows = read_rows(results.search_folder(method) / "subnets.csv")
+            axes.plot([float(r["latency"]) for r in rows], [float(r["acc1"]) for r in rows], ".", color=colour,
+                      alpha=0.3, label=f"{method}: evaluated, predicted ms, held-out images")
+    for entry in entries:
+        accuracy = entry.card["accuracy"]["engine"]
+        error = [[entry.top1 - accuracy["low"]], [accuracy["high"] - entry.top1]]
+        axes.errorbar(entry.ms, entry.top1, error, fmt="D", color=_COLOURS[entry.name], capsize=3,
+                      label=f"{TITLES[entry.name]}: file, measured ms, test images")
+    axes.axvline(results.limit, color="black", linestyle="--", linewidth=1, label=f"limit, {results.limit:g} ms")
+    axes.set(xlabel="int8 latency, ms", ylabel="int8 top-1, %")
+    axes.legend(fontsize=7, loc="lower right")
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def _figures(results: Results, last: Path) -> list[Path]:
+    checkpoints = results.supernet / f"{results.space}-align0"
+    return [results.tables / results.request.superspace / "lut_report.png",
+            *sorted(results.space_folder.glob("*.png")), checkpoints / "curves.png", checkpoints / "lsq_curves.png",
+            *(results.search_folder(method) / "search.png" for method in results.methods), last]
