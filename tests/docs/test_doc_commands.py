@@ -1,0 +1,78 @@
+"""Every command that README and docs print: its script exists and takes its options, its files and links are there."""
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from modules.utils.files import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+# Parses the options of a script in a process of its own and stops there: nothing is run.
+PARSE = """
+import argparse, os, runpy, sys
+class Parsed(Exception): pass
+def parse(self, args=None, namespace=None, real=argparse.ArgumentParser.parse_args):
+    real(self, args, namespace)
+    raise Parsed
+argparse.ArgumentParser.parse_args = parse
+for line in sys.stdin.read().splitlines():
+    kind, name, *sys.argv = eval(line)
+    sys.path[0] = os.path.dirname(os.path.abspath(name)) if not kind else os.getcwd()
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=False) if kind == "-m" else runpy.run_path(
+            name, run_name="__main__")
+    except Parsed:
+        continue
+    except SystemExit as error:
+        print(f"{name} {sys.argv[1:]}: ends with {error.code}")
+    else:
+        print(f"{name}: parsed nothing")
+"""
+
+
+def commands(page) -> list[str]:
+    """The command lines in the code blocks of a page, continued lines joined, comments left out."""
+    lines = []
+    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        lines += [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
+    variables = dict(re.findall(r'^(\w+)="(.*)"$', "\n".join(lines), re.MULTILINE))
+    for name, value in variables.items():
+        lines = [re.sub(rf'"?\${name}\b"?', shlex.quote(value) if " " not in value else value, line) for line in lines]
+    return [part.strip() for line in lines for part in re.split(r"\s&&\s|;\s*do\s|^for .* do\s", line)
+            if re.match(r"(OMP_NUM_THREADS=1 )?(python |torchrun )", part.strip())]
+
+
+def script_of(command: str) -> tuple[str, str, list[str]] | None:
+    """("-m" or "", module or file, arguments) of a command of this project; None for another program's."""
+    words = [word for word in shlex.split(command) if word != "OMP_NUM_THREADS=1"]
+    start = next((i for i, word in enumerate(words) if word.endswith(".py") or word.startswith("modules.")), None)
+    if start is None:
+        return None
+    kind = "-m" if words[start].startswith("modules.") else ""
+    return kind, words[start], words[start + 1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_options_of_all_commands_are_known(page):
+    calls = [call for command in commands(page) if (call := script_of(command))]
+    for kind, name, _ in calls:
+        path = name.replace(".", "/") if kind else name
+        assert (REPOSITORY / path).exists() or (REPOSITORY / f"{path}.py").exists(), name
+    lines = "\n".join(repr([kind, name, name, *arguments]) for kind, name, arguments in calls)
+    done = subprocess.run([sys.executable, "-c", PARSE], input=lines, cwd=REPOSITORY, text=True, capture_output=True)
+    assert not done.returncode, done.stderr
+    assert not done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_an_unknown_option_is_noticed():
+    done = subprocess.run([sys.executable, "-c", PARSE], input="['', 'eval_supernet.py', 'eval_supernet.py', '--nope']",
+                          cwd=REPOSITORY, text=True, capture_output=True)
+    assert "ends with 2" in done.stdout
