@@ -1,0 +1,203 @@
+"""The pipeline: sizes from a budget, choices from tables, steps that are run once, and the whole killed and resumed."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modules.pipeline.limit import choose_limit
+from modules.pipeline.plan import POPULATION, SHARES, held_out, make_plan
+from modules.pipeline.request import Request, parse_duration
+from modules.pipeline.results import Results
+from modules.pipeline.runner import Step, run_steps
+from modules.pipeline.speed import Speed
+from modules.search_space.config import SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_superspace
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from modules.utils.runs import Run
+
+TINY = get_superspace("onnxw_tiny")
+SPEED = Speed(sandwich=0.4, teacher=0.2)
+
+
+def request(output, **changes) -> Request:
+    values = {"dataset": "digits", "dataset_path": "", "limit": 0.5, "platform": "onnxruntime_int8",
+              "teacher": "efficientnet-tiny", "teacher_weights": "", "superspace": "onnxw_tiny", "resolutions": (32, 48),
+              "budget": 600.0, "output": Path(output)}
+    return Request(**values | changes)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("5", 300),
+                                               ("1.5h", 5400)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0m", "-3m", "soon", "3 weeks", "nan", "1e9m", "9" * 400])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(UserError, match="--budget"):
+        parse_duration(text)
+
+
+# -- the plan -------------------------------------------------------------------------------------------------------
+
+def test_a_plan_keeps_the_budget_it_was_made_for():
+    """What the sizes cost by the measured step times, added up, is at most the budget (and most of it)."""
+    assert sum(SHARES.values()) < 1
+    images, budget = 4000, 3600
+    plan = make_plan(budget, images, TINY, (32, 48), SPEED)
+    steps = (images - plan.valid_size) // 64
+    supernet = 0.4 * steps * (plan.supernet_epochs + 1.4 * plan.supernet_int8_epochs)
+    tuning = 0.1 * steps * (plan.tuning_epochs + 1.4 * plan.tuning_int8_epochs)
+    students = (6 * 0.4 + 0.2 / 3) * (plan.block_batches + 1.4 * plan.block_int8_batches)
+    assert 0.3 * budget < supernet + tuning + students < budget * (1 - SHARES["teacher"] - SHARES["tables"])
+
+
+def test_more_time_or_a_faster_machine_makes_every_size_larger():
+    def sizes(budget, speed):
+        plan = make_plan(budget, 4000, TINY, (32, 48), speed)
+        return np.array([plan.teacher_epochs, plan.block_batches, plan.table_rows, plan.supernet_epochs,
+                         plan.evaluations, plan.tuning_epochs])
+
+    assert (sizes(7200, SPEED) >= sizes(1800, SPEED)).all()
+    assert (sizes(1800, Speed(0.1, 0.05)) > sizes(1800, SPEED)).all()
+
+
+def test_the_smallest_plan_has_something_of_everything():
+    plan = make_plan(1, 50, TINY, (32,), SPEED)
+    assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
+    assert plan.evaluations == 2 * POPULATION
+
+
+def test_held_out_images_are_a_share_with_a_bound():
+    assert [held_out(n) for n in (10, 1000, 1_000_000)] == [2, 150, 5000]
+
+
+def test_a_limit_out_of_reach_is_refused_with_the_reachable_one():
+    with pytest.raises(UserError, match="0.0001 ms: the smallest networks of onnxw take .* ms on onnx_lut"):
+        choose_limit(0.0001, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
+
+
+def test_without_a_limit_half_of_the_networks_keep_it():
+    limit = choose_limit(0, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
+    low = choose_limit(limit, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
+    assert low == limit  # it can be kept
+
+
+# -- choices --------------------------------------------------------------------------------------------------------
+
+def table(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def make_results(folder, accuracies, ms) -> Results:
+    """Results with a space, a search's best subnets of these accuracies, and their measured latencies."""
+    space = SupernetConfig.from_choice("onnxw_tiny", "512202-012000")
+    plan = make_plan(600, 1000, TINY, (32,), SPEED)
+    results = Results(request(folder), plan, 0.5, 10)
+    table(results.spaces / "onnxw_tiny" / "0.5ms" / "top50.csv", [{"choice": space.choice}])
+    subnets, rng = SubnetSpace(space, (32,)), np.random.default_rng(0)
+    encodings = [str(subnets.sample(rng)) for _ in accuracies]
+    table(results.subnets / "evolution" / str(space) / "0.5ms" / "best.csv",
+          [{"enc": e, "acc1": a} for e, a in zip(encodings, accuracies, strict=True)])
+    table(results.candidates_latency, [{"name": f"{space}-{e}", "int8_ms": v} for e, v in zip(encodings, ms, strict=True)])
+    return results, encodings
+
+
+@pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
+    ((90, 80, 70), (0.6, 0.4, 0.3), 1),   # the most accurate is over the limit when measured
+    ((90, 80, 70), (0.5, 0.4, 0.3), 0),
+    ((90, 80, 70), (0.9, 0.7, 0.8), 1),   # none keeps it: the fastest
+    ((90, 90, 70), (0.5, 0.4, 0.3), 1),   # equally accurate: the faster one
+])
+def test_the_measured_latency_decides(tmp_path, accuracies, ms, chosen):
+    results, encodings = make_results(tmp_path, accuracies, ms)
+    assert str(results.best_measured()) == encodings[chosen]
+
+
+def test_weights_that_further_training_made_worse_are_not_taken(tmp_path):
+    results, _ = make_results(tmp_path, (90,), (0.4,))
+    for before, after, better in ((80, 81, "tuned"), (80, 79, "supernet")):
+        table(results.check / "supernet" / "accuracy.csv", [{"acc1": before}])
+        table(results.check / "tuned" / "accuracy.csv", [{"acc1": after}])
+        assert results.best_checkpoints.name == better
+
+
+# -- steps ----------------------------------------------------------------------------------------------------------
+
+def test_a_finished_step_is_not_run_again_and_a_failed_one_is(tmp_path):
+    marks, broken = tmp_path / "marks", [True]
+
+    def step(name, fails=False):
+        body = f"open({str(marks)!r}, 'a').write({name!r})" + ("; raise SystemExit(3)" if fails and broken else "")
+        script = tmp_path / f"{name}.py"
+        script.write_text(body)
+        return Step(name, lambda: [[script]])
+
+    def run(resume):
+        with Run(tmp_path / "state.json", resume=resume, overwrite=False, option="--output") as opened:
+            state = opened.read_state({}) if opened.continues else {}
+            run_steps(opened, {}, state, [step("a"), step("b", fails=True), step("c")])
+
+    with pytest.raises(UserError, match=r"b.py ended with status 3.*--resume"):
+        run(resume=False)
+    assert marks.read_text() == "ab"
+    broken.clear()
+    run(resume=True)
+    assert marks.read_text() == "abbc"
+
+
+def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
+    for options, words in ((["--dataset_path", tmp_path / "nowhere"], "nowhere"),
+                           (["--dataset", "digits", "--superspace", "nosuch"], "nosuch"),
+                           (["--dataset", "digits", "--budget", "never"], "never"),
+                           (["--dataset", "digits", "--platform", "nosuch"], "nosuch")):
+        done = subprocess.run([sys.executable, "-m", "modules.pipeline", "--output", tmp_path / "out", *options],
+                              cwd=REPOSITORY, text=True, capture_output=True)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert words in done.stderr
+        assert not list((tmp_path / "out").glob("*.json"))
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_killed_and_resumed(tmp_path):
+    """The whole pipeline at its smallest, killed twice in different steps; it ends with a file within its promises."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for i, (image, label) in enumerate(zip(digits.images[:600], digits.target[:600], strict=True)):
+        path = tmp_path / "photos" / ("val" if i % 4 == 0 else "train") / f"digit {label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15.9).astype(np.uint8)).resize((40, 40)).save(path)
+    command = [sys.executable, "-m", "modules.pipeline", "--dataset_path", tmp_path / "photos", "--budget", "20s",
+               "--output", tmp_path / "out", "--resume"]
+    environment = os.environ | {"SPACEEVO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    for seconds in (40, 90):
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL,
+                                   start_new_session=True)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "The INT8 file:" in done.stdout
+    (card,) = (tmp_path / "out" / "models" / "found").glob("*_int8.onnx.card.json")
+    card = json.loads(card.read_text())
+    assert card["accuracy"]["engine"]["top1"] > 15
+    assert card["agreement"]["percent"] > 98
+    again = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
+    assert again.stdout.count("done before") == len(json.loads((tmp_path / "out" / "pipeline.json").read_text())["seconds"])
