@@ -30,8 +30,8 @@ SPEED = Speed(sandwich=0.4, teacher=0.2)
 
 def request(output, **changes) -> Request:
     values = {"dataset": "digits", "dataset_path": "", "limit": 0.5, "platform": "onnxruntime_int8",
-              "teacher": "efficientnet-tiny", "teacher_weights": "", "superspace": "onnxw_tiny", "resolutions": (32, 48),
-              "budget": 600.0, "output": Path(output)}
+              "teacher": "efficientnet-tiny", "teacher_weights": "", "superspace": "onnxw_tiny",
+              "resolutions": (32, 48), "budget": 600.0, "output": Path(output)}
     return Request(**values | changes)
 
 
@@ -82,7 +82,7 @@ def test_held_out_images_are_a_share_with_a_bound():
 
 
 def test_a_limit_out_of_reach_is_refused_with_the_reachable_one():
-    with pytest.raises(UserError, match="0.0001 ms: the smallest networks of onnxw take .* ms on onnx_lut"):
+    with pytest.raises(UserError, match=r"0\.0001 ms: the smallest networks of onnxw take .* ms on onnx_lut"):
         choose_limit(0.0001, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
 
 
@@ -112,7 +112,8 @@ def make_results(folder, accuracies, ms) -> Results:
     encodings = [str(subnets.sample(rng)) for _ in accuracies]
     table(results.subnets / "evolution" / str(space) / "0.5ms" / "best.csv",
           [{"enc": e, "acc1": a} for e, a in zip(encodings, accuracies, strict=True)])
-    table(results.candidates_latency, [{"name": f"{space}-{e}", "int8_ms": v} for e, v in zip(encodings, ms, strict=True)])
+    table(results.candidates_latency,
+          [{"name": f"{space}-{e}", "int8_ms": v} for e, v in zip(encodings, ms, strict=True)])
     return results, encodings
 
 
@@ -200,4 +201,5 @@ def test_a_folder_of_images_killed_and_resumed(tmp_path):
     assert card["accuracy"]["engine"]["top1"] > 15
     assert card["agreement"]["percent"] > 98
     again = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
-    assert again.stdout.count("done before") == len(json.loads((tmp_path / "out" / "pipeline.json").read_text())["seconds"])
+    state = json.loads((tmp_path / "out" / "pipeline.json").read_text())
+    assert again.stdout.count("done before") == len(state["seconds"])
