@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modules.datasets.cluttered_digits import open_cluttered_digits
+from modules.datasets.digits import open_digits
 from modules.datasets.sources import ImageSource
 from modules.search_space.imagenet import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
 
-DATASETS = ("digits", "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
+EMBEDDED = {"digits": open_digits, "cluttered_digits": open_cluttered_digits}  # they need no path and no download
+DATASETS = (*EMBEDDED, "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
             "FGVCAircraft")
 SPLIT_SEED = 2147483647  # published: every run that splits the training images splits them alike
 
@@ -76,7 +79,7 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
     name = dataset or "folder"
     check_choice(name, DATASETS, "dataset (--dataset)")
     train, official = _open(name, dataset_path)
-    digits = name == "digits"
+    digits = name in EMBEDDED
     # A mirrored digit is another sign, and a small crop of an 8x8 image shows next to nothing of it.
     scale = crop_scale_min or (0.7 if digits else 0.08)
     if not 0 < scale <= 1:
@@ -104,13 +107,11 @@ def split(count: int, valid_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _open(name: str, path: str | None) -> tuple[ImageSource, ImageSource]:
-    if name == "digits":
-        from modules.datasets.digits import open_digits
-
+    if name in EMBEDDED:
         if path:
-            raise UserError(f"dataset path {str(path)!r} given with dataset 'digits', which is embedded; "
+            raise UserError(f"dataset path {str(path)!r} given with dataset {name!r}, which is embedded; "
                             "allowed: no path, or --dataset folder")
-        return open_digits()
+        return EMBEDDED[name]()
     if name == "folder":
         from modules.datasets.folder import open_path
 

@@ -14,7 +14,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import Superspace
 from modules.training.config import TrainConfig
 from modules.training.sandwich import sandwich_step
-from modules.utils.dist import default_device
+from modules.utils.dist import init_distributed
 
 BATCH = 64  # images of a step
 
@@ -34,7 +34,7 @@ class Speed:
 
 def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher: str) -> Speed:
     """Speed at `resolution` (pixels) on the device that training takes; `teacher` is an architecture, "" for none."""
-    device = default_device()
+    device = init_distributed()
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     return Speed(_sandwich_seconds(superspace, resolution, classes, images, labels),
