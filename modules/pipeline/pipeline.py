@@ -4,7 +4,7 @@ from __future__ import annotations
 from modules.datasets.build import load_data
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan, settings
-from modules.pipeline.request import Request
+from modules.pipeline.request import OWN, Request
 from modules.pipeline.results import Results
 from modules.pipeline.runner import run_steps
 from modules.pipeline.speed import measure_speed
@@ -19,13 +19,13 @@ FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candid
 
 
 def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = False) -> list[Entry]:
-    """Run all steps that `request.output` does not hold yet, and print the summary; returns what it compares.
+    """Run all steps that `request.folder` does not hold yet, and print the summary; returns what it compares.
 
     Raises:
         UserError: bad images, an unknown name, a limit that cannot be kept, a script that failed; a run that is there
             and neither `resume` nor `overwrite`.
     """
-    with Run(request.output / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
+    with Run(request.folder / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
         state = run.read_state(request.identity) if run.continues else _plan(request)
         with run.reading():
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
@@ -33,7 +33,7 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             results = Results(request, plan, float(state["limit"]), int(state["classes"]))
         run.begin()
         run.write_state(request.identity, state)
-        print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.budget / 60:g} minutes: {plan}.",
+        print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
         run_steps(run, request.identity, state, Pipeline(results).steps())
         return summarize(results)
@@ -43,8 +43,8 @@ def _plan(request: Request) -> dict:
     superspace = get_superspace(request.superspace)
     data = load_data(request.dataset or None, request.dataset_path or None)
     classes = len(data.info.classes)
-    limit = choose_limit(request.limit, superspace, request.resolutions, request.platform, classes)
-    speed = measure_speed(superspace, max(request.resolutions), classes,
-                          request.teacher if request.tables == "own" else "")
-    plan = make_plan(request.budget, len(data.train_indices), superspace, request.resolutions, speed)
+    limit = choose_limit(request.latency_constraint, superspace, request.pixels, request.platform, classes)
+    speed = measure_speed(superspace, max(request.pixels), classes,
+                          request.teacher if request.tables == OWN else "")
+    plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed)
     return {"limit": limit, "classes": classes, "plan": settings(plan)}

@@ -1,4 +1,4 @@
-"""What the user of the pipeline asks for, and the files that its steps write."""
+"""What the user of the pipeline asks for."""
 from __future__ import annotations
 
 import dataclasses
@@ -8,46 +8,61 @@ from pathlib import Path
 
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
+from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+OWN = "own"  # tables
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `python -m modules.pipeline`; names and meaning as there.
+    """The options of `python -m modules.pipeline`."""
 
-    `limit` is in ms (0: one that half of the subnets of the superspace keep), `budget` in seconds.
-    """
+    dataset: str = setting("", "data set, such as cluttered_digits or CIFAR10", shown="folder")
+    dataset_path: str = setting("", "folder with train/ and val/")
+    latency_constraint: float = setting(0.0, "latency limit; 0: one that half of the superspace's networks keep", low=0,
+                                        unit="ms")
+    platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or one that was profiled")
+    teacher: str = setting("efficientnet-tiny", "architecture of the teacher")
+    teacher_weights: str = setting("", "weights that the teacher starts from", shown="random ones")
+    superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw, onnxw, mobilew")
+    resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
+                                           shown="the superspace's, up to the smallest of its block tables", **PIXELS)
+    budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
+    tables: str = setting(OWN, "folder of block tables to search with; own: they are made")
+    no_baselines: bool = setting(False, "neither random search nor MobileNetV2 to compare with")
+    output: str = setting("pipeline_output", "folder for all files")
+    seed: int = SEED.field()
 
-    dataset: str
-    dataset_path: str
-    limit: float
-    platform: str
-    teacher: str
-    teacher_weights: str
-    superspace: str
-    resolutions: tuple[int, ...]
-    budget: float
-    output: Path
-    tables: str = "own"
-    baselines: bool = True
-    seed: int = 0
+    def __post_init__(self):
+        check_settings(self)
+        parse_duration(self.budget)
 
     @property
     def identity(self) -> dict:
         """What a continued run has to keep."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "output"}
 
+    @property
+    def folder(self) -> Path:
+        """For all files."""
+        return Path(self.output).resolve()
+
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Input resolutions."""
+        space = get_superspace(self.superspace)
+        return self.resolutions or tuple(r for r in space.resolutions if r <= min(space.block_kd_resolutions))
+
+    @property
+    def seconds(self) -> float:
+        """The budget."""
+        return parse_duration(self.budget)
+
     def images(self) -> list:
         """The options that name the images, of every script that reads them."""
-        path = ["--dataset_path", self.dataset_path] if self.dataset_path else []
+        path = ["--dataset_path", Path(self.dataset_path).resolve()] if self.dataset_path else []
         return ["--dataset", self.dataset, *path] if self.dataset else path
-
-
-def default_resolutions(superspace: str) -> tuple[int, ...]:
-    """The superspace's resolutions in pixels, up to the smallest one that its blocks are distilled at."""
-    space = get_superspace(superspace)
-    return tuple(r for r in space.resolutions if r <= min(space.block_kd_resolutions))
 
 
 def parse_duration(text: str) -> float:
@@ -55,5 +70,5 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     seconds = float(match[1]) * _UNITS[match[2] or "m"] if match and len(match[1]) < 10 else 0
     if not seconds:
-        raise UserError(f"--budget {text!r}; expected a positive number and a unit, such as 90s, 30m or 2h")
+        raise UserError(f"--budget {text[:40]!r}; expected a positive number and a unit, such as 90s, 30m or 2h")
     return seconds

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modules.pipeline.plan import Plan
-from modules.pipeline.request import Request
+from modules.pipeline.request import OWN, Request
 from modules.pipeline.rival import find_rival
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
@@ -21,14 +21,14 @@ class Results:
 
     def __init__(self, request: Request, plan: Plan, limit: float, classes: int):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
-        folder = request.output
+        folder = request.folder
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
-        self.tables = folder / "tables" if request.tables == "own" else Path(request.tables)
+        self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()
         self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
         self.check = folder / "check"
         self.candidates_latency, self.latency = folder / "candidates_latency.csv", folder / "latency.csv"
-        self.methods = ("evolution", "random") if request.baselines else ("evolution",)
+        self.methods = ("evolution",) if request.no_baselines else ("evolution", "random")
 
     @property
     def space_folder(self) -> Path:
@@ -86,7 +86,7 @@ class Results:
         space = self.space
         exports = {"found": (self.best_checkpoints, (space, self.best_measured())),
                    "smallest": (self.supernet, (space, self.smallest))}
-        if self.request.baselines:
+        if not self.request.no_baselines:
             exports["random_search"] = (self.supernet, (space, self.best_measured("random")))
             network = self.rival_network()
             if network:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modules.pipeline.plan import POPULATION
+from modules.pipeline.request import OWN
 from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.runner import Command, Step
 from modules.pipeline.speed import BATCH
@@ -21,10 +22,10 @@ class Pipeline:
 
     def steps(self) -> list[Step]:
         """All steps in order."""
-        own = self.request.tables == "own"
+        own = self.request.tables == OWN
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
-        rivals = [Step("rival", self.train_rival)] if self.request.baselines else []
+        rivals = [Step("rival", self.train_rival)] if not self.request.no_baselines else []
         return [*blocks, Step("search of the space", self.search_space), Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 Step("training of the one found", self.tune), Step("check of it", self.check_tuned), *rivals,

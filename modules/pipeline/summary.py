@@ -43,7 +43,7 @@ def summarize(results: Results) -> list[Entry]:
     print()
     for line in gains(entries):
         print(line)
-    figure = results.request.output / "accuracy_over_latency.png"
+    figure = results.request.folder / "accuracy_over_latency.png"
     _draw(entries, results, figure)
     found = entries[0]
     print(f"\nThe INT8 file: {found.path}\nIts card:      {found.path}.card.json\nTry it:        python "
