@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modules.datasets.cluttered_digits import open_cluttered_digits
-from modules.datasets.digits import open_digits
+from modules.datasets.embedded import EMBEDDED
 from modules.datasets.sources import ImageSource
 from modules.search_space.imagenet import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
 
-EMBEDDED = {"digits": open_digits, "cluttered_digits": open_cluttered_digits}  # they need no path and no download
 DATASETS = (*EMBEDDED, "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
             "FGVCAircraft")
 SPLIT_SEED = 2147483647  # published: every run that splits the training images splits them alike

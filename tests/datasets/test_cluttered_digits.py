@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from modules.datasets.cluttered_digits import VARIANTS, draw, open_cluttered_digits
-from modules.datasets.digits import open_digits
+from modules.datasets.embedded.cluttered_digits import VARIANTS, draw, open_cluttered_digits
+from modules.datasets.embedded.digits import open_digits
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modules.datasets.digits import open_digits
+from modules.datasets.embedded.digits import open_digits
 from modules.datasets.sources import ArraySource
 
 SIZE = 32       # pixels of a side

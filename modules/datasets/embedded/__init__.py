@@ -1,0 +1,5 @@
+"""Data sets that come with an installed library: they need no path and no download."""
+from modules.datasets.embedded.cluttered_digits import open_cluttered_digits
+from modules.datasets.embedded.digits import open_digits
+
+EMBEDDED = {"digits": open_digits, "cluttered_digits": open_cluttered_digits}
