@@ -20,16 +20,18 @@ VALID_SHARE, MOST_VALID = 0.15, 5000
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the steps; epochs may be cut short: `block_batches` batches make an epoch of block distillation.
+    """Sizes of the steps.
 
     Args:
         valid_size: training images that nothing is trained on; they decide in the search.
+        steps: batches of an epoch.
         resolution: pixels of the block tables, the largest of the supernet.
         evaluations: subnets that the search evaluates.
         calibration_batches: training batches that calibrate batch norm.
     """
 
     valid_size: int
+    steps: int
     resolution: int
     resolutions: tuple[int, ...]
     teacher_epochs: int
@@ -68,7 +70,7 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     tuned = speed.sandwich / SUBNETS_PER_STEP * steps
     return Plan(
-        valid_size=valid, resolution=max(resolutions), resolutions=resolutions,
+        valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
         block_batches=size("blocks", students, 100 * steps, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),

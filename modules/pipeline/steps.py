@@ -54,13 +54,10 @@ class Pipeline:
         common = [*r.images(), "--valid_size", self.plan.valid_size, "--hw_list", self.plan.resolution, "--num_workers",
                   0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches", 5, "--resume",
                   "--inplace_distill_from_teacher", "--output_path", self.results.blocks / r.superspace]
-        return [[script, *self._teacher(teacher), *common, *self._epochs(batches)]
+        return [[script, *self._teacher(teacher), *common, "--num_epochs", max(round(batches / self.plan.steps), 1),
+                 "--train_batches", min(batches, self.plan.steps)]
                 for script, teacher, batches in (("train_block_kd.py", "checkpoint.pth", self.plan.block_batches),
                                                  ("lsq_block_kd.py", "lsq.pth", self.plan.block_int8_batches))]
-
-    @staticmethod
-    def _epochs(batches: int) -> list:
-        return ["--num_epochs", 1, "--train_batches", batches]
 
     def build_tables(self) -> list[Command]:
         """Loss and latency of blocks."""

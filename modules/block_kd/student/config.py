@@ -39,6 +39,7 @@ class BlockKDConfig:
     eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
     num_workers: int = replace(WORKERS, default=16).field()
     num_epochs: int = setting(5, "epochs", low=1)
+    train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
     learning_rate_list: tuple[float, ...] = setting((), "learning rates, one for each searched stage", many="+", low=0,
                                                     metavar="LR")
     lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))

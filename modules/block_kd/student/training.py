@@ -92,7 +92,8 @@ class StageTask(Task):
             if not run.files.continues:
                 run.report.write("train.log", describe(self.images.data, c.resolutions))
         self._start_quantizers([run for run in self.runs if run.record.quant and run.position == Position()])
-        train_all(self, self.runs, Pace(c.num_epochs, c.print_freq, c.checkpoint_minutes, self.images.limit or 0))
+        most = self.images.limit or c.train_batches
+        train_all(self, self.runs, Pace(c.num_epochs, c.print_freq, c.checkpoint_minutes, most))
         for run in self.runs:
             run.close()
 
