@@ -10,7 +10,7 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace
 from modules.utils.errors import UserError
 
-_DRAWS = 60
+_DRAWS = 20
 
 
 def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, ...], platform: str,
