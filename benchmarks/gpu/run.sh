@@ -52,10 +52,11 @@ training() { # NAME OPTIONS...: fp32, then int8
 
 steps=(--device "$device" --forms "fp32 plain" fp32 "fp32 bf16" "LSQ+ plain" LSQ+ "LSQ+ bf16")
 if [ -n "$tiny" ]; then
-  parity=(--superspaces cifarw --batch_size 2) input=(--batch_size 16 --batches 2 --rounds 1)
+  parity=(--superspaces cifarw --batch_size 2) input=(--dataset digits --batch_size 16 --batches 2 --rounds 1)
   small=(--supernet cifarw-666666 --resolution 24 --batch_size 4 --rounds 1 --steps 1) large=("${small[@]}")
-  settings=(--config-file supernet_training_configs/cifar10_net.yaml --resolutions 24 --valid_size 0 --epochs 1
-            --quant_epochs 1 --debug_batches 2 --valid_batches 1 --batch_size_per_gpu 16 --post_bn_calibration_batch_num 1)
+  settings=(--config-file supernet_training_configs/cifar10_net.yaml --dataset digits --resolutions 24 --valid_size 0
+            --epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --batch_size_per_gpu 16
+            --post_bn_calibration_batch_num 1)
 else
   parity=() input=(--dataset_path "$data" --device "$device")
   small=(--supernet cifarw-666666 --resolution 32 --batch_size 512)
