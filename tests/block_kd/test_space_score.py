@@ -31,7 +31,7 @@ def three_stages(monkeypatch):
     stages = tuple(StageTable(f"stage{i}", (8, 16, 24), (1,), 2) for i in (1, 2, 3))
     space = Superspace("three", (*ONNXW_TINY.stages[:2], *stages, *ONNXW_TINY.stages[-3:]), ONNXW_TINY.fixed,
                        ONNXW_TINY.candidates[:1])
-    monkeypatch.setitem(superspace._registry, "three", space)
+    monkeypatch.setitem(superspace._superspaces._values, "three", space)
     rng = np.random.default_rng(3)
 
     def rows(slow):

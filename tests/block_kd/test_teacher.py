@@ -146,7 +146,7 @@ def test_published_int8_file_loads(shared_json, tmp_path):
 
 
 def test_another_backbone_registers_with_its_cut_points(tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_registry, "_registry", dict(teacher_registry._registry))
+    monkeypatch.setattr(teacher_registry.teachers, "_values", dict(teacher_registry.teachers._values))
 
     @register_teacher("test-resnet18", torchvision="resnet18")
     def build(num_classes, form):
