@@ -14,6 +14,7 @@ from modules.adjustable.config import MINI_EPOCHS, AdjustConfig
 from modules.adjustable.cost import micronet_score
 from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.quantizer import RANGES
+from modules.datasets.classes import check_same_classes
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.deploy.graph.lower import lower
@@ -265,12 +266,13 @@ def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator
         evaluator: of the checkpoint that the training started from.
 
     Raises:
-        UserError: a missing or foreign file.
+        UserError: a missing or foreign file; one of other classes than the evaluator's checkpoint.
     """
     checkpoint = load_checkpoint(path)
     settings = checkpoint.get("config", {})
     if "adjust" not in settings:
         raise UserError(f"checkpoint {str(path)!r} is not one of adj_quant/train.py")
+    check_same_classes(settings.get("classes", ()), evaluator.record.classes, str(path))
     config = AdjustConfig(**settings["adjust"])
     graph = untrained_graph(evaluator.space, SubnetChoiceConfig.from_str(settings["subnet"]), int8=False,
                             num_classes=len(evaluator.record.classes))
