@@ -8,7 +8,7 @@ from modules.datasets.sources import ArraySource
 
 SIZE = 32       # pixels of a side
 VARIANTS = 3    # pictures made of each digit
-_PIECES = 5     # of other digits, in each picture
+_PIECES = 2     # of other digits, in each picture
 _PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
 
 
@@ -33,7 +33,7 @@ def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np
     """Pictures, uint8 (B, 32, 32, 3), of the digits whose numbers are `chosen` (B,), for example (256,), out of
     `digits` (N, 8, 8) in 0..1."""
     count = len(chosen)
-    ink = _place(digits[chosen], rng.uniform(1.5, 2.6, count), rng.uniform(-0.5, 0.5, count), rng)
+    ink = _place(digits[chosen], rng.uniform(2, 2.9, count), rng.uniform(-0.4, 0.4, count), rng)
     for _ in range(_PIECES):
         others, (tops, lefts) = rng.integers(len(digits), size=count), rng.integers(8 - _PIECE + 1, size=(2, count))
         span = np.arange(_PIECE)
@@ -43,7 +43,7 @@ def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np
     light, dark = (rng.uniform(*ends, (count, 1, 1, 3)).astype(np.float32) for ends in ((0.5, 1), (0, 0.45)))
     swapped = rng.random((count, 1, 1, 1)) < 0.5
     paper, pen = np.where(swapped, dark, light), np.where(swapped, light, dark)
-    pictures = paper + ink[..., None] * (pen - paper) + 0.06 * rng.standard_normal((count, SIZE, SIZE, 3), np.float32)
+    pictures = paper + ink[..., None] * (pen - paper) + 0.03 * rng.standard_normal((count, SIZE, SIZE, 3), np.float32)
     return np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
 
 
