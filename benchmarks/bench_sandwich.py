@@ -59,7 +59,7 @@ def main(argv=None):
     option(parser, "--steps", 3, "different steps that rounds go through", low=1)
     option(parser, "--device", "cpu", "device", choices=("cpu", "cuda"))
     option(parser, "--output", "", "JSON file for the results; empty: none")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS)[:4], help="what takes turns")
+    option(parser, "--forms", tuple(FORMS)[:4], "forms that take turns", many="+", choices=tuple(FORMS))
     args = parser.parse_args(argv)
 
     import torch

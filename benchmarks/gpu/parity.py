@@ -23,8 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--batch_size", 16, "images", **BATCH)
     option(parser, "--limit", 0.02, "largest difference in fp32, as a share", above=0)
     option(parser, "--output", "", "JSON file for the results; empty: none")
-    parser.add_argument("--superspaces", nargs="+", default=["cifarw", "onnxw_tiny"],
-                        help="whose block types to compare")
+    option(parser, "--superspaces", ("cifarw", "onnxw_tiny"), "superspaces whose block types to compare", many="+")
     args = parser.parse_args(argv)
 
     import torch

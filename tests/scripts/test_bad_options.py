@@ -17,7 +17,7 @@ from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.settings import OptionType, Setting, settings_of
 
-FOLDERS = (".", "onnx_tools", "tflite_tools", "zen_nas", "adj_quant", "benchmarks")
+FOLDERS = (".", "onnx_tools", "tflite_tools", "zen_nas", "adj_quant", "benchmarks", "benchmarks/gpu")
 SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in FOLDERS for p in (REPOSITORY / folder).glob("*.py"))
 COMMANDS = sorted(str(p.relative_to(REPOSITORY).parent).replace("/", ".")
                   for p in (REPOSITORY / "modules").rglob("__main__.py"))
