@@ -22,7 +22,10 @@ IMAGES = 16  # of a step over all processes
 
 
 class DoubleTrainer(SupernetTrainer):
-    """In float64, where the order of sums over processes tells in the last digits alone; without validation."""
+    """In float64, where the order of sums over processes tells in the last digits alone; without validation.
+
+    The settings below keep it there: no norm multiplies noise by 300, no sample changes sides in the distillation.
+    """
 
     def prepare(self, images, labels, at):
         images, labels = super().prepare(images, labels, at)
@@ -46,7 +49,7 @@ def _train(rank: int, world: int, port: int, folder: str, stop: tuple[int, int] 
         dataset="digits", resolutions=(32,), models_save_dir=folder, augment="default", dropout=0.0, sync_bn=True,
         batch_size_per_gpu=IMAGES // world, epochs=2, warmup_epochs=0, debug_batches=3, num_arch_training=3,
         base_lr=0.1, print_freq=1, checkpoint_minutes=0.0, data_loader_workers_per_gpu=0,
-        post_bn_calibration_batch_num=1)
+        post_bn_calibration_batch_num=1, bn_eps=0.1, zero_last_gamma=False, inplace_distill=False)
     trainer = DoubleTrainer(config, SPACE, resume=True)
     step = trainer.train_step
 
