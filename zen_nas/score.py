@@ -63,7 +63,6 @@ def summary(values):
 
 
 def _spec(args):
-
     from modules.modeling.net_spec import resolve
     from modules.search_space.reference import read_network
     from modules.utils.errors import UserError
