@@ -11,12 +11,13 @@ from modules.utils.files import REPOSITORY
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # Parses the options of a script in a process of its own and stops there: nothing is run.
 PARSE = """
-import argparse, os, runpy, sys
+import os, runpy, sys
+from modules.utils import cli
 class Parsed(Exception): pass
-def parse(self, args=None, namespace=None, real=argparse.ArgumentParser.parse_args):
+def parse(self, args=None, namespace=None, real=cli.Parser.parse_args):
     real(self, args, namespace)
     raise Parsed
-argparse.ArgumentParser.parse_args = parse
+cli.Parser.parse_args = parse
 for line in sys.stdin.read().splitlines():
     kind, name, *sys.argv = eval(line)
     sys.path[0] = os.path.dirname(os.path.abspath(name)) if not kind else os.getcwd()
@@ -56,11 +57,12 @@ def script_of(command: str) -> tuple[str, str, list[str]] | None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_options_of_all_commands_are_known(page):
-    calls = [call for command in commands(page) if (call := script_of(command))]
+    calls = [call for command in commands(page) if "$" not in command and (call := script_of(command))]
     for kind, name, _ in calls:
         path = name.replace(".", "/") if kind else name
         assert (REPOSITORY / path).exists() or (REPOSITORY / f"{path}.py").exists(), name
-    lines = "\n".join(repr([kind, name, name, *arguments]) for kind, name, arguments in calls)
+    lines = "\n".join(repr([kind, name, name, *arguments]) for kind, name, arguments in calls
+                      if not name.startswith("benchmarks/"))  # some of them have no options and would run
     done = subprocess.run([sys.executable, "-c", PARSE], input=lines, cwd=REPOSITORY, text=True, capture_output=True)
     assert not done.returncode, done.stderr
     assert not done.stdout, done.stdout + done.stderr
