@@ -267,7 +267,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(digits, tmp_path):
 
 
 def test_too_few_images_for_the_mini_epochs_are_refused(digits, tmp_path):
-    with pytest.raises(UserError, match=r"--batch_size 150: 1197 training images are fewer than 10 batches.*up to 119"):
+    with pytest.raises(UserError, match=r"--batch_size 150: 1202 training images are fewer than 10 batches.*up to 120"):
         trainer(digits, tmp_path, batch_size=150).run()
     assert not list(tmp_path.iterdir())
 

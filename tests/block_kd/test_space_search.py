@@ -210,7 +210,7 @@ def test_latency_range_is_that_of_the_rows(lut):
     ("9#32#None,1x16x4x4,0.5,1.0,0.1,0.5", "9"),
     ("3#32#None_3#32#None_3#32#None,1x16x4x4,0.5,1.0,0.1,0.5", "3 blocks"),
     ("3#32#None,1x16x5x5,0.5,1.0,0.1,0.5", "input size 5"),
-    ("", "1 fields"),
+    ("oops", "1 fields"),
 ])
 def test_a_bad_row_is_named(lut, tmp_path, line, message):
     folder = tmp_path / "onnxw_tiny"

@@ -12,7 +12,7 @@ from modules.block_kd.teacher import (
 )
 from modules.block_kd.teacher.backbone import quantize_layers
 from modules.block_kd.teacher.efficientnet import Group, MBConv, same_padding
-from modules.modeling.ops.op import QBase, to_published
+from modules.modeling.ops.lsq_plus import QBase, to_published
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 

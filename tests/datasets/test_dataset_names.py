@@ -11,6 +11,7 @@ from PIL import Image
 
 from modules.datasets import torchvision_sets
 from modules.datasets.build import DATASETS, load_data
+from modules.datasets.embedded import EMBEDDED
 from modules.datasets.held import HeldDecoded
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
@@ -53,7 +54,7 @@ def test_bad_names_are_refused(dataset, path, named):
 
 
 def test_every_downstream_set_has_its_split():
-    assert set(DATASETS) == {"digits", "folder", *torchvision_sets.SPLITS}
+    assert set(DATASETS) == {*EMBEDDED, "folder", *torchvision_sets.SPLITS}
     trainval = {name for name, (train, _) in torchvision_sets.SPLITS.items() if train == {"split": "trainval"}}
     assert trainval == {"OxfordIIITPet", "FGVCAircraft"}
 

@@ -170,7 +170,7 @@ def test_the_script_and_its_errors(supernets, tmp_path):
     assert "on digits: acc1=" in result.stdout.splitlines()[-1]
     assert len(list(tmp_path.glob("*_digits.pth"))) == 1
     for options, what in ((("--dataset", "CIFAR11"), "allowed: digits"), (("--device", "cuda"), "allowed here: cpu"),
-                          (("--subnet_name", "SEQnet"), "model name")):
+                          (("--subnet_name", "SEQnet"), "unknown network")):
         result = run("--checkpoint_path", tmp_path.glob("*_digits.pth").__next__(), *options)
         assert result.returncode == 2
         assert len(result.stderr.splitlines()) == 1
