@@ -1,4 +1,4 @@
-# make demo   the pipeline on embedded images (12 minutes on 2 idle cores, after installation)
+# make demo   the pipeline on embedded images (planned for 12 minutes, after installation)
 # make test   the tests
 # make lint   style
 # Both create .venv and install what they need there. PYTHON=python3.11 chooses the interpreter.
