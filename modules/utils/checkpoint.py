@@ -147,23 +147,3 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise UserError(f"{what} {str(path)!r} does not fit the network: {reason}") from None
-
-
-def check_not_written(path: Path, goes_on: bool, overwrite: bool, option: str) -> None:
-    """UserError if there is a file `path` that a run neither goes on from nor may overwrite; `option` names the folder
-    it writes to."""
-    if path.exists() and not (goes_on or overwrite):
-        raise UserError(f"{str(path)!r} exists; continue it with --resume, replace it with --overwrite, or give "
-                        f"another {option}")
-
-
-def check_same_settings(before: dict, now: dict, free: set[str], path: str | Path) -> None:
-    """UserError if a run that resumes `path` would change a setting, other than those named `free`."""
-    for name, value in now.items():
-        if name not in free and name in before and _plain(before[name]) != _plain(value):
-            raise UserError(f"{name} was {before[name]!r} when {str(path)!r} was written and is {value!r} now; a "
-                            "resumed run keeps its settings")
-
-
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value
