@@ -259,7 +259,8 @@ READERS = {
     "subnets.csv": (lambda: b"enc,acc1,latency\nx,50.5,1.5\ny,60,2\n", read_points),
     "list of subnets": (lambda: f"onnxw_tiny,512202-012000,{SUBNET}\n".encode(), read_subnets),
     "measurements": (_journal, Journal),
-    "plan of a profile": (lambda: _plan()[0], lambda path: Plan.load(path, _plan()[1], {"cpu": "x"})),
+    "plan of a profile": (lambda: _plan()[0], lambda path: Plan.load(
+        Run(path, resume=True, overwrite=False, option="--output"), _plan()[1], {"cpu": "x"})),
     "platform": (lambda: _json(STAGES), in_folder("platform.json", load_profiled, (
         "model.npz", (PROFILE / "model.npz").read_bytes()))),
     "latency model": ((PROFILE / "model.npz").read_bytes, BlockModel.load),
