@@ -1,9 +1,11 @@
 """The pipeline as a run that can be killed and continued."""
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from modules.datasets.build import load_data
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.plan import Plan, make_plan, settings
+from modules.pipeline.plan import Plan, make_plan
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.results import Results
 from modules.pipeline.runner import run_steps
@@ -47,4 +49,4 @@ def _plan(request: Request) -> dict:
     speed = measure_speed(superspace, max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed)
-    return {"limit": limit, "classes": classes, "plan": settings(plan)}
+    return {"limit": limit, "classes": classes, "plan": asdict(plan)}

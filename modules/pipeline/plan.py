@@ -1,7 +1,6 @@
 """How large each step of the pipeline is: the budget divided among the steps by what they cost on this machine."""
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -59,7 +58,7 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
     valid = held_out(images)
     steps = max((images - valid) // BATCH, 1)
     tables = sum(stage.num_windows for stage in superspace.searched) * len(superspace.candidates)
-    pass_ms = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # seconds of one image through one network
+    pass_seconds = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # of one image through one network
     calibration = min(max(steps // 4, 4), 32)
     seen = valid + calibration * BATCH
     kinds, stages = len(superspace.candidates), len(superspace.searched)
@@ -74,10 +73,10 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
         block_batches=size("blocks", students, 100 * steps, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
-        table_rows=size("tables", tables * (seen * INT8 * pass_ms / stages + 0.03), 1000, 4),
+        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / stages + 0.03), 1000, 4),
         supernet_epochs=size("supernet", speed.sandwich * steps, 360),
         supernet_int8_epochs=size("supernet int8", INT8 * speed.sandwich * steps, 50),
-        evaluations=size("subnets", 2 * seen * INT8 * pass_ms, 2000, 2 * POPULATION),
+        evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
         calibration_batches=calibration,
         tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50))
 
@@ -85,8 +84,3 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
 def held_out(images: int) -> int:
     """How many of `images` training images are held out of training."""
     return max(min(math.ceil(VALID_SHARE * images), MOST_VALID), 1)
-
-
-def settings(plan: Plan) -> dict:
-    """The plan as the state keeps it."""
-    return dataclasses.asdict(plan)

@@ -1,7 +1,6 @@
 """Where the steps of the pipeline write, and what follows from their tables for the later ones."""
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from modules.pipeline.request import OWN, Request
 from modules.pipeline.rival import find_rival
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
+from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
 
 Network = tuple[SupernetConfig, SubnetChoiceConfig]
@@ -100,8 +100,7 @@ class Results:
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of a csv file with a header."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    return [row for _, row in read_records(path, "table", ())]
 
 
 def list_subnets(path: Path, networks: Iterable[Network]) -> None:
