@@ -63,8 +63,8 @@ def main(argv=None):
             "epochs": args.epochs, "resolutions": resolutions, "models_save_dir": args.models_save_dir,
             "seed": args.seed, "valid_freq": args.epochs})
         folder = train(training, config, overwrite=True)
-        evaluator = SubnetEvaluator(folder / "checkpoint.pth", config, quant_mode=False, valid_size=None,
-                                    calibration_batches=5, batch_size=64)
+        evaluator = SubnetEvaluator.open(folder / "checkpoint.pth", config, quant_mode=False, valid_size=None,
+                                         calibration_batches=5, batch_size=64)
         accuracies = np.sort([evaluator.accuracy(s).top1 for s in feasible(config, resolutions, platform, args)])[::-1]
         best = accuracies[: max(len(accuracies) // 4, 1)]
         rows.append({"space": config.choice, "score": f"{score:.4f}", "subnets": len(accuracies),

@@ -29,7 +29,7 @@ def make_source(source: Source, space: SupernetConfig, align_sample: bool, **eva
     from modules.modeling.restore import find_checkpoint
     from modules.training.subnet_evaluator import SubnetEvaluator
 
-    return SubnetEvaluator(
+    return SubnetEvaluator.open(
         find_checkpoint(source.checkpoint_path, space, False, align_sample), space, quant_mode=False,
         dataset=source.dataset, dataset_path=source.dataset_path, valid_size=source.valid_size,
         augment=source.augment, num_workers=source.data_loader_workers_per_gpu, **evaluator)

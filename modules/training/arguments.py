@@ -82,7 +82,7 @@ def make_evaluator(evaluation: Evaluation, path, space, *, quant_mode: bool, dev
     from modules.training.subnet_evaluator import SubnetEvaluator
 
     e = evaluation
-    return SubnetEvaluator(
+    return SubnetEvaluator.open(
         path, space, quant_mode=quant_mode, dataset=e.dataset, dataset_path=e.dataset_path, valid_size=e.valid_size,
         augment=e.augment, batch_size=e.batch_size_per_gpu, calibration_batches=e.post_bn_calibration_batch_num,
         limit_batches=e.debug_batches if e.debug else 0, num_workers=e.data_loader_workers_per_gpu, seed=e.seed,

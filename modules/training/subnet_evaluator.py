@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from modules.datasets.announce import announce
-from modules.datasets.build import load_data
+from modules.datasets.build import Data, load_data
 from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
-from modules.modeling.restore import load_supernet
+from modules.modeling.restore import ModelRecord, load_supernet
+from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
@@ -24,14 +25,13 @@ CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that is kept as tensor
 
 
 class SubnetEvaluator:
-    """Evaluates subnets of the supernet in a checkpoint file.
+    """Evaluates subnets of a supernet; `open` reads what it takes.
 
     Args:
-        path: checkpoint.pth or lsq.pth.
-        space: the space it must be of.
-        quant_mode: evaluate in int8.
-        dataset, dataset_path: as of `load_data`; the data set of training when both are empty.
-        valid_size: as of `load_data`; None: what training held out.
+        path: the checkpoint that the supernet was read from; named in messages.
+        model, record: the supernet, in eval mode on its device, and what it says of its training.
+        data: the images.
+        valid_size: training images that are held out for validation; 0: the validation set is evaluated on.
         augment: of the calibration images; that of training when empty.
         batch_size: images per batch, in calibration too.
         calibration_batches: how many training batches calibrate batch norm.
@@ -39,31 +39,48 @@ class SubnetEvaluator:
         print_freq: batches between lines of progress on standard error (0: none).
     """
 
-    def __init__(self, path: str | Path, space: SupernetConfig, *, quant_mode: bool, dataset: str = "",
-                 dataset_path: str = "", valid_size: int | None = 0, augment: str = "", batch_size: int = 32,
-                 calibration_batches: int = 32, limit_batches: int = 0, num_workers: int = 0, seed: int = 0,
-                 device: torch.device | None = None, print_freq: int = 0):
-        self.path, self.space, self.quant_mode = path, space, quant_mode
-        self.device = device or torch.device("cpu")
-        self.model, self.record = load_supernet(path, space, quant_mode)
-        self.model.to(self.device)
-        if not dataset and not dataset_path:
-            dataset, dataset_path = self.record.dataset, self.record.training.get("dataset_path", "")
-        self.valid_size = self.record.valid_size if valid_size is None else max(valid_size, 0)
-        # The crops of training, for its batch-norm statistics; of another data set's images, its own.
-        same = (dataset or "folder") == self.record.dataset
-        crop_scale_min = self.record.training.get("crop_scale_min", 0.0) if same else 0.0
-        self.data = load_data(dataset or None, dataset_path or None, self.valid_size, crop_scale_min,
-                              self.record.eval_crop)
-        announce(self.data, self.record.resolutions)
-        self.data = follow_classes(self.data, self.record.classes, f"checkpoint {str(path)!r}", self.record.named)
+    def __init__(self, path: str | Path, model: Supernet, record: ModelRecord, data: Data, *, valid_size: int = 0,
+                 augment: str = "", batch_size: int = 32, calibration_batches: int = 32, limit_batches: int = 0,
+                 num_workers: int = 0, seed: int = 0, print_freq: int = 0):
+        self.path, self.model, self.record, self.data, self.valid_size = path, model, record, data, valid_size
+        self.space, self.quant_mode = model.config, record.quant is not None
+        self.device = next(model.parameters()).device
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = augment or self.record.training.get("augment", "auto_augment_tf")
+        self.augment = augment or record.training.get("augment", "auto_augment_tf")
         self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
         self.print_freq = print_freq
         self._calibration = None
         self._images: dict[bool, list] = {}
         self._resized: dict[str, tuple[int, list]] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, space: SupernetConfig, *, quant_mode: bool, dataset: str = "",
+             dataset_path: str = "", valid_size: int | None = 0, device: torch.device | None = None,
+             **settings) -> SubnetEvaluator:
+        """The evaluator of the checkpoint file `path`.
+
+        Args:
+            space: the space it must be of.
+            quant_mode: evaluate in int8.
+            dataset, dataset_path: as of `load_data`; the data set of training when both are empty.
+            valid_size: as of `load_data`; None: what training held out.
+            settings: the other arguments of the constructor.
+
+        Raises:
+            UserError: a checkpoint that is missing, damaged, or of another space or mode; as `load_data`; classes that
+                the checkpoint does not have.
+        """
+        model, record = load_supernet(path, space, quant_mode)
+        if not dataset and not dataset_path:
+            dataset, dataset_path = record.dataset, record.training.get("dataset_path", "")
+        valid_size = record.valid_size if valid_size is None else max(valid_size, 0)
+        # The crops of training, for its batch-norm statistics; of another data set's images, its own.
+        same = (dataset or "folder") == record.dataset
+        crop_scale_min = record.training.get("crop_scale_min", 0.0) if same else 0.0
+        data = load_data(dataset or None, dataset_path or None, valid_size, crop_scale_min, record.eval_crop)
+        announce(data, record.resolutions)
+        data = follow_classes(data, record.classes, f"checkpoint {str(path)!r}", record.named)
+        return cls(path, model.to(device or "cpu"), record, data, valid_size=valid_size, **settings)
 
     @property
     def only_subnet(self) -> SubnetChoiceConfig | None:

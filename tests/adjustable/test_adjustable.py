@@ -200,7 +200,7 @@ def digits(tmp_path_factory):
 
 def trainer(digits, folder, resume=False, overwrite=False, start=None, **changes) -> AdjustTrainer:
     path = digits / f"{SPACE}-align0" / "checkpoint.pth"
-    evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
+    evaluator = SubnetEvaluator.open(path, SPACE, quant_mode=False, valid_size=None, calibration_batches=4)
     settings = {"metric": 0.3, "norms": "own", "lr": 3e-4, "lr_bits": 0.02, "bits_trainable": True, "max_epoch": 2,
                 "batch_size": 24, "swa_delay": 1.5, "swa_freq": 0.1}
     with Run(folder / NAME, files=FILES, resume=resume, overwrite=overwrite, option="--output_dir") as opened:

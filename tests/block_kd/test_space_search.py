@@ -17,6 +17,7 @@ from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.space_search.moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
+from modules.block_kd.space_search.search import Evolution, search_space
 from modules.latency import platform as latency_platform
 from modules.search.evolution import AgingEvolution, History
 from modules.search_space.config import SupernetConfig
@@ -358,6 +359,22 @@ def test_a_killed_search_resumes_to_the_same_files(lut, tmp_path, estimator):
     assert run_script(lut, killed, *arguments, "--resume").returncode == 0
     for name in ("spaces.csv", "top50.csv", "output.log", "state.json"):
         assert read(killed, name) == read(whole, name)
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    ({"entries": None}, "not iterable"), ({"entries": [["000000-000000", 5, [[1, 1, 1, 1]]]]}, "has the parent 5"),
+    ({"entries": [["99", None, []]]}, "'99'"), ({"entries": [["000000-000000", None, [["x", 1, 1, 1]]]]}, "convert"),
+    ({"rng": {"bit_generator": "PCG64"}}, "'state'"), ({"identity": {}}, "has no 'superspace'")])
+def test_a_damaged_state_is_refused_and_stays(lut, tmp_path, change, why):
+    scoring, sizes = tiny(lut, limits=(3.5,), estimator="exact"), Evolution(20, 5, 30)
+    search_space(scoring, sizes, tmp_path)
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"state\.json' is damaged") as refusal:
+        search_space(scoring, sizes, tmp_path, resume=True)
+    assert why in str(refusal.value)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_given_spaces_are_scored(lut, tmp_path):

@@ -113,8 +113,8 @@ def test_a_trained_subnet_is_exported_compared_and_described(tmp_path):
     supernet = Supernet(config, 10, (32,))
     save_checkpoint(tmp_path / "checkpoint.pth", {"state_dict": supernet.state_dict(), "config": ModelRecord(
         str(config), (32,), tuple("0123456789"), "digits", training={"augment": "default"}).to_dict()})
-    evaluator = SubnetEvaluator(tmp_path / "checkpoint.pth", config, quant_mode=False, batch_size=16,
-                                calibration_batches=2, limit_batches=3)
+    evaluator = SubnetEvaluator.open(tmp_path / "checkpoint.pth", config, quant_mode=False, batch_size=16,
+                                     calibration_batches=2, limit_batches=3)
     choice = supernet.set_min_subnet()
     (keras_file, exact), (int8_file, converted) = export_trained(evaluator, choice, tmp_path)
     assert (keras_file.suffix, exact.images, exact.differing) == (".keras", 48, 0)

@@ -396,8 +396,8 @@ def checkpoint(tmp_path_factory):
 
 
 def test_kept_images_give_the_same_accuracy(checkpoint):
-    evaluator = SubnetEvaluator(checkpoint_folder(checkpoint, SPACE) / "lsq.pth", SPACE, quant_mode=True,
-                                valid_size=60, batch_size=10, calibration_batches=1, limit_batches=2)
+    evaluator = SubnetEvaluator.open(checkpoint_folder(checkpoint, SPACE) / "lsq.pth", SPACE, quant_mode=True,
+                                     valid_size=60, batch_size=10, calibration_batches=1, limit_batches=2)
     rng = np.random.default_rng(0)
     small, large = SubnetSpace(SPACE, (32,)).sample(rng), SubnetSpace(SPACE, (48,)).sample(rng)
     for choice, test in ((small, False), (large, False), (small, True), (small, False), (large, True)):

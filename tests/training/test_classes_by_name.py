@@ -53,8 +53,8 @@ def write_supernet(path, classes, dataset="folder"):
 
 
 def evaluator(path, images):
-    return SubnetEvaluator(path, SPACE, quant_mode=False, dataset_path=images, batch_size=4, calibration_batches=1,
-                           augment="default")
+    return SubnetEvaluator.open(path, SPACE, quant_mode=False, dataset_path=images, batch_size=4, calibration_batches=1,
+                                augment="default")
 
 
 @pytest.mark.parametrize(("known", "said"), [("cxa", "another order"), ("abcx", "2 of the 4 classes"), ("ac", "")])

@@ -94,7 +94,7 @@ def test_fine_tuning_starts_from_the_given_weights_and_moves_those_of_the_subnet
 
 def test_later_tools_take_the_subnet_and_refuse_others(tuned):
     _, target = tuned
-    evaluator = SubnetEvaluator(target / "lsq.pth", SPACE, quant_mode=True, calibration_batches=2, limit_batches=1)
+    evaluator = SubnetEvaluator.open(target / "lsq.pth", SPACE, quant_mode=True, calibration_batches=2, limit_batches=1)
     assert evaluator.only_subnet == MIDDLE
     assert evaluator.accuracy(MIDDLE).images == 32
     assert lower(evaluator.subnet(MIDDLE), evaluator.calibration).quantizers
@@ -126,5 +126,5 @@ def test_images_that_were_moved_are_cropped_as_in_training(tmp_path):
     target = train(config, SPACE) / "checkpoint.pth"
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     for path in ("", tmp_path / "here", tmp_path / "there"):
-        evaluator = SubnetEvaluator(target, SPACE, quant_mode=False, dataset_path=str(path))
+        evaluator = SubnetEvaluator.open(target, SPACE, quant_mode=False, dataset_path=str(path))
         assert evaluator.data.info.crop_scale == (0.6, 1.0)

@@ -53,7 +53,7 @@ class SharedEvaluation:
 def make_alone_evaluator(path: Path, space: SupernetConfig, images: Images, **evaluator) -> SubnetEvaluator:
     """The evaluator of lsq.pth at `path`; each process loads all `images`. `evaluator`: more of its arguments."""
     with dist.alone():
-        return SubnetEvaluator(
+        return SubnetEvaluator.open(
             path, space, quant_mode=True, dataset=images.dataset, dataset_path=images.dataset_path,
             augment=images.augment, num_workers=images.data_loader_workers_per_gpu, **evaluator)
 
