@@ -23,9 +23,9 @@ import os
 from dataclasses import replace
 
 from modules.search_space.reference import NETWORK
-from modules.training.config import add_config_arguments, config_from_arguments
+from modules.training.config import TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import option
+from modules.utils.settings import from_arguments, option
 
 
 def main(argv=None):
@@ -47,7 +47,7 @@ def main(argv=None):
     from modules.search_space.reference import read_network
     from modules.utils.errors import UserError
 
-    config = config_from_arguments(args)
+    config = from_arguments(TrainConfig, args, **load_yaml(args.config_file))
     if args.network:
         network = read_network(args.network, resolution=max(config.resolutions, default=0))
         space = network.space

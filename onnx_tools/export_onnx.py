@@ -7,19 +7,17 @@ Each line of the input is superspace,choice,subnet, or a network as --network ta
 
     python onnx_tools/export_onnx.py --network resnet20:0.5 mobilenet_v4_conv_s --skip_weights
 
-Prints on how many images of the validation set the int8 file and
-the fake-quantised network disagree, and writes a card (json) beside each file. With --skip_weights the files have
-random weights and serve for timing only.
+Prints on how many images of the validation set the int8 file and the fake-quantised network disagree, and writes a
+card (json) beside each file. With --skip_weights the files have random weights and serve for timing only.
 """
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_export_arguments, given_subnets
-from modules.training.arguments import Evaluation, make_evaluator
+from modules.deploy.arguments import add_export_arguments, export_given
 from modules.utils.cli import make_parser, run
-from modules.utils.settings import add_arguments, from_arguments, option
+from modules.utils.settings import option
 
 
 def main(argv=None):
@@ -27,22 +25,11 @@ def main(argv=None):
     add_export_arguments(parser, "onnx_tools", "checkpoints/models/onnx_model")
     option(parser, "--uint8_input", False, "models that take images as bytes (batch, R, R, 3): the first convolution "
            "normalises")
-    add_arguments(parser, Evaluation)
     args = parser.parse_args(argv)
 
-    from modules.deploy.export import export_subnets
     from modules.deploy.to_onnx.export import OnnxFormat
-    from modules.modeling.restore import find_checkpoint
 
-    def evaluator(space, int8):
-        path = find_checkpoint(args.resume, space, int8, args.align_sample)
-        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
-
-    form = OnnxFormat(args.uint8_input)
-    precisions = (True,) if args.quant_mode else (False, True)
-    for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
-                                   None if args.skip_weights else evaluator):
-        print(exported, flush=True)
+    export_given(args, OnnxFormat(args.uint8_input))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
 """Subnets for the tests of deployment: every block type, norms as training leaves them, started quantisers."""
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +9,15 @@ import torch
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
-from modules.deploy.graph.graph import Quantizer, WeightNode
+from modules.deploy.check.agreement import compare
+from modules.deploy.graph.graph import Graph, Quantizer, WeightNode
+from modules.deploy.graph.lower import lower
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.spec import BlockArgs, build_block
+from modules.runtime.session import Session
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_available_superspaces, get_superspace
@@ -83,7 +89,8 @@ def integer_conv(codes: np.ndarray, node: WeightNode) -> np.ndarray:
     return out + bias[:, None, None]
 
 
-def digits_network(mode: QuantMode = QuantMode()) -> tuple[QNetwork, list, list]:  # noqa: B008 - it is frozen
+@cache
+def digits_network(mode: QuantMode) -> tuple[QNetwork, list, list]:
     """A small network trained in int8 on the digits, its calibration images, and the validation batches."""
     data = load_data("digits")
     train, valid = (list(eval_batches(source, indices, eval_transform(24, data.info), batch_size=48))
@@ -102,3 +109,15 @@ def digits_network(mode: QuantMode = QuantMode()) -> tuple[QNetwork, list, list]
         if rate == 0.005:
             mode.apply(net)
     return net.eval(), [images for images, _ in train[:4]], valid
+
+
+def assert_answers_kept(placement: str, open_graph: Callable[[Graph], Session]) -> None:
+    """A network trained in int8 at `placement` and its file, which `open_graph` writes and opens, answer alike."""
+    net, calibration, valid = digits_network(QuantMode(placement=placement))
+    agreement = compare(net, open_graph(lower(net, calibration)), valid)
+    assert agreement.images == 355
+    assert agreement.top1_network > 90
+    assert agreement.differing <= 3
+    assert agreement.margin_in_errors < 4
+    if placement == "engine":
+        assert agreement.mean_logit_error < 2e-3

@@ -7,19 +7,17 @@ Each line of the input is superspace,choice,subnet, or a network as --network ta
 
     python tflite_tools/export_tflite.py --network resnet20:0.5 mobilenet_v4_conv_s --skip_weights
 
-Prints on how many images of the validation set the int8 file and
-the fake-quantised network disagree, and writes a card (json) beside each file. With --skip_weights the files have
-random weights and serve for timing only.
+Prints on how many images of the validation set the int8 file and the fake-quantised network disagree, and writes a
+card (json) beside each file. With --skip_weights the files have random weights and serve for timing only.
 """
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_export_arguments, given_subnets
-from modules.training.arguments import Evaluation, make_evaluator
+from modules.deploy.arguments import add_export_arguments, export_given
 from modules.utils.cli import make_parser, run
-from modules.utils.settings import add_arguments, from_arguments, option
+from modules.utils.settings import option
 
 
 def main(argv=None):
@@ -29,23 +27,12 @@ def main(argv=None):
            "are, instead of as grouped ones, which XNNPACK runs several times faster")
     option(parser, "--int8_output", False, "int8 models give codes, as devices without float need it, instead of "
            "float32 logits: some more answers differ")
-    add_arguments(parser, Evaluation)
     args = parser.parse_args(argv)
 
-    from modules.deploy.export import export_subnets
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.deploy.to_tflite.float_writer import Form
-    from modules.modeling.restore import find_checkpoint
 
-    def evaluator(space, int8):
-        path = find_checkpoint(args.resume, space, int8, args.align_sample)
-        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
-
-    form = TfliteFormat(Form(grouped=not args.plain_depthwise, int8_output=args.int8_output))
-    precisions = (True,) if args.quant_mode else (False, True)
-    for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
-                                   None if args.skip_weights else evaluator):
-        print(exported, flush=True)
+    export_given(args, TfliteFormat(Form(grouped=not args.plain_depthwise, int8_output=args.int8_output)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What train_block_kd.py and lsq_block_kd.py do; they differ in defaults and precision."""
 from __future__ import annotations
 
-from modules.block_kd.student.config import add_arguments, config_from_arguments
+from dataclasses import replace
+
+from modules.block_kd.student.config import BlockKDConfig, add_arguments
 from modules.utils.cli import add_local_rank, make_parser
-from modules.utils.settings import option
+from modules.utils.settings import from_arguments, option
 
 TEACHER_FOLDER = "checkpoints/block_kd/teacher_checkpoint"
 DEFAULTS = {
@@ -37,7 +39,10 @@ def run_block_kd(doc: str, int8: bool, argv: list[str] | None = None) -> None:
     add_teacher_arguments(parser, f"{TEACHER_FOLDER}/lsq.pth" if int8 else "")
     add_local_rank(parser)
     args = parser.parse_args(argv)
-    config = config_from_arguments(args, **DEFAULTS[int8])
+    folder = f"checkpoints/block_kd/{args.superspace}"
+    config = from_arguments(BlockKDConfig, args, output_path=folder, **DEFAULTS[int8])
+    if config.debug:
+        config = replace(config, num_epochs=1)
 
     from modules.block_kd.student.training import BlockTrainer
     from modules.utils.dist import close, init_distributed

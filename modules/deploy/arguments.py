@@ -1,13 +1,17 @@
-"""Command line options that the scripts of all formats of model files share."""
+"""Command line options that the scripts of all formats of model files share, and the export that they ask for."""
 from __future__ import annotations
 
 from dataclasses import MISSING
+from typing import TYPE_CHECKING
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
-from modules.training.arguments import SUPERNETS
-from modules.utils.settings import BATCH, THREADS, option
+from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
+from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
+
+if TYPE_CHECKING:
+    from modules.deploy.export import Format
 
 
 def add_subnets_argument(parser, folder: str) -> None:
@@ -24,13 +28,29 @@ def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
 
 
 def add_export_arguments(parser, folder: str, output: str) -> None:
-    """The subnets of `folder`/input.csv, where their checkpoints are, and where the files go by default."""
+    """Which subnets, where their checkpoints are, where the files go by default, and the images of the check."""
     add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
     option(parser, "--quant_mode", False, "export the int8 files only")
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
+    add_arguments(parser, Evaluation)
+
+
+def export_given(args, form: Format) -> None:
+    """Export the subnets that the options above name as files of format `form`; prints a line for each file."""
+    from modules.deploy.export import export_subnets
+    from modules.modeling.restore import find_checkpoint
+
+    def evaluator(space, int8):
+        path = find_checkpoint(args.resume, space, int8, args.align_sample)
+        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
+
+    precisions = (True,) if args.quant_mode else (False, True)
+    for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
+                                   None if args.skip_weights else evaluator):
+        print(exported, flush=True)
 
 
 def add_predict_arguments(parser, threads: str) -> None:

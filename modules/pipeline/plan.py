@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from modules.pipeline.speed import BATCH, Speed
 from modules.search_space.superspace import Superspace
 
-# Shares of the budget. What is left is for reading images, the search of the space, and what was estimated too low.
+# Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
+# that are too low.
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.28, "supernet int8": 0.10,
-          "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05, "rival": 0.08}
+          "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
 INT8 = 1.4            # a step with learned scales takes this many times as long as one in fp32
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 FORWARD = 1 / 3       # share of the forward pass in a step

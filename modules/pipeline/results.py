@@ -1,7 +1,8 @@
-"""Where the steps of the pipeline write, and what follows from their tables for the later ones."""
+"""Where the steps of the pipeline write, and the networks that their tables give to the later steps."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 from modules.pipeline.plan import Plan
@@ -30,13 +31,13 @@ class Results:
         self.candidates_latency, self.latency = folder / "candidates_latency.csv", folder / "latency.csv"
         self.methods = ("evolution",) if request.no_baselines else ("evolution", "random")
 
-    @property
+    @cached_property
     def space_folder(self) -> Path:
         """Tables and figures of the search of the space."""
         (table,) = (self.spaces / self.request.superspace).glob("*/top50.csv")
         return table.parent
 
-    @property
+    @cached_property
     def space(self) -> SupernetConfig:
         """The space found."""
         best = read_rows(self.space_folder / "top50.csv")[0]["choice"]

@@ -18,7 +18,6 @@ from modules.utils.settings import (
     WORKERS,
     add_arguments,
     check_settings,
-    given_arguments,
     option,
     read_settings,
     read_yaml,
@@ -147,11 +146,6 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     option(parser, "--config-file", CONFIG_FILE, "yaml file with the settings, which the options override",
            aliases=("--config_file",))
     add_arguments(parser, TrainConfig, leave_out=("align_sample",), switches=False)
-
-
-def config_from_arguments(args: argparse.Namespace) -> TrainConfig:
-    """Settings from the yaml file and the options given; UserError for an unknown key or a malformed value."""
-    return TrainConfig(**load_yaml(args.config_file) | given_arguments(TrainConfig, args))
 
 
 def load_yaml(path: str | Path) -> dict:

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deploy_nets import digits_network, quantized, subnet
+from deploy_nets import assert_answers_kept, quantized, subnet
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.cards.card import add_latency, card_path, read_card
 from modules.deploy.cards.report import label, plot_cards, read_cards, rows
-from modules.deploy.check.agreement import compare
 from modules.deploy.graph.graph import Node
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.normalization import fold_normalization
@@ -48,14 +47,7 @@ def script(*command) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("placement", ["lsq", "engine"])
 def test_a_trained_network_keeps_its_answers(placement):
-    net, calibration, valid = digits_network(QuantMode(placement=placement))
-    agreement = compare(net, open_session(onnx_bytes(lower(net, calibration))), valid)
-    assert agreement.images == 355
-    assert agreement.top1_network > 90
-    assert agreement.differing <= 3
-    assert agreement.margin_in_errors < 4
-    if placement == "engine":
-        assert agreement.mean_logit_error < 2e-3
+    assert_answers_kept(placement, lambda graph: open_session(onnx_bytes(graph)))
 
 
 def pixels(seed: int = 0, size: int = 32) -> np.ndarray:

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from deploy_nets import conv_node, digits_network, integer_conv, lively, quantized
+from deploy_nets import assert_answers_kept, conv_node, integer_conv, lively, quantized
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
-from modules.deploy.check.agreement import compare
 from modules.deploy.graph.graph import INPUT, OUTPUT, Graph, Node, Quantizer, WeightNode
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.ranges import observe_ranges
@@ -236,14 +235,7 @@ def test_activations_in_integers(kind, before):
 
 @pytest.mark.parametrize("placement", ["lsq", "engine"])
 def test_a_trained_network_keeps_its_answers(placement):
-    net, calibration, valid = digits_network(QuantMode(placement=placement))
-    agreement = compare(net, open_session(tflite_bytes(lower(net, calibration))), valid)
-    assert agreement.images == 355
-    assert agreement.top1_network > 90
-    assert agreement.differing <= 3
-    assert agreement.margin_in_errors < 4
-    if placement == "engine":
-        assert agreement.mean_logit_error < 2e-3
+    assert_answers_kept(placement, lambda graph: open_session(tflite_bytes(graph)))
 
 
 def published_subnets():

@@ -104,12 +104,3 @@ def add_arguments(parser: argparse.ArgumentParser, int8: bool, **defaults) -> No
     settings.add_arguments(parser, BlockKDConfig, leave_out=() if int8 else ("placement",), **defaults)
     option(parser, "--test_only", False, "only evaluate the students there are")
     add_run_arguments(parser, "students")
-
-
-def config_from_arguments(args: argparse.Namespace, **defaults) -> BlockKDConfig:
-    """The settings given, the others from `defaults`; UserError for one that cannot work."""
-    config = settings.given_arguments(BlockKDConfig, args)
-    defaults["output_path"] = f"checkpoints/block_kd/{args.superspace}"
-    if args.debug:
-        config["num_epochs"] = 1
-    return BlockKDConfig(**defaults | config)

@@ -17,12 +17,12 @@ Writes <output_path>/checkpoint.pth, or lsq.pth with --quant_mode.
 from __future__ import annotations
 
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import option
+from modules.utils.settings import from_arguments, option
 
 
 def main(argv: list[str] | None = None) -> None:
     """Train or evaluate a teacher."""
-    from modules.block_kd.teacher.config import add_arguments, config_from_arguments
+    from modules.block_kd.teacher.config import FP32_DEFAULTS, TeacherConfig, add_arguments
 
     parser = make_parser(__doc__)
     option(parser, "--quant_mode", False, "fine-tune the fp32 teacher in int8, write lsq.pth")
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     add_run_arguments(parser, "teacher")
     add_local_rank(parser)
     args = parser.parse_args(argv)
-    config = config_from_arguments(args)
+    config = from_arguments(TeacherConfig, args, **{} if args.quant_mode else FP32_DEFAULTS)
 
     from modules.block_kd.teacher.training import TeacherTrainer, evaluate_teacher
     from modules.utils.dist import close, init_distributed

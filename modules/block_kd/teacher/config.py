@@ -88,8 +88,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = {name: f"{value}; with --quant_mode {settings_of(TeacherConfig)[name].default}"
              for name, value in FP32_DEFAULTS.items()}
     settings.add_arguments(parser, TeacherConfig, shown=shown)
-
-
-def config_from_arguments(args: argparse.Namespace) -> TeacherConfig:
-    """The settings given, the others from the mode's defaults; UserError for one that cannot work."""
-    return settings.from_arguments(TeacherConfig, args, **{} if args.quant_mode else FP32_DEFAULTS)
