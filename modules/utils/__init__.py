@@ -1,1 +1,1 @@
-"""Errors, command lines, files, checkpoints and run records: what every package here may use."""
+"""Errors, command lines, files, checkpoints and run records, for every package here."""

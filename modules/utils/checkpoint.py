@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read without executing anything that is in them."""
+"""Checkpoints: written whole; nothing in them is executed when they are read."""
 from __future__ import annotations
 
 import pickle
@@ -59,7 +59,7 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | Non
 
     Args:
         path: the file.
-        what: what it is, in a message.
+        what: the kind of file, in a message.
         form: keys that it must hold, and their forms (`check_form`).
 
     Raises:
@@ -88,7 +88,7 @@ def _load(path: Path, where: str):
     for options in ({"weights_only": True}, {"weights_only": False, "pickle_module": INERT_PICKLE}):
         try:
             return torch.load(path, map_location="cpu", **options)
-        except pickle.UnpicklingError as error:  # the first reader's: a name that is not a tensor's
+        except pickle.UnpicklingError as error:  # from the first reader: a name that no file of tensors needs
             failed = error
         except Exception as error:  # a damaged pickle can raise anything
             failed = error
@@ -132,7 +132,7 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     """Load a checkpoint's weights strictly into `model`; UserError that names the first differences otherwise.
 
     Accepts `state_dict` (supernets), `model` (block students, teachers) and prefixes left by data-parallel wrappers.
-    Of parameters and buffers whose names begin with `keep` the model keeps its own.
+    The model keeps its own parameters and buffers whose names begin with `keep`.
     """
     weights = checkpoint.get("state_dict", checkpoint.get("model"))
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):

@@ -1,4 +1,4 @@
-"""What every command line shares: how errors and interrupts end a script, and arguments that launchers add."""
+"""Parts of every command line: the end of a script after an error or an interrupt, and arguments that launchers add."""
 from __future__ import annotations
 
 import argparse
@@ -12,11 +12,11 @@ from modules.utils.settings import Setting
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main()` and see to how the script ends.
+    """Call `main()`, and end the script in one of these ways.
 
     A UserError and an error of the system (disk full, read-only, no permission, a file where a folder should be) become
-    one line on stderr and exit status 2, Ctrl-C one line and 130. Where the reader of the output went away, as `head`
-    does, the script ends without a word, with status 141.
+    one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the output that goes away,
+    as `head` does, gives no line and status 141.
     """
     _print_anything()
     try:
@@ -34,7 +34,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def describe(error: OSError) -> str:
-    """An error of the system with the file that it is about, such as `'out/a.pth': No space left on device`."""
+    """An error of the system with its file, such as `'out/a.pth': No space left on device`."""
     name = error.filename2 or error.filename
     return f"{str(name)!r}: {error.strerror or error}" if name else error.strerror or str(error) or type(error).__name__
 
@@ -45,7 +45,7 @@ def _end(reason: str, status: int) -> None:
 
 
 def _print_anything() -> None:
-    r"""Let names that the terminal's encoding lacks be printed as \xe9 instead of ending the script."""
+    r"""Print letters that the terminal's encoding lacks as \xe9, instead of ending the script."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -64,19 +64,19 @@ def print_once(line: str, file=None) -> None:
 
 
 def say(note: str) -> None:
-    """Tell on stderr, once, what was assumed or passed over."""
+    """Print on stderr, once, something that was assumed or passed over."""
     print_once(f"note: {note}", sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that refuses a command line as everything else is refused: with a UserError."""
+    """A parser whose refusals are UserErrors."""
 
     def error(self, message: str):
         """Raise UserError."""
         raise UserError(f"{message} (--help lists the options)")
 
     def parse_args(self, args=None, namespace=None):
-        """As of argparse; an unknown option is refused with the nearest name."""
+        """As in argparse; the refusal of an unknown option names the nearest one."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             near = nearest(rest[0].split("=")[0], self._option_string_actions)

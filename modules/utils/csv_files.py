@@ -1,4 +1,4 @@
-"""Tables in csv files that others wrote: our own, and what spreadsheets save."""
+"""Tables in csv files: our own, and those that spreadsheets save."""
 from __future__ import annotations
 
 import csv
@@ -16,7 +16,7 @@ def read_rows(path: str | Path, what: str, limit: int = MAX_TEXT) -> Iterator[tu
     """Yield (line number, fields) of every row of the csv file `path` that is neither empty nor a comment (#).
 
     A byte order mark, quotes, CRLF, and semicolons or tabs between the fields are taken as spreadsheets write them.
-    Fields are stripped. `what` says what the file is in a message.
+    Fields are stripped. `what` names the kind of file in a message.
 
     Raises:
         UserError: a file that cannot be read (`read_text`), or a row that is no csv; the line is named.
@@ -59,7 +59,7 @@ def read_records(path: str | Path, what: str, columns: tuple[str, ...]) -> Itera
 
 
 def _delimiter(text: str) -> str:
-    """The separator that stands most often outside of quotes in the first line that holds one; a comma if none does."""
+    """The separator that is most frequent outside quotes in the first line with one; a comma where no line has one."""
     for line in text[:100_000].splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             bare = "".join(line.split('"')[::2])

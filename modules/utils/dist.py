@@ -1,4 +1,4 @@
-"""One process or many: the process group and the few collectives in use. Without a launcher all are no-ops."""
+"""The process group, and the few collectives in use. Without a launcher they do nothing."""
 from __future__ import annotations
 
 import ctypes
@@ -23,7 +23,7 @@ _alone = False
 def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     """Join the process group that a launcher describes, if any, and return this process's device.
 
-    NCCL with CUDA, gloo without. A process that torchrun started ends with it, even if that is killed.
+    NCCL with CUDA, gloo without. A process that torchrun started ends with torchrun, even if torchrun is killed.
 
     Args:
         local_rank: only used where the environment has no LOCAL_RANK.
@@ -80,9 +80,9 @@ def _number(name: str, least: int, most: int | None = None) -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, the process that started it, ends in whatever way.
+    """Have the kernel kill this process when `parent`, the process that started it, ends.
 
-    Elsewhere than on Linux nothing happens.
+    On Linux only.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -126,7 +126,7 @@ def barrier() -> None:
 
 
 def close() -> None:
-    """Leave the process group, all together: one that leaves early can break off another's last transfer."""
+    """Leave the process group, all together: a process that leaves early can break off another's last transfer."""
     if _active():
         barrier()
         _object_group.cache_clear()
@@ -148,7 +148,7 @@ def all_max(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_object(value):
-    """The first process's `value`, any small picklable object. The others may wait for it as long as it takes."""
+    """The first process's `value`, any small picklable object. The others wait without a time limit."""
     if not _active():
         return value
     box = [value]
@@ -157,7 +157,7 @@ def broadcast_object(value):
 
 
 def on_first(work: Callable[[], object]):
-    """The first process runs `work()`, any work, while the others wait. All get its value, or its error if that is a
+    """The first process runs `work()` while the others wait. All get its value. All get its error if that is a
     UserError or an OSError."""
     outcome = None
     if rank() == 0:
@@ -181,7 +181,7 @@ def gather_objects(value) -> list:
 
 
 def check_agreed(values: dict) -> None:
-    """UserError, in every process, that names the first of `values` in which a process differs from the first one."""
+    """Raise UserError in every process if one of `values` differs between processes; it names the first such value."""
     first, *others = gather_objects(values)
     for number, theirs in enumerate(others, 1):
         for name, value in first.items():
@@ -192,7 +192,8 @@ def check_agreed(values: dict) -> None:
 
 @cache
 def _object_group():
-    # Through the CPU whatever the backend, and patient: one process may prepare work for minutes while others wait.
+    # On the CPU with every backend, and without a time limit: one process may prepare work for minutes while others
+    # wait.
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 

@@ -7,11 +7,12 @@ class UserError(Exception):
 
 
 class NotFinite(UserError):
-    """Tensors that became NaN or infinite: what holds them is not written."""
+    """Tensors became NaN or infinite; the file that would hold them is not written."""
 
 
 def check_choice(value, allowed, what):
-    """Return `value` if it is one of `allowed`; otherwise raise UserError naming both. `what` says what it is."""
+    """Return `value` if it is one of `allowed`; otherwise raise UserError naming both. `what` names the kind of
+    value."""
     allowed = list(allowed)
     if value not in allowed:
         raise UserError(f"unknown {what} {shorten(value, 120)}; allowed: {', '.join(map(str, allowed))}")

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @contextmanager
 def errors_at(path: str | Path):
-    """An OSError that comes up inside and names no file, as that of a full disk does, gets the name `path`."""
+    """Add the name `path` to an OSError that comes up inside and names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def errors_at(path: str | Path):
 def atomic_write(path: str | Path, mode: str = "w"):
     """Open a temporary file beside `path`; on success flush it to disk and rename it, on failure remove it.
 
-    The text is UTF-8, whatever the system's own encoding is. An OSError names the file it is about.
+    The text is UTF-8 on every system. An OSError names its file.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,12 +42,12 @@ def atomic_write(path: str | Path, mode: str = "w"):
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # such as that of the folder, which was said already
+        with suppress(OSError):  # such as that of the folder: it was reported already
             temporary.unlink(missing_ok=True)
 
 
 def append(path: str | Path, content: bytes) -> None:
-    """Add `content` to the end of a file and flush it to disk; where that fails, the file is as it was."""
+    """Add `content` to the end of a file and flush it to disk. If that fails, the file stays as it was."""
     path = Path(path)
     with errors_at(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,8 @@ def append(path: str | Path, content: bytes) -> None:
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Remove what `atomic_write` left in `folder` when its process was killed. Only for who holds the folder's lock,
-    for processes of other machines are taken for gone."""
+    """Remove the temporary files that killed processes left in `folder`. Only the holder of the folder's lock may call
+    this: processes of other machines are taken for gone."""
     for path in folder.glob(".*.tmp"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):

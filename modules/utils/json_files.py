@@ -17,7 +17,7 @@ _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or 
 def read_json(path: str | Path, what: str, form=dict, finite: bool = True, limit: int = MAX_TEXT):
     """The contents of the JSON file `path`, which have `form` (see `check_form`).
 
-    `what` says what the file is in a message. With `finite` false, NaN and Infinity may stand in it.
+    `what` names the kind of file in a message. With `finite` false, NaN and Infinity may stand in it.
 
     Raises:
         UserError: a file that cannot be read (`read_text`), is no JSON, is nested more than MAX_DEPTH deep, holds a

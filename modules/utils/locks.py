@@ -18,14 +18,14 @@ except ImportError:  # not on Windows
 
 LOCK_FILE = ".lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-_held: dict[Path, str] = {}  # by this process and since when: the kernel does not hold its own locks against it
+_held: dict[Path, str] = {}  # held by this process, and since when: the kernel lets a process pass its own locks
 
 
 class FolderLock:
-    """A lock on `folder`, held from `take` to `release`; the kernel releases that of a killed process.
+    """A lock on `folder`, held from `take` to `release`; the kernel releases the lock of a killed process.
 
-    It belongs to this process alone: workers forked from it neither inherit nor keep it. Folders that `take` makes are
-    removed by `release` if nothing came into them.
+    It belongs to this process alone; forked workers do not inherit it. `release` removes the folders that `take` made,
+    if they are still empty.
     """
 
     def __init__(self, folder: str | Path):
@@ -34,8 +34,8 @@ class FolderLock:
         self._made: list[Path] = []
 
     def take(self) -> None:
-        """Take the lock. UserError that names its holder if another process has it; where the file system has no
-        locks, a warning."""
+        """Take the lock. UserError that names its holder if another process has it; a warning if the file system has no
+        locks."""
         folder = self.path.parent
         self._made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class FolderLock:
                     raise self._refusal(_holder(file))
             if _is_at(file, self.path):
                 self._file = file
-            else:  # its holder ended, and removed it, between our opening and our locking it
+            else:  # its holder ended and removed it after we opened it and before we locked it
                 file.close()
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         _held[self.path] = _named(holder)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Values that register under a name, and further sources of values with names of their own.
 
-    `what` says in an error what the values are, such as "platform"; it may go on with the flag that names one.
+    `what` names the kind of value in an error, such as "platform"; the flag that takes one may follow.
     """
 
     def __init__(self, what: str):

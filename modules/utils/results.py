@@ -11,7 +11,7 @@ from modules.utils.files import append, atomic_write
 
 
 def append_row(path: str | Path, row: dict) -> None:
-    """Append `row` to the csv file `path`, which is begun with a header; UserError if its header is another."""
+    """Append `row` to the csv file `path`, whose first row is the header. UserError if the header is another one."""
     append_rows(path, [row])
 
 

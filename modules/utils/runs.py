@@ -1,4 +1,4 @@
-"""A run that can be killed and continued: what is in its folder, who works there, and the state it goes on from."""
+"""A run that can be killed and continued: its folder, the lock on it, and the state that it continues from."""
 from __future__ import annotations
 
 import json
@@ -28,14 +28,14 @@ class Run:
             run.begin(state.get("logs"))
             ...                                  # work; from time to time run.write_state(identity, {...})
 
-    Where several processes run, all open it; the first one looks, locks and writes.
+    With several processes, all open it; the first one looks, locks and writes.
 
     Args:
         path: the file that makes the folder hold a run: a checkpoint, or the state.
         logs: files, or folders of files, beside it that the run appends to (patterns).
-        files: what else it writes there (patterns). Logs and files are removed when a run starts afresh.
-        resume: continue the run that is there; where none is, say so and start.
-        overwrite: start afresh where a run is.
+        files: other files that it writes there (patterns). A run that starts afresh removes logs and files.
+        resume: continue the run that is there; if there is none, say so and start.
+        overwrite: start afresh, even if a run is there.
         option: the command line's name of the folder, for the refusal.
 
     Attributes:
@@ -88,9 +88,9 @@ class Run:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def begin(self, sizes: dict[str, int] | None = None) -> None:
-        """Call once nothing can be refused any more. A run that starts afresh removes what an earlier one left; one
-        that continues cuts its logs back to `sizes`, those of `log_sizes` when the state was written. Where several
-        processes run, the first one does it and the others do not wait."""
+        """Call this when nothing can be refused any more. A run that starts afresh removes the files of an earlier one.
+        A run that continues cuts its logs back to `sizes`, as `log_sizes` gave them when the state was written. With
+        several processes, the first one does this and the others do not wait."""
         if _is_first():
             if not self.continues:
                 self.path.unlink(missing_ok=True)  # first, so that a kill in between leaves no run rather than half
@@ -126,8 +126,8 @@ class Run:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def check_same(self, before: dict, now: dict, free: Collection[str] = ()) -> None:
-        """UserError that names the first setting whose value was another `before`, other than those named `free`.
-        Settings that `before` does not have are passed over."""
+        """UserError if a setting was another one `before`; it names the first. Settings named `free`, and those that
+        `before` does not have, are passed over."""
         for name, old, new in _differences(_plain(before), _plain(now)):
             if name not in free:
                 raise UserError(f"{name} was {old!r} when {str(self.path)!r} was written and is {new!r} now; a "
@@ -148,7 +148,7 @@ class Run:
         self.write_json({"identity": identity, **state})
 
     def read_json(self, form=dict) -> dict:
-        """What is in the file, of the `form` that `check_form` describes. UserError if it is damaged."""
+        """The contents of the file, which have `form` (see `check_form`). UserError if it is damaged."""
         content = read_bytes(self.path, "state", MAX_STATE)
         with self.reading():
             return parse_json(decode_text(content, "it"), "it", form)
@@ -161,7 +161,7 @@ class Run:
 
     @contextmanager
     def reading(self):
-        """Where the body takes values out of the state: what it raises on damaged ones becomes one line."""
+        """Errors of the body, which takes values out of the state, become the UserError of a damaged file."""
         try:
             yield
         except KeyError as error:
@@ -179,7 +179,7 @@ def _plain(values: dict) -> dict:
 
 
 def _differences(before: dict, now: dict, prefix: str = ""):
-    """(name, old, new) of what differs; the names of nested settings are joined with dots."""
+    """(name, old, new) of each setting that differs; names of nested settings are joined with dots."""
     for name, new in now.items():
         old = before.get(name, new)
         if isinstance(old, dict) and isinstance(new, dict):
@@ -191,7 +191,7 @@ def _differences(before: dict, now: dict, prefix: str = ""):
 # -- several processes ----------------------------------------------------------------------------------------------
 
 def _processes():
-    """`modules.utils.dist` where a launcher started several processes; None elsewhere, where torch is not needed."""
+    """`modules.utils.dist` if a launcher started several processes; otherwise None, and torch is not imported."""
     if not os.environ.get("WORLD_SIZE", "1").isdecimal() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     from modules.utils import dist

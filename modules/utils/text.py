@@ -13,7 +13,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_bytes(path: str | Path, what: str, limit: int = MAX_TEXT) -> bytes:
-    """The contents of the file `path`. `what` says what it is in a message, such as "latency table".
+    """The contents of the file `path`. `what` names the kind of file in a message, such as "latency table".
 
     Raises:
         UserError: it is missing, no regular file, not readable, or larger than `limit` bytes.
@@ -32,7 +32,7 @@ def read_bytes(path: str | Path, what: str, limit: int = MAX_TEXT) -> bytes:
 
 
 def read_text(path: str | Path, what: str, limit: int = MAX_TEXT) -> str:
-    """The text of the file `path`, as `read_bytes`; a byte order mark is dropped, and UTF-16 is read if it has one.
+    """The text of the file `path`, read as in `read_bytes`. A byte order mark is dropped; with one, UTF-16 is read too.
 
     Raises:
         UserError: as `read_bytes`; text that is not UTF-8, or holds a NUL.

@@ -1,4 +1,4 @@
-"""Import torchvision, also where its wheel was built for CUDA and torch for the CPU.
+"""Import of torchvision, even if its wheel was built for CUDA and torch for the CPU.
 
 Such a wheel cannot load its compiled operators, and its Python part then fails while it registers shape functions for
 two of them. Declaring the two operators (names and types only) is enough for transforms, datasets and models to work.
@@ -14,7 +14,7 @@ _declarations = None  # torch forgets the operators when this object is collecte
 
 
 def import_torchvision():
-    """Return the torchvision module. Every use of torchvision in the project goes through this function."""
+    """Return the torchvision module. All code of the project imports torchvision through this function."""
     try:
         import torchvision
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Archives of numpy arrays (.npz), read within bounds and without executing anything that is in them."""
+"""Archives of numpy arrays (.npz), read within bounds; nothing in them is executed."""
 from __future__ import annotations
 
 import io
@@ -12,7 +12,7 @@ from modules.utils.text import MAX_TEXT, read_bytes
 
 
 def read_arrays(path: str | Path, what: str, limit: int = 4 * MAX_TEXT) -> dict[str, np.ndarray]:
-    """The arrays of the file `path` by name. `what` says what it is in a message.
+    """The arrays of the file `path` by name. `what` names the kind of file in a message.
 
     Raises:
         UserError: a file that cannot be read, is damaged (every checksum is compared), or whose arrays take more than
@@ -38,7 +38,7 @@ def read_arrays(path: str | Path, what: str, limit: int = 4 * MAX_TEXT) -> dict[
 
 
 def _check_sizes(archive: zipfile.ZipFile, limit: int, where: str) -> None:
-    """Before anything is unpacked: what the members state, and what the header of each array states, is bounded."""
+    """Bound the sizes that members and array headers state, before anything is unpacked."""
     total = sum(member.file_size for member in archive.infolist())
     for member in archive.infolist():
         with archive.open(member) as file:

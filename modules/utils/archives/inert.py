@@ -1,11 +1,11 @@
-"""Unpickling that runs no code of a foreign file: what is not a tensor's becomes a placeholder."""
+"""Unpickling that runs no code of a foreign file: everything but tensors becomes a placeholder."""
 from __future__ import annotations
 
 import pickle
 from types import SimpleNamespace
 from typing import ClassVar
 
-# What a file of tensors needs; every other name in the pickle becomes a placeholder.
+# Names that a file of tensors needs. Every other name in the pickle becomes a placeholder.
 _ALLOWED = {
     ("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
     ("torch", "Size"), ("torch", "device"), ("torch.serialization", "_get_layout"),
@@ -15,7 +15,8 @@ _ALLOWED = {
 
 
 class _InertUnpickler(pickle._Unpickler):
-    # The one in Python: that in C reserves as much memory as a damaged file asks for. Without the opcode that would.
+    # The unpickler in Python, without one opcode: that opcode, and the unpickler in C, reserve whatever memory a
+    # damaged file asks for.
     dispatch: ClassVar = {code: load for code, load in pickle._Unpickler.dispatch.items()
                           if code != pickle.BYTEARRAY8[0]}
 

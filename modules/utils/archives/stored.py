@@ -1,6 +1,6 @@
-"""Whether a zip archive of stored members is whole: sizes as its directory states them, checksums as they were written.
+"""Checks that a zip archive of stored members is whole: its sizes are those in its directory, its checksums hold.
 
-torch's own reader computes no checksum, so that a flipped bit becomes a weight.
+torch's own reader computes no checksum: a flipped bit becomes a weight.
 """
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_stored_archive(path: str | Path, where: str) -> None:
     Members must be stored, not compressed, and take no more than the file together: then no member grows in memory.
 
     Raises:
-        UserError: `where`, with the member's name, where the archive is damaged or otherwise packed.
+        UserError: the archive is damaged or compressed; `where` and the member are named.
     """
     member = None
     try:

@@ -45,12 +45,12 @@ def check_settings(config) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type, *, leave_out: Iterable[str] = (), switches: bool = True,
                   shown: Mapping[str, str] | None = None, **defaults) -> None:
-    """One option per setting of `cls`, under their groups; `defaults` replaces some. See `Setting.add_to`.
+    """One option per setting of `cls`, under their groups; `defaults` replaces some defaults. See `Setting.add_to`.
 
     Args:
         leave_out: names of settings without an option.
         switches: a bool is set by naming its option; otherwise true or false follows it.
-        shown: for some names, what `--help` says of the default.
+        shown: for some names, the text of the default in `--help`.
     """
     groups = {"": parser}
     for name, known in settings_of(cls).items():
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, *, leave_out: Iter
 
 
 def from_arguments(cls: type, args: argparse.Namespace, **defaults):
-    """The `cls` of the options given; `defaults` for those that are not, instead of the settings' own."""
+    """The `cls` of the options given; `defaults` replaces the settings' own defaults for options that are not given."""
     return cls(**defaults | given_arguments(cls, args))
 
 

@@ -1,7 +1,7 @@
 """A setting: its default, meaning, unit, bounds and choices in one place.
 
-From it come the command line option, its `--help` text, the yaml key, and the one line that refuses a bad value. One
-that belongs to a script alone: `option(parser, "--repeat", 32, "draws of weights", low=1)`. Those of a dataclass:
+The command line option, its `--help` text, the yaml key, and the line that refuses a bad value come from it. A setting
+of one script: `option(parser, "--repeat", 32, "draws of weights", low=1)`. Settings in a dataclass: see
 `modules.utils.settings.config`.
 """
 from __future__ import annotations
@@ -18,27 +18,27 @@ from modules.utils.errors import UserError, check_choice, shorten
 from modules.utils.settings.values import READERS, TYPE_NAMES, plain
 
 MOST = 10**9  # of a whole number without an upper bound: no count, size or number of steps is larger
-FIELD = "setting"  # where the metadata of a dataclass field have it
+FIELD = "setting"  # key of the setting in the metadata of a dataclass field
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a value means and which values are allowed. Numbers are finite, whatever the bounds.
+    """The meaning of a value and the allowed values. Numbers are finite, whatever the bounds.
 
     Args:
         default: MISSING where a value has to be given.
-        meaning: the thing first; what special values stand for after it.
-        kind: int, float, str, bool or Path; that of the default.
+        meaning: the thing first; the meaning of special values after it.
+        kind: int, float, str, bool or Path; the kind of the default if it is not given.
         many: several values: "*" any number of them, "+" one at least, a number exactly so many; "": one.
-        low, high, above, below: least and largest value, and values that are just beyond the bounds. The default is
-            allowed even outside of them.
+        low, high, above, below: least and largest value, and values just beyond the bounds. The default is allowed even
+            outside them.
         unit: of a number, such as pixels or ms.
         choices: the allowed values.
         metavar: of `--help`; the unit or the kind.
         aliases: further names of the option.
         group: heading of the option in `--help`.
-        name: of the option, where it is not that of the dataclass's field.
-        shown: what `--help` says of the default where the default itself does not tell.
+        name: of the option, if it differs from the dataclass's field.
+        shown: text of the default in `--help`, if the value itself would not tell a reader.
     """
 
     default: Any
@@ -64,7 +64,7 @@ class Setting:
             object.__setattr__(self, "kind", Path if isinstance(example, Path) else type(example))
 
     def field(self) -> Any:
-        """The dataclass field of this setting; its kind is that of the annotation. See `config.py`."""
+        """The dataclass field of this setting; the annotation gives its kind. See `config.py`."""
         return dataclasses.field(default=self.default, metadata={FIELD: self})
 
     # -- values -----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class Setting:
 
         Args:
             where: names the setting in an error, such as '--epochs'.
-            source: stands before it, such as 'option' or a file's name.
+            source: a word before that, such as 'option' or a file's name.
 
         Raises:
             UserError: a value of another kind, or one that is not allowed.
@@ -160,7 +160,7 @@ class Setting:
         """Add the option `name` to a parser or a group of options.
 
         Args:
-            given_only: None stands for an option that is not given, not its default.
+            given_only: an option that is not given is None, not its default.
             switch: a bool is set by naming the option; otherwise true or false follows it.
             dest: the attribute that gets the value; the option's name.
             changes: replace facts of the setting.
@@ -179,7 +179,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class OptionType:
-    """The `type` of an option: reads a value of the setting, which can be looked up here."""
+    """The `type` of an option: reads a value of its setting, the attribute `setting`."""
 
     setting: Setting
     name: str
@@ -209,7 +209,7 @@ def _metavar(known: Setting) -> str | None:
     return known.type_name if known.kind is bool else None
 
 
-# Settings that several scripts have.
+# Settings of several scripts.
 SEED = Setting(0, "seed of every random draw", low=0, high=2**32 - 1)
 PIXELS = {"low": 8, "high": 8192, "unit": "pixels"}  # of an image side
 WORKERS = Setting(0, "processes that load images; 0: the script itself", low=0, high=4096)

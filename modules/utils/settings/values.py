@@ -16,7 +16,7 @@ def plain(value) -> str:
 
 
 def _int(value):
-    """A whole number, from text such as '300' or '3e2'; inf and nan as they are, for bounds to refuse."""
+    """A whole number, from text such as '300' or '3e2'. inf and nan stay: the bounds refuse them."""
     if isinstance(value, bool):
         raise ValueError
     if isinstance(value, int):

@@ -15,7 +15,7 @@ def read_yaml(path: str | Path, what: str = "yaml file", hint: str = "") -> dict
 
     Args:
         what: names the file in errors, such as "config file".
-        hint: what may stand there, such as "a yaml file such as supernet_training_configs/train.yaml".
+        hint: the allowed files, such as "a yaml file such as supernet_training_configs/train.yaml".
 
     Raises:
         UserError: a file that cannot be read (`read_text`), is not yaml, is nested too deeply or not a mapping; one
@@ -40,7 +40,7 @@ def read_yaml(path: str | Path, what: str = "yaml file", hint: str = "") -> dict
 
 
 def _loader():
-    """A safe loader without aliases, which can stand for more text than memory holds."""
+    """A safe loader without aliases: a few of them can stand for more text than memory holds."""
     import yaml
 
     class Loader(yaml.SafeLoader):
