@@ -1,4 +1,4 @@
-"""What train_block_kd.py and lsq_block_kd.py do; they differ in defaults and precision."""
+"""The common body of train_block_kd.py and lsq_block_kd.py, which differ in defaults and precision."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ DEFAULTS = {
 
 
 def add_teacher_arguments(parser, checkpoint_path: str) -> None:
-    """Which teacher."""
+    """Options that choose the teacher."""
     option(parser, "--teacher_arch", "efficientnet-b5", "teacher, such as efficientnet-b0, efficientnet-tiny, "
            "regnet-y-1.6gf")
     option(parser, "--teacher_checkpoint_path", checkpoint_path, "file that `python -m modules.block_kd.teacher` "

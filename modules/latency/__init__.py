@@ -9,7 +9,7 @@ from modules.latency.platform import (
 )
 from modules.latency.prediction import Prediction
 from modules.latency.predictor import LatencyPredictor, get_platform
-from modules.latency.profile import profiled  # registers those that a profile made
+from modules.latency.profile import profiled  # registers the platforms that profiles made
 from modules.latency.published import platforms as published
 
 __all__ = ["LatencyPredictor", "Prediction", "check_platform", "get_available_platforms", "get_platform", "nn_meter",

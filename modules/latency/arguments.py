@@ -14,7 +14,7 @@ def platform_names(platforms: Sequence[str], tables: Sequence[str], superspace) 
 
     Args:
         platforms, tables: values of `--platform` and `--latency_table`.
-        superspace: whose default platform takes the place of none.
+        superspace: its default platform is taken if none is given.
     """
     from modules.latency.platform import check_platform
 
@@ -37,7 +37,7 @@ def make_platforms(platforms: Sequence[str], tables: Sequence[str], superspace) 
 
 
 def tables_identity(tables: Sequence[str]) -> list[str]:
-    """A digest of each file of `--latency_table`, for what has to be the same when a run is continued."""
+    """A digest of each file of `--latency_table`: a continued run must have the same."""
     return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in tables]
 
 

@@ -1,4 +1,4 @@
-"""Networks as sums of their blocks: what all platforms share that price blocks."""
+"""Networks as sums of their blocks: the base of all platforms that predict blocks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -30,28 +30,30 @@ class _Prices:
 
 
 class BlockSums:
-    """A platform whose networks take as long as their blocks together; a subclass prices blocks in `price_blocks`.
+    """A platform whose networks take as long as their blocks together. A subclass predicts blocks in `price_blocks`.
 
-    Every distinct block is priced once. `correlation` is that of the errors of two blocks of one network.
+    Every distinct block is predicted once. `correlation` is the correlation between the errors of two blocks of one
+    network.
     """
 
     correlation = 0.0
 
     def __init__(self):
-        # Of each block and input size: where it stands in `_prices`, and its output's size.
+        # For each block and input size: its place in `_prices`, and the size of its output.
         self._index: dict[tuple[BlockArgs, tuple[int, int]], tuple[int, tuple[int, int]]] = {}
         self._prices = _Prices()
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of different `blocks` on inputs of `hws` pixels; (len(blocks),) each."""
+        """Latencies of different `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),)."""
         raise NotImplementedError
 
     def predict_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of `blocks` on inputs of `hws` pixels; (len(blocks),) each."""
+        """Latencies of `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),), such as (17,)."""
         return self._at([self._place(key)[0] for key in zip(blocks, hws, strict=True)])
 
     def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks: the sums of their blocks, whose errors are correlated; (len(specs),) each."""
+        """Latencies of networks: the sums of their blocks, whose errors are correlated. Arrays of shape
+        (len(specs),)."""
         places, lengths = [], []
         for spec in specs:
             hw, before = (spec.resolution, spec.resolution), len(places)

@@ -1,4 +1,4 @@
-"""Measured latencies, kept outside the repository so that a block is timed once per machine and runtime version."""
+"""Measured latencies, kept outside the repository: a block is timed once per machine and runtime version."""
 from __future__ import annotations
 
 import hashlib
@@ -23,8 +23,8 @@ def cache_folder() -> Path:
 class LatencyCache:
     """A persistent table from strings to milliseconds, for one `identity` (machine, runtime, threads ...).
 
-    A file that is damaged, of another identity, or holds anything but milliseconds above 0 is not believed: that is
-    said, and what it would tell is measured anew. Where nothing can be written, that is said once, and nothing is kept.
+    A damaged file, a file of another identity, and figures that are no milliseconds above 0 are not believed. A line
+    says so, and the blocks are measured anew. If the file cannot be written, a line says so once, and nothing is kept.
     """
 
     def __init__(self, name: str, identity: dict):
@@ -61,7 +61,7 @@ class LatencyCache:
             print(f"warning: {line}", file=sys.stderr)
 
     def get(self, key: str, measure) -> float:
-        """The value of `key`; on first use `measure()` is called, and its result kept."""
+        """The value of `key`. On first use `measure()` gives it, and it is kept."""
         if key not in self.values:
             self.values[key] = measure()
             self.unsaved += 1
@@ -70,7 +70,7 @@ class LatencyCache:
         return self.values[key]
 
     def save(self) -> None:
-        """Write what is new; values another process wrote meanwhile are kept."""
+        """Write the new values; values that another process wrote meanwhile are kept."""
         if self.unsaved:
             self.values = {**self.values, **self._read()}
             try:

@@ -5,7 +5,7 @@ from modules.modeling.spec import BlockArgs, get_available_blocks
 from modules.utils.errors import UserError, check_choice
 
 Key = tuple[BlockArgs, tuple[int, int]]
-# The names of the published tables that differ from the type of the block.
+# Names in the published tables that differ from the block type.
 _NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
 
 def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
@@ -17,7 +17,7 @@ def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
 def parse_key(key: str) -> Key:
     """The block and the input size in pixels that `key` names.
 
-    Some keys write 0 or None for what a block does not have; kernel and stride of the classifier are 1 here.
+    Some keys write 0 or None for arguments that a block does not have. Kernel and stride of the classifier are 1 here.
     UserError for a key of another form, or an unknown block type.
     """
     parts = key.split("_")

@@ -20,7 +20,7 @@ _INSTALL = "pip install nn-meter==2.0 'setuptools<81'"
 
 @register_platform_family("nn_meter")
 class NnMeterPlatform(BlockSums):
-    """Latencies by nn-Meter's predictor `name`, which prices each block's kernels; it does not say how sure it is.
+    """Latencies by nn-Meter's predictor `name`, which predicts each block's kernels. Their uncertainty is not known.
 
     Raises:
         UserError: nn-Meter is not installed, knows no such predictor, or cannot load it.
@@ -47,10 +47,10 @@ class NnMeterPlatform(BlockSums):
                             f"{first_line(error)}") from None
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of `blocks` on inputs of `hws` pixels; (len(blocks),) each.
+        """Latencies of `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),).
 
-        A kernel that the predictor lacks is taken to move its values as fast as the block's other kernels move theirs.
-        Such a latency counts as extrapolated, and a warning names the kernel, once.
+        The predictor may lack a kernel. Such a kernel is taken to move values as fast as the block's other kernels.
+        Such a latency counts as extrapolated; a warning names the kernel once.
 
         Raises:
             UserError: the predictor fails, or has none of a block's kernels.
@@ -80,7 +80,7 @@ class NnMeterPlatform(BlockSums):
         from nn_meter.predictor.prediction.extract_feature import get_predict_features
         from nn_meter.predictor.prediction.utils import get_kernel_name
 
-        # nn-Meter adds nothing for a kernel whose features it cannot tell, even where it has a predictor of it.
+        # nn-Meter adds nothing for a kernel whose features it cannot find, even if it has a predictor of the kernel.
         told = bool(get_predict_features([kernel]))
         return told and get_kernel_name(kernel["op"]) in self.predictor.kernel_predictors
 
@@ -93,7 +93,7 @@ class NnMeterPlatform(BlockSums):
 
 
 def moved_values(kernel: dict) -> int:
-    """How many values a kernel of nn-Meter reads and writes, weights left out."""
+    """Number of values that a kernel of nn-Meter reads and writes, without weights."""
     stride = kernel["strides"][0] if "strides" in kernel else 1
     written = kernel["cout"] * -(-kernel["inputh"] // stride) * -(-kernel["inputw"] // stride)
     return written + sum(math.prod(shape) for shape in kernel["input_tensors"])

@@ -6,7 +6,7 @@ from modules.modeling.walk import walk
 
 Tensor = tuple[str, tuple[int, int, int]]  # the node it comes from; height, width, channels
 
-# What an activation is made of: nn-Meter's fusion rules put these operations together again.
+# The operations of an activation; nn-Meter's fusion rules join them again.
 _RELU, _HSWISH = ("relu",), ("add", "relu", "div", "mul")
 _ACTS = {"relu": _RELU, "relu6": _RELU, "hswish": _HSWISH, "swish": ("swish",), "hard_sigmoid": ("hardsigmoid",),
          "sigmoid": ("sigmoid",)}

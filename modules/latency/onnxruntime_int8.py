@@ -1,4 +1,4 @@
-"""Platform `onnxruntime_int8`: this machine. Blocks are built as int8 ONNX graphs and timed, each once."""
+"""Platform `onnxruntime_int8`: this machine. Blocks are built as int8 ONNX graphs; each is timed once."""
 from __future__ import annotations
 
 import atexit
@@ -27,9 +27,9 @@ CORRECTION_NETS = 10  # networks of a superspace that are measured whole
 class OnnxRuntimeInt8(BlockSums):
     """Latency of int8 blocks under onnxruntime on one thread of this machine, in milliseconds.
 
-    Each block runs in turns with a reference block; its latency is that at the speed the machine had when the cache was
-    begun. A subnet's latency is the sum over its blocks, corrected by a few whole networks of its superspace, which are
-    measured once too. Block by block without measuring each: make a platform with `modules.latency.profile`.
+    Each block runs in turns with a reference block; its latency is scaled to the speed that the machine had when the
+    cache was begun. A subnet's latency is the sum over its blocks, corrected by a few whole networks of its superspace,
+    which are measured once too. A platform of `modules.latency.profile` predicts blocks without measuring each one.
     """
 
     def __init__(self):
@@ -46,19 +46,21 @@ class OnnxRuntimeInt8(BlockSums):
         atexit.register(self.cache.save)
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies alone of `blocks` on inputs of `hws` pixels; one that is not in the cache takes about 50 ms.
+        """Latencies of single `blocks` on inputs of `hws` pixels, of shape (len(blocks),). A block that is not in the
+        cache takes about 50 ms.
 
-        What a cached latency is off by is not known, so standard deviations are nan.
+        The error of a cached latency is not known: standard deviations are nan.
         """
         from modules.latency.profile.models import block_model
 
         ms = np.array([self._measured(block_key(block, hw), lambda b=block, hw=hw: block_model(RUNTIME, b, hw))
                        for block, hw in zip(blocks, hws, strict=True)], dtype=float)
-        self.cache.save()  # so that a search that was killed here sees the same figures when it goes on
+        self.cache.save()  # a search that is killed here and continued sees the same figures
         return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
     def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks; (len(specs),) each. One of no superspace is the mere sum, marked as extrapolated."""
+        """Latencies of networks, of shape (len(specs),). A network of no superspace gets the plain sum, marked as
+        extrapolated."""
         from modules.latency.profile.design import superspace_of
         from modules.latency.profile.wholenet import net_terms
 
@@ -72,7 +74,7 @@ class OnnxRuntimeInt8(BlockSums):
         return result
 
     def measure_subnet(self, spec: NetSpec) -> float:
-        """Measured latency of a whole network, kept in the cache as those of blocks are."""
+        """Measured latency of a whole network; it is kept in the cache."""
         from modules.latency.profile.models import net_model
 
         digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:16]

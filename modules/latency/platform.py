@@ -1,4 +1,4 @@
-"""Platforms: what tells the latency of a block or a subnet. A new one only registers."""
+"""Platforms: each predicts the latency of a block or a subnet on a device. A new one only registers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class Platform(Protocol):
 
 _platforms: Registry[Callable[[], Platform]] = Registry("platform")
 register_platform = _platforms.register  # decorator of a class or function without arguments that makes a platform
-register_platform_source = _platforms.add_source  # of functions that make one
+register_platform_source = _platforms.add_source  # of functions that make a platform
 check_platform = _platforms.check
 
 
@@ -42,7 +42,7 @@ def register_platform_family(prefix: str):
 
 
 def get_available_platforms(pattern: str = "*") -> list[str]:
-    """Names of the platforms that match `pattern`, such as "*_int8"; those of families are left out."""
+    """Names of the platforms that match `pattern`, such as "*_int8", without those of families."""
     return _platforms.names(pattern)
 
 
@@ -52,7 +52,7 @@ def make_platform(name: str) -> Platform:
 
 
 def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
-    """Latencies of `specs` on `platform`, all at once where it can do that (`BlockSums`); (len(specs),) each."""
+    """Latencies of `specs` on `platform`, all at once if it can (`BlockSums`); arrays of shape (len(specs),)."""
     if hasattr(platform, "predict_subnets"):
         return platform.predict_subnets(specs)
     ms = np.array([platform.predict_subnet(spec) for spec in specs], dtype=float)

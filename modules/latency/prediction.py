@@ -13,7 +13,7 @@ NORMAL_90 = 1.6448536269514722  # half width, in standard deviations, of the int
 
 @dataclass(frozen=True)
 class Prediction:
-    """Latencies in ms, the standard deviations of their errors in ms (nan: not known), and whether they extrapolate.
+    """Latencies in ms, the standard deviations of their errors in ms (nan: not known), and a mark for extrapolations.
 
     Of several blocks or subnets: arrays of equal length.
     """
@@ -23,7 +23,7 @@ class Prediction:
     extrapolated: np.ndarray
 
     def upper(self, confidence: float) -> np.ndarray:
-        """The latencies (ms) that are not exceeded with probability `confidence` if errors are normal."""
+        """Upper bounds (n,) of the latencies in ms: each holds with probability `confidence` if errors are normal."""
         from statistics import NormalDist
 
         return self.ms + NormalDist().inv_cdf(confidence) * self.std
@@ -40,6 +40,6 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
 
 
 def check_known_spread(prediction: Prediction, name: str, option: str) -> None:
-    """UserError if `option` asks for an uncertainty that platform `name` does not tell."""
+    """UserError if `option` asks for an uncertainty that platform `name` does not give."""
     if np.isnan(prediction.std).any():
         raise UserError(f"{option}: platform {name} does not tell how sure it is; expected a fitted platform")

@@ -1,4 +1,4 @@
-"""Platforms by name, a table of exact values before them if one is given."""
+"""Platforms by name, and a table of exact values that wins over them."""
 from __future__ import annotations
 
 from collections.abc import Sequence

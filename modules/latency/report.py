@@ -18,7 +18,7 @@ _AT_ONCE = 100  # subnets between two steps of the progress bar
 
 def latency_rows(name: str, platform: Platform, space: SupernetConfig,
                  choices: Sequence[SubnetChoiceConfig]) -> tuple[Prediction, list[dict]]:
-    """Latencies of subnets `choices` of `space` on the platform called `name`, also as rows of a table."""
+    """Latencies of subnets `choices` of `space` on the platform called `name`, and the same as rows of a table."""
     from tqdm import tqdm
 
     parts = []
@@ -43,8 +43,8 @@ def latency_summary(prediction: Prediction) -> str:
 def draw_latency_cdf(curves: dict[tuple[str, str], Prediction], path: str | Path) -> None:
     """Cumulative distributions of subnet latencies as PNG: one curve per (supernet, platform).
 
-    Supernets differ in colour, platforms in line style. A band holds the 90% interval of each latency, where the
-    platform tells how sure it is.
+    Supernets differ in colour, platforms in line style. A band holds the 90% interval of each latency, if the platform
+    knows its uncertainty.
     """
     figure = new_figure(7, 4.5)
     axes = figure.subplots()

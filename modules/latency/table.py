@@ -34,7 +34,7 @@ def read_table(path: str | Path) -> dict[Key, float]:
 
 
 class TablePlatform(BlockSums):
-    """Looks blocks up in `table`; `platform` prices those that are missing."""
+    """Looks blocks up in `table`; `platform` predicts the missing ones."""
 
     def __init__(self, platform: Platform, table: dict[Key, float]):
         super().__init__()
@@ -42,7 +42,8 @@ class TablePlatform(BlockSums):
         self.correlation = getattr(platform, "correlation", 0.0)
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of `blocks` on inputs of `hws` pixels; a figure of the table has no error."""
+        """Latencies of `blocks` on inputs of `hws` pixels, of shape (len(blocks),); a figure of the table has no
+        error."""
         found = np.array([self.table.get(key, np.nan) for key in zip(blocks, hws, strict=True)])
         missing = np.flatnonzero(np.isnan(found))
         ms, std, extrapolated = found, np.zeros(len(found)), np.zeros(len(found), bool)

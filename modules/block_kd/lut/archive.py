@@ -1,4 +1,4 @@
-"""Where a block table lies: a csv file in the folder of its superspace, or a member of the archive there."""
+"""The place of a block table: a csv file in the folder of its superspace, or a member of the archive there."""
 from __future__ import annotations
 
 import zipfile
@@ -15,7 +15,7 @@ TableFile = Path | zipfile.Path  # both read alike, and both print as a place in
 
 
 def find_table(folder: Path, name: str) -> TableFile | None:
-    """The table called `name`, such as stage1_0_0.csv, of `folder`; a file wins over a member of the archive.
+    """The table `name` of `folder`, such as stage1_0_0.csv. A file wins over a member of the archive.
 
     Raises:
         UserError: an archive that cannot be read.

@@ -30,12 +30,13 @@ from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
 FILES = ("stage*_*_*.csv", OTHER_STAGES_FILE, "lut_report.png", "lut_report.png.json")
-CACHED_PIXELS = 50_000_000  # of a validation part that is kept decoded between passes: 600 MB
+CACHED_PIXELS = 50_000_000  # of a validation part that stays decoded between passes: 600 MB
 
 
 @dataclass(frozen=True)
 class LutConfig:
-    """What decides the figures in a table; kept beside the tables, and a continued run must have the same."""
+    """Settings that change the figures in a table. They are kept beside the tables; a continued run must have the
+    same."""
 
     superspace: str
     platform: str
@@ -56,14 +57,14 @@ class LutConfig:
 
 @dataclass(frozen=True)
 class LutJob:
-    """Which tables to build, and from what.
+    """The tables to build, and the parts to build them from.
 
     Attributes:
-        students: per (stage, block) the student and its record, the weights read when called.
+        students: per (stage, block) a function that reads the student.
         windows: width windows to build; all when empty.
         num_rows: rows per table.
         data: images, the students' validation part held out.
-        platform: tells latencies; `predict_block` is called by the first process only.
+        platform: predicts latencies; only the first process calls `predict_block`.
         rows_per_pass: rows that share one pass of the teacher over the images.
     """
 
@@ -79,8 +80,8 @@ class LutJob:
 
 
 class LutBuilder:
-    """Writes `<stage>_<block>_<window>.csv` of `job` to the folder of `run`, whose state is SETTINGS_FILE; `teacher` is
-    in eval mode on the job's device."""
+    """Writes the files `<stage>_<block>_<window>.csv` of `job` to the folder of `run`. SETTINGS_FILE is the state of
+    the run. `teacher` is in eval mode on the job's device."""
 
     def __init__(self, job: LutJob, run: Run, teacher):
         self.config, self.opened, self.teacher, self.students = job.config, run, teacher, job.students
@@ -89,10 +90,10 @@ class LutBuilder:
         self.size, self.folder = max(job.config.resolutions), run.path.parent
 
     def run(self, progress=None) -> None:
-        """Build what is missing; `progress(stage, rows done, rows wanted)` is called after every pass.
+        """Build the missing rows; `progress(stage, rows done, rows wanted)` is called after every pass.
 
         Raises:
-            UserError: tables that are there were made with other settings, or have other rows; a loss is not finite.
+            UserError: existing tables were made with other settings, or have other rows; a loss is not finite.
         """
         self._begin()
         for stage in dict.fromkeys(stage for stage, _ in self.students):
@@ -119,7 +120,7 @@ class LutBuilder:
         if run.continues:
             run.check_same(read_settings(run.path), ours)
         elif not run.found and any(self.folder.glob("*.csv")):
-            raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which tells how they were "
+            raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which records how they were "
                             "made; give another --output_path")
         run.begin()
         if dist.rank() == 0 and not run.continues:
@@ -138,7 +139,7 @@ class LutBuilder:
         return rows[len(lines):]
 
     def _append(self, rows: list[TableRow], losses: list[float]) -> None:
-        """Add finished rows to their files, each replaced as a whole."""
+        """Add finished rows to their files; each file is replaced as a whole."""
         if dist.rank() == 0:
             for table, group in itertools.groupby(zip(rows, losses, strict=True), key=lambda pair: pair[0].table):
                 path = self.folder / table
@@ -162,7 +163,7 @@ class LutBuilder:
         return taken
 
     def losses(self, stage: str, rows: list[TableRow], students: dict[int, StagePlusProj]) -> list[float]:
-        """Loss of every row; the rows are split over processes, each of which sees all images.
+        """Loss of every row. Processes share the rows; each process sees all images.
 
         Raises:
             UserError: a loss that is not finite, with its row.
@@ -196,7 +197,7 @@ class LutBuilder:
 
     @property
     def _validation(self):
-        """Batches of (images, labels); kept decoded between passes if they are few."""
+        """Batches of (images, labels); a few of them stay decoded between passes."""
         c = self.config
         images = min(len(self.data.valid_indices), c.eval_batches * c.eval_batch_size or len(self.data.valid_indices))
         return self._kept if images * self.size**2 <= CACHED_PIXELS else self._stream()
@@ -209,7 +210,7 @@ class LutBuilder:
 
 
 def check_held_out(record: StudentRecord, valid_size: int) -> None:
-    """UserError if some of `valid_size` validation images were among the student's training images."""
+    """UserError if the student was trained on some of the `valid_size` validation images."""
     held_out = (record.training or {}).get("valid_size")
     if held_out is not None and valid_size > held_out:
         raise UserError(f"--valid_size {valid_size}: the students held out {held_out} images, the others trained them; "

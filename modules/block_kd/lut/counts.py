@@ -13,7 +13,7 @@ from modules.utils.errors import UserError
 
 
 def published_float32(counts: Iterable[LayerCount]) -> tuple[float, float]:
-    """Sums of multiply-accumulates and parameters as the published tables have them, both in millions.
+    """Sums of multiply-accumulates and parameters as in the published tables, both in millions.
 
     The published counter adds in float32: per layer the sizes of its tensors one by one, then the layers in the order
     of registration. The division by a million is in float64. The exact sums differ by up to 1e-4 million.

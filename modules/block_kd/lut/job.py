@@ -1,4 +1,4 @@
-"""From the options of eval_block_kd.py to what a `LutBuilder` needs; everything is checked before work begins."""
+"""The job of a `LutBuilder`, made from the options of eval_block_kd.py. Everything is checked before work begins."""
 from __future__ import annotations
 
 from functools import partial
@@ -20,7 +20,7 @@ DEFAULT_VALID_SIZE = 50000
 
 
 def make_job(o: TableOptions, teacher, device: torch.device) -> LutJob:
-    """What a `LutBuilder` has to do.
+    """The job of a `LutBuilder`.
 
     Raises:
         UserError: an unknown superspace, platform, stage, window or loss; a teacher that does not fit; a student that

@@ -7,12 +7,12 @@ from modules.block_kd.student.config import LOSS_FUNCTIONS
 from modules.datasets.transforms import AUGMENTS
 from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting
 
-ROWS_PER_PASS = 500    # at most; what a kill can cost
+ROWS_PER_PASS = 500    # at most; a killed run loses at most these
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Which tables to build, from which students, on which images."""
+    """The tables to build, their students and their images."""
 
     superspace: str = setting(MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny")
     platform: str = setting(MISSING, "device of the latency column, such as onnxruntime_int8")

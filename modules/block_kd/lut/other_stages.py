@@ -1,9 +1,9 @@
-"""Latency of the stages that the space search does not choose: first_conv, stage0, final_expand, feature_mix, logits.
+"""Latency of the stages that are not searched: first_conv, stage0, final_expand, feature_mix, logits.
 
-A file `other_stages.json` holds, per platform and superspace, where its figures come from ("source"), "smallest"
-(resolution in pixels: ms of the smallest configuration) and, where known, "sampled" (resolution: a list of parts,
-each a list of equally likely figures in ms; a configuration draws one figure of each part and adds them up).
-Where no file names the platform and superspace, a platform registered in `modules.latency` prices these stages itself.
+A file `other_stages.json` holds for each platform and superspace: the origin of the figures ("source"), "smallest"
+(resolution in pixels: ms of the smallest configuration) and perhaps "sampled" (resolution: a list of parts, each a list
+of equally likely figures in ms; a configuration draws one figure of each part and adds them up).
+If no file names the platform and superspace, the platform in `modules.latency` predicts these stages.
 """
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ FILE_NAME = "other_stages.json"
 DEFAULT_FILE = REPOSITORY / "data" / "latency" / FILE_NAME
 MODES = ("smallest", "sampled")
 MOST_COMBINATIONS = 1_000_000  # of the parts of "sampled"
-PREDICTED_SAMPLES = 200  # random configurations that a platform prices for "sampled"
+PREDICTED_SAMPLES = 200  # random configurations that a platform predicts for "sampled"
 
 
 def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ...], mode: str = "smallest",
                       lut_folder: str | Path | None = None) -> tuple[np.ndarray, ...]:
-    """The equally likely latencies (ms) of the other stages at each resolution: one under "smallest".
+    """The equally likely latencies (ms) of the other stages at each resolution, one array (n,) each; n is 1 for
+    "smallest".
 
-    `<lut_folder>/<superspace>/other_stages.json` wins over the file in `data/latency`, so that block tables measured
-    elsewhere can bring the rest of the network with them.
+    `<lut_folder>/<superspace>/other_stages.json` wins over the file in `data/latency`: block tables from elsewhere can
+    bring the rest of the network with them.
 
     Raises:
         UserError: an unknown platform, superspace, mode or resolution, or a file that cannot be read.
@@ -63,8 +64,8 @@ def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ..
 
 
 def write_other_stages(folder: str | Path, platform: str, superspace: str, resolutions: tuple[int, ...]) -> None:
-    """Write what `platform` says for the other stages beside the block tables in `<folder>`, so that whoever searches
-    with these tables, on whatever machine, adds latencies of the same device."""
+    """Write the latencies of the other stages on `platform` beside the block tables in `<folder>`. A search with these
+    tables on another machine then adds latencies of the same device."""
     prices = get_platform(platform)
     entry = {"source": "predicted when the tables were built",
              "smallest": {str(r): round(float(_predict(prices, superspace, r, "smallest")[0]), 4) for r in resolutions},
@@ -79,7 +80,7 @@ def _read(path: Path) -> dict:
 
 
 def _predict(platform, superspace: str, resolution: int, mode: str) -> np.ndarray:
-    """What `platform` says for the smallest configuration, or for random ones."""
+    """Latencies on `platform` of the smallest configuration, or of random ones."""
     count = len(get_superspace(superspace).searched)
     if mode == "smallest":
         config = SupernetConfig(superspace, (0,) * count, (0,) * count)

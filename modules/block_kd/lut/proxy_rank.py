@@ -1,4 +1,4 @@
-"""How training-free scores rank the sub-stages of block tables, against the loss that was distilled there."""
+"""Rank correlation between training-free scores and distillation losses of sub-stages, from block tables."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from modules.zero_shot.aggregate import rank_aggregate, rank_correlations
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import scores, seed_of
 
-COLUMNS = ("Flops", "Params", "Latency")  # that a table has itself
-_CLASSES = 10  # of the classifier that scores of logits get behind a sub-stage
+COLUMNS = ("Flops", "Params", "Latency")  # of the table itself
+_CLASSES = 10  # of the classifier behind a sub-stage, for scores that need logits
 
 
 @dataclass(frozen=True)
 class SubStage:
-    """One row: where it stands, its blocks as a network with a classifier, its loss, and its `COLUMNS`."""
+    """One row: its place, its blocks as a network with a classifier, its loss, and its `COLUMNS`."""
 
     stage: str
     block: int
@@ -72,7 +72,8 @@ def _substage(config: SupernetConfig, stage, block: int, window: int, fields: li
 
 
 def score_substages(rows: list[SubStage], proxy: str, batch: int, seed: int) -> np.ndarray:
-    """(rows,): the score of each, of the plain view; or the column of the table that `proxy` names."""
+    """Scores (n,) of n rows, from their plain views, or the column of the table that `proxy` names. Example: 100 rows,
+    (100,)."""
     if proxy in COLUMNS:
         return np.array([row.columns[COLUMNS.index(proxy)] for row in rows])
     return np.array([scores(plain_view(row.spec), proxy, batch, 1, seed_of(str(i), seed))[0]
@@ -81,8 +82,8 @@ def score_substages(rows: list[SubStage], proxy: str, batch: int, seed: int) -> 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Correlations of a score with minus the loss in one stage: `across` all its block types, `within` each table in
-    the mean. Pairs are (Kendall's tau-b, Spearman's rho)."""
+    """Correlations of a score with minus the loss in one stage: `across` all its block types, and `within`, the mean
+    over its tables. Pairs are (Kendall's tau-b, Spearman's rho)."""
 
     proxy: str
     stage: str
@@ -92,8 +93,8 @@ class Ranking:
 
 
 def rankings(rows: list[SubStage], values: dict[str, np.ndarray], aggregate: str = "") -> list[Ranking]:
-    """The rankings of every score of `values`, stage by stage; `aggregate` names a further one, of all others but the
-    columns of the table by their ranks within the stage."""
+    """The rankings of every score of `values`, stage by stage. `aggregate` names a further score: the rank aggregate
+    within the stage of all scores except columns of the table (`rank_aggregate`)."""
     found = []
     for stage, group in groupby(range(len(rows)), key=lambda i: rows[i].stage):
         members = np.array(list(group))

@@ -16,7 +16,7 @@ COLUMNS = 3
 
 
 def draw_tables(folder: str | Path, superspace: str, platform: str) -> Path:
-    """Write `<folder>/lut_report.png` from the tables there are; returns its path."""
+    """Write `<folder>/lut_report.png` from the existing tables; returns its path."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     space, folder = get_superspace(superspace), Path(folder)

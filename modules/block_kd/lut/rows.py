@@ -1,4 +1,4 @@
-"""Rows of a block table: which configurations are drawn, and how a row is written. No torch code."""
+"""Rows of a block table: the draw of their configurations, and their text form. No torch code."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class TableRow:
     @classmethod
     def draw(cls, seed: int, superspace: str, stage: str, block: int, window: int, index: int,
              resolutions: tuple[int, ...]) -> TableRow:
-        """The row that `seed` gives: the same whichever rows are drawn beside it. Order of the draws: depth, blocks,
+        """Draw the row from `seed`; it does not depend on other rows. Order of the draws: depth, blocks,
         input width (from the whole width list of the stage before), resolution."""
         position = [s.name for s in get_superspace(superspace).searched].index(stage)
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(position, block, window, index)))
@@ -67,7 +67,7 @@ class TableRow:
         return f"{format_blocks(self.choice.blocks)},{'x'.join(map(str, self.input_shape))}"
 
     def line(self, loss: float, platform) -> str:
-        """The row as it stands in the file: `k#w#e_...,1xCxHxH,loss,MFLOPs,Mparams,latency_ms`."""
+        """The row as in the file: `k#w#e_...,1xCxHxH,loss,MFLOPs,Mparams,latency_ms`."""
         counts = count_stage(self.superspace, self.stage, self.block, format_blocks(self.choice.blocks),
                              self.input_shape)
         return ",".join((self.key, *(f"{n:.4f}" for n in (loss, *counts, self.latency(platform)))))
@@ -75,10 +75,10 @@ class TableRow:
 
 def check_drawn(path: str, keys: list[str], seed: int, table: tuple[str, str, int, int],
                 resolutions: list[int]) -> None:
-    """UserError that names the line if the rows of the file `path`, whose `key`s are given in order, repeat one that
-    was not drawn twice, or lack one before the last. `table`: superspace, stage, block and window.
+    """UserError that names the line if the rows of the file `path` repeat a row that was not drawn twice, or lack a row
+    before the last. `keys`: the `key` of each row in order. `table`: superspace, stage, block and window.
 
-    Only repeated rows and the last one are drawn, for drawing them all takes minutes.
+    Only repeated rows and the last one are drawn again: all of them would take minutes.
     """
     seen = set()
     for index, key in enumerate(keys):

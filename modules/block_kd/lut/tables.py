@@ -23,7 +23,7 @@ from modules.utils.errors import UserError
 from modules.utils.json_files import check_form, read_json
 from modules.utils.text import shorten
 
-SETTINGS_FILE = "lut.json"  # beside the tables: how they were made
+SETTINGS_FILE = "lut.json"  # beside the tables: the settings they were made with
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class BlockTables:
         return [stage[choice] for stage, choice in zip(self.stages, choices(config), strict=True)]
 
     def latency_range(self, config: SupernetConfig, others: tuple[np.ndarray, ...]) -> tuple[float, float]:
-        """Smallest sum of row latencies (ms) at the smallest resolution and largest at the largest, with the other
-        stages of `others` added. Tables hold random rows, so the true extremes may lie a little outside."""
+        """Smallest sum of row latencies (ms) at the smallest resolution and largest sum at the largest, the other
+        stages `others` included. Tables hold random rows: the true extremes may lie a little outside."""
         stages = self.of(config)
         return (float(sum(rows[0].latency.min() for rows in stages) + others[0].min()),
                 float(sum(rows[-1].latency.max() for rows in stages) + others[-1].max()))
@@ -80,12 +80,12 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
                 configs: Iterable[SupernetConfig] | None = None, platform: str | None = None) -> BlockTables:
     """Read the tables that `configs` need (None: all of the superspace) from `<folder>/<superspace>`.
 
-    A row belongs to every one of `resolutions` whose input size at that stage it has. `platform` only completes the
-    command that is named where a table is missing.
+    A row belongs to every resolution that gives its input size at that stage. `platform` only completes the command in
+    the error about a missing table.
 
     Raises:
         UserError: a missing folder or file, a malformed or non-finite row (file and line named), a value outside the
-            superspace, a row of another resolution, a resolution without rows, or a row that is there twice.
+            superspace, a row of another resolution, a resolution without rows, or a repeated row.
     """
     space, folder, resolutions = get_superspace(superspace), Path(folder) / superspace, tuple(sorted(set(resolutions)))
     made = folder / SETTINGS_FILE
@@ -103,8 +103,8 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
 
 def how_made(folder: str | Path, superspace: str, platform: str = "",
              resolutions: Iterable[int] = ()) -> tuple[str, tuple[int, ...]]:
-    """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read, as `SETTINGS_FILE`
-    beside them tells, or as given; tables without that file are of another program.
+    """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read: those in
+    `SETTINGS_FILE` beside them, or those given. Tables of another program lack that file.
 
     Raises:
         UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
@@ -131,7 +131,7 @@ def read_settings(path: Path) -> dict:
 
 def table_file(folder: Path, space: Superspace, stage: StageTable, choice: Choice,
                platform: str | None = None) -> TableFile:
-    """The table of one stage, block and window; UserError with the command that builds it where it is missing."""
+    """The table of one stage, block and window; UserError with the command that builds it if it is missing."""
     name = f"{stage.name}_{choice[0]}_{choice[1]}.csv"
     table = find_table(folder, name)
     if table is None:
@@ -169,7 +169,7 @@ def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
 
 
 def _rows(table: np.ndarray) -> Rows:
-    # Ordered by loss, so that one uniform number picks rows of similar rank in any two tables (see sample_estimator).
+    # Ordered by loss, so that one uniform number picks rows of similar rank in any two tables (see `SampleEstimator`).
     table = table[np.argsort(table[:, 3], kind="stable")]
     return Rows(table[:, 3].copy(), table[:, 4].copy(), table[:, 1].astype(int), table[:, 2].astype(int))
 
@@ -186,7 +186,7 @@ def row_numbers(fields: list[str]) -> list[float]:
 
 
 class _RowParser:
-    """Parses and checks rows of one table. Blocks repeat from row to row, so each distinct one is checked once."""
+    """Parses and checks rows of one table. Blocks repeat from row to row; each distinct one is checked once."""
 
     def __init__(self, space: Superspace, stage: StageTable, choice: Choice):
         self.stage, self.input_widths = stage, space.previous(stage.name).widths

@@ -1,1 +1,1 @@
-"""How good a search space is: the losses of its best subnets under a latency limit, estimated from block tables."""
+"""The score of a search space: the losses of its best subnets under a latency limit, estimated from block tables."""

@@ -15,7 +15,7 @@ class BytesCache:
         self._values: OrderedDict[Hashable, dict] = OrderedDict()
 
     def get(self, key: Hashable, build: Callable[[], dict]) -> dict:
-        """The value kept under `key`, built first if there is none."""
+        """The value of `key`; `build` makes it if there is none."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]

@@ -1,8 +1,9 @@
-"""The Q-T score without sampling: the joint distribution of summed loss and latency, from the tables themselves.
+"""The Q-T score without sampling: the joint distribution of summed loss and latency, computed from the tables.
 
 Every table becomes a histogram over loss and latency, one per resolution; the histogram of a sum is the convolution of
 the histograms, a product of their Fourier transforms. Along the loss axis everything stays transformed until the end.
-A space is put together from the first and the second half of its stages; halves are kept, as neighbours share them.
+A space is put together from the first and the second half of its stages. Halves are kept: neighbouring spaces share
+them.
 """
 from __future__ import annotations
 
@@ -25,14 +26,15 @@ class ExactEstimator:
 
     Args:
         tables, others, target, coupling: as for `SampleEstimator`.
-        rounding: how rows are put on the grid, see `LossLatencyGrid`.
+        rounding: of rows to grid points, see `LossLatencyGrid`.
         refine: factor on the number of grid points of both axes.
         cache_mb: memory for histograms and halves.
 
-    Discretisation: with S stages (one more where the other stages are sampled), grid steps h (latency) and d (loss), a
-    summed latency moves by less than S * h and a summed loss by less than S * d. With rounding "up" every subnet is
-    slower and worse than it is, with "down" faster and better: their shares within the limit enclose the true one,
-    and their scores the true score where at least about 50 feasible subnets are expected. `bounds` gives both scores.
+    Discretisation: let S be the number of stages (one more if the other stages are sampled), h the latency step and d
+    the loss step. A summed latency then moves by less than S * h and a summed loss by less than S * d. Rounding "up"
+    makes every subnet slower and worse than it is, "down" faster and better. The two shares within the limit enclose
+    the true one. The two scores enclose the true score if at least about 50 feasible subnets are expected. `bounds`
+    gives both scores.
     """
 
     def __init__(self, tables: BlockTables, others: tuple[np.ndarray, ...], target: Target,
@@ -56,7 +58,7 @@ class ExactEstimator:
         return self._expected(cdf, drawn, start)
 
     def bounds(self, config: SupernetConfig) -> tuple[float, float]:
-        """Lowest and highest score that the discretisation leaves possible, on a grid twice as fine."""
+        """Lowest and highest possible score under the discretisation, on a grid twice as fine."""
         low, high = (ExactEstimator(self.tables, self.others, self.target, self.coupling, rounding,
                                     2 * self.refine)(config).score for rounding in ("up", "down"))
         return low, high
@@ -64,8 +66,8 @@ class ExactEstimator:
     def _expected(self, cdf: np.ndarray, drawn: np.ndarray, start: float) -> Quality:
         """From the chance per resolution (row) that a subnet is drawn, within the limit and of loss up to (column).
 
-        How many of the chunks a resolution gets is random (multinomial). R mixtures stand for it, each leaning by
-        1/sqrt(chunks) towards one of the R resolutions: they have the mean and the covariance of the shares.
+        The number of chunks of a resolution is random (multinomial). R mixtures replace it. Each leans by
+        1/sqrt(chunks) towards one of the R resolutions; together they have the mean and the covariance of the shares.
         """
         lean, qualities = 1 / np.sqrt(CHUNKS), []
         for r in range(len(cdf)):
@@ -82,12 +84,13 @@ class ExactEstimator:
         return self._cache.get(("first", keys), lambda: _compact(self._grow(keys, reverse=False)))
 
     def _second_half(self, keys: tuple) -> Half:
-        """Cumulated over latency and reversed: times the first half, it sums up all pairs within the limit."""
+        """The second half cumulated over latency and reversed: its product with the first half sums up all pairs within
+        the limit."""
         return self._cache.get(("second", keys), lambda: _compact(
             {width: np.cumsum(v, axis=2)[..., ::-1] for width, v in self._grow(keys, reverse=True).items()}))
 
     def _grow(self, keys: tuple, reverse: bool) -> Half:
-        """The stages of `keys` added up from the first on (reverse: from the last), cut at the limit."""
+        """The stages of `keys` added up from the first on, or with `reverse` from the last on, cut at the limit."""
         if not keys:
             return {ANY: np.ones((1, 1, 1), complex)}
         outer, rest = (keys[0], keys[1:]) if reverse else (keys[-1], keys[:-1])
@@ -107,7 +110,7 @@ class ExactEstimator:
         return {width: np.fft.fft(values, 2 * self.grid.latency_bins) for width, values in half.items()}
 
     def _drawn_share(self, config: SupernetConfig) -> np.ndarray:
-        """Per resolution the share of chains that find a matching row at every stage; 1 for independent rows."""
+        """For each resolution the share of chains with a matching row at every stage; 1 for independent rows."""
         if not self.chained:
             return np.ones(len(self.others))
         return np.array([_surviving(stages) for stages in zip(*self.tables.of(config), strict=True)])
@@ -124,5 +127,5 @@ def _surviving(stages: StageRows) -> float:
 
 
 def _compact(half: Half) -> Half:
-    # A view would keep the twice as long array behind it in memory.
+    # A copy: a view would keep the array behind it, twice as long, in memory.
     return {width: np.ascontiguousarray(values) for width, values in half.items()}

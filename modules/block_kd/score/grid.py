@@ -1,4 +1,4 @@
-"""Histograms of table rows over (loss, latency), in the form in which stages are added up."""
+"""Histograms of table rows over (loss, latency), in the form that stages are added up in."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,18 +13,19 @@ ANY = 0  # stands for every width where widths need not meet
 class LossLatencyGrid:
     """The grid for one limit: `loss_bins` points `loss_step` apart, `latency_bins` points `latency_steps[r]` ms apart.
 
-    The latency axis ends at the limit less the fastest of the other stages, so its step depends on the resolution;
-    slower rows are dropped (a step of None: nothing is within the limit). The loss axis holds the largest possible sum.
+    The latency axis ends at the limit less the fastest of the other stages: its step depends on the resolution. Slower
+    rows are dropped. A step of None means that nothing is within the limit. The loss axis holds the largest possible
+    sum.
 
-    `rounding` is "split", "up" or "down". The latter two move each row to the next grid point that is worse, or
+    `rounding` is "split", "up" or "down". "up" and "down" move each row to the next grid point that is worse, or
     better, in both coordinates. "split" spreads a row over two points in latency, which keeps its mean, and over three
-    in loss, which keeps mean and variance (weights of quadratic interpolation, slightly negative in places).
+    points in loss, which keeps mean and variance (weights of quadratic interpolation, slightly negative in places).
     """
 
     def __init__(self, tables: BlockTables, others: tuple[np.ndarray, ...], target: Target, rounding: str, refine: int):
         self.tables, self.rounding = tables, rounding
         self.latency_bins = LATENCY_BINS * refine
-        # A split row at the limit counts half, hence half a step more than with whole rows.
+        # A split row at the limit counts half: half a step more than with whole rows.
         last_bin = self.latency_bins - (0.5 if rounding == "split" else 1.0)
         budgets = [target.limit - other.min() for other in others]
         self.latency_steps = [budget / last_bin if budget > 0 else None for budget in budgets]
@@ -34,7 +35,7 @@ class LossLatencyGrid:
         # Per stage: the grid starts up to two points below the smallest row and a split row reaches one above.
         margin = 4 * len(ranges)
         wanted = min(spread / LOSS_STEP + margin, MOST_LOSS_BINS)
-        self.loss_bins = refine * 32 * int(np.ceil(wanted / 32))  # a length that Fourier transforms are fast at
+        self.loss_bins = refine * 32 * int(np.ceil(wanted / 32))  # a length with fast Fourier transforms
         self.loss_step = spread / (self.loss_bins - margin) or LOSS_STEP
 
     def offset(self, stage: int, choice: Choice) -> int:
@@ -42,11 +43,12 @@ class LossLatencyGrid:
         return int(_loss_range(self.tables.stages[stage][choice])[0] // self.loss_step) - 1
 
     def kernels(self, stage: int, choice: Choice, chained: bool) -> dict[tuple[int, int], np.ndarray]:
-        """Histograms of one table, a row weighing 1 / (number of rows of its input width), as spectra.
+        """Histograms of one table as spectra. A row weighs 1 / (number of rows of its input width).
 
         Returns:
-            For each (input width, last width) an array (resolutions, loss frequencies, 2 * latency_bins). Widths are
-            ANY unless `chained`, as are the input width of the first stage and the last width of the last one.
+            For each (input width, last width) an array (resolutions, loss frequencies, 2 * latency_bins), such as (3,
+            513, 256). Widths are ANY unless `chained`. The input width of the first stage and the last width of the
+            last stage are always ANY.
         """
         groups: dict[tuple[int, int], list[np.ndarray]] = {}
         offset, last_stage = self.offset(stage, choice), len(self.tables.stages) - 1
@@ -64,7 +66,8 @@ class LossLatencyGrid:
         return {key: self.spectrum(groups[key]) for key in sorted(groups)}
 
     def other_stages(self, others: tuple[np.ndarray, ...]) -> np.ndarray | float:
-        """Spectrum of what the other stages add to their fastest configuration; 1 where there is only that one."""
+        """Spectrum of the latency of the other stages above their fastest configuration; 1 if there is only that
+        one."""
         if all(len(other) == 1 for other in others):
             return 1.0
         histograms = [self.histogram(r, np.zeros(len(o)), o - o.min(), np.full(len(o), 1 / len(o)))
@@ -83,12 +86,12 @@ class LossLatencyGrid:
         return total.reshape(self.loss_bins, self.latency_bins)
 
     def spectrum(self, histograms: list[np.ndarray]) -> np.ndarray:
-        """Fourier transform of the histograms of all resolutions. The latency axis is doubled: cut at its half, a
-        product of two spectra is then the plain convolution, not the circular one."""
+        """Fourier transform of the histograms of all resolutions. The latency axis is doubled: a product of two
+        spectra, cut at its half, is then the plain convolution, not the circular one."""
         return np.fft.fft(np.fft.rfft(np.stack(histograms), axis=1), 2 * self.latency_bins)
 
     def _place(self, position: np.ndarray, mean_and_variance: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Grid points and weights that stand for `position` (in grid steps)."""
+        """Grid points and weights that represent `position` (in grid steps)."""
         if self.rounding != "split":
             whole = np.ceil(position) if self.rounding == "up" else np.floor(position)
             return [(whole.astype(int), np.ones_like(position))]

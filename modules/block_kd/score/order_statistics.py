@@ -7,7 +7,7 @@ import numpy as np
 
 from modules.block_kd.score.quality import EPSILON, NO_SUBNET_LOSS, TOP, Quality, Target
 
-_FEW = 100.0  # expected number of feasible subnets below which its randomness is followed exactly
+_FEW = 100.0  # expected number of feasible subnets; below it the number is treated as random
 _MOST = 200  # Poisson(100) exceeds this once in 1e19
 _GRID = 1024
 
@@ -16,15 +16,15 @@ def expected_quality(cdf: np.ndarray, step: float, start: float, draws: float, t
     """Expected quality of a space when `draws` subnets are drawn from it.
 
     Args:
-        cdf: shape (n,): chance that a subnet is within the limit and its loss is at most `start + i * step`. It does
-            not grow after the last entry, which is the share within the limit.
+        cdf: shape (n,), such as (512,): entry i is the chance that a subnet is within the limit and its loss is at most
+            `start + i * step`. The last entry is the share within the limit.
         step, start: the grid of losses.
         draws: number of subnets drawn.
         target: the limit and the parameters of the latency loss.
 
-    The sum of the k smallest of the feasible losses is the integral over x of max(0, k - number of losses up to x);
-    that number is Poisson with mean draws * cdf(x). Where fewer than about 50 feasible subnets may turn up, the
-    expectation is taken over their number n, and the number of losses up to x is binomial given n.
+    The sum of the k smallest feasible losses is the integral over x of max(0, k - number of losses up to x). That
+    number is Poisson with mean draws * cdf(x). If fewer than about 50 feasible subnets may turn up, the expectation is
+    taken over their number n; given n, the number of losses up to x is binomial.
     """
     expected = draws * float(cdf[-1])
     if expected >= _FEW:

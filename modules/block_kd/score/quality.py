@@ -1,8 +1,7 @@
 """The quality of a search space under a latency limit (Q-T score).
 
-Of 100,000 random subnets of the space, those within the limit count: the score grows with their share and falls with
-the mean loss of the best 50 of them. `SampleEstimator` draws the subnets, `ExactEstimator` computes what the drawing
-gives on average.
+The score of 100,000 random subnets grows with the share that is within the limit. It falls with the mean loss of the
+best 50 within the limit. `SampleEstimator` draws the subnets, `ExactEstimator` computes the average over draws.
 """
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ CHUNKS, CHUNK_SIZE = 200, 500  # every subnet of a chunk has the same resolution
 DRAWS = CHUNKS * CHUNK_SIZE
 TOP = 50
 EPSILON = 1e-5
-NO_SUBNET_LOSS = 1e5  # stands for the mean loss where no subnet meets the limit
+NO_SUBNET_LOSS = 1e5  # mean loss if no subnet meets the limit
 COUPLINGS = ("independent", "chained")
 
 

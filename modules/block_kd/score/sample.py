@@ -11,13 +11,13 @@ from modules.search_space.config import SupernetConfig
 class SampleEstimator:
     """Monte Carlo estimate for one limit.
 
-    All spaces are scored with the same random numbers: number u of a stage picks row floor(u * n) of whichever table
-    the stage uses. As tables are ordered by loss, spaces that differ in one stage draw similar subnets, and most of the
-    noise cancels when they are compared. It also lets a table's 100,000 drawn values be kept (0.8 MB in float32).
+    All spaces are scored with the same random numbers: number u of a stage picks row floor(u * n) of the stage's table.
+    Tables are ordered by loss, so spaces that differ in one stage draw similar subnets. Most of the noise cancels when
+    they are compared. A table's 100,000 drawn values can also be kept (0.8 MB in float32).
 
     Args:
         tables: the block tables.
-        others: per resolution the latencies (ms) of the other stages, equally likely.
+        others: for each resolution the equally likely latencies (ms) of the other stages.
         target: the limit.
         coupling: "independent" combines any rows; "chained" only rows whose input width is the last width of the row
             before. Rows of the first stage are free. A chain that finds no such row does not count as drawn.
@@ -52,7 +52,8 @@ class SampleEstimator:
         return quality_of_draws(losses, DRAWS if dead is None else max(1, DRAWS - int(dead.sum())), self.target)
 
     def draw(self, config: SupernetConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Loss, latency (ms) and resolution (pixels) of the drawn subnets of one space, each of shape (draws,)."""
+        """Loss, latency (ms) and resolution (pixels) of the drawn subnets of one space, each of shape (draws,), such as
+        (100000,)."""
         columns, dead = self._columns(config)
         resolution = np.empty(DRAWS, int)
         for part, value in zip(self._parts, self.tables.resolutions, strict=True):
@@ -92,7 +93,8 @@ class SampleEstimator:
 
 
 def _matching_rows(rows: Rows, uniform: np.ndarray, width: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Row indices that `uniform` picks among the rows of input width `width` (None: all), and where there are none."""
+    """Row indices that `uniform` picks among the rows of input width `width` (None: all), and a mask of failed
+    picks."""
     if width is None:
         return (uniform * len(rows.loss)).astype(np.intp), np.zeros(len(uniform), bool)
     order = np.argsort(rows.input_width, kind="stable")

@@ -1,1 +1,1 @@
-"""The evolutionary search of the space whose score is best."""
+"""The evolutionary search for the space with the best score."""

@@ -1,4 +1,4 @@
-"""Figure of a space, for people: what it offers under the limits."""
+"""Figure of a space: losses and latencies of its subnets, and the limits."""
 from __future__ import annotations
 
 from collections.abc import Sequence

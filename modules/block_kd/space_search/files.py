@@ -1,4 +1,4 @@
-"""Files of the space search: the log, the tables, and the state that lets a killed search go on."""
+"""Files of the space search: the log, the tables, and the state that a killed search continues from."""
 from __future__ import annotations
 
 import csv
@@ -16,14 +16,14 @@ SpaceEntry = Entry[SupernetConfig, SpaceScore]
 
 
 def describe(entry: SpaceEntry) -> str:
-    """An individual as the published log prints it."""
+    """An individual as in the published log."""
     s = entry.result
     return (f"arch:{entry.individual.choice.replace('-', '_')}-score:{s.score:.4f}-lat_loss:{s.latency_loss:.2f}"
             f"-top_loss:{s.top_loss:.4f}")
 
 
 class SpaceLog(SearchLog):
-    """`output.log`, whose lines follow from the history alone; one written up to any point can be written again."""
+    """`output.log`. Its lines follow from the history alone: they can be written again at any time."""
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -64,7 +64,7 @@ def _numbers(*values: float) -> list[str]:
 
 
 def save_state(run: Run, identity: dict, evolution: AgingEvolution) -> None:
-    """Write everything that continuing needs; `identity` says which search it is."""
+    """Write everything that continuing needs. `identity` holds the settings of the search."""
     positions: dict[SupernetConfig, int] = {e.individual: i for i, e in enumerate(evolution.history.entries)}
     entries = [[e.individual.choice, positions[e.parent.individual] if e.parent else None,
                 [[q.score, q.latency_loss, q.top_loss, q.feasible] for q in e.result.per_limit]]

@@ -1,4 +1,4 @@
-"""The individuals of the space search: where it starts, and how one space becomes another."""
+"""The individuals of the space search: its first spaces, and the moves from one space to another."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from modules.search_space.superspace import get_superspace
 
 
 def seed_spaces(superspace: str) -> Iterator[SupernetConfig]:
-    """Every block type in all stages at once, with every window index (the last one where a stage has fewer)."""
+    """Every block type in all stages at once, with every window index; a stage with fewer windows takes its last
+    one."""
     space = get_superspace(superspace)
     counts = [stage.num_windows for stage in space.searched]
     for block in range(len(space.candidates)):
@@ -20,7 +21,7 @@ def seed_spaces(superspace: str) -> Iterator[SupernetConfig]:
 
 
 def number_of_spaces(superspace: str) -> int:
-    """How many different spaces the superspace holds."""
+    """Number of different spaces of the superspace."""
     space = get_superspace(superspace)
     return prod(len(space.candidates) * stage.num_windows for stage in space.searched)
 
@@ -34,14 +35,14 @@ def random_space(superspace: str, rng: np.random.Generator) -> SupernetConfig:
 
 
 def mutate_block(config: SupernetConfig, rng: np.random.Generator) -> SupernetConfig | None:
-    """Give one stage another block type; None where there is only one."""
+    """Give one stage another block type; None if there is only one type."""
     options = [len(config.space.candidates)] * len(config.blocks)
     blocks = _change_one(config.blocks, options, rng)
     return blocks and SupernetConfig(config.superspace, blocks, config.windows)
 
 
 def mutate_window(config: SupernetConfig, rng: np.random.Generator) -> SupernetConfig | None:
-    """Give one stage that has several windows another one; None where no stage has."""
+    """Give one stage another window; None if no stage has several."""
     windows = _change_one(config.windows, [stage.num_windows for stage in config.space.searched], rng)
     return windows and SupernetConfig(config.superspace, config.blocks, windows)
 

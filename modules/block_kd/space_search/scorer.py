@@ -1,4 +1,4 @@
-"""Scoring spaces of one superspace on one platform: the parts put together from what the user asked for."""
+"""Scoring of spaces of one superspace on one platform: the parts made from the user's settings."""
 from __future__ import annotations
 
 import sys
@@ -29,7 +29,7 @@ CACHE_MB = 768  # of the exact estimators, all limits together
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a space is scored; see `Target`, `SampleEstimator` and `load_other_stages` for the single fields."""
+    """Settings of the score; see `Target`, `SampleEstimator` and `load_other_stages` for the single fields."""
 
     superspace: str
     platform: str
@@ -67,14 +67,14 @@ class SpaceScorer:
         return score_space(self.estimators, config)
 
     def draw_figure(self, path: Path, config: SupernetConfig, score: SpaceScore) -> None:
-        """Distribution of loss and latency of `config`, from 100,000 draws whatever the estimator."""
+        """Distribution of loss and latency of `config`, from 100,000 draws with either estimator."""
         s = self.scoring
         sampler = SampleEstimator(self.tables, self.others, Target(s.limits[0]), s.width_coupling, (s.seed, 0))
         draw_distribution(path, str(config), sampler.draw(config), s.limits, score)
 
 
 def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = None) -> SpaceScorer:
-    """Load what scoring `configs` (None: any space of the superspace) needs.
+    """Load the tables and latencies for scoring `configs` (None: any space of the superspace).
 
     Raises:
         UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.

@@ -28,7 +28,7 @@ _FILES = ("spaces.csv", "spaces.csv.json", "top50.csv", "*_distribution.png", "s
 
 @dataclass(frozen=True)
 class Evolution:
-    """Sizes of the evolution: individuals alive, candidates for a parent, spaces scored in all."""
+    """Sizes of the evolution: individuals alive, candidates for a parent, number of spaces scored."""
 
     population_size: int = setting(500, "spaces that are alive", low=1)
     parent_size: int = setting(125, "spaces compared for each parent", low=1)
@@ -44,11 +44,11 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
                  overwrite: bool = False) -> SupernetConfig:
     """Search for the space with the highest score; write log, tables and figures to `folder`, return the best.
 
-    The same arguments give the same files, also when the search was killed and continued with `resume`.
+    The same arguments give the same files, even if the search was killed and continued with `resume`.
 
     Raises:
-        UserError: what `make_scorer` raises; a search in `folder` that is neither resumed nor to be overwritten, or has
-            other arguments than the one to resume.
+        UserError: as `make_scorer`; `folder` holds a search and neither `resume` nor `overwrite` is set; the search to
+            resume has other arguments.
     """
     with Run(folder / STATE_FILE, logs=("output.log",), files=_FILES, resume=resume, overwrite=overwrite,
              option="--output_dir") as run:
@@ -58,7 +58,7 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
 def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     folder = run.path.parent
     scorer = make_scorer(scoring)
-    identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # what it holds, not where it is
+    identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
     evolution = AgingEvolution(History(scorer, attrgetter("score")), (mutate_block, mutate_window),

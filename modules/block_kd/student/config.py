@@ -17,14 +17,14 @@ from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings,
 DEBUG_BATCHES = 4
 LOSS_FUNCTIONS = ("nsr", "mse")
 OPTIMIZERS = ("adam", "sgd", "sgd_nesterov")
-# Settings that a resumed run may change: no other may, for they decide what a step computes.
+# Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers", "stage_list", "print_freq",
                   "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
 class BlockKDConfig:
-    """What decides a run of train_block_kd.py or lsq_block_kd.py; names and meaning as of their options."""
+    """Settings of a run of train_block_kd.py or lsq_block_kd.py, named as their options."""
 
     superspace: str = setting(MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny")
     output_path: str = setting("", "folder of the students, <output_path>/<stage>_<block>/",
@@ -76,7 +76,7 @@ class BlockKDConfig:
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """Input resolutions in pixels."""
+        """Input resolutions in pixels, such as (160, 192, 224)."""
         return self.hw_list or get_superspace(self.superspace).block_kd_resolutions
 
     @property
@@ -102,5 +102,5 @@ def add_arguments(parser: argparse.ArgumentParser, int8: bool, **defaults) -> No
     """The options of train_block_kd.py, or with `int8` of lsq_block_kd.py; `defaults` replaces those of
     `BlockKDConfig`."""
     settings.add_arguments(parser, BlockKDConfig, leave_out=() if int8 else ("placement",), **defaults)
-    option(parser, "--test_only", False, "only evaluate the students there are")
+    option(parser, "--test_only", False, "only evaluate the existing students")
     add_run_arguments(parser, "students")

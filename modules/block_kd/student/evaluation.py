@@ -1,4 +1,4 @@
-"""Losses of many configurations of block students, batch by batch, so that the teacher sees each batch once."""
+"""Losses of many configurations of block students, batch by batch: the teacher sees each batch once."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = dict(
 class Candidate:
     """One configuration of a student at one resolution (pixels), with its own batch-norm statistics.
 
-    Weights are the student's, shared by all its candidates, so that a candidate costs its statistics only.
+    All candidates share the student's weights; one candidate costs only its statistics.
     """
 
     student: StagePlusProj
@@ -51,8 +51,8 @@ class Candidate:
 
 def evaluate_candidates(candidates: list[Candidate], teacher: nn.Module, stage: str, calibration: Iterable,
                         batches: Iterable, loss_fn: str, device: torch.device) -> list[float]:
-    """Loss of every candidate against stage `stage` of `teacher`, batch norm calibrated; the students' own statistics
-    are overwritten.
+    """Loss of every candidate against stage `stage` of `teacher`, with calibrated batch norm. The students' own
+    statistics are overwritten.
 
     Args:
         calibration: batches of training images (N, 3, H, W), at least two images each.
@@ -60,7 +60,7 @@ def evaluate_candidates(candidates: list[Candidate], teacher: nn.Module, stage: 
         loss_fn: one of LOSS_FUNCTIONS.
 
     Returns:
-        Means over all images of all processes, in the order of `candidates`.
+        Mean losses over all images of all processes, one for each of `candidates`.
 
     Raises:
         UserError: no images.

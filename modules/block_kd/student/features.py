@@ -1,4 +1,4 @@
-"""The teacher's features of one batch of images: computed once per resolution, whoever asks for them."""
+"""The teacher's features of one batch of images, computed once per resolution."""
 from __future__ import annotations
 
 import torch

@@ -13,7 +13,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class StudentRecord(Record):
-    """What later steps need to know of a student; the checkpoint's `config`.
+    """Facts about a student for later steps; the `config` of its checkpoint.
 
     `training` holds the settings of the run; a published file has none.
     """
@@ -57,11 +57,12 @@ def read_student(path: str | Path, superspace: str, stage: str, block: int, teac
                  what: str = "block student") -> tuple[StagePlusProj, StudentRecord, dict]:
     """The student in a file, its record, and the whole checkpoint.
 
-    A file without record is a published one: the superspace's resolutions and, in int8, the published quantisers.
+    A file without a record is a published one. It has the superspace's resolutions and, in int8, the published
+    quantisers.
 
     Raises:
-        UserError: a missing, damaged or foreign file; another superspace, stage, block or teacher; an fp32 file where
-            an int8 one is meant.
+        UserError: a missing, damaged or foreign file; another superspace, stage, block or teacher; an fp32 file with
+            `int8`.
     """
     checkpoint = load_checkpoint(path, what)
     if "config" in checkpoint:

@@ -16,7 +16,7 @@ from modules.utils import dist
 
 
 class StudentImages:
-    """Batches of `data` as `config` wants them; `limit`: most batches of an epoch, an evaluation or a calibration."""
+    """Batches of `data` by the settings `config`. `limit`: most batches of an epoch, an evaluation or a calibration."""
 
     def __init__(self, config: BlockKDConfig, data: Data):
         self.config, self.data, self.limit = config, data, DEBUG_BATCHES if config.debug else None

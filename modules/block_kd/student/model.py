@@ -30,7 +30,8 @@ class StagePlusProj(nn.Module):
         self.set_active(self.space.extreme(max))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The teacher's input of the stage (N, teacher_cin, H, W) to an estimate of its output."""
+        """The estimate of the teacher's output for its input `x` of the stage: (N, teacher_cin, H, W) to (N,
+        teacher_cout, H / stride, W / stride), such as (64, 24, 56, 56) to (64, 40, 28, 28)."""
         x = self.in_proj(x, self.active.cin)
         return self.out_proj(self.stage(x, self.active_specs))
 

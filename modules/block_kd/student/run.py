@@ -26,7 +26,7 @@ CONFIGURATIONS = ("max", "min", "random", "random2")  # of a step, in this order
 
 
 class Batch(NamedTuple):
-    """What all students of a stage take from a batch: features, and the resolution (pixels) of each configuration."""
+    """A batch for all students of a stage: features, and the resolution (pixels) of each configuration."""
 
     features: TeacherFeatures
     resolutions: list[int]
@@ -36,10 +36,10 @@ class StudentRun(Trainee):
     """Trains one student.
 
     Args:
-        record: what the student is.
+        record: stage, block, precision and teacher of the student.
         teacher: its teacher.
-        resume: continue the file there is, if there is one.
-        overwrite: start afresh where there is a file already.
+        resume: continue the student's file, if there is one.
+        overwrite: start afresh even if there is a file.
 
     An int8 student starts from the fp32 one beside it.
     """
@@ -56,11 +56,11 @@ class StudentRun(Trainee):
                          remedy="a smaller --learning_rate_list", name=record.name)
         self.history: list[list[float]] = []
         position = [s.name for s in get_superspace(config.superspace).searched].index(record.stage)
-        self.key = (position, record.block)  # of its random draws: they do not depend on who else is in training
+        self.key = (position, record.block)  # of its random draws: they do not depend on other students
 
     def build(self) -> None:
-        """Make student and optimiser, or take them from the file; what an earlier run wrote is removed, or its logs
-        are cut back to where the file was written. `files` is open."""
+        """Make student and optimiser, or read them from the file. Files of an earlier run are removed, or its logs are
+        cut back to the time of the file. `files` is open."""
         self._seed()
         checkpoint = {}
         if self.files.continues:
@@ -77,7 +77,7 @@ class StudentRun(Trainee):
         self.files.begin(checkpoint.get("logs"))
 
     def read(self) -> None:
-        """Take the student there is, to be evaluated: its settings need not be those of `config`."""
+        """Read the student, to evaluate it. Its settings need not be those of `config`."""
         self._seed()
         self.student, checkpoint = self._read()
         self.student.to(self.device)
@@ -117,10 +117,10 @@ class StudentRun(Trainee):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def start_quantizers(self, features: torch.Tensor) -> None:
-        """Take start values of all quantisers from one batch, the largest configuration's where that uses a layer.
+        """Take start values of all quantisers from one batch, run in the largest configuration.
 
-        Projected shortcuts between blocks of equal width are unused there, so a second configuration, whose widths
-        alternate, follows. A quantiser left unstarted would take its range from whatever is evaluated first.
+        That configuration does not use projected shortcuts between blocks of equal width. A second configuration with
+        alternating widths starts them. An unstarted quantiser would take its range from the first evaluation.
         """
         space = self.student.space
         largest = space.extreme(max)
@@ -133,8 +133,8 @@ class StudentRun(Trainee):
                 self.student(features)
 
     def train_step(self, batch: Batch, steps: int) -> torch.Tensor:
-        """One step: the largest, the smallest and two random configurations, each at its resolution; the gradients are
-        added up, clipped by value and averaged over processes. Returns the four losses."""
+        """One step: the largest, the smallest and two random configurations, each at its resolution. The gradients are
+        added up, averaged over processes and clipped by value. Returns the four losses, shape (4,)."""
         epoch, step = dataclasses.astuple(self.position)
         return self.learn(batch, self.config.learning_rate(self.record.stage, epoch, step, steps))
 
@@ -180,21 +180,21 @@ class StudentRun(Trainee):
         self.log_evaluation(losses)
 
     def log_evaluation(self, losses: list[float]) -> None:
-        """Log such losses."""
+        """Log the losses of `add_evaluation`."""
         self.report.log("eval.log", f"epoch {self.position.epoch - 1} | eval losses (max min random): "
                                     + ",".join(f"{value:.4f}" for value in losses))
 
     # -- files ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict:
-        """What the checkpoint holds, but for what the loop adds. `epoch` is that of the last finished epoch."""
+        """The student's part of the checkpoint; the loop adds its own. `epoch` is the last finished epoch."""
         return {"epoch": self.position.epoch - 1, "model": self.student.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "lr_schduler": {"lr_step_size": self.config.lr_step_size},  # [sic] the published key
                 "history": self.history, "config": self.record.to_dict() | {"training": _settings(self.config)}}
 
     def close(self) -> None:
-        """Close the logs, and give up the network: other stages' need the memory."""
+        """Close the logs and free the network: other stages need the memory."""
         self.report.close()
         self.student = self.optimizer = None
 
@@ -209,5 +209,5 @@ class StudentRun(Trainee):
 
 
 def _settings(config: BlockKDConfig) -> dict:
-    """The settings as a checkpoint keeps them."""
+    """The settings in the form of the checkpoint."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}

@@ -1,4 +1,4 @@
-"""The configurations of one stage of a superspace, as block distillation sees them. No torch code."""
+"""The configurations of one stage of a superspace in block distillation. No torch code."""
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +13,7 @@ from modules.utils.errors import UserError, check_choice
 
 @dataclass(frozen=True)
 class StageChoice:
-    """What a student runs: the width its input projection gives, and the blocks of its stage."""
+    """A configuration of a student: the output width of its input projection, and the blocks of its stage."""
 
     cin: int
     blocks: tuple[BlockChoice, ...]
@@ -76,7 +76,7 @@ def stage_list(superspace: str, names: list[str] | None) -> dict[str, list[int]]
 
 
 def check_output_sizes(superspace: Superspace, stages, resolutions, loss_fn: str) -> None:
-    """UserError for a resolution at which a stage's output is a single pixel, whose variance `nsr` would divide by."""
+    """UserError for a resolution at which a stage's output is a single pixel: `nsr` would divide by its variance, 0."""
     for stage in superspace.stages:
         resolutions = [output_size(r, stage.stride) for r in resolutions]
         if stage.name in stages and loss_fn == "nsr" and min(resolutions) < 2:

@@ -26,17 +26,17 @@ from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.trainee import Position
 from modules.utils import dist
 
-_EVALUATION_STREAM = 2**20  # step number no training reaches: its draws are the evaluated random configuration's
+_EVALUATION_STREAM = 2**20  # a step no training reaches: its draws give the random configuration evaluated
 
 
 class BlockTrainer:
-    """Trains the students that `config` names, stage by stage.
+    """Trains the students of `config`, stage by stage.
 
     Args:
         teacher: in eval mode, on `device`; an LSQ+ one for int8 students.
         int8: train `lsq.pth`, from the `checkpoint.pth` beside it.
-        test_only: only evaluate the students there are.
-        resume, overwrite: continue or replace files there are; without either their presence is an error.
+        test_only: only evaluate the existing students.
+        resume, overwrite: continue or replace existing files; without either, existing files are an error.
     """
 
     def __init__(self, config: BlockKDConfig, teacher, *, int8: bool = False, test_only: bool = False,
@@ -57,7 +57,7 @@ class BlockTrainer:
                 task.evaluate_files() if self.test_only else task.train()
 
     def tasks(self) -> list[StageTask]:
-        """One task for each stage; the data are loaded."""
+        """One task for each stage. Loads the data."""
         c = self.config
         check_fits(self.teacher, get_superspace(c.superspace))
         data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size)
@@ -98,7 +98,7 @@ class StageTask(Task):
             run.close()
 
     def evaluate_files(self) -> None:
-        """Log the losses of the students there are."""
+        """Log the losses of the existing students."""
         for run in self.runs:
             run.read()
         for run, losses in zip(self.runs, self._evaluate(self.runs), strict=True):
@@ -117,7 +117,8 @@ class StageTask(Task):
         return self.images.train(start)
 
     def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> Batch:
-        """The teacher's features, and resolutions: largest, smallest, and two drawn, the same for all students."""
+        """The teacher's features and four resolutions: largest, smallest, two random ones; the same for all
+        students."""
         resolutions = self.config.resolutions
         rng = np.random.default_rng(np.random.SeedSequence(self.config.manual_seed, spawn_key=dataclasses.astuple(at)))
         return Batch(TeacherFeatures(self.teacher, self.title, images.to(self.device, non_blocking=True)),

@@ -1,4 +1,4 @@
-"""The teacher of block distillation: how scripts get one, and the command that trains one.
+"""Train the teacher of block distillation.
 
 For the digits, on one core in about a minute, and its int8 form:
 

@@ -1,6 +1,6 @@
-"""What a teacher is, an image classifier cut into named segments, and the registry of teachers.
+"""Teachers: image classifiers cut into named segments.
 
-A network that torchvision or anyone else builds becomes a teacher in a few lines, without a change to its code:
+A network from torchvision or elsewhere becomes a teacher in a few lines, without a change to its code:
 
     @register_teacher("resnet50", torchvision="resnet50", forms=("torchvision",))
     def build_resnet50(num_classes, form):
@@ -10,7 +10,7 @@ A network that torchvision or anyone else builds becomes a teacher in a few line
             "stage5": ("layer4.0",), "stage6": ("layer4.1", "layer4.2"),
             "logits": ("avgpool", torch.nn.Flatten(), "fc")})
 
-Tensors around stage i must have the height and width of those around stage i of the superspaces: `check_fits`.
+The input and output of stage i must be as high and wide as those of stage i of the superspaces; see `check_fits`.
 """
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FORMS = ("tensorflow", "torchvision")
 class Teacher(nn.Module):
     """An image classifier that gives the tensors around its segments; subclasses implement `run_segment`.
 
-    `segments` are names in the order of execution, stage1 ... stage6 among them. `form` says whose arithmetic the
-    network follows: "tensorflow" pads as TensorFlow's "same" does, "torchvision" symmetrically. `shapes` holds, per
+    `segments` are names in the order of execution, stage1 ... stage6 among them. `form` is the kind of arithmetic:
+    "tensorflow" pads as TensorFlow's "same" does, "torchvision" pads symmetrically. `shapes` holds, per
     segment, the shapes (C, H, W) of input and output for an image of 64 pixels.
     """
 
@@ -37,7 +37,7 @@ class Teacher(nn.Module):
     segments: tuple[str, ...] = ()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     frozen = False
-    record = None  # of a loaded teacher: what its file says (teacher_files.TeacherRecord)
+    record = None  # of a loaded teacher: the record in its file (`files.TeacherRecord`)
 
     def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The output of one segment for its input `x`."""
@@ -76,18 +76,18 @@ class Teacher(nn.Module):
         return y, x
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, num_classes)."""
+        """Logits (N, num_classes) of images (N, 3, H, W), such as (64, 1000) of (64, 3, 224, 224)."""
         for name in self.segments:
             images = self.run_segment(name, images)
         return images
 
     def freeze(self) -> Teacher:
-        """Keep the network in eval mode and without gradients from now on, whoever calls `train()`."""
+        """Keep the network in eval mode and without gradients from now on, even if `train()` is called."""
         self.frozen = True
         return self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Teacher:
-        """As any module's, but without effect on a frozen teacher."""
+        """As in any module, but without effect on a frozen teacher."""
         return super().train(mode and not self.frozen)
 
 
@@ -96,7 +96,8 @@ class CutTeacher(Teacher):
 
     Args:
         net: an image classifier.
-        segments: per segment what runs one after another: names of submodules of `net`, or functions of a tensor.
+        segments: the parts of each segment in the order they run: names of submodules of `net`, or functions of a
+            tensor.
     """
 
     def __init__(self, net: nn.Module, segments: Mapping[str, Sequence[str | Callable]]):
@@ -104,7 +105,7 @@ class CutTeacher(Teacher):
         self.net, self.segments, self._parts = net, tuple(segments), dict(segments)
         for module in net.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False  # it would overwrite what students are given
+                module.inplace = False  # in place, it would overwrite the students' input
 
     def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The output of one segment for its input `x`."""

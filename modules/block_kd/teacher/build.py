@@ -1,4 +1,4 @@
-"""Teachers by name, and whether one fits a superspace."""
+"""Teachers by name, and the check that one fits a superspace."""
 from __future__ import annotations
 
 import torch
@@ -28,7 +28,7 @@ def torchvision_name(arch: str) -> str:
 
 
 def build_teacher(arch: str, num_classes: int = 1000, form: str | None = None) -> Teacher:
-    """Teacher `arch` with random weights; `form` None takes the first that it is registered with.
+    """Teacher `arch` with random weights; `form` None: the first form that it is registered with.
 
     Raises:
         UserError: an unknown teacher, or a form that it does not have.

@@ -14,16 +14,16 @@ from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings,
 OPTIMIZERS = ("sgd", "sgd_nesterov", "adam")
 DEFAULT_OUTPUT = "checkpoints/block_kd/teacher_checkpoint"
 DEBUG_BATCHES = 4
-# Settings that a resumed run may change: no other may, for they decide what a step computes.
+# Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers", "print_freq", "checkpoint_minutes"}
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """What decides a run; names and meaning as of the options.
+    """Settings of a run, named as the options.
 
-    The defaults are those of int8 fine-tuning, as published; `FP32_DEFAULTS` replaces some for training in fp32, of
-    which nothing is published.
+    The defaults are the published ones of int8 fine-tuning. `FP32_DEFAULTS` replaces some for training in fp32: no
+    published settings exist for it.
     """
 
     output_path: str = setting(DEFAULT_OUTPUT, "folder of checkpoint.pth (fp32) and lsq.pth (int8)")
@@ -84,7 +84,7 @@ FP32_DEFAULTS = {"num_epochs": 10, "train_batch_size": 64, "optimizer": "adam", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option per setting; the default of some depends on the mode."""
+    """One option per setting; some defaults depend on the mode."""
     shown = {name: f"{value}; with --quant_mode {settings_of(TeacherConfig)[name].default}"
              for name, value in FP32_DEFAULTS.items()}
     settings.add_arguments(parser, TeacherConfig, shown=shown)

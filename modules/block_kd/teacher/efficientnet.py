@@ -1,8 +1,8 @@
 """EfficientNet (Tan and Le, 2019) as a teacher, cut into its seven groups of blocks.
 
 Names of the tensors are the published ones (`_conv_stem`, `_blocks.<i>._expand_conv` ...). Two forms have the same
-tensors: "tensorflow", which published teachers were trained in, pads as TensorFlow's "same" does and has a batch-norm
-epsilon of 1e-3; "torchvision" pads symmetrically, as torchvision's weights expect.
+tensors. "tensorflow" is that of the published teachers: it pads as TensorFlow's "same" does and has a batch-norm
+epsilon of 1e-3. "torchvision" pads symmetrically, as torchvision's weights expect.
 """
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 class _Convs(nn.Module):
-    """What stem, head and blocks share: convolutions in one of the two forms."""
+    """Base of stem, head and blocks: convolutions in one of the two forms."""
 
     def __init__(self, form: str, norm: dict):
         super().__init__()

@@ -22,10 +22,10 @@ DEFAULT_ARCH = "efficientnet-b5"
 
 @dataclass(frozen=True)
 class TeacherRecord(Record):
-    """What later scripts need to know of a teacher; the `config` of its checkpoint.
+    """Facts about a teacher for later scripts; the `config` of its checkpoint.
 
-    `form` is whose arithmetic the network follows (see `Teacher`), `resolutions` the image sizes in pixels that
-    it was trained at, `quant` the quantisers' mode (None: fp32), `training` the settings.
+    `form` is the kind of arithmetic (see `Teacher`), `resolutions` are the image sizes of training in pixels, `quant`
+    is the quantisers' mode (None: fp32), `training` holds the settings.
     """
 
     arch: str
@@ -49,7 +49,7 @@ class TeacherRecord(Record):
 
 def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weights: str | Path | None = None,
                  quant: bool = False, num_classes: int | None = None) -> Teacher:
-    """A teacher ready to teach: weights loaded, in eval mode for good, without gradients; `record` describes it.
+    """A teacher with loaded weights, always in eval mode, without gradients; `record` describes it.
 
     Args:
         arch: one of `get_available_teachers()`; None: the checkpoint's.
@@ -78,7 +78,7 @@ def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weig
 
 
 def read_teacher(path: str | Path, arch: str | None, quant: bool) -> tuple[Teacher, dict]:
-    """The teacher of a checkpoint, trainable, and what else the file holds; errors as of `load_teacher`."""
+    """The trainable teacher of a checkpoint, and the checkpoint; errors as of `load_teacher`."""
     state = load_checkpoint(path, "teacher checkpoint")
     record = read_record(state, arch, path)
     if quant and record.quant is None:
@@ -93,7 +93,7 @@ def read_teacher(path: str | Path, arch: str | None, quant: bool) -> tuple[Teach
 
 
 def read_record(state: dict, arch: str | None, path: str | Path) -> TeacherRecord:
-    """The record in a checkpoint; for a published one, which has none, what its tensors tell.
+    """The record in a checkpoint. A published checkpoint has none; its tensors give one.
 
     Raises:
         UserError: not a teacher's checkpoint, or that of a teacher other than `arch`.
@@ -116,13 +116,12 @@ def read_record(state: dict, arch: str | None, path: str | Path) -> TeacherRecor
 
 
 def load_weights_file(arch: str, weights: str | Path, num_classes: int | None = None) -> Teacher:
-    """An fp32 teacher with weights that come without a record.
+    """An fp32 teacher from weights without a record.
 
     Args:
-        weights: "imagenet", which lets torchvision download its weights; or the file of a state dict, with
-            torchvision's names (the teacher is then built in torchvision's form) or the published ones, as it is or
-            under `model` or `state_dict`.
-        num_classes: if it is not the file's, the classifier is left random.
+        weights: "imagenet": torchvision downloads its weights. Or the file of a state dict, bare or under `model` or
+            `state_dict`, with published names or with torchvision's names (then the teacher has torchvision's form).
+        num_classes: the classifier stays random if the file has another number.
 
     Raises:
         UserError: a failed download, a missing, damaged or foreign file.

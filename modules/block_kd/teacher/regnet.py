@@ -1,7 +1,7 @@
-"""RegNetY-1.6GF (Radosavovic et al., 2020) as a teacher: torchvision's network and the places where it is cut.
+"""RegNetY-1.6GF (Radosavovic et al., 2020) as a teacher: torchvision's network and its cut points.
 
-Its four trunk stages halve the image at once, where superspaces have six stages: stage 3 and 4 share the third trunk
-stage (17 blocks, cut after the ninth), stage 5 and 6 the fourth (2 blocks). There is no stage 0.
+It has four trunk stages, superspaces have six stages. Stages 3 and 4 share the third trunk stage (17 blocks, cut after
+the ninth), stages 5 and 6 share the fourth (2 blocks). There is no stage 0.
 """
 from __future__ import annotations
 

@@ -35,11 +35,12 @@ class TeacherTrainer(Trainee, Task):
     """Trains a teacher.
 
     Args:
-        config: settings; where they are empty, those of the file that training starts from.
-        quant_mode: int8 (LSQ+) fine-tuning of `config.teacher_weights`, or else of the folder's checkpoint.pth.
+        config: settings; empty ones come from the file that training starts from.
+        quant_mode: int8 (LSQ+) fine-tuning of `config.teacher_weights`, or of the folder's checkpoint.pth if that is
+            empty.
         resume: continue this mode's own checkpoint, if there is one.
-        overwrite: start afresh where there is a checkpoint already.
-        device: where to train.
+        overwrite: start afresh even if there is a checkpoint.
+        device: of the training.
     """
 
     title = "teacher"
@@ -54,7 +55,7 @@ class TeacherTrainer(Trainee, Task):
                          batch_option="train_batch_size", seed=config.manual_seed,
                          remedy="a smaller --learning_rate or a --grad_clip_value")
         self.history: list[dict] = []
-        self.best_loss = math.inf  # on the validation set, of the fp32 teacher too
+        self.best_loss = math.inf  # on the validation set; that of the fp32 teacher counts too
 
     def run(self) -> None:
         """Train to the last epoch."""
@@ -68,8 +69,8 @@ class TeacherTrainer(Trainee, Task):
             self.report.close()
 
     def build(self) -> dict:
-        """Load the data, and make model and optimiser or take them from the file that training starts from, which is
-        returned."""
+        """Load the data, and make model and optimiser or read them from the checkpoint that training starts from.
+        Returns that checkpoint."""
         config = self.config
         torch.manual_seed(config.manual_seed)
         teacher, state = None, {}
@@ -134,7 +135,7 @@ class TeacherTrainer(Trainee, Task):
         self.history = state["history"]
 
     def state(self) -> dict:
-        """What the checkpoint holds, but for what the loop adds."""
+        """The teacher's part of the checkpoint; the loop adds its own."""
         return {"epoch": self.position.epoch - 1, "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "history": self.history, "best_loss": self.best_loss,
                 "config": self.record.to_dict()}
@@ -163,7 +164,7 @@ class TeacherTrainer(Trainee, Task):
         return images, labels.to(self.device, non_blocking=True)
 
     def train_step(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> torch.Tensor:
-        """One step; returns loss and share of right answers."""
+        """One step; returns loss and share of right answers, shape (2,)."""
         images, labels = batch
         lr = self.config.rate(self.position.epoch, self.position.step, steps)
         for group in self.optimizer.param_groups:
@@ -216,7 +217,7 @@ class TeacherTrainer(Trainee, Task):
                                 epoch)
 
     def _check_collapse(self, loss: float) -> None:
-        """UserError where the validation loss has come back to that of guessing: quantisers may lose their scale."""
+        """UserError if the validation loss is back at that of guessing: quantisers may lose their scale."""
         guessing = math.log(self.model.num_classes)
         if loss > 0.9 * guessing and self.best_loss < 0.5 * guessing:
             raise UserError(f"training collapsed in epoch {self.position.epoch - 1}: the validation loss is "
@@ -236,14 +237,14 @@ def _load_data(config: TeacherConfig, teacher: Teacher | None) -> Data:
 
 
 def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> TeacherConfig:
-    """The settings with what was left to the teacher's record or to the data set."""
+    """The settings, empty ones filled in from the teacher's record or the data set."""
     default = (64,) if data.info.name == "digits" else (224,)
     resolution = config.resolution or (record.resolutions if record.dataset else default)
     return dataclasses.replace(config, teacher_arch=record.arch, dataset=data.info.name, resolution=resolution)
 
 
 def _evaluate(model: Teacher, data: Data, config: TeacherConfig) -> dict[int, Accuracy]:
-    """Accuracy at each resolution; images are loaded at the largest and resized, as for students."""
+    """Accuracy at each resolution. Images are loaded at the largest one and resized, as for students."""
     results = {}
     for resolution in config.resolution:
         batches = eval_batches(data.test, data.test_indices, eval_transform(max(config.resolution), data.info),

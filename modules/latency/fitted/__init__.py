@@ -1,1 +1,1 @@
-"""Latency models that are fitted to measured blocks, and know how sure they are."""
+"""Latency models fitted to measured blocks, with the uncertainty of each prediction."""

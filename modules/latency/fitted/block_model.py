@@ -1,8 +1,8 @@
 """A predictor of block latencies, fitted to measured or published ones and kept in one portable file.
 
-The sum of the block's kernels (`kernel_model`), times a correction by boosted trees over whole blocks, which knows
-what the sum does not: what an engine fuses, and what its blocks cost together. A block type that was not fitted is
-priced by its kernels alone.
+The prediction is the sum of the block's kernels (`kernel_model`), times a correction by boosted trees over whole
+blocks. The trees learn effects that the sum lacks, such as operations that an engine fuses. A block type that was not
+fitted is predicted from its kernels alone.
 """
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ Sizes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a `BlockModel` is fitted; the defaults suit some hundred measured blocks.
+    """Settings of the fit of a `BlockModel`; the defaults suit some hundred measured blocks.
 
-    `kernel_rounds`, `block_rounds`: trees over kernels and over blocks, of `leaves` leaves; 0 leaves that part out.
-    `huber`: relative errors above it count as that much, so that broken measurements do not pull. `loss`: "l1" or "l2"
-    of the trees over blocks. `min_leaf`: fewest blocks of a leaf. `rare`: types with fewer blocks are repeated to that
-    many. `folds`: of the cross-validation that gives the uncertainty; 0: none.
+    `kernel_rounds`, `block_rounds`: number of trees over kernels and over blocks, of `leaves` leaves each; 0 leaves
+    that part out.
+    `huber`: larger relative errors count as this much, so that broken measurements do not pull. `loss`: of the trees
+    over blocks, "l1" or "l2". `min_leaf`: fewest blocks of a leaf. `rare`: blocks of a rarer type are repeated to this
+    number. `folds`: parts of the cross-validation that gives the uncertainty; 0: none.
     """
 
     kernel_rounds: int = 200
@@ -52,9 +53,9 @@ class FitSettings:
 class HeldOut:
     """Errors (logarithm of true over predicted) of models that were fitted without the block; (blocks,) each.
 
-    `errors`: without the part `fold` of the blocks. `size_errors`: without the part `size` of the input sizes (nan for
-    the largest and the smallest). `type_errors`: without the type number `kind`, priced by its kernels (nan for rare
-    types).
+    `errors`: part `fold` of the blocks was left out. `size_errors`: part `size` of the input sizes was left out (nan
+    for the largest and the smallest). `type_errors`: block type number `kind` was left out and predicted from its
+    kernels (nan for rare types).
     """
 
     fold: np.ndarray
@@ -67,7 +68,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class BlockModel:
-    """Latency of blocks. `kernels` gives the sum of a block's kernels, `trees` the logarithm of what corrects it."""
+    """Latency of blocks. `kernels` gives the sum of a block's kernels, `trees` the logarithm of its correction."""
 
     kernels: KernelModel
     domain: Domain
@@ -82,10 +83,10 @@ class BlockModel:
 
         Args:
             blocks, hws, ms: equally long; `ms` in milliseconds, above 0.
-            weights: of each block's squared error; all 1 when None.
-            settings: see there.
-            held_out: errors of cross-validation, where they are known already.
-            representative: (blocks,) bool, those that were drawn as the blocks to be predicted are; None: all were.
+            weights: (blocks,) of the squared errors; all 1 when None.
+            settings: of the fit.
+            held_out: errors of cross-validation, if they are known already.
+            representative: (blocks,) bool: drawn from the same law as the blocks to predict; None: all are.
 
         Raises:
             UserError: fewer than 10 blocks, or a latency that is not a finite number above 0.
@@ -105,7 +106,8 @@ class BlockModel:
                                                 ((h.size, h.size_errors), (h.kind, h.type_errors)), representative))
 
     def features(self, blocks: Sequence[BlockArgs], hws: Sizes) -> tuple[np.ndarray, np.ndarray]:
-        """(blocks, columns) what the trees split on, and (blocks,) ms of the sum of the kernels."""
+        """Inputs (blocks, columns) of the trees, and sums of the kernels in ms (blocks,). Example: (500, 37) and
+        (500,)."""
         kernels = block_kernels(blocks, hws)
         base = self.kernels.predict(kernels)
         types = np.array([self.domain.type_index(block) for block in blocks], dtype=float)
@@ -115,9 +117,9 @@ class BlockModel:
         """Predict `blocks` on inputs of `hws` pixels.
 
         Returns:
-            (blocks,) each: latency in ms; relative standard deviation of its error (nan where the fit had no folds),
-            such that latency * exp(+-1.645 of them) covers 90% of blocks that were not fitted; whether the block lies
-            outside of what was fitted.
+            Three arrays (blocks,), such as (17,). First the latency in ms. Second the relative standard deviation of
+            its error, nan if the fit had no folds: latency * exp(+-1.645 deviation) covers 90% of blocks that were
+            not fitted. Third, bool: the block lies outside the fitted domain.
         """
         if not len(blocks):
             return np.zeros(0), np.zeros(0), np.zeros(0, bool)
@@ -130,7 +132,7 @@ class BlockModel:
         return ms, deviation, levels == OUTSIDE
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed file of arrays and text; no code is needed to read it, and none is in it."""
+        """Write one compressed file of arrays and text; it holds no code."""
         meta = {"domain": asdict(self.domain), "known": self.kernels.known,
                 "spread": self.spread.to_dict() if self.spread else None}
         texts = {"meta": json.dumps(meta), "kernel_trees": self.kernels.trees, "trees": self.trees,
@@ -142,7 +144,7 @@ class BlockModel:
 
     @staticmethod
     def load(path: str | Path) -> BlockModel:
-        """Read what `save` wrote; UserError if the file is missing, damaged or something else."""
+        """Read a file of `save`; UserError if it is missing, damaged or something else."""
         return BlockModel(*read_parts(path))
 
 
@@ -167,7 +169,8 @@ def _fit(blocks, hws, ms, weights, settings: FitSettings) -> BlockModel:
 
 
 def errors_held_out(blocks, hws, ms, weights, settings: FitSettings, types: bool = True) -> HeldOut:
-    """Fit without one part after the other, and predict it. Without `types` only what `HeldOut` names first and second.
+    """Leave out one part after the other, and predict it by a fit to the rest. Without `types`, `type_errors` is not
+    computed.
     """
     def errors(part, count, wanted, settings=settings):
         result = np.full(len(ms), np.nan)
@@ -191,6 +194,6 @@ def errors_held_out(blocks, hws, ms, weights, settings: FitSettings, types: bool
 
 
 def _repeat_rare(types: np.ndarray, least: int) -> np.ndarray:
-    """Row numbers in which those of a type that has fewer than `least` rows occur so often that it has as many."""
+    """Row numbers; those of a type with fewer than `least` rows are repeated until it has `least`."""
     counts = np.bincount(types)
     return np.repeat(np.arange(len(types)), np.maximum(1, -(-least // counts[types])))

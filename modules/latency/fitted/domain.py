@@ -1,4 +1,4 @@
-"""What a latency model was fitted on, and so where it extrapolates."""
+"""The domain that a latency model was fitted on; outside it, the model extrapolates."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import numpy as np
 from modules.latency.fitted.features import hidden_width
 from modules.modeling.spec import BlockArgs
 
-_MARGIN = 1.05  # a size or width beyond the fitted ones by less than this factor still counts as inside
+_MARGIN = 1.05  # sizes and widths beyond the fitted ones by less than this factor count as inside
 LEVELS = 3
-FAMILIAR, BETWEEN, OUTSIDE = range(LEVELS)  # inside; inside, but of an input size that was not fitted; outside
+FAMILIAR, BETWEEN, OUTSIDE = range(LEVELS)  # inside; inside, but at an input size that was not fitted; outside
 
 
 def _numbers(block: BlockArgs, hw: tuple[int, int]) -> tuple[int, ...]:
@@ -24,8 +24,8 @@ def _options(block: BlockArgs) -> str:
 
 @dataclass(frozen=True)
 class Domain:
-    """Per fitted block type: smallest and largest height, width, cin, cout and hidden width, and the combinations
-    `kernel/stride/act` and the input heights that occurred."""
+    """For each fitted block type: smallest and largest height, width, cin, cout and hidden width; the combinations
+    `kernel/stride/act`; the input heights."""
 
     types: tuple[str, ...]
     low: tuple[tuple[int, ...], ...]
@@ -35,7 +35,7 @@ class Domain:
 
     @staticmethod
     def from_dict(values: dict) -> Domain:
-        """From what `dataclasses.asdict` gave, possibly through JSON."""
+        """The inverse of `dataclasses.asdict`, possibly through JSON."""
         parts = (tuple(tuple(part) for part in values[name]) for name in ("low", "high", "options", "heights"))
         return Domain(tuple(values["types"]), *parts)
 
@@ -44,15 +44,15 @@ class Domain:
         return self.types.index(block.kind) if block.kind in self.types else -1
 
     def fitted(self, blocks: Sequence[BlockArgs]) -> np.ndarray:
-        """(blocks,) bool: type and combination of kernel size, stride and activation occurred."""
+        """(blocks,) bool: the type and the combination of kernel size, stride and activation were fitted."""
         index = [self.type_index(block) for block in blocks]
         return np.array([i >= 0 and _options(b) in self.options[i] for i, b in zip(index, blocks, strict=True)], bool)
 
     def levels(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> np.ndarray:
-        """(blocks,) how far each block is from what was fitted: FAMILIAR, BETWEEN or OUTSIDE.
+        """Distance of each block from the fitted blocks: FAMILIAR, BETWEEN or OUTSIDE; (blocks,), such as (17,).
 
-        Outside is a block of another type, with an unknown combination of kernel size, stride and activation, or with
-        a size or width beyond those of its type.
+        A block is OUTSIDE if its type was not fitted, its combination of kernel size, stride and activation is unknown,
+        or a size or width is beyond those of its type.
         """
         low, high = np.array(self.low), np.array(self.high)
         index = np.array([self.type_index(block) for block in blocks], dtype=int)

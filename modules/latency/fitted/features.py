@@ -1,6 +1,6 @@
-"""What decides a block's latency, as numbers: the kernels it runs, their work and traffic, and the block's arguments.
+"""Features of a block's latency: its kernels, their work and traffic, and the block's arguments.
 
-Kernels come from walking the block's spec, so that a new block type needs nothing here.
+Kernels come from a walk over the block's spec: a new block type needs nothing here.
 """
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from modules.modeling.complexity import count_conv
 from modules.modeling.spec import BlockArgs, LinearSpec, build_block, output_size
 from modules.modeling.walk import walk
 
-# "stem" is a convolution of an image's few channels, "gate" one on a single pixel (squeeze-and-excitation,
-# feature_mix): engines run both by other code than the rest.
+# "stem" is a convolution of an image's few channels. "gate" is one on a single pixel (squeeze-and-excitation,
+# feature_mix). Engines run both by other code than the rest.
 KERNEL_KINDS = ("stem", "gate", "conv1", "conv3", "conv5", "conv7", "dw3", "dw5", "dw7", "linear", "pool", "mul", "add",
                 "relu", "swish", "hswish", "hard_sigmoid")
 ACTS = (None, "relu", "relu6", "hswish", "swish")
@@ -23,17 +23,17 @@ TERMS = 4  # of the roofline: one call, multiply-accumulates, activations moved,
 MILLION = 1e6
 _STEM_CHANNELS = 4
 _KIND = {kind: i for i, kind in enumerate(KERNEL_KINDS)}
-_ALIAS = {"relu6": "relu", "sigmoid": "swish"}  # a sigmoid of its own stands on single pixels, where calls are all
+_ALIAS = {"relu6": "relu", "sigmoid": "swish"}  # a sigmoid alone stands on single pixels; only the calls count there
 
 KERNEL_COLUMNS = ("kind", "hw", "out_hw", "cin", "cout", "stride", "macs", "moved", "weights", "intensity", "cin_left",
                   "cout_left")
 BLOCK_COLUMNS = ("hw", "out_hw", "cin", "cout", "hidden", "kernel", "expand", "stride", "act", "macs", "moved",
                  "weights", "intensity", "kernels", "cin_left", "cout_left", "hidden_left", "pixels_left")
-_LANES = 16  # channels that one vector instruction takes
+_LANES = 16  # channels of one vector instruction
 
 
 class _KernelOps:
-    """Walk backend whose value is (height, width, channels); it notes one row per kernel.
+    """Walk backend whose value is (height, width, channels); it records one row per kernel.
 
     Row: kind, input height and width, output height and width, input and output channels, stride, multiply-accumulates,
     weights.
@@ -87,9 +87,10 @@ def _kernel_rows(block: BlockArgs, hw: tuple[int, int]) -> tuple[tuple[int, ...]
 
 @dataclass(frozen=True)
 class Kernels:
-    """The distinct kernels of a list of blocks, and which block runs which.
+    """The distinct kernels of a list of blocks, and their use by the blocks.
 
-    `rows` is (kernels, 10): see `_KernelOps`. Use i says that block `block[i]` runs kernel `kernel[i]` once.
+    `rows` is (kernels, 10): see `_KernelOps`. `block` and `kernel` are (uses,): in use i, block `block[i]` runs kernel
+    `kernel[i]` once.
     """
 
     rows: np.ndarray
@@ -121,7 +122,7 @@ class Kernels:
         return np.stack([np.bincount(self.block, column[self.kernel], self.blocks) for column in values.T], 1)
 
     def features(self) -> np.ndarray:
-        """(kernels, len(KERNEL_COLUMNS)) float64, what trees over single kernels split on."""
+        """Inputs of trees over single kernels, (kernels, len(KERNEL_COLUMNS)) float64."""
         r, (_, macs, moved, weights) = self.rows.astype(float), self.terms().T
         return np.stack([r[:, 0], r[:, 1] * r[:, 2], r[:, 3] * r[:, 4], r[:, 5], r[:, 6], r[:, 7], macs, moved, weights,
                          macs / (moved + weights), r[:, 5] % _LANES, r[:, 6] % _LANES], 1)
@@ -145,11 +146,12 @@ def hidden_width(block: BlockArgs) -> int:
 
 
 def block_features(blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]], kernels: Kernels) -> np.ndarray:
-    """What trees over whole blocks split on, besides their type.
+    """Inputs of trees over whole blocks, without the block type.
 
     Returns:
-        (blocks, len(BLOCK_COLUMNS) + kinds) float64: `BLOCK_COLUMNS`, then the multiply-accumulates (where a kind has
-        none, the activations moved) of each kernel kind, in millions. `expand` is 0 where a block has none.
+        (blocks, len(BLOCK_COLUMNS) + kinds) float64: `BLOCK_COLUMNS`, then for each kernel kind the
+        multiply-accumulates in millions, or the moved activations in millions for a kind without multiply-accumulates.
+        `expand` is 0 for a block without one. Example: (17, 35).
     """
     _, macs, moved, weights = kernels.terms().T
     work = np.zeros((len(macs), len(KERNEL_KINDS)))

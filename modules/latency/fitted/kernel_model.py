@@ -1,8 +1,8 @@
 """Latency of single kernels, learned from the latencies of whole blocks.
 
 A block takes the sum of its kernels' times. Each kernel's time is a roofline term of its kind, times a correction by
-boosted trees. Only sums are known, so both are fitted to sums: the roofline by non-negative least squares, the trees
-by boosting with the gradient of the blocks' relative errors.
+boosted trees. Only sums are known; both parts are fitted to sums. The roofline is fitted by non-negative least squares,
+the trees by boosting with the gradient of the blocks' relative errors.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from modules.latency.fitted.features import KERNEL_KINDS, TERMS, Kernels
 from modules.latency.fitted.trees import Trees, fit_trees
 
-# Kinds that stand in for one that no fitted block has; those of nearly the same code first.
+# Kinds that replace a kind that no fitted block has; kinds with nearly the same code first.
 SUBSTITUTES: Mapping[str, tuple[str, ...]] = {
     "stem": ("conv3", "conv5", "conv1"), "gate": ("linear", "conv1"), "linear": ("gate", "conv1"),
     "conv1": ("conv3", "conv5"), "conv3": ("conv5", "conv7", "conv1"), "conv5": ("conv7", "conv3", "conv1"),
@@ -66,7 +66,7 @@ def fit_kernel_model(kernels: Kernels, ms: np.ndarray, weights: np.ndarray, roun
                      min_leaf: int = 10, huber: float = 1.0, seed: int = 0) -> KernelModel:
     """Fit to the latencies `ms` (blocks,) of blocks; `weights` (blocks,) multiply their squared relative errors.
 
-    With `rounds` 0 the roofline is all there is. Relative errors above `huber` count as that much to the trees.
+    With `rounds` 0 there are no trees. Relative errors above `huber` count as `huber` to the trees.
     """
     known = tuple(bool(v) for v in np.bincount(kernels.kind, minlength=len(KERNEL_KINDS)))
     model = KernelModel(_fit_roofline(kernels, ms, weights), known)
@@ -82,7 +82,7 @@ def fit_kernel_model(kernels: Kernels, ms: np.ndarray, weights: np.ndarray, roun
 class _SumObjective:
     """Gradient and curvature of the sum of w * huber(log(sum of kernels / ms)) by the logarithms of the corrections.
 
-    A kernel's curvature is its share of the sum: no less than the row sums of the Gauss-Newton matrix, so that all
+    A kernel's curvature is its share of the sum. It is no less than the row sum of the Gauss-Newton matrix, so all
     kernels of a block may step at once.
     """
 
@@ -104,7 +104,7 @@ class _SumObjective:
 
 
 def _fit_roofline(kernels: Kernels, ms: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Non-negative least squares on relative errors; through the normal equations, whose size is that of the terms."""
+    """Non-negative least squares on relative errors, by the normal equations: their size is the number of terms."""
     from scipy.optimize import nnls
 
     rows = kernels.sum(kernels.roofline_columns()) * (np.sqrt(weights) / ms)[:, None]

@@ -1,4 +1,4 @@
-"""The file of a `BlockModel`, read and checked: nothing in it is believed that does not fit together."""
+"""The file of a `BlockModel`, read and checked: its parts must fit together."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""How large the error of a predicted latency is: a scale by trees, then a factor that makes intervals cover what they
-promise (split conformal prediction: Lei et al., Distribution-Free Predictive Inference for Regression, 2018)."""
+"""The size of the error of a predicted latency: a scale by trees, times a factor that gives intervals their stated
+coverage (split conformal prediction: Lei et al., Distribution-Free Predictive Inference for Regression, 2018)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from modules.latency.fitted.trees import Trees, fit_trees
 from modules.latency.prediction import NORMAL_90
 
 COVERAGE = 0.9
-CORRELATION = 0.1  # of the errors of two blocks of one network, where no networks were compared
+CORRELATION = 0.1  # of the errors of two blocks of one network, if no networks were compared
 _FLOOR = 1e-3  # of a relative error, so that its logarithm exists
-_FEWEST = 30  # errors from which a quantile may be taken
+_FEWEST = 30  # errors that a quantile needs
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Relative standard deviations of predictions: `factors[level]` times the exponential of what `trees` say.
+    """Relative standard deviations of predictions: `factors[level]` times the exponential of the `trees`' output.
 
-    `level` is that of `Domain.levels`; `correlation` is that of the errors of two blocks of one network. `least` is the
-    smallest deviation of each type, where more is known than what cross-validation shows (none: 0).
+    `level` is that of `Domain.levels`. `correlation` is the correlation between the errors of two blocks of one
+    network. `least` is the smallest deviation of each type, for errors that cross-validation does not show (empty: 0).
     """
 
     trees: Trees
@@ -29,7 +29,8 @@ class Spread:
     least: tuple[float, ...] = ()
 
     def predict(self, features: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """(rows,) relative standard deviations; the first column of `features` is the number of the type, or -1."""
+        """Relative standard deviations (rows,) from `features` (rows, columns), such as (17,) from (17, 37). The first
+        column is the number of the type, or -1."""
         deviation = np.exp(self.trees.predict(features)) * np.array(self.factors)[levels]
         if self.least:
             deviation = np.maximum(deviation, np.array([*self.least, 0.0])[features[:, 0].astype(int)])
@@ -45,7 +46,7 @@ class Spread:
         return Spread(trees, tuple(values["factors"]), values["correlation"], tuple(values["least"]))
 
 
-Held = tuple[np.ndarray, np.ndarray]  # part that was left out of the fit, and the error without it; (rows,) each
+Held = tuple[np.ndarray, np.ndarray]  # part that was left out of the fit, and the error of that fit; (rows,) each
 
 
 def fit_spread(features: np.ndarray, errors: Held, others: tuple[Held, ...],
@@ -55,10 +56,10 @@ def fit_spread(features: np.ndarray, errors: Held, others: tuple[Held, ...],
     Args:
         features: (rows, columns).
         errors: without random parts. The factor is found on scales fitted without the row's part.
-        others: the same for each further level, nan in rows that do not tell. Errors of one part are much alike, so
-            the factor is that of the worst part; it is no smaller than that of the level before.
-        representative: (rows,) bool: drawn as what is to be predicted, so that the factor of `errors` is found on them;
-            on all where there are too few, or None.
+        others: the same for each further level; nan in rows without an error. Errors of one part are much alike: the
+            factor is that of the worst part, and at least that of the level before.
+        representative: (rows,) bool: drawn from the same law as the rows to predict. The factor of `errors` is found on
+            these, or on all rows if these are too few or None.
     """
     fold, target = errors[0], np.log(np.abs(errors[1]) + _FLOOR)
     scale = np.zeros(len(target))
@@ -74,7 +75,7 @@ def fit_spread(features: np.ndarray, errors: Held, others: tuple[Held, ...],
 
 
 def _factor(ratios: np.ndarray, least: int = _FEWEST) -> float:
-    """By which scales have to be multiplied to cover; 0 where fewer than `least` of `ratios` are known."""
+    """The factor that scales need to cover; 0 if fewer than `least` of `ratios` are known."""
     size = np.abs(ratios[np.isfinite(ratios)])
     if len(size) < least:
         return 0.0

@@ -1,4 +1,4 @@
-"""Gradient boosted trees: LightGBM, imported only where they are fitted or asked."""
+"""Gradient boosted trees: LightGBM, imported only for a fit or a prediction."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ Objective = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Trees:
-    """Fitted trees. `text` is LightGBM's text form: the same file works with any version and machine. `where` says
-    where it stands, for a UserError when it is first used and is damaged."""
+    """Fitted trees. `text` is LightGBM's text form: the same file works with any version and machine. `where` names the
+    file for the UserError about damaged text, which the first prediction raises."""
 
     def __init__(self, text: str, where: str = "trees"):
         self.text, self.where = text, where
@@ -28,7 +28,7 @@ class Trees:
             raise UserError(f"{self.where}: LightGBM cannot read it: {error}") from None
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(rows,) raw scores of `features` (rows, columns)."""
+        """Raw scores (rows,) of `features` (rows, columns), such as (17,) of (17, 37)."""
         if not len(features):
             return np.zeros(0)
         return self._booster.predict(features, raw_score=True, num_threads=1)
@@ -43,9 +43,9 @@ def fit_trees(features: np.ndarray, target: np.ndarray | Objective, *, rounds: i
         features: (rows, columns) float64.
         target: (rows,) values, or an objective: a function of the scores that returns first and second derivatives.
         rounds, leaves, rate, min_leaf: number of trees, leaves of each, step size, fewest rows of a leaf.
-        seed: of the rows and columns that each tree sees.
+        seed: of the draw of rows and columns for each tree.
         weights: (rows,).
-        loss: "l2", or "l1" where the target has outliers; unused with an objective.
+        loss: "l2", or "l1" for a target with outliers; unused with an objective.
         categories: columns whose values have no order.
     """
     import lightgbm

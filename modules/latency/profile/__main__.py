@@ -5,11 +5,11 @@
 
 Measures some hundred blocks of the superspace and some ten whole networks as int8 models, fits a predictor, corrects it
 on whole networks, and validates it on others. The folder --output (a plain name: in the user's cache) then holds
-platform.json, which describes device and validation, the predictor, all measurements and report.png. Killed and started
-again with --resume, nothing is measured twice.
+platform.json, which describes device and validation, the predictor, all measurements and report.png. After a kill,
+--resume continues; nothing is measured twice.
 
-Other devices: --device ssh:[user@]host runs there what python3 there has installed (numpy and the runtime); --device
-adb[:serial] runs TFLite's benchmark_model on a phone.
+Other devices: --device ssh:[user@]host runs python3 with numpy and the runtime on that machine; --device adb[:serial]
+runs TFLite's benchmark_model on a phone.
 """
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def make_platform(args, name: str, threads: int, batch: int) -> None:
-    """Profile one combination and say how good it is."""
+    """Profile one combination and print its errors."""
     resolutions = tuple(args.resolutions) or get_superspace(args.superspace).resolutions
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
                         args.correction_nets, args.test_nets, args.seed)

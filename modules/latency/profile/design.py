@@ -1,4 +1,4 @@
-"""Which blocks and networks to measure: those that say most about the networks of a superspace."""
+"""The choice of blocks and networks to measure: those that tell most about the networks of a superspace."""
 from __future__ import annotations
 
 from collections import Counter
@@ -15,16 +15,16 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace, get_available_superspaces, get_superspace
 
-# A guess of latency before anything is measured, for weighing blocks: ms per million multiply-accumulates,
-# activations moved and weights of a 2020s core, and per block. Only ratios matter.
+# A guess of latency before anything is measured, to weigh blocks: ms per million multiply-accumulates, per million
+# activations moved, per million weights, and per block, on a core of the 2020s. Only ratios matter.
 _GUESS = {"macs": 1 / 60, "moved": 1.0, "weights": 0.1}
 _GUESS_BLOCK = 0.02
 _LOGARITHMIC = ("hw", "cin", "cout", "hidden", "macs", "moved")
 _LINEAR = ("kernel", "stride")
-_OTHER_TYPE = 6.0  # how far apart, in standard deviations, blocks of two types count
-_WEIGHT_POWER = 1 / 3  # how much a block's share of the latency counts beside its distance to measured ones
-_REPRESENTATIVE = 0.48  # share of the blocks that is drawn as networks use them
-_FEW = 20  # different blocks: a type with fewer cannot spare one for validation
+_OTHER_TYPE = 6.0  # distance between blocks of two types, in standard deviations
+_WEIGHT_POWER = 1 / 3  # power of a block's share of the latency, beside its distance to measured ones
+_REPRESENTATIVE = 0.48  # share of the blocks that is drawn in proportion to their use
+_FEW = 20  # different blocks; a type with fewer cannot spare one for validation
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class _Tilted:
 def draw_nets(superspace: Superspace, resolutions: Sequence[int], count: int, rng: np.random.Generator) -> list[Net]:
     """`count` different random subnets of random search spaces, of all sizes.
 
-    Options are drawn uniformly in half of them; each of the others prefers small or large options, to its own degree,
-    because uniform draws hardly ever come near the smallest and largest networks.
+    Half of them draw options uniformly. Each of the others prefers small or large options, to its own degree: uniform
+    draws hardly ever come near the smallest and largest networks.
     """
     nets: dict[Net, None] = {}
     for attempt in range(100 * count):
@@ -81,7 +81,7 @@ def draw_nets(superspace: Superspace, resolutions: Sequence[int], count: int, rn
 
 
 def superspace_of(spec: NetSpec) -> str:
-    """Name of a superspace that has this network, whatever its resolution and number of classes; "" if none has."""
+    """Name of a superspace that has this network at any resolution and number of classes; "" if none has."""
     return next((name for name in get_available_superspaces() if _belongs(spec, get_superspace(name))), "")
 
 
@@ -101,13 +101,13 @@ def _belongs(spec: NetSpec, superspace: Superspace) -> bool:
 def choose_blocks(nets: Sequence[Net], count: int, rng: np.random.Generator) -> tuple[list[Sized], list[Sized]]:
     """`count` of the blocks of `nets`, in two parts: some spread out, some representative.
 
-    The representative ones are drawn in proportion to how often networks use them: errors on them are those to expect.
-    The others begin with the most used of each type; then follows, time after time, the block that is farthest from all
-    chosen ones, where distance (in the logarithms of sizes and work, in standard deviations) counts more for blocks
-    that take a large share of the networks' latency.
+    The representative ones are drawn in proportion to their use in networks: errors on them are the expected errors.
+    The others begin with the most used block of each type. Then comes, again and again, the block that is farthest from
+    all chosen ones. Distance is measured in the logarithms of sizes and work, in standard deviations; it counts more
+    for blocks with a large share of the networks' latency.
 
     Returns:
-        Both parts, blocks with their input sizes; fewer than `count` where there are no more.
+        Both parts, blocks with their input sizes; fewer than `count` if there are no more.
     """
     uses = Counter(block for net in nets for block in blocks_of(net.spec))
     pool = list(uses)
@@ -139,7 +139,7 @@ def choose_nets(nets: Sequence[Net], ms: np.ndarray, count: int, rng: np.random.
 
 
 def _places(blocks: Sequence[Sized]) -> tuple[np.ndarray, np.ndarray]:
-    """Where blocks lie, (blocks, dimensions), and a guess of their latencies, (blocks,)."""
+    """Positions of blocks, (blocks, dimensions), and a guess of their latencies, (blocks,)."""
     args, hws = [block for block, _ in blocks], [hw for _, hw in blocks]
     features = dict(zip(BLOCK_COLUMNS, block_features(args, hws, block_kernels(args, hws)).T, strict=False))
     columns = [np.log(features[name] + 1e-6) for name in _LOGARITHMIC] + [features[name] for name in _LINEAR]

@@ -1,4 +1,4 @@
-"""From the measurements of a profile to its platform: predictor, correction, validation, and their files."""
+"""The platform of a profile, made from its measurements: predictor, correction, validation, and their files."""
 from __future__ import annotations
 
 import json
@@ -26,13 +26,13 @@ from modules.modeling.complexity import Sized
 from modules.utils.files import atomic_write
 
 FOLDS = 5  # of the validation
-# More parts than usual for the uncertainty: of so few blocks, a model that lacks a fifth is clearly worse.
+# More folds than usual for the uncertainty: with so few blocks, a model without a fifth of them is clearly worse.
 SETTINGS = FitSettings(folds=10)
 
 
 @dataclass(frozen=True)
 class Data:
-    """What has been measured of `plan`; `latencies` are ms at one speed of the device, by role and name."""
+    """The measurements of `plan`; `latencies` are ms at one speed of the device, by role and name."""
 
     plan: Plan
     latencies: dict[tuple[str, str], float]
@@ -56,7 +56,7 @@ class Data:
 
     @cached_property
     def representative(self) -> np.ndarray:
-        """(blocks,) bool: drawn as networks use them."""
+        """(blocks,) bool: drawn in proportion to their use in networks."""
         drawn = set(self.plan.representative)
         return np.array([block in drawn for block in self.blocks])
 
@@ -76,7 +76,7 @@ def fit_blocks(data: Data, rows: np.ndarray | None = None) -> BlockModel:
 def cross_validate(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measured ms, predicted ms and relative standard deviations of the representative blocks, (n,) each.
 
-    Each is predicted by a predictor that saw neither it nor the others of its part.
+    The predictor of each block saw neither the block nor the others of its part.
     """
     rows = np.flatnonzero(data.representative)
     part = np.random.default_rng(0).permutation(len(rows)) % FOLDS
@@ -120,7 +120,7 @@ def make_platform(folder: Path, data: Data, rows: Sequence[Row], model: BlockMod
              f"threads {settings.threads}, batch {settings.batch}")
     draw_report(folder / "report.png", title, blocks[:2],
                 ((first + second) / 2, predicted.ms, NORMAL_90 * predicted.std))
-    with atomic_write(folder / RECORD) as file:  # last: with it the platform exists
+    with atomic_write(folder / RECORD) as file:  # last: this file makes the folder a platform
         json.dump(record, file, indent=2)
         file.write("\n")
     return record

@@ -1,4 +1,4 @@
-"""The measurements as a csv file that only grows, whole line by whole line, so that a killed profile goes on."""
+"""The measurements as a csv file that grows by whole lines; a killed profile continues from it."""
 from __future__ import annotations
 
 import csv
@@ -17,9 +17,9 @@ from modules.utils.text import decode_text, read_bytes, shorten
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: of what (`role`: block, correction, test1, test2), its name, and what a `Measurement` holds.
+    """One measurement: its `role` (block, correction, test1, test2), its name, and the fields of a `Measurement`.
 
-    `peak_mb` is the memory the model takes, nan where it was not asked for; `seconds` what measuring took.
+    `peak_mb` is the memory of the model, nan if it was not asked for; `seconds` is the time of the measurement.
     """
 
     role: str
@@ -80,7 +80,7 @@ class Journal:
             self.rows[row.role, row.name] = row
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows that belong together: all or, if the process dies, possibly the first few are kept."""
+        """Append rows that belong together. If the process dies meanwhile, only the first few may be kept."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not self.path.is_file() or not self.path.stat().st_size:
@@ -95,5 +95,5 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """What all measurements took together."""
+        """Seconds of all measurements together."""
         return sum(row.seconds for row in self.rows.values())

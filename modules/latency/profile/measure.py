@@ -1,4 +1,4 @@
-"""Measuring on a machine that does other work too: short turns with a reference, and what the fastest runs say."""
+"""Measurements on a machine with other work: short turns with a reference, and the mean of the fastest runs."""
 from __future__ import annotations
 
 import math
@@ -14,15 +14,15 @@ from modules.runtime.runner import REFERENCE as REFERENCE_NAME
 
 FEWEST_ROUNDS, ENOUGH_ROUNDS, MOST_ROUNDS = 4, 16, 128
 STABLE = 0.01  # two halves of the rounds that differ by less than this share are enough
-SLOWEST = 1.5  # seconds after which no further rounds are begun; what was begun may take as long again
+SLOWEST = 1.5  # seconds after which no new rounds begin; the last rounds may take as long again
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one model took.
+    """Times of one model.
 
     `ms` and `reference_ms` are `typical` latencies of the model and of the reference beside it, `median_ms` the median
-    of all runs; `rounds` is how many there were.
+    of all runs; `rounds` is the number of rounds.
     """
 
     ms: float
@@ -32,10 +32,10 @@ class Measurement:
 
 
 def typical(times: Sequence[float]) -> float:
-    """Mean of the fastest quarter: what a run takes while no other work disturbs it.
+    """Mean of the fastest quarter: the time of a run without disturbance.
 
-    Disturbances only ever add. On two cores that other jobs kept busy the medians of networks measured twice were 9%
-    apart, these means 2%; on a quiet machine both say the same up to a factor near 1.
+    Disturbances only add time. On two cores with other jobs, the medians of networks measured twice were 9% apart,
+    these means 2%. On a quiet machine the two differ by a factor near 1.
     """
     times = np.sort(np.asarray(times, dtype=float))
     return float(times[: max(1, len(times) // 4)].mean())
@@ -47,17 +47,17 @@ def summarize(times: Times) -> Measurement:
 
 
 def open_reference(device: Device, runtime: str) -> None:
-    """Make the reference ready, which all measurements take turns with."""
+    """Open the reference, which all measurements take turns with."""
     device.open(REFERENCE_NAME, block_model(runtime, *REFERENCE))
 
 
 def measure_reference(device: Device) -> float:
-    """What the reference takes, in ms."""
+    """Time of the reference in ms."""
     return typical(device.time([REFERENCE_NAME], MOST_ROUNDS)[REFERENCE_NAME].ms)
 
 
 def measure(device: Device, content: bytes) -> Measurement:
-    """Time one model, in as many rounds as it takes for its figure to settle, or as fit into `SLOWEST` seconds."""
+    """Time one model, in rounds until its figure settles, or for `SLOWEST` seconds."""
     device.open("model", content)
     start = time.monotonic()
     times = device.time(["model"], FEWEST_ROUNDS)["model"]
@@ -70,9 +70,9 @@ def measure(device: Device, content: bytes) -> Measurement:
 
 
 def measure_together(device: Device, names: Sequence[str], passes: int, seconds: float) -> list[dict[str, Measurement]]:
-    """Time open models in turns, so that all share what the machine goes through, `passes` times over; then close them.
+    """Time open models in turns, so that disturbances hit all of them, in `passes` passes; then close them.
 
-    A pass has as many rounds as fill about `seconds`, within the bounds that hold for a single model.
+    A pass takes about `seconds`; its number of rounds is within the bounds for a single model.
     """
     start = time.monotonic()
     device.time(names, 1)
@@ -83,9 +83,9 @@ def measure_together(device: Device, names: Sequence[str], passes: int, seconds:
 
 
 def at_one_speed(ms: Sequence[float], reference_ms: Sequence[float]) -> np.ndarray:
-    """Latencies corrected for drift: those the machine would have shown at the speed it mostly had.
+    """Latencies (n,) corrected for drift to the machine's median speed.
 
-    Each is divided by how much slower than in the median the reference ran beside it; arrays of equal length, in ms.
+    Each of `ms` (n,) is divided by the ratio of its `reference_ms` (n,) to their median.
     """
     reference = np.asarray(reference_ms, dtype=float)
     return np.asarray(ms, dtype=float) * np.median(reference) / reference

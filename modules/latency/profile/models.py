@@ -1,4 +1,5 @@
-"""Real int8 model files of blocks and networks with synthetic weights, by the structure and writers of the export."""
+"""Real int8 model files of blocks and networks with synthetic weights, with the structure and the writers of the
+export."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ def _tflite(graph: Graph) -> bytes:
 
 
 WRITERS: dict[str, Callable[[Graph], bytes]] = {"onnxruntime": _onnx, "openvino": _onnx, "litert": _tflite}
-REFERENCE = (BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6"), (28, 28))  # takes about 0.1 ms on one x86 core
+REFERENCE = (BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6"), (28, 28))  # about 0.1 ms on one x86 core
 
 
 def block_model(runtime: str, block: BlockArgs, hw: tuple[int, int]) -> bytes:

@@ -1,4 +1,4 @@
-"""What a profile is to measure and how: decided once, kept in `plan.json`, so that a resumed run measures the same."""
+"""The plan of a profile's measurements, made once and kept in `plan.json`: a resumed run measures the same."""
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
@@ -11,15 +11,15 @@ from modules.modeling.complexity import Sized
 from modules.search_space import get_superspace
 from modules.utils.runs import Run
 
-POOL = 600  # random networks whose blocks are the choice
+POOL = 600  # random networks whose blocks are the candidates
 FORM = {"settings": dict, "machine": dict, "spread_out": [str], "representative": [str], "correction_nets": [str],
         "test_nets": [str]}
-CANDIDATES = 2000  # random networks that those measured as a whole are chosen from
+CANDIDATES = 2000  # random networks; some are chosen to be measured whole
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a profile depends on. Counts are of configurations: blocks, networks to correct sums of blocks with, and
+    """Settings of a profile. The counts are numbers of blocks, of networks to correct sums of blocks with, and of
     networks to validate on."""
 
     backend: str
@@ -36,9 +36,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure on `machine` (what `Device.describe` says).
+    """The blocks and networks to measure on `machine` (from `Device.describe`).
 
-    The networks are only known once blocks were measured, because they are spread over predicted latencies.
+    The networks follow after the blocks are measured: they are spread over predicted latencies.
     """
 
     settings: Settings
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def blocks(self) -> list[Sized]:
-        """All blocks, in an order that mixes them, so that drift of the device falls on all kinds alike."""
+        """All blocks in a mixed order, so that drift of the device hits all kinds alike."""
         both = [*self.spread_out, *self.representative]
         return [both[i] for i in np.random.default_rng(self.settings.seed).permutation(len(both))]
 
@@ -65,7 +65,7 @@ class Plan:
 
     @staticmethod
     def load(run: Run, settings: Settings, machine: dict) -> Plan:
-        """Read what `save` wrote; UserError if it is damaged, or was made with other settings or on another machine."""
+        """Read the plan that `save` wrote; UserError if it is damaged, or of other settings or another machine."""
         content = run.read_json(FORM)
         with run.reading():
             kept = {**content["settings"], "machine": content["machine"]}
@@ -86,8 +86,8 @@ def make_plan(settings: Settings, machine: dict) -> Plan:
 def add_nets(plan: Plan, predict) -> Plan:
     """`plan` with its networks. `predict` gives the latencies (ms) of a list of `NetSpec`.
 
-    Those to correct with and those to validate on come from different halves of the candidates, each spread from the
-    smallest to the largest.
+    Networks to correct with and networks to validate on come from different halves of the candidates. Each group is
+    spread from the smallest to the largest.
     """
     s = plan.settings
     rng = np.random.default_rng([s.seed, 1])

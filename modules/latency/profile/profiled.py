@@ -1,4 +1,4 @@
-"""Platforms that a profile made: a folder with `platform.json` and the model of block latencies beside it."""
+"""Platforms made by a profile: a folder with `platform.json` and the model of block latencies."""
 from __future__ import annotations
 
 import math
@@ -27,9 +27,9 @@ SHIPPED = REPOSITORY / "data" / "latency"
 
 
 class ProfiledPlatform(ModelPlatform):
-    """Latencies by `model` of blocks timed alone, brought to whole networks by `correction`.
+    """Latencies of blocks: `model` predicts blocks timed alone, `correction` brings them to blocks within a network.
 
-    So the latencies of blocks add up to that of their network, and block tables made with them too.
+    The latencies of blocks add up to that of their network, in block tables too.
     """
 
     def __init__(self, model: BlockModel, correction: Correction):
@@ -37,13 +37,13 @@ class ProfiledPlatform(ModelPlatform):
         self.correction = correction
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of `blocks` on inputs of `hws` pixels, within a network; (len(blocks),) each."""
+        """Latencies of `blocks` within a network, on inputs of `hws` pixels; arrays of shape (len(blocks),)."""
         return corrected(self.correction, super().price_blocks(blocks, hws), block_terms(blocks, hws))
 
     def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks; (len(specs),) each. The profile saw how far such sums are off.
+        """Latencies of networks; arrays of shape (len(specs),). Their deviation was measured in the profile.
 
-        A network with a block outside of what was fitted is at least as uncertain as its blocks say.
+        A network with a block outside the fitted domain is at least as uncertain as its blocks.
         """
         sums = super().predict_subnets(specs)
         std = sums.ms * self.correction.deviation
@@ -51,7 +51,7 @@ class ProfiledPlatform(ModelPlatform):
 
 
 def corrected(correction: Correction, alone: Prediction, terms: np.ndarray) -> Prediction:
-    """Latencies of things timed alone brought to latencies within a network, with the same relative deviation."""
+    """Latencies within a network from latencies of blocks timed alone, with the same relative deviation."""
     ms = correction.apply(alone.ms, terms)
     return Prediction(ms, alone.std / alone.ms * ms, alone.extrapolated)
 
@@ -73,18 +73,19 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
 
 
 def user_folder() -> Path:
-    """Where profiles of a plain name are kept."""
+    """The folder of profiles with a plain name."""
     return cache_folder() / "platforms"
 
 
 def profiled_names() -> list[str]:
-    """Names of the platforms that are shipped and of those the user made."""
+    """Names of the shipped platforms and of the user's own."""
     found = (path.parent.name for folder in (SHIPPED, user_folder()) for path in sorted(folder.glob(f"*/{RECORD}")))
     return list(dict.fromkeys(found))
 
 
 def find_profiled(name: str) -> Path | None:
-    """The folder of platform `name`: a path to it, else the user's, else a shipped one; None if there is none."""
+    """The folder of platform `name`: a path, or else one of the user's, or else a shipped one; None if there is
+    none."""
     if not name or name in (".", ".."):
         return None
     for folder in (Path(name), user_folder() / name, SHIPPED / name):

@@ -1,4 +1,4 @@
-"""The measurements of one profile. Every one is kept as soon as it is made."""
+"""The measurements of one profile. Each is kept as soon as it is made."""
 from __future__ import annotations
 
 import sys
@@ -19,23 +19,23 @@ from modules.runtime.device import Device
 from modules.utils.errors import UserError
 from modules.utils.runs import Run
 
-BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit, at which blocks and networks to correct with are cut
+BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit: blocks, and blocks with the networks to correct with
 FEWEST_NETS = 10  # networks that a correction needs
 TEST_SECONDS = 20  # of each of the two passes over the test networks
 
 
 class Session:
-    """Measures on `device` what the plan says that is the state of `run`, and makes a platform of its folder."""
+    """Measures the plan, the state of `run`, on `device`, and makes a platform of the run's folder."""
 
     def __init__(self, run: Run, settings: Settings, device: Device, minutes: float, memory: bool = False):
         self.opened, self.settings, self.device = run, settings, device
         self.folder, self.seconds, self.memory = run.path.parent, minutes * 60, memory
 
     def run(self) -> dict:
-        """Do what is not done yet; returns the record that `platform.json` holds.
+        """Do the work that is not done yet; returns the record in `platform.json`.
 
         Raises:
-            UserError: a plan or measurements that are damaged, or of other settings or another machine.
+            UserError: the plan or the measurements are damaged, or of other settings or another machine.
         """
         self._begin()
         open_reference(self.device, self.settings.backend)
@@ -99,7 +99,7 @@ class Session:
 
 
 def check_counts(settings: Settings) -> None:
-    """UserError where too few configurations are asked for to fit or validate anything."""
+    """UserError if the counts of `settings` are too small for a fit or a validation."""
     for name, least in (("blocks", 20), ("correction_nets", FEWEST_NETS), ("test_nets", 3)):
         if getattr(settings, name) < least:
             raise UserError(f"--{name} {getattr(settings, name)}; at least {least} are needed")

@@ -1,4 +1,4 @@
-"""How far predictions are from measurements that they did not see, as figures and as a picture."""
+"""Errors of predictions on measurements that were not fitted, as figures and as a picture."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +10,8 @@ from modules.utils.figures import new_figure, save_figure
 
 
 def block_figures(ms: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) -> dict:
-    """Errors of blocks that were not fitted: latencies and predictions in ms, relative standard deviations; (n,)."""
+    """Errors on blocks that were not fitted, from latencies and predictions in ms and relative standard deviations,
+    (n,) each, such as (60,)."""
     error = np.abs(predicted / ms - 1)
     return {"number": len(ms), "mean_abs_error": _share(error.mean()), "median_abs_error": _share(np.median(error)),
             "coverage_90": _share(covered(ms, predicted, deviation))}
@@ -22,7 +23,7 @@ def covered(ms: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) -> flo
 
 
 def net_figures(first: np.ndarray, second: np.ndarray, predicted: Prediction, sums: np.ndarray) -> dict:
-    """Errors of whole networks, beside those of measuring again.
+    """Errors on whole networks, beside those of a second measurement.
 
     Args:
         first, second: (n,) ms of two measurements, one after the other.

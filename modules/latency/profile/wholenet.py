@@ -1,7 +1,7 @@
 """From the sum of a network's blocks to its latency: a correction fitted to networks measured as a whole.
 
-Blocks timed alone also pay for entering and leaving the runtime, and find their weights in a cache that a whole
-network does not fit in. Both are nearly linear in a few sums over the network's blocks.
+A block timed alone also pays for entering and leaving the runtime. It finds its weights in a cache that is too small
+for a whole network. Both effects are nearly linear in a few sums over the network's blocks.
 """
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs, build_block
 
 TERMS = ("ms", "blocks", "million_held_weights", "million_outputs")
-_HELD = 0.5  # million weights of a block that is timed alone that an inner cache holds, but not those of a network
+_HELD = 0.5  # million weights; an inner cache holds these of a block timed alone, but not those of a network
 _PRIOR = np.array([1.0, 0.0, 0.0, 0.0])  # the sum itself
-_RIDGE = 0.005  # per measured network, in units of the terms' mean squares
-_HUBER = 2.0  # standard deviations beyond which a measurement pulls no harder
+_RIDGE = 0.005  # for each measured network, in units of the terms' mean squares
+_HUBER = 2.0  # standard deviations; larger errors pull no harder
 
 
 @lru_cache(maxsize=500_000)
@@ -49,14 +49,15 @@ def net_terms(specs: Sequence[NetSpec]) -> np.ndarray:
 class Correction:
     """Latency = sum of `coefficients` times `TERMS`, off by `deviation` (relative standard deviation; nan: unknown).
 
-    It has no constant, so that it may be applied to each block: the sum over a network's blocks is the same.
+    It has no constant term: applied to each block, it gives the same sum over a network's blocks.
     """
 
     coefficients: tuple[float, ...] = tuple(_PRIOR)
     deviation: float = float("nan")
 
     def apply(self, ms: np.ndarray, terms: np.ndarray) -> np.ndarray:
-        """(n,) ms within a network, or of a network, from latencies alone `ms` (n,) and `terms` (n, 3).
+        """Latencies (n,) in ms of blocks within a network, or of networks, from latencies of blocks timed alone `ms`
+        (n,) and `terms` (n, 3).
 
         Never below a tenth of `ms`.
         """
@@ -67,8 +68,8 @@ def fit_correction(sums: np.ndarray, terms: np.ndarray, ms: np.ndarray) -> Corre
     """Fit to networks measured as a whole.
 
     Ridge regression of relative errors towards the plain sum, robust against single bad measurements (Huber weights).
-    The deviation is that of predictions for networks left out one at a time, times what makes an interval of +-1.645
-    of it cover 90% of them.
+    The deviation comes from predictions for networks left out one at a time; an interval of +-1.645 deviations covers
+    90% of them.
 
     Args:
         sums: (networks,) ms predicted for the blocks of each.

@@ -2,8 +2,8 @@
 
     python -m modules.latency.published --tables ../shared/published --output data/latency
 
-writes for each platform <output>/<platform>/model.npz (what `modules.latency.published.platforms` loads), report.md and
-report.png. The tables are not part of the project; about 15 minutes for both platforms on one core.
+writes for each platform <output>/<platform>/model.npz (for `modules.latency.published.platforms`), report.md and
+report.png. The tables are not part of the project. Both platforms take about 15 minutes on one core.
 """
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from modules.utils.files import write_manifest
 from modules.utils.results import format_table
 from modules.utils.settings import option
 
-_ESTIMATE = 0.06  # so that the 90% interval of the smallest network's stages that are not searched is +-0.4 ms
+_ESTIMATE = 0.06  # gives the stages that are not searched of the smallest network a 90% interval of +-0.4 ms
 _HEIGHTS_192 = (96, 48, 24, 12, 6)
-_NEW_RESOLUTIONS = {176: (88, 44, 22, 11), 208: (104, 52, 26, 13)}  # without the sizes that 192 and 224 have too
+_NEW_RESOLUTIONS = {176: (88, 44, 22, 11), 208: (104, 52, 26, 13)}  # without the sizes of 192 and 224
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How one platform is fitted: the superspace of its block table, settings, and what is known besides.
+    """The fit of one platform: the superspace of its block table, settings, and further blocks.
 
-    `new_resolutions`: blocks of resolutions that the table does not have. `estimated`: types of which `extra` has
-    estimates, whose relative standard deviation is taken to be `_ESTIMATE` at least.
+    `new_resolutions`: blocks at resolutions that the table does not have. `estimated`: types that `extra` has estimates
+    of; their relative standard deviation is at least `_ESTIMATE`.
     """
 
     superspace: str
@@ -48,11 +48,11 @@ class Fit:
 
 
 FITS = {
-    # Sums of trees over kernels: noise-free, additive; fine trees over kernels find them.
+    # This table holds sums over kernels, additive and free of noise: fine trees over kernels find them.
     "tflite27_cpu_int8": Fit("mobilew", FitSettings(
         kernel_rounds=1000, block_rounds=300, leaves=31, min_leaf=5, huber=1.0, rare=200, folds=3),
         lambda folder: pixel4_anchors(), estimated=("Conv", "MobileNetV2", "FeatureMix", "Logits")),
-    # Measured, some off by a factor of two: absolute errors.
+    # This table was measured, some entries are wrong by a factor of two: absolute errors.
     "onnx_lut": Fit("onnxw", FitSettings(
         kernel_rounds=200, block_rounds=400, leaves=63, min_leaf=10, huber=0.2, loss="l1", rare=200, folds=3),
         read_onnx_json, read_onnx_json),
@@ -87,7 +87,7 @@ def fit_platform(name: str, tables: Path, folder: Path) -> BlockModel:
 
 
 def check_platform(plan: Fit, samples: BlockSamples, tables: Path) -> tuple[list[Check], float]:
-    """What is checked by fits of its own; see `check_random_blocks` for the correlation."""
+    """Checks that need fits of their own; see `check_random_blocks` for the correlation."""
     rows, settings = read_rows(tables, plan.superspace), plan.settings
     checks, correlation = check_random_blocks(samples, rows, settings)
     _log("20% of the blocks held out")

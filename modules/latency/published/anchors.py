@@ -1,16 +1,16 @@
-"""Latencies on the Pixel 4 of layers that no published table has: the stages that are not searched.
+"""Latencies on the Pixel 4 of layers that are in no published table: the stages that are not searched.
 
 The documentation of the published predictor gives single kernels, in ms: first convolution 3 -> 16 at 224 pixels
 1.3387; at 112 pixels 1 x 1 convolutions 16 -> 16 0.473 and 64 -> 128 3.031, depthwise 3 x 3 on 16 channels 0.21,
 addition of 16 channels 0.256, 3 x 3 convolution 192 -> 192 70.31; last 1 x 1 convolution with swish 0.29 + 0.1; pooling
 and convolution of feature_mix 0.55; classifier 1280 -> 1000 0.251.
 
-The rest are estimates. Convolutions scale with the number of pixels, feature_mix does not (it is one convolution on one
-pixel), the classifier scales with its inputs. With more output channels the first convolution takes
+The rest are estimates. Convolutions scale with the number of pixels. feature_mix does not: it is one convolution on one
+pixel. The classifier scales with its inputs. With more output channels the first convolution takes
 (27 + cout) / (27 + 16) times as long: it gathers 27 values per pixel, then writes cout. The last 1 x 1 convolution was
-given for 216 channels and scales with them, its swish does not. Depthwise convolution and
-addition of stage0 scale with the channels; its 1 x 1 convolution takes 1.161 ms per million activations read or written
-and 0.00229 ms per million multiply-accumulates, which is right for both convolutions above.
+given for 216 channels; it scales with them, its swish does not. Depthwise convolution and addition of stage0 scale with
+the channels; its 1 x 1 convolution takes 1.161 ms per million activations read or written and 0.00229 ms per million
+multiply-accumulates, which is right for both convolutions above.
 """
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pixel4_anchors() -> BlockSamples:
 
 
 def _stage0_ms(cin: int, cout: int) -> float:
-    """One block of stage0 at 112 pixels; it has a shortcut where the widths are equal."""
+    """One block of stage0 at 112 pixels; it has a shortcut if the widths are equal."""
     pixels = 112 * 112 / 1e6
     pointwise = pixels * (_MS_PER_MOVED * (cin + cout) + _MS_PER_MAC * cin * cout)
     return _DEPTHWISE_MS * cin / 16 + pointwise + (_ADD_MS * cout / 16 if cin == cout else 0)

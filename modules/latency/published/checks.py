@@ -1,4 +1,4 @@
-"""How well a latency model predicts what it was not fitted on."""
+"""Errors of a latency model on blocks that it was not fitted on."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ _CORRELATIONS = np.linspace(0, 1, 41)
 
 @dataclass(frozen=True)
 class Check:
-    """Errors on one set: `errors` are predicted / true - 1, `covered` the share of 90% intervals that hold the truth
-    (nan: not asked)."""
+    """Errors on one set: `errors` are predicted / true - 1, `covered` is the share of 90% intervals that hold the truth
+    (nan: not computed)."""
 
     name: str
     true: np.ndarray
@@ -39,17 +39,17 @@ class Check:
 
 
 def fit(samples: BlockSamples, settings: FitSettings, types: bool = False) -> tuple[BlockModel, HeldOut]:
-    """A model of `samples` and the errors of its cross-validation, which leaves out types only where asked for."""
+    """A model of `samples` and the errors of its cross-validation, which leaves out types only with `types`."""
     held_out = errors_held_out(samples.blocks, samples.hws, samples.ms, np.ones(len(samples)), settings, types)
     return BlockModel.fit(samples.blocks, samples.hws, samples.ms, None, settings, held_out), held_out
 
 
 def check_random_blocks(samples: BlockSamples, rows: RowSamples, settings: FitSettings) -> tuple[list[Check], float]:
-    """Hold out `HELD_OUT` of the blocks at random; check them, the rows that have some of them, and those of nothing
-    else.
+    """Hold out `HELD_OUT` of the blocks at random. Check these blocks, the rows with some of them, and the rows of them
+    alone.
 
     Returns:
-        The checks, and the correlation of block errors with which 90% intervals of those last rows cover 90%.
+        The checks, and the correlation of block errors that makes 90% intervals of the last rows cover 90%.
     """
     outside = np.random.default_rng(settings.seed).random(len(samples)) < HELD_OUT
     model, _ = fit(samples.take(~outside), settings)
@@ -80,7 +80,7 @@ def check_blocks(name: str, model: BlockModel, samples: BlockSamples) -> Check:
 
 def check_sizes(name: str, samples: BlockSamples, rows: RowSamples, heights: tuple[int, ...],
                 settings: FitSettings) -> list[Check]:
-    """Hold out all blocks whose input height is one of `heights`, and check them and the rows of such blocks alone."""
+    """Hold out all blocks with an input height in `heights`; check them and the rows of them alone."""
     outside = np.isin(samples.heights, heights)
     model, _ = fit(samples.take(~outside), settings)
     new = rows.sum(np.isin([hw[0] for hw in rows.hws], heights).astype(float)) == rows.sum(np.ones(len(rows.hws)))
@@ -90,7 +90,7 @@ def check_sizes(name: str, samples: BlockSamples, rows: RowSamples, heights: tup
 
 
 def check_types(samples: BlockSamples, held_out: HeldOut) -> list[Check]:
-    """Each block type where it was held out, priced by its kernels."""
+    """Each block type, held out and predicted from its kernels."""
     kinds = np.array([block.kind for block in samples.blocks])
     known = np.isfinite(held_out.type_errors)
     return [Check(f"all {kind}", samples.ms[part], (samples.ms / np.exp(held_out.type_errors))[part])

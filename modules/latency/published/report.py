@@ -1,4 +1,4 @@
-"""The report of a fitted published platform: errors on what was held out, published networks, a figure."""
+"""The report of a fitted published platform: errors on held-out blocks, published networks, a figure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.figures import new_figure, save_figure
 from modules.utils.files import atomic_write
 
-# What an earlier reconstruction of the published predictions gave, in ms. Like the published predictor it charges each
-# block of stage0 of a mobile superspace for an expansion that the block does not have.
+# Results of an earlier reconstruction of the published predictions, in ms. Like the published predictor, it charges
+# each block of stage0 of a mobile superspace for an expansion that the block does not have.
 RECONSTRUCTED = {
     "SEQnet@pixel4-A0": 7.41, "SEQnet@pixel4-A1": 15.11, "SEQnet@pixel4-A2": 20.29, "SEQnet@pixel4-A3": 29.55,
     "SEQnet@pixel4-A4": 37.31, "SEQnet@vnni-A0": 5.84, "SEQnet@vnni-A1": 9.53, "SEQnet@vnni-A2": 15.02,
@@ -47,7 +47,7 @@ def published_nets(platform: str) -> dict[str, NetSpec]:
 
 
 def net_rows(platform: str, model: ModelPlatform) -> list[dict]:
-    """Per published network: what the platform says, with its 90% interval, and the earlier reconstruction."""
+    """For each published network: the platform's prediction with its 90% interval, and the earlier reconstruction."""
     nets = published_nets(platform)
     predictions = model.predict_subnets(list(nets.values()))
     rows = []
@@ -61,7 +61,7 @@ def net_rows(platform: str, model: ModelPlatform) -> list[dict]:
 
 
 def absent_expansions_ms(model: ModelPlatform, spec: NetSpec) -> float:
-    """Price of the 1 x 1 convolutions that the published predictor charges MobileNet blocks of expand ratio 1 for."""
+    """Latency of the 1 x 1 convolutions that the published predictor adds to MobileNet blocks of expand ratio 1."""
     plain = [(block.cin, hw) for block, hw in blocks_of(spec) if block.kind == "MobileNetV2" and block.expand == 1]
     blocks, hws = [BlockArgs("Conv", cin, cin, 1, None, 1, "relu") for cin, _ in plain], [hw for _, hw in plain]
     return float(model.predict_blocks(blocks, hws).ms.sum())

@@ -1,6 +1,7 @@
-"""The published latency tables, as lists of blocks: what the published platforms are fitted on and judged by.
+"""The published latency tables as lists of blocks: the published platforms are fitted to them and checked on them.
 
-They lie outside the project: `<folder>/block_latency/<superspace>_blocks.csv.gz` (single blocks, recovered from the
+The tables are not part of the project: `<folder>/block_latency/<superspace>_blocks.csv.gz` (single blocks, recovered
+from the
 rows of the block tables), `<folder>/block_lut/<superspace>/*.csv` (those rows: sub-stages and the sums of their blocks)
 and `<folder>/onnx_block_latency.json` (nn-Meter's measured blocks).
 """
@@ -43,7 +44,7 @@ class BlockSamples:
         return BlockSamples(tuple(self.blocks[i] for i in index), tuple(self.hws[i] for i in index), self.ms[index])
 
     def __add__(self, other: BlockSamples) -> BlockSamples:
-        """Those of both; of a block that both have the other's latency."""
+        """The samples of both; a block in both has the other's latency."""
         return make_samples({**self.table, **other.table})
 
     @property
@@ -63,7 +64,7 @@ def make_samples(table: dict[tuple[BlockArgs, Size], float]) -> BlockSamples:
 
 
 def read_block_table(folder: Path, superspace: str) -> BlockSamples:
-    """The blocks whose latency the rows of the block tables determine; UserError if the file is not there."""
+    """The blocks with a latency that follows from the rows of the block tables; UserError if there is no file."""
     path, acts, table = folder / "block_latency" / f"{superspace}_blocks.csv.gz", _acts(superspace), {}
     try:
         with gzip.open(path, "rt", newline="") as file:
@@ -87,7 +88,7 @@ def read_onnx_json(folder: Path) -> BlockSamples:
 
 @dataclass(frozen=True)
 class RowSamples:
-    """Sub-stages: `ms` of each, and for each use of a block its row and its number in `blocks`, `hws`."""
+    """Sub-stages: `ms` of each; for each use of a block, its row and its number in `blocks` and `hws`."""
 
     blocks: tuple[BlockArgs, ...]
     hws: tuple[Size, ...]
