@@ -58,8 +58,8 @@ def report_accuracy(args, spaces):
         evaluator = make_evaluator(evaluation, path, space, quant_mode=args.quant_mode, device=device)
         subnets = evaluator.model.subnets
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
-        if not choices and network and not (network.own_resolution and evaluator.only_subnet):
-            choices = [subnets.check(network.subnet)]
+        if not choices and network:
+            choices = [evaluator.choice_of(network)]
         if not choices and evaluator.only_subnet:
             choices = [evaluator.only_subnet]
         if not choices:

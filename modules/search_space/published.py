@@ -28,6 +28,11 @@ def published_subnets() -> list[str]:
     return list(_results()["subnets"])
 
 
+def is_published_supernet(name: str) -> bool:
+    """Whether `name`, in any case, is a published supernet's."""
+    return name.lower() in map(str.lower, _results()["supernets"])
+
+
 def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceConfig | None]:
     """Look up a supernet or subnet, in any case.
 

@@ -16,6 +16,7 @@ from modules.modeling.network import resize
 from modules.modeling.restore import ModelRecord, load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.reference import Network
 from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
@@ -87,6 +88,11 @@ class SubnetEvaluator:
         """The subnet that was trained alone, if one was."""
         encoding = self.record.training.get("subnet_choice")
         return SubnetChoiceConfig.from_str(encoding) if encoding else None
+
+    def choice_of(self, network: Network) -> SubnetChoiceConfig:
+        """The subnet that `network` names; of a fixed network without a resolution the one that was trained."""
+        only = self.only_subnet if network.fixed and network.own_resolution else None
+        return only or self.model.subnets.check(network.subnet)
 
     @property
     def calibration(self) -> list[torch.Tensor]:

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 
 from modules.latency import get_platform
+from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
+from modules.modeling.restore import ModelRecord
+from modules.modeling.supernet import Supernet
 from modules.runtime.ort import open_session
 from modules.search_space.reference import read_network
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
@@ -56,3 +61,26 @@ def test_either_a_network_or_a_superspace(scripts, options):
         eval_supernet.main(list(options))
     with pytest.raises(UserError, match="without --supernet_choice"):
         eval_supernet.main(["--superspace", "onnxw"])
+
+
+def test_one_network_is_evaluated_as_it_was_trained(scripts, tmp_path, capsys):
+    """--network of eval_specific_net.py: the resolution of training counts where the reference has none."""
+    import eval_specific_net
+
+    network = read_network("resnet8:0.25_r16")
+    path = tmp_path / network.supernet / "checkpoint.pth"
+    path.parent.mkdir()
+    record = ModelRecord(str(network.space), (16,), tuple("0123456789"), "digits",
+                         training={"subnet_choice": str(network.subnet), "augment": "default"})
+    save_checkpoint(path, {"state_dict": Supernet(network.space, 10, (16,)).state_dict(), "config": record.to_dict()})
+    how = ["--batch_size_per_gpu", "50", "--post_bn_calibration_batch_num", "2", "--data_loader_workers_per_gpu", "0"]
+    for resume in (tmp_path, path):
+        eval_specific_net.main(["--network", "resnet8:0.25", "--resume", str(resume), *how])
+        line = capsys.readouterr().out.splitlines()[-1]
+        accuracy = SubnetEvaluator(path, network.space, quant_mode=False, batch_size=50, calibration_batches=2
+                                   ).accuracy(network.subnet)
+        macs, params = count_net_flops_and_params(resolve(network.space, network.subnet, 10))
+        assert line == (f"{read_network('resnet8:0.25').name}: acc1={accuracy.top1:.2f}, flops={macs:.2f} "
+                        f"params={params:.2f}")
+    with pytest.raises(UserError, match=r"resolution 24 .*; allowed: 16"):
+        eval_specific_net.main(["--network", "resnet8:0.25_r24", "--resume", str(path), *how])
