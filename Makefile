@@ -7,8 +7,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
 DEMO := $(BIN)/python -m modules.pipeline --dataset cluttered_digits --resolutions 48 --output $(DEMO_OUTPUT) --resume
-# One thread each: two spinning OpenMP threads on two busy cores are slower than one.
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo demo-short test test-slow lint full
 

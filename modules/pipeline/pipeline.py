@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan
@@ -37,7 +38,7 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
         run.write_state(request.identity, state)
         print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
-        run_steps(run, request.identity, state, Pipeline(results).steps())
+        run_steps(run, request.identity, state, Pipeline(results).steps(), plan.threads)
         return summarize(results)
 
 
@@ -45,6 +46,9 @@ def _plan(request: Request) -> dict:
     superspace = get_superspace(request.superspace)
     data = load_data(request.dataset or None, request.dataset_path or None)
     classes = len(data.info.classes)
+    if request.tables == OWN:
+        check_output_sizes(superspace, stage_list(request.superspace, None), [max(request.pixels)], "nsr",
+                           "--resolutions", "--tables with tables that are there")
     limit = choose_limit(request.latency_constraint, superspace, request.pixels, request.platform, classes)
     speed = measure_speed(superspace, max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")

@@ -13,6 +13,7 @@ SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, 
           "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
 INT8 = 1.4            # a step with learned scales takes this many times as long as one in fp32
 SUBNETS_PER_STEP = 4  # of the sandwich rule
+COMMANDS = 26         # scripts that are started; the time in which they load libraries trains nothing
 FORWARD = 1 / 3       # share of the forward pass in a step
 POPULATION = 8        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
@@ -28,6 +29,7 @@ class Plan:
         resolution: pixels of the block tables, the largest of the supernet.
         evaluations: subnets that the search evaluates.
         calibration_batches: training batches that calibrate batch norm.
+        threads: of the CPU.
     """
 
     valid_size: int
@@ -44,9 +46,10 @@ class Plan:
     calibration_batches: int
     tuning_epochs: int
     tuning_int8_epochs: int
+    threads: int
 
     def __str__(self) -> str:
-        return (f"{self.valid_size} training images held out; {'/'.join(map(str, self.resolutions))} pixels; teacher "
+        return (f"{self.threads} thread(s); {self.valid_size} training images held out; {'/'.join(map(str, self.resolutions))} pixels; teacher "
                 f"{self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} batches of "
                 f"{BATCH} (fp32, int8); tables of {self.table_rows} rows; supernet {self.supernet_epochs} and "
                 f"{self.supernet_int8_epochs} epochs; {self.evaluations} subnets evaluated; the one found trained "
@@ -55,7 +58,9 @@ class Plan:
 
 def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
-    `resolutions`. Each size is what the step's share of the budget pays for, and at least one."""
+    `resolutions`. Each size is what the step's share pays for, of what is left when the scripts have started (at least
+    a third of the budget); it is at least one."""
+    budget = max(budget - COMMANDS * speed.start, budget / 3)
     valid = held_out(images)
     steps = max((images - valid) // BATCH, 1)
     tables = sum(stage.num_windows for stage in superspace.searched) * len(superspace.candidates)
@@ -79,7 +84,8 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         supernet_int8_epochs=size("supernet int8", INT8 * speed.sandwich * steps, 50),
         evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
         calibration_batches=calibration,
-        tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50))
+        tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50),
+        threads=speed.threads)
 
 
 def held_out(images: int) -> int:

@@ -31,8 +31,9 @@ class Step:
     share: float = 0.0
 
 
-def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step]) -> None:
-    """Run the steps that `state["seconds"]` does not name, and note in the state how long each took.
+def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step], threads: int = 1) -> None:
+    """Run the steps that `state["seconds"]` does not name, each on `threads` threads of the CPU, and note in the state
+    how long each took.
 
     Raises:
         UserError: a script ended with an error.
@@ -45,17 +46,18 @@ def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step]) -> N
         print(f"\n== {number}/{len(steps)} {step.name}", flush=True)
         start = time.monotonic()
         for command in step.commands():
-            run_script(command)
+            run_script(command, threads)
         seconds[step.name] = round(time.monotonic() - start, 1)
         run.write_state(identity, state)
 
 
-def run_script(command: Command) -> None:
-    """Print and run one script; UserError if it fails."""
+def run_script(command: Command, threads: int) -> None:
+    """Print and run one script on `threads` threads; UserError if it fails."""
     words = [word for part in command[:1] for word in str(part).split()] + [str(word) for word in command[1:]]
     print(f"\n$ python {shlex.join(words)}", flush=True)
     start = time.monotonic()
-    done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environment)
     if done.returncode == 130 or done.returncode == -2:
         raise KeyboardInterrupt
     if done.returncode:

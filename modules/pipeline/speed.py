@@ -1,6 +1,9 @@
-"""How fast this machine trains: two short measurements from which the budget is divided."""
+"""How fast this machine trains: short measurements from which the budget is divided."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from modules.search_space.superspace import Superspace
 from modules.training.config import TrainConfig
 from modules.training.sandwich import sandwich_step
 from modules.utils.dist import init_distributed
+from modules.utils.files import REPOSITORY
 
 BATCH = 64  # images of a step
 
@@ -26,19 +30,42 @@ class Speed:
     Args:
         sandwich: the sandwich step of a supernet with a mixture of all block types.
         teacher: a training step of the teacher; 0 where it is not trained.
+        threads: of the CPU, with which both were measured and all steps run.
+        start: seconds until a script has loaded its libraries.
     """
 
     sandwich: float
     teacher: float
+    threads: int = 1
+    start: float = 0.0
 
 
 def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher: str) -> Speed:
-    """Speed at `resolution` (pixels) on the device that training takes; `teacher` is an architecture, "" for none."""
+    """Speed at `resolution` (pixels) on the device that training takes; `teacher` is an architecture, "" for none.
+
+    On a CPU, `OMP_NUM_THREADS` says how many threads there are; without it one and all cores are tried: where other
+    programs keep the cores busy, one thread is the faster choice.
+    """
     device = init_distributed()
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
-    return Speed(_sandwich_seconds(superspace, resolution, classes, images, labels),
-                 _teacher_seconds(teacher, classes, images, labels) if teacher else 0.0)
+    before, sandwich = torch.get_num_threads(), {}
+    for threads in _numbers_of_threads(device):
+        torch.set_num_threads(threads)
+        sandwich[threads] = _sandwich_seconds(superspace, resolution, classes, images, labels)
+    threads = min(sandwich, key=sandwich.get)
+    torch.set_num_threads(threads)
+    speed = Speed(sandwich[threads], _teacher_seconds(teacher, classes, images, labels) if teacher else 0.0, threads,
+                  _start_seconds())
+    torch.set_num_threads(before)
+    return speed
+
+
+def _numbers_of_threads(device: torch.device) -> list[int]:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() or device.type != "cpu":
+        return [max(int(asked), 1) if asked.isdecimal() else 1]
+    return sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1})
 
 
 def _sandwich_seconds(superspace: Superspace, resolution: int, classes: int, images: torch.Tensor,
@@ -53,6 +80,12 @@ def _sandwich_seconds(superspace: Superspace, resolution: int, classes: int, ima
 def _teacher_seconds(arch: str, classes: int, images: torch.Tensor, labels: torch.Tensor) -> float:
     net = build_teacher(arch, classes).to(images.device)
     return _seconds(lambda: torch.nn.functional.cross_entropy(net(images), labels).backward())
+
+
+def _start_seconds() -> float:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import modules.training.trainer"], cwd=REPOSITORY, check=True)
+    return time.monotonic() - start
 
 
 def _seconds(step: Callable[[], object], runs: int = 3) -> float:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import POPULATION, SHARES, held_out, make_plan
 from modules.pipeline.request import Request, parse_duration
 from modules.pipeline.results import Results
 from modules.pipeline.runner import Step, run_steps
-from modules.pipeline.speed import Speed
+from modules.pipeline.speed import Speed, measure_speed
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
@@ -66,6 +67,31 @@ def test_more_time_or_a_faster_machine_makes_every_size_larger():
 
     assert (sizes(7200, SPEED) >= sizes(1800, SPEED)).all()
     assert (sizes(1800, Speed(0.1, 0.05)) > sizes(1800, SPEED)).all()
+
+
+def test_time_in_which_scripts_start_trains_nothing():
+    plans = [make_plan(3600, 4000, TINY, (32,), Speed(0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
+    assert plans[1] == make_plan(3600 - 26 * 20, 4000, TINY, (32,), SPEED)
+    assert plans[2] == make_plan(1200, 4000, TINY, (32,), SPEED)  # never less than a third
+    assert plans[0].supernet_epochs > plans[1].supernet_epochs
+
+
+def test_threads_are_those_asked_for_or_the_faster_number(monkeypatch):
+    """The number of threads is in the plan, and the scripts get it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = torch.get_num_threads()
+    assert measure_speed(TINY, 32, 10, "").threads == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert measure_speed(TINY, 32, 10, "").threads in (1, len(os.sched_getaffinity(0)))
+    assert torch.get_num_threads() == before
+
+
+def test_scripts_run_on_the_threads_of_the_plan(tmp_path):
+    script, seen = tmp_path / "a.py", tmp_path / "seen"
+    script.write_text(f"import os; open({str(seen)!r}, 'w').write(os.environ['OMP_NUM_THREADS'])")
+    with Run(tmp_path / "state.json", resume=False, overwrite=False, option="--output") as opened:
+        run_steps(opened, {}, {}, [Step("a", lambda: [[script]])], threads=7)
+    assert seen.read_text() == "7"
 
 
 def test_the_smallest_plan_has_something_of_everything():
@@ -161,6 +187,7 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
     for options, words in ((["--dataset_path", tmp_path / "nowhere"], "nowhere"),
                            (["--dataset", "digits", "--superspace", "nosuch"], "nosuch"),
                            (["--dataset", "digits", "--budget", "never"], "never"),
+                           (["--dataset", "digits", "--resolutions", "32"], "--resolutions: the output of stage5"),
                            (["--dataset", "digits", "--platform", "nosuch"], "nosuch")):
         done = subprocess.run([sys.executable, "-m", "modules.pipeline", "--output", tmp_path / "out", *options],
                               cwd=REPOSITORY, text=True, capture_output=True)

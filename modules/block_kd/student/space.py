@@ -75,10 +75,12 @@ def stage_list(superspace: str, names: list[str] | None) -> dict[str, list[int]]
     return stages
 
 
-def check_output_sizes(superspace: Superspace, stages, resolutions, loss_fn: str) -> None:
-    """UserError for a resolution at which a stage's output is a single pixel: `nsr` would divide by its variance, 0."""
+def check_output_sizes(superspace: Superspace, stages, resolutions, loss_fn: str, option: str = "--hw_list",
+                       instead: str = "--loss_fn mse") -> None:
+    """UserError for a resolution at which a stage's output is a single pixel: `nsr` would divide by its variance, 0.
+    `option` is where the resolutions were given, `instead` another way out."""
     for stage in superspace.stages:
         resolutions = [output_size(r, stage.stride) for r in resolutions]
         if stage.name in stages and loss_fn == "nsr" and min(resolutions) < 2:
-            raise UserError(f"--hw_list: the output of {stage.name} would be one pixel, and the loss nsr divides by "
-                            "a variance over pixels; allowed: larger resolutions, or --loss_fn mse")
+            raise UserError(f"{option}: the output of {stage.name} would be one pixel, and the loss nsr divides by "
+                            f"a variance over pixels; allowed: larger resolutions, or {instead}")
