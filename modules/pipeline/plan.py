@@ -49,11 +49,12 @@ class Plan:
     threads: int
 
     def __str__(self) -> str:
-        return (f"{self.threads} thread(s); {self.valid_size} training images held out; {'/'.join(map(str, self.resolutions))} pixels; teacher "
-                f"{self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} batches of "
-                f"{BATCH} (fp32, int8); tables of {self.table_rows} rows; supernet {self.supernet_epochs} and "
-                f"{self.supernet_int8_epochs} epochs; {self.evaluations} subnets evaluated; the one found trained "
-                f"for {self.tuning_epochs} and {self.tuning_int8_epochs} epochs more")
+        return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
+                f"{'/'.join(map(str, self.resolutions))} pixels; teacher {self.teacher_epochs} epochs; blocks "
+                f"{self.block_batches} and {self.block_int8_batches} batches of {BATCH} (fp32, int8); tables of "
+                f"{self.table_rows} rows; supernet {self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
+                f"{self.evaluations} subnets evaluated; the one found trained for {self.tuning_epochs} and "
+                f"{self.tuning_int8_epochs} epochs more")
 
 
 def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:

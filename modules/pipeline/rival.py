@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from modules.latency import get_platform
+from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
@@ -16,6 +17,6 @@ def find_rival(limit: float, platform: str, resolution: int,
     `platform` is at most `limit` (ms); None if there is none."""
     networks = [find_network(f"{form}:{width}", resolution) for form in FORMS for width in WIDTHS]
     specs = [resolve(*network, classes) for network in networks]
-    within = [(mmacs(spec), -number) for number, (spec, ms) in
+    within = [(count_net_flops_and_params(spec)[0], -number) for number, (spec, ms) in
               enumerate(zip(specs, get_platform(platform).predict_subnets(specs).ms, strict=True)) if ms <= limit]
     return networks[-max(within)[1]] if within else None

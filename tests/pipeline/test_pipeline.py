@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from modules.latency import get_platform
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import POPULATION, SHARES, held_out, make_plan
 from modules.pipeline.request import Request, parse_duration
 from modules.pipeline.results import Results
+from modules.pipeline.rival import find_rival
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed
 from modules.search_space.config import SupernetConfig
+from modules.search_space.networks import find_network
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
@@ -113,6 +118,16 @@ def test_without_a_limit_half_of_the_networks_keep_it():
     limit = choose_limit(0, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
     low = choose_limit(limit, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
     assert low == limit  # it can be kept
+
+
+def test_the_rival_is_the_largest_within_the_limit():
+    """Of both forms of MobileNetV2; the more time, the more MACs, and none where the limit is out of reach."""
+    assert find_rival(0.001, "onnx_lut", 224, 1000) is None
+    large, small = (find_rival(ms, "onnx_lut", 224, 1000) for ms in (1000, 5))
+    assert large == find_network("mobilenet_v2_cifar:1.4", 224)  # its first strides are 1: 4 to 16 times the pixels
+    macs = [count_net_flops_and_params(resolve(*network, 1000))[0] for network in (large, small)]
+    assert macs[0] > macs[1]
+    assert get_platform("onnx_lut").predict_subnet(resolve(*small, 1000)) <= 5
 
 
 # -- choices --------------------------------------------------------------------------------------------------------

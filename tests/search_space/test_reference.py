@@ -31,6 +31,11 @@ def test_a_published_name_in_any_case():
         read_network("spaceevo@vnni")
 
 
+@pytest.mark.parametrize("name", get_available_networks())
+def test_a_width_of_one_is_the_network_itself(name):
+    assert read_network(f"{name}:1") == read_network(f"{name}:1.0") == read_network(name)
+
+
 def test_fixed_networks_with_width_and_resolution():
     assert (read_network("resnet20").space, read_network("resnet20").subnet) == find_network("resnet20")
     network = read_network("mobilenet_v2:0.5_r160")

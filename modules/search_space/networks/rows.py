@@ -9,7 +9,7 @@ from itertools import groupby
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import Candidate, StageTable, Superspace
+from modules.search_space.superspace import Candidate, StageTable, Superspace, get_superspace
 from modules.utils.errors import UserError
 from modules.utils.registry import Registry
 
@@ -115,6 +115,8 @@ def network_space(name: str) -> Superspace | None:
     network, width = match["network"], float(match["width"] or 1)
     if not 0 < width <= 8:
         raise UserError(f"width {width:g} of {name!r}; allowed: above 0, at most 8")
+    if width == 1 and name != network:
+        return get_superspace(network)  # mobilenet_v2 is registered as a superspace of its own
     return _networks[network](network if width == 1 else f"{network}_x{width:g}", width)
 
 
