@@ -1,1 +1,1 @@
-"""From a trained subnet to int8 models: one lowering, then a writer for each runtime."""
+"""Int8 models from a trained subnet: one lowering, then a writer for each runtime."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_subnets_argument(parser, folder: str) -> None:
-    """Which networks: `--network`, or those of `folder`/input.csv."""
+    """`--network`, or the networks in `folder`/input.csv."""
     NETWORK.add_to(parser, "--network", many="+", default=(), kind=str,
                    meaning=f"{NETWORK.meaning}; instead of --input")
     option(parser, "--input", f"{folder}/input.csv", "file of lines superspace,choice,subnet, or of networks")
@@ -28,7 +28,7 @@ def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
 
 
 def add_export_arguments(parser, folder: str, output: str) -> None:
-    """Which subnets, where their checkpoints are, where the files go by default, and the images of the check."""
+    """The subnets, the folder of their checkpoints, the folder of the files, and the images of the check."""
     add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")

@@ -32,12 +32,13 @@ class Format(Protocol):
         """Write `graph`, which takes images normalised by `mean` and `std`."""
 
     def operators(self, path: Path) -> dict[str, int] | None:
-        """How often each operator occurs in the graph that the engine runs; None: not known."""
+        """Number of each operator in the graph that the engine runs; None: not known."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, its agreement with the torch network on the whole validation part, and the operators that are run."""
+    """A file, its agreement with the torch network on the whole validation part, and the operators that the engine
+    runs."""
 
     path: Path
     agreement: Agreement | None = None
@@ -82,10 +83,10 @@ def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: 
 def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]], folder: str | Path, form: Format,
                    precisions: Iterable[bool],
                    evaluator: Callable[[SupernetConfig, bool], SubnetEvaluator] | None = None) -> Iterator[Exported]:
-    """Export `subnets`, those of one supernet together, in each precision (True: int8).
+    """Export `subnets` in each precision (True: int8), supernet by supernet.
 
     Args:
-        evaluator: gives the evaluator of a supernet in a precision; None: random weights.
+        evaluator: a function that gives the evaluator of a supernet in a precision; None: random weights.
     """
     spaces: dict[SupernetConfig, list[SubnetChoiceConfig]] = {}
     for space, choice in subnets:
@@ -100,8 +101,8 @@ def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]],
 
 def timed_files(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, form: Format,
                 write: bool = True) -> dict[str, Path]:
-    """The fp32 and int8 files of a subnet for a benchmark. With `write` one that is not there is written with random
-    weights, which take as long as trained ones, and that is said."""
+    """The fp32 and int8 files of a subnet for a benchmark. With `write` a missing file is written with random weights,
+    which take as long as trained ones, and a line says so."""
     paths = {name: form.path(folder, space, choice, name == "int8") for name in ("fp32", "int8")}
     for name, path in paths.items():
         if write and not path.is_file():

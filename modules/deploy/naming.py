@@ -17,7 +17,7 @@ def model_path(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceCo
 
 
 def trained_metadata(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig) -> dict[str, str]:
-    """What the file of a trained subnet says of itself: what it is, its classes and its preprocessing."""
+    """Metadata of the file of a trained subnet: the subnet, its classes and its preprocessing."""
     record = evaluator.record
     return {"supernet": str(evaluator.space), "subnet": str(choice), "classes": json.dumps(list(record.classes)),
             "mean": json.dumps(list(record.mean)), "std": json.dumps(list(record.std)),
@@ -25,5 +25,5 @@ def trained_metadata(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig) -> 
 
 
 def untrained_metadata(space: SupernetConfig, choice: SubnetChoiceConfig) -> dict[str, str]:
-    """What the file of an untrained subnet says of itself."""
+    """Metadata of the file of an untrained subnet."""
     return {"supernet": str(space), "subnet": str(choice), "untrained": "True"}

@@ -1,4 +1,4 @@
-"""The card of a model: what it is, how accurate, how fast; a JSON file beside it."""
+"""The card of a model: its network, accuracy and latency, in a JSON file beside it."""
 from __future__ import annotations
 
 import hashlib
@@ -33,13 +33,13 @@ def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Ag
                operators: dict[str, int] | None = None, pixels: bool = False) -> None:
     """Write the card of `model`, the export of subnet `choice` of `evaluator`'s supernet.
 
-    Accuracies are those on the whole validation part, in percent with their 95% interval: `network` is torch's
-    (fake-quantised in int8), `engine` the file's, `fp32` that of the fp32 file, if this has a card. The latency is left
-    to the benchmark.
+    Accuracies are on the whole validation part, in percent with their 95% interval. `network` is the accuracy in torch
+    (fake-quantised in int8), `engine` that of the file, `fp32` that of the fp32 file if it has a card. The benchmark
+    adds the latency.
 
     Args:
         fp32: the subnet's fp32 file.
-        operators: how often each operator occurs in the graph that the engine runs.
+        operators: number of each operator in the graph that the engine runs.
         pixels: the model takes bytes.
     """
     record, int8 = evaluator.record, evaluator.quant_mode
@@ -60,7 +60,8 @@ def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Ag
 
 
 def add_latency(model: str | Path, latency: dict) -> None:
-    """Note a measured latency (`ms`, `spread_ms`, `peak_mb`, and how it was measured) in the model's card, if any."""
+    """Write a measured latency (`ms`, `spread_ms`, `peak_mb`, and the conditions) to the model's card, if there is
+    one."""
     path = card_path(model)
     if path.is_file():
         _write(path, read_card(path) | {"latency": latency})

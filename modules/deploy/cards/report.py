@@ -12,7 +12,7 @@ _MARKERS = {"fp32": "o", "int8 lsq": "s", "int8 engine": "D"}
 
 
 def read_cards(folders) -> list[dict]:
-    """All cards in the folders and below, by supernet, precision and multiply-accumulates.
+    """All cards in the folders and below, ordered by supernet, precision and multiply-accumulates.
 
     Raises:
         UserError: a folder that does not exist or holds no card.
@@ -36,7 +36,7 @@ def label(card: dict) -> str:
 
 
 def rows(cards: list[dict]) -> list[dict]:
-    """The cards as rows of a table; empty where a figure is not known."""
+    """The cards as rows of a table; an unknown figure is empty."""
     return [{
         "model": label(card), "precision": card["precision"], "file": Path(card["model"]).suffix[1:],
         "input": card["input"], "trained": card["training"], "placement": card["placement"] or "",

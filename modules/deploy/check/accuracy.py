@@ -1,4 +1,4 @@
-"""Accuracy of a deployed model, on the data set and with the preprocessing that its metadata name."""
+"""Accuracy of a deployed model, with the data set and the preprocessing in its metadata."""
 from __future__ import annotations
 
 import numpy as np
@@ -23,7 +23,7 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
 
     Args:
         session: of onnxruntime, or used like one.
-        metadata: of the model; its `dataset`, `crop_size` and `eval_crop` hold where nothing else is given.
+        metadata: of the model. Its `dataset`, `crop_size` and `eval_crop` are used unless others are given.
         dataset, dataset_path: as of `load_data`.
 
     Raises:
@@ -41,7 +41,7 @@ def session_accuracy(session, metadata: dict[str, str], dataset: str = "", datas
     for _, logits, labels in predict_batches(session, batches, model):
         if logits.shape[1] != len(classes):
             raise UserError(f"{model} has {logits.shape[1]} outputs for {len(classes)} classes; allowed: as many")
-        # Integer logits may tie; the first class wins, as everywhere.
+        # Integer logits may tie: the first class wins, as everywhere.
         top = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels.numpy()[:, None]
         right, right5 = right + top[:, 0].sum(), right5 + top.sum()
         loss += F.cross_entropy(torch.from_numpy(logits), labels, reduction="sum").item()

@@ -1,4 +1,4 @@
-"""How far a deployed model's answers are from the trained network's."""
+"""Agreement between the answers of a deployed model and of the trained network."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Agreement:
     """Top-1 agreement of two models on `images` images, both accuracies in percent, and the logits' differences.
 
     `largest_margin` is the largest distance, among the images that differ, between the network's two largest logits:
-    a model without mistakes differs only where that is of the order of the errors of two logits. How large these are
-    depends on the image: `margin_in_own_errors` is the largest multiple that such a distance is of the mean logit
-    error of its own image.
+    a correct model differs only on images whose distance is about as large as the errors of two logits. These errors
+    depend on the image: `margin_in_own_errors` is the largest ratio of such a distance to the mean logit error of its
+    own image.
     """
 
     images: int
@@ -48,9 +48,9 @@ class Agreement:
 
 
 def predict_batches(session, batches, where: str = "the model"):
-    """Yield (images as the model sees them, logits of the session, labels) for batches of (images, labels).
+    """Yield (images as the model takes them, logits of the session, labels) for batches of (images, labels).
 
-    `where` names the model in the UserError where its logits are not finite.
+    `where` names the model in the UserError about logits that are not finite.
     """
     resolution = session.get_inputs()[0].shape[-1]
     for images, labels in batches:
@@ -86,7 +86,7 @@ def compare(net: torch.nn.Module, session, batches) -> Agreement:
         raise UserError("no images to compare the model and the network on")
     a, b, truth = (np.concatenate(parts) for parts in (net_logits, model_logits, truth))
     error, differs = np.abs(a - b), a.argmax(1) != b.argmax(1)
-    ordered = np.sort(a[differs], axis=1)  # of two logits at least: where there is one, nothing differs
+    ordered = np.sort(a[differs], axis=1)  # two logits at least: with one class nothing differs
     margins = ordered[:, -1] - ordered[:, -2:].min(axis=1)
     return Agreement(len(truth), int(differs.sum()), 100 * float((a.argmax(1) == truth).mean()),
                      100 * float((b.argmax(1) == truth).mean()), float(error.mean()), float(error.max()),

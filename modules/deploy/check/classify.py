@@ -24,7 +24,7 @@ def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5
     """The `count` likeliest classes of an image file, the likeliest first.
 
     Raises:
-        UserError: a file that is no image, or a model whose metadata do not tell classes and preprocessing.
+        UserError: a file that is no image, or a model without classes and preprocessing in its metadata.
     """
     classes = read_classes(metadata)
     image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
@@ -45,7 +45,8 @@ def print_guesses(session, metadata: dict[str, str], paths, count: int) -> None:
 
 
 def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> np.ndarray:
-    """The image file as the model wants it: float32 (1, 3, resolution, resolution); UserError if it is no image.
+    """The image file as the model takes it: float32 (1, 3, resolution, resolution), such as (1, 3, 224, 224). UserError
+    if it is no image.
 
     As in training: the centre crop of evaluation, normalised, then resized.
     """

@@ -1,4 +1,4 @@
-"""Where an int8 model loses accuracy: signal-to-quantisation-noise ratio of every tensor."""
+"""Signal-to-quantisation-noise ratio of every tensor: it shows the layers where an int8 model loses accuracy."""
 from __future__ import annotations
 
 import copy
@@ -22,7 +22,8 @@ _HIGHEST = 99.0  # dB, for tensors without any noise
 class TensorNoise:
     """One tensor: its name, `scale` of its codes in the engine (0: float), standard deviation, and ratios in dB.
 
-    `engine_db`: the engine against the fake-quantised network; `training_db`: that against the same network in float.
+    `engine_db`: the engine against the fake-quantised network. `training_db`: the fake-quantised network against the
+    float one.
     """
 
     tensor: str
@@ -35,9 +36,9 @@ class TensorNoise:
 def measure_noise(net: QNetwork, graph: Graph, images: torch.Tensor) -> list[TensorNoise]:
     """The noise of every tensor of `net` on images (N, 3, H, W), in order of execution.
 
-    The engine is the reference executor of the int8 `graph` of `net`. Both networks' values are compared in the codes
-    of the layer that reads them, where the engine writes those: rounding to them is no difference. Left out are the
-    input of an activation, of which the engine codes only the part that matters, and tensors that never change.
+    The engine is the reference executor of the int8 `graph` of `net`. If the engine writes a tensor in the codes of the
+    layer that reads it, both networks' values are compared in these codes: rounding to them is no difference. Inputs of
+    activations are left out: the engine codes only the part of them that matters. Constant tensors are left out too.
     """
     images = resize(images, net.resolution)
     plan = make_plan(graph)

@@ -1,6 +1,6 @@
-"""From block specs to the nodes of an inference graph. Where weights come from is left to a `Weights` object.
+"""The nodes of an inference graph from block specs. A `Weights` object supplies the weights.
 
-No torch code: latency profiling builds graphs of blocks that nobody trained.
+No torch code: latency profiling builds graphs of untrained blocks.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modules.modeling.walk import walk
 
 
 class Weights(Protocol):
-    """Gives a layer's numbers."""
+    """A source of weights."""
 
     def fill(self, node: WeightNode, block: str, layer: ConvSpec | LinearSpec, index: int) -> None:
         """Set the weight fields of `node`, the `index`-th convolution of `layer` in the block called `block`."""
@@ -86,12 +86,12 @@ class SyntheticWeights:
         node.bias = np.zeros(layer.cout, np.float32)
         if self.int8:
             node.codes, node.scales = codes, np.full(layer.cout, scale)
-            # Two layers that read one tensor hold two quantisers of it, as trained ones do.
+            # Two layers that read one tensor hold two quantisers of it, as after training.
             node.quantizer = Quantizer(np.float32(rng.uniform(3.9, 4.1) / 255), 0)
 
 
 class AnyRange(dict):
-    """Ranges of a graph that is only timed: every tensor has the same, that of a ReLU's output."""
+    """Ranges of a graph that is only timed: every tensor has the range of a ReLU's output."""
 
     def __missing__(self, name: str) -> tuple[float, float]:
         return (0.0, 4.0)

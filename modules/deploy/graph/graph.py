@@ -25,11 +25,11 @@ class Quantizer:
         return cls(scale, int(integer_zero_point(scale, low, 255)))
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        """The uint8 codes of float32 `values`: divided, rounded half to even, saturated."""
+        """The uint8 codes of float32 `values` of any shape: divided, rounded half to even, saturated."""
         return np.clip(np.round(values / np.float32(self.scale)) + self.zero_point, 0, 255).astype(np.uint8)
 
     def values(self, codes: np.ndarray) -> np.ndarray:
-        """The float32 values of `codes`."""
+        """The float32 values of `codes` of any shape."""
         return (codes.astype(np.int32) - self.zero_point).astype(np.float32) * np.float32(self.scale)
 
 
@@ -50,9 +50,9 @@ class Node:
 class WeightNode(Node):
     """A convolution or linear layer.
 
-    `weight` and `bias` are float32 with batch norm folded in. `codes` (int8, -127 ... 127) and `scales` (one per output
-    channel) are the trained weight: `codes * scales` equals `weight` after quantisation. `quantizer` is that of the
-    input. All three are None in a float graph.
+    `weight` (out, in / groups, k, k), such as (64, 32, 3, 3), and `bias` (out,) are float32 with batch norm folded in.
+    `codes` (int8, -127 ... 127) and `scales` (out,) are the trained weight: `codes * scales` equals `weight` after
+    quantisation. `quantizer` codes the input. All three are None in a float graph.
     """
 
     weight: np.ndarray = None
@@ -64,7 +64,7 @@ class WeightNode(Node):
     quantizer: Quantizer | None = None
 
     def bias_codes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bias as int32 at the scale input * weight, and that scale per output channel."""
+        """The bias (out,) as int32 at the scale input * weight, and that scale (out,)."""
         # The product in float32, exactly: with any other bias scale onnxruntime keeps a float convolution.
         scale = np.float32(self.quantizer.scale) * self.scales
         return np.round(self.bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32), scale
@@ -74,9 +74,9 @@ class WeightNode(Node):
 class Graph:
     """Nodes in order of execution, from an input of (channels, height, width) to the last node's output.
 
-    `ranges` holds what is worth coding of tensors without a trained quantiser, as (low, high), from calibration.
-    With `pixels` it takes bytes (height, width, channels) instead, to which its first layer adds a channel of 255.
-    `quantizers` holds the trained quantisers of tensors that own one (placement "engine").
+    `ranges` holds (low, high) from calibration for tensors without a trained quantiser. With `pixels` the input is
+    bytes (height, width, channels); the first layer adds a channel of 255 to it. `quantizers` holds the trained
+    quantisers of tensors that own one (placement "engine").
     """
 
     nodes: list[Node]
@@ -87,7 +87,7 @@ class Graph:
 
     @property
     def int8(self) -> bool:
-        """Whether its layers carry codes."""
+        """Whether the layers carry codes."""
         return any(isinstance(node, WeightNode) and node.codes is not None for node in self.nodes)
 
     @property

@@ -1,4 +1,5 @@
-"""Lowering of a static subnet: fold batch norm, keep the trained integers, calibrate what training left in float."""
+"""Lowering of a static subnet: fold batch norm, keep the trained integers, calibrate the tensors that training left in
+float."""
 from __future__ import annotations
 
 import numpy as np
@@ -45,7 +46,7 @@ class TrainedWeights:
 
 
 def _folded_norm(module, norm) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and bias per output channel (float64) that stand for the norm and the layer's own bias."""
+    """Factor and bias (out,) in float64 that replace the norm and the layer's own bias."""
     bias = np.zeros(module.weight.shape[0])
     if module.bias is not None:
         bias = module.bias.detach().double().numpy()
@@ -97,9 +98,9 @@ def _quantizer(module, name: str) -> Quantizer:
 def _weight_codes(module, weight, factor, bias, quantizer):
     scale = np.float32(abs(module.weight_scale.item()))
     low, high = weight_bounds(8, module.narrow_range)
-    # float32 arithmetic, as in training, so that the codes are the trained ones
+    # float32 arithmetic, as in training: the codes are the trained ones
     codes = np.round(np.clip(weight.astype(np.float32) / scale, low, high))
-    # A published weight may hold code -128. It has no negative, and engines are fastest with the symmetric range.
+    # A published weight may hold code -128. It has no negative; engines are fastest with the symmetric range.
     codes = np.clip(codes, -127, 127)
     codes = codes * np.where(factor < 0, -1, 1).reshape((-1,) + (1,) * (codes.ndim - 1))
     scales = weight_scales(torch.from_numpy(factor), module.weight_scale).numpy()
@@ -114,8 +115,8 @@ def lower(net: QNetwork, calibration=None, source: str = "") -> Graph:
 
     Args:
         net: a static subnet in eval mode, its batch norm calibrated.
-        calibration: for an int8 graph, batches of normalised images (N, 3, H, W) on which the ranges of tensors
-            without a trained quantiser are chosen; None gives a float graph.
+        calibration: for an int8 graph, batches of normalised images (N, 3, H, W), such as (32, 3, 224, 224). They give
+            the ranges of tensors without a trained quantiser. None gives a float graph.
         source: the checkpoint, for messages.
 
     Raises:

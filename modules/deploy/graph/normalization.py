@@ -13,13 +13,13 @@ from modules.utils.errors import UserError
 def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, ...]) -> Graph:
     """`graph` on bytes p = 0 ... 255 instead of on x = (p / 255 - mean) / std.
 
-    A channel that is 255 all over the image is added to it. Its weights carry the means, and as it is zero around the
-    image like the others, so does the padding, which in x is zero: on p no single value would stand for that.
-    In an int8 graph the first layer's weights are rounded to codes anew, for trained codes times 1 / std are none; the
-    rounding of the input that was trained in falls away.
+    A channel that is 255 all over the image is added to it; its weights carry the means. The padding around the image
+    is zero in this channel too, so the padding stays zero in x. No single value of p would do that. In an int8 graph
+    the first layer's weights are rounded to codes anew: trained codes times 1 / std are no codes. The trained rounding
+    of the input falls away.
 
     Raises:
-        UserError: a graph whose input is read by something else than one dense convolution.
+        UserError: the input of the graph is read by anything but one dense convolution.
     """
     readers = graph.consumers[INPUT]
     if len(readers) != 1 or readers[0].op != "conv" or readers[0].groups != 1:
@@ -33,7 +33,7 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     fields = {"weight": weight.astype(np.float32)}
     if node.codes is not None:
         scales = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-12) / 127
-        # A channel without weights keeps a scale at which its bias fits.
+        # A channel without weights keeps a scale that its bias fits at.
         scales = np.maximum(scales, np.abs(node.bias) / MOST_STEPS)
         fields |= {"codes": np.round(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8),
                    "scales": scales.astype(np.float32), "quantizer": PIXELS}

@@ -1,4 +1,4 @@
-"""The tensors of a torch subnet by the names they have in its graph."""
+"""The tensors of a torch subnet, by their names in its graph."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from modules.modeling.walk import walk
 def observe(net: QNetwork, images: torch.Tensor, seen: Callable[[str, torch.Tensor], None]) -> torch.Tensor:
     """Run `net` on images (N, 3, H, W), call `seen(name, tensor)` for every tensor it produces, return the logits.
 
-    The next operation may overwrite the tensor: `seen` copies what it keeps.
+    The next operation may overwrite a tensor: `seen` has to copy a tensor that it keeps.
     """
     with torch.no_grad():
         x = resize(images, net.resolution)
@@ -26,7 +26,7 @@ def observe(net: QNetwork, images: torch.Tensor, seen: Callable[[str, torch.Tens
 
 
 class _ObservedOps(TorchOps):
-    """Runs a block and shows every result."""
+    """Runs a block and passes on every result."""
 
     def __init__(self, block, prefix: str, seen):
         super().__init__(block)

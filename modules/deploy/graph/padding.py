@@ -1,8 +1,8 @@
-"""Channels of zeros that bring a layer to the widths for which onnxruntime has fast integer kernels.
+"""Channels of zeros that widen a layer to a width with fast integer kernels in onnxruntime.
 
-On x86 its convolutions on whole blocks of channels (MLAS ConvSym) take a depthwise layer only if its channels are a
-multiple of 16, a dense one only from 16 output channels on and with a multiple of 4 input channels; other layers run
-two to three times slower. A channel of zero weights that only zero weights read changes no result.
+On x86 its fast convolutions on blocks of channels (MLAS ConvSym) take a depthwise layer if its channels are a multiple
+of 16. They take a dense layer with 16 output channels or more and a multiple of 4 input channels. Other layers run two
+to three times slower. A channel of zero weights that only zero weights read changes no result.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK, _INPUT_BLOCK = 16, 4
 
 
 def pad_channels(graph: Graph) -> Graph:
-    """`graph` with its layers widened where that makes them faster; what it computes stays the same, exactly."""
+    """`graph` with layers widened if that makes them faster. The results stay exactly the same."""
     shared = _same_channels(graph)
     widths = _padded_widths(graph, shared)
     nodes = []
@@ -31,7 +31,7 @@ def pad_channels(graph: Graph) -> Graph:
 
 
 def _same_channels(graph: Graph) -> dict[str, str]:
-    """For each tensor a representative of those that must have as many channels as it has."""
+    """For each tensor, a representative of the tensors that must have the same number of channels."""
     parent: dict[str, str] = {}
 
     def find(tensor: str) -> str:
@@ -53,7 +53,7 @@ def _mixes_channels(node: Node) -> bool:
 
 
 def _padded_widths(graph: Graph, shared: dict[str, str]) -> dict[str, int]:
-    """The new width of each group of tensors that gets one; the graph's input and output keep theirs."""
+    """The new width of each group of tensors that is widened; the graph's input and output keep their widths."""
     fixed = {shared[INPUT], shared[graph.nodes[-1].output]}
     widths: dict[str, int] = {}
     for node in graph.nodes:

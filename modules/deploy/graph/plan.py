@@ -1,6 +1,6 @@
-"""What an engine runs for an inference graph, step by step: which tensors are codes, and which stay float.
+"""The steps of an engine for an inference graph, and the form of each tensor: codes or float.
 
-The ONNX writer emits these steps and the reference executor computes them, so that both mean the same network.
+The ONNX writer emits these steps and the reference executor computes them: both mean the same network.
 """
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from modules.deploy.graph.graph import INPUT, PIXELS, Graph, Node, Quantizer, WeightNode
 from modules.modeling.placement import GATE, GATE_STEPS, HARD_SIGMOID_SHIFT, HARD_SIGMOID_STEP, SIGMOID, gate_name
 
-FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes stand for
+FUSED = ("relu", "relu6")  # activations that saturation and a clip of codes replace
 GATE_CODES = Quantizer(GATE_STEPS[GATE], 0)
 LOGISTIC_CODES = Quantizer(GATE_STEPS[SIGMOID], 0)
-_COVERED = 0.75  # of the calibrated range, that trained codes must span to serve for it
-_SHIFTED = Quantizer(HARD_SIGMOID_STEP, 0)  # codes of x + 3, which read by GATE_CODES are hard_sigmoid(x)
-# Below the first and above the second an activation is constant or linear enough to be exact: the inputs worth coding.
+_COVERED = 0.75  # share of the calibrated range that trained codes must span to replace it
+_SHIFTED = Quantizer(HARD_SIGMOID_STEP, 0)  # codes of x + 3; read by GATE_CODES they are hard_sigmoid(x)
+# Inputs worth coding. Below the first and above the second number an activation is constant or linear.
 USEFUL_INPUT = {"hswish": (-3.0, np.inf), "swish": (-10.0, np.inf), "hard_sigmoid": (-3.0, 3.0),
                 "sigmoid": (-6.25, 6.25)}
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A value that a step reads. `quantizer` says what its codes mean there; None: it is float."""
+    """A value that a step reads. `quantizer` gives the meaning of its codes there; None: it is float."""
 
     name: str
     quantizer: Quantizer | None = None
@@ -31,10 +31,10 @@ class Operand:
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of the engine; its result is coded by `quantizer`, or float where that is None.
+    """One operation of the engine. `quantizer` codes its result; None: the result is float.
 
-    `op` is conv, linear, act (of `kind`), pool, mul or add, on the values that the operands stand for; or `quantize`,
-    which only codes; or, on codes as such, `clip` (between `bounds`), `pad` (`channels` in all, new ones zero) and
+    On the values of the operands, `op` is conv, linear, act (of `kind`), pool, mul or add, or `quantize`, which only
+    codes. On plain codes, `op` is `clip` (between `bounds`), `pad` (to `channels` channels, the new ones zero) or
     `image` (from bytes with the channels last to `channels` channels, the new one 255).
     """
 
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order of execution; `values` says where and in which codes they leave each tensor of the graph."""
+    """Steps in order of execution; `values` gives the place and the codes of each tensor of the graph."""
 
     steps: tuple[Step, ...]
     values: dict[str, Operand]
@@ -60,7 +60,7 @@ class Plan:
 
 
 def make_plan(graph: Graph) -> Plan:
-    """The steps for `graph`: in float, or in integers if its layers carry codes."""
+    """The steps of `graph`: in float, or in integers if its layers carry codes."""
     return (_Int8Planner if graph.int8 else _Planner)(graph).plan()
 
 
@@ -84,7 +84,7 @@ class _Planner:
                     self.graph.pixels)
 
     def take(self, node: Node) -> None:
-        """Append what `node` asks for."""
+        """Append the steps of `node`."""
         self.values[node.output] = self.step(
             node.op, [self.values[name] for name in node.inputs], node.output, kind=node.kind, node=_layer(node))
 
@@ -97,22 +97,23 @@ class _Planner:
 class _Int8Planner(_Planner):
     """Convolutions, pools, products and activations on codes.
 
-    A tensor that only layers of one trained quantiser read is written in its codes. A sum that only layers read, of
-    different quantisers, is computed for each of them. What goes on as a shortcut takes the codes of a layer that reads
-    it, too, if they span enough; if not, a sum stays float, as in training, and the rest takes the calibrated range.
+    A tensor that only layers of one trained quantiser read is written in its codes. A sum that only layers of different
+    quantisers read is computed for each of them. A tensor that is also a shortcut takes the codes of a layer that reads
+    it, if these span enough. Otherwise a sum stays float, as in training, and any other tensor takes the calibrated
+    range.
     """
 
     def __init__(self, graph: Graph):
         super().__init__(graph)
         self.recoded: dict[tuple[str, Quantizer], Operand] = {}
-        self.sums: dict[str, tuple] = {}  # that each reader gets in its own codes, straight from the operands
+        self.sums: dict[str, tuple] = {}  # sums that each reader gets in its own codes, straight from the operands
 
     def take(self, node):
         if node.output not in self.sums:
             getattr(self, f"take_{node.op}")(node)
 
     def trained(self, tensor: str) -> Quantizer | None:
-        """The trained codes in which `tensor` can be written without loss to any of its readers."""
+        """Trained codes for `tensor` without loss to any of its readers; None if there are none."""
         if tensor in self.graph.quantizers:
             return self.graph.quantizers[tensor]
         readers = self.consumers.get(tensor, [])
@@ -120,11 +121,11 @@ class _Int8Planner(_Planner):
         return wanted.pop() if len(wanted) == 1 else None
 
     def quantizer(self, tensor: str) -> Quantizer:
-        """The codes in which an integer step writes `tensor`."""
+        """The codes that an integer step writes `tensor` in."""
         return self.trained(tensor) or self.shared(tensor) or Quantizer.from_range(*self.graph.ranges[tensor])
 
     def shared(self, tensor: str) -> Quantizer | None:
-        """The finest trained codes of a reader of `tensor` that hold what its other readers need, too."""
+        """The finest trained codes of a reader of `tensor` that are wide enough for its other readers."""
         low, high = (_COVERED * end for end in self.graph.ranges[tensor])
         wanted = {node.quantizer for node in self.consumers.get(tensor, []) if isinstance(node, WeightNode)}
         wide = [q for q in wanted if q.values(np.array([0]))[0] <= low and high <= q.values(np.array([255]))[0]]
@@ -157,12 +158,12 @@ class _Int8Planner(_Planner):
         return value if name == tensor else self.step("clip", [value], tensor, quantizer, bounds=bounds)
 
     def write(self, node: Node, inputs) -> None:
-        """Append the step of `node` with the ReLU after it, in the codes of the tensor that they give."""
+        """Append the step of `node` with the ReLU after it, in the codes of their result."""
         tensor, act = self.target(node)
         self.values[tensor] = self.coded(node, inputs, act, tensor, self.quantizer(tensor))
 
     def target(self, node: Node) -> tuple[str, str]:
-        """The tensor that `node` gives after the ReLU that saturation stands for, and the kind of that ReLU."""
+        """The result of `node` after the ReLU that saturation replaces, and the kind of that ReLU."""
         act = self.reader(node.output, FUSED)
         return (act.output, act.kind) if act else (node.output, "")
 
@@ -233,14 +234,14 @@ def _layer(node: Node) -> WeightNode | None:
 
 
 def _bounds(act: str, quantizer: Quantizer) -> tuple[int, int]:
-    """The codes between which a ReLU leaves its input; saturation bounds them at 0 and 255 already."""
+    """The codes that a ReLU clips its input to; saturation bounds codes at 0 and 255 already."""
     zero = quantizer.zero_point
     high = min(255, zero + int(np.round(np.float32(6) / quantizer.scale))) if act == "relu6" else 255
     return zero if act else 0, high
 
 
 def before_activation(kind: str, low: float, high: float) -> Quantizer:
-    """The codes of a tensor that lies within `low` ... `high` and that only an activation of `kind` reads."""
+    """The codes of a tensor within `low` ... `high` that only an activation of `kind` reads."""
     useful = USEFUL_INPUT.get(kind, (-np.inf, np.inf))
     if kind != "hswish":
         return Quantizer.from_range(max(low, useful[0]), min(high, useful[1]))
@@ -248,7 +249,7 @@ def before_activation(kind: str, low: float, high: float) -> Quantizer:
 
 
 def from_minus_three(high: float) -> Quantizer:
-    """The codes from exactly -3 up to `high` or a little more: what an h-swish is worth reading in."""
+    """Codes from exactly -3 up to `high` or a little more, for the input of an h-swish."""
     steps = int(np.clip(np.floor(3 * 255 / (max(high, 0.0) + 3)), 1, 255))  # of the codes, from -3 to 0
     return Quantizer(np.float32(3 / steps), steps)
 

@@ -1,4 +1,4 @@
-"""Calibration: which range of a tensor its 256 codes should span, where training left no quantiser."""
+"""Calibration: the range that the 256 codes of a tensor without a trained quantiser span."""
 from __future__ import annotations
 
 import numpy as np
@@ -10,7 +10,7 @@ from modules.deploy.graph.plan import before_activation
 from modules.modeling.network import QNetwork
 
 _BINS = 1024
-_SHARES = np.linspace(1, 0.2, 17)  # of an end of the observed range that are tried in its place
+_SHARES = np.linspace(1, 0.2, 17)  # shares of an end of the observed range that are tried
 _SWEEPS = (1, 0, 1, 0)
 
 
@@ -29,9 +29,9 @@ def observe_ranges(net: QNetwork, batches) -> dict[str, tuple[float, float]]:
 
 
 def best_ranges(net: QNetwork, graph: Graph, batches: list) -> dict[str, tuple[float, float]]:
-    """For every tensor of `net` the range whose codes keep it with the least mean squared error over `batches`.
+    """For every tensor of `net`, the range whose codes have the least mean squared error over `batches`.
 
-    The error of an activation's input is that of its output.
+    For an activation's input, the error of its output counts.
     """
     ranges = observe_ranges(net, batches)
     counts = _histograms(net, batches, ranges)

@@ -1,8 +1,7 @@
-"""A NumPy executor of a plan: integer arithmetic where the engine's is integer, float32 where it is float.
+"""A NumPy executor of a plan: integer arithmetic for the engine's integer steps, float32 for its float steps.
 
-It is what the files that the writers emit are tested against. Sums of products of codes are taken in float64, which
-holds them exactly; an accumulator becomes a code as in integer engines: times one float32 factor per channel, rounded
-half to even, plus the zero point, saturated.
+The files of the writers are tested against it. Sums of products of codes are exact in float64. An accumulator becomes a
+code as in integer engines: times one float32 factor per channel, rounded half to even, plus the zero point, saturated.
 """
 from __future__ import annotations
 
@@ -15,14 +14,15 @@ from modules.deploy.graph.plan import Operand, Plan, Step
 
 
 def execute(plan: Plan, images: np.ndarray, known: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """Run `plan` on float32 images (N, C, H, W), or bytes (N, H, W, C) if it takes those.
+    """Run `plan` on float32 images (N, C, H, W), or on bytes (N, H, W, C) if it takes bytes.
 
     Args:
-        known: results of steps, such as an engine's; steps that read one take it instead of the executor's own, so
-            that each step can be compared alone.
+        known: results of steps, such as an engine's. Later steps read these instead of the executor's own: each step
+            can then be compared alone.
 
     Returns:
-        For each step the array it writes: uint8 codes (N, C, H, W), or float32; the classifier's is (N, classes).
+        For each step its result: uint8 codes or float32, (N, C, H, W), such as (1, 24, 56, 56). The classifier's is (N,
+        classes).
     """
     results, inputs = {}, {INPUT: images if plan.pixels else images.astype(np.float32)}
     for step in plan.steps:
@@ -32,7 +32,7 @@ def execute(plan: Plan, images: np.ndarray, known: dict[str, np.ndarray] | None 
 
 
 def value(operand: Operand, results: dict[str, np.ndarray]) -> np.ndarray:
-    """The float32 values that `operand` stands for."""
+    """The float32 values of `operand`."""
     array = results[operand.name]
     return array if operand.quantizer is None else operand.quantizer.values(array)
 
@@ -47,7 +47,7 @@ def _coded(values: np.ndarray, quantizer: Quantizer | None) -> np.ndarray:
 
 
 def _valued(function):
-    """The executor of a step that is `function` of the values of its operands."""
+    """The executor of a step that applies `function` to the values of its operands."""
     return lambda step, arrays: _coded(function(*_values(step, arrays)), step.quantizer)
 
 
@@ -77,7 +77,7 @@ def _linear(step: Step, arrays):
 
 
 def _layer(step: Step, x: np.ndarray, product) -> np.ndarray:
-    """A convolution or classifier: `product` of the input and the weight, plus bias, as codes or as float."""
+    """A convolution or classifier: `product` of the input and the weight, plus the bias, as codes or as float."""
     node = step.node
     column = (-1,) + (1,) * (x.ndim - 2)
     if node.codes is None:
@@ -93,7 +93,8 @@ def _layer(step: Step, x: np.ndarray, product) -> np.ndarray:
 
 
 def convolve(x: np.ndarray, weight: np.ndarray, node: WeightNode) -> np.ndarray:
-    """Convolution of (N, C, H, W) with (O, C / groups, k, k), groups 1 or C, at the node's stride, padded by k // 2."""
+    """Convolution of `x` (N, C, H, W) with `weight` (O, C / groups, k, k), groups 1 or C, at the node's stride, padded
+    by k // 2. Example: (1, 16, 32, 32) with (24, 16, 3, 3) at stride 2 gives (1, 24, 16, 16)."""
     kernel, stride = weight.shape[2], node.stride
     x = np.pad(x, ((0, 0), (0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2))
     windows = sliding_window_view(x, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]

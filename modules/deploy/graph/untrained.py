@@ -1,4 +1,4 @@
-"""The inference graph of a subnet that nobody trained."""
+"""The inference graph of an untrained subnet."""
 from __future__ import annotations
 
 from modules.deploy.graph.builder import AnyRange, SyntheticWeights, build_graph

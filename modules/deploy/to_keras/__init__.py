@@ -1,1 +1,1 @@
-"""Networks as Keras models, and TensorFlow's own converter, which our TFLite files are measured against."""
+"""Networks as Keras models, and TensorFlow's own converter, the baseline of our TFLite files."""

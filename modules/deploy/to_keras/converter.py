@@ -1,4 +1,4 @@
-"""TensorFlow's own way to an int8 file: its converter, with post-training quantisation on representative images."""
+"""TensorFlow's converter to int8 files, with post-training quantisation on representative images."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ def convert(model, images: Iterable[np.ndarray] | None = None) -> bytes:
     """A `keras.Model` of images as a TFLite file.
 
     Args:
-        images: arrays (N, R, R, 3), normalised, on which the ranges of all tensors are chosen: full-integer int8 with
-            weights per channel, int8 input and float32 logits, as our own files have. None: float.
+        images: normalised arrays (N, R, R, 3), such as (16, 224, 224, 3), for the ranges of all tensors. The file is
+            full-integer int8 with weights per channel, int8 input and float32 logits, like our own files. None: float.
     """
     tensorflow, _ = import_tensorflow()
     with quiet():

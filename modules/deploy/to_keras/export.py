@@ -19,7 +19,7 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.files import atomic_write, write_manifest
 
-REPRESENTATIVE_IMAGES = 128  # on which the converter chooses its ranges; more take long and change little
+REPRESENTATIVE_IMAGES = 128  # for the converter's ranges; more take long and change little
 
 
 def keras_path(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceConfig) -> Path:
@@ -35,8 +35,8 @@ def converter_path(folder: str | Path, space: SupernetConfig, choice: SubnetChoi
 
 def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig,
                    folder: str | Path) -> list[tuple[Path, Agreement]]:
-    """Write subnet `choice` of an fp32 supernet as a Keras model and as the int8 TFLite file that TensorFlow's
-    converter makes of it, its ranges chosen on calibration images.
+    """Write subnet `choice` of an fp32 supernet as a Keras model, and as the int8 TFLite file of TensorFlow's
+    converter. Calibration images give the ranges.
 
     Returns:
         Both files, each with its agreement with the torch network on the evaluator's whole validation part.
@@ -69,7 +69,7 @@ def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: 
 
 
 def converted(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceConfig) -> Path:
-    """The converter's int8 file of a subnet; written with random weights if it is not there, for it is to be timed."""
+    """The converter's int8 file of a subnet, for timing; a missing file is written with random weights."""
     path = converter_path(folder, space, choice)
     return path if path.is_file() else export_untrained(space, choice, folder)[1]
 
@@ -81,7 +81,7 @@ def load_keras(path: str | Path):
 
 
 def _save(model, path: Path) -> None:
-    # Keras insists on the suffix, so the file cannot be written through a temporary name of another one.
+    # Keras insists on the suffix: a temporary file with another suffix is not possible.
     with tempfile.TemporaryDirectory(prefix="keras") as folder, quiet():
         model.save(f"{folder}/model.keras")
         _write(path, Path(f"{folder}/model.keras").read_bytes())

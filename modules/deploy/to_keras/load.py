@@ -1,4 +1,4 @@
-"""TensorFlow, imported where it is used: it takes up to ten seconds, and few need it."""
+"""TensorFlow, imported only when used: the import takes up to ten seconds."""
 from __future__ import annotations
 
 import os
@@ -8,8 +8,8 @@ from modules.utils.errors import UserError
 
 
 def import_tensorflow():
-    """The modules `tensorflow` and `keras`; UserError where they are not installed."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up messages are no one's concern
+    """The modules `tensorflow` and `keras`; UserError if they are not installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up messages
     try:
         import tensorflow
         from tensorflow import keras
@@ -21,7 +21,7 @@ def import_tensorflow():
 
 @contextmanager
 def quiet():
-    """Without what TensorFlow prints, the lines of its C++ part among them."""
+    """Hide all output of TensorFlow, of its C++ part too."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         kept = os.dup(2)
         os.dup2(nowhere.fileno(), 2)

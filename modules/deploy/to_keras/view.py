@@ -1,7 +1,7 @@
 """The Keras form of blocks and networks: one more reader of block specs.
 
-The layers hold the float weights with batch norm folded in; the quantisers of int8 training have no Keras form and are
-left out. Tensors are (batch, height, width, channels), as TensorFlow has them.
+The layers hold the float weights with batch norm folded in; the quantisers of int8 training are left out: they have no
+Keras form. Tensors are (batch, height, width, channels), as in TensorFlow.
 """
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _ACTIVATIONS = {"relu": "relu", "relu6": "relu6", "hswish": "hard_silu", "swish"
 
 
 class KerasOps:
-    """Walk backend whose value is a Keras tensor. `prefix` is the name of the block, in `weights` and before the names
-    of layers."""
+    """Walk backend whose value is a Keras tensor. `prefix` is the block's name: a key of `weights`, and the first part
+    of layer names."""
 
     def __init__(self, prefix: str, weights: Weights):
         self.prefix, self.weights, self.layers = prefix, weights, import_tensorflow()[1].layers
@@ -77,11 +77,11 @@ class KerasOps:
 
 
 def keras_blocks(blocks: list[tuple[str, BlockSpec]], weights: Weights, input_shape: tuple[int, int, int]):
-    """`blocks`, run one after the other, as a `keras.Model`.
+    """`blocks` in sequence as a `keras.Model`.
 
     Args:
-        blocks: pairs of name and structure, as `QNetwork.named_blocks` and `NetSpec.blocks` have them.
-        weights: gives each layer its numbers.
+        blocks: pairs of name and structure, as in `QNetwork.named_blocks` and `NetSpec.blocks`.
+        weights: source of the layers' weights.
         input_shape: (height, width, channels) of one input.
 
     Returns:

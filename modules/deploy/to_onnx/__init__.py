@@ -1,1 +1,1 @@
-"""ONNX files, and the operators that onnxruntime makes of them."""
+"""ONNX files, and the operators that onnxruntime runs for them."""

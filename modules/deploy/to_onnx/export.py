@@ -28,5 +28,5 @@ class OnnxFormat:
         write_onnx(fold_normalization(graph, mean, std) if self.pixels else graph, path, metadata)
 
     def operators(self, path: Path) -> dict[str, int]:
-        """How often each operator occurs in the graph that onnxruntime runs."""
+        """Number of each operator in the graph that onnxruntime runs."""
         return optimized_ops(path, path.parent)

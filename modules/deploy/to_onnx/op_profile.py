@@ -1,4 +1,4 @@
-"""Where the time of an ONNX file goes under onnxruntime, operator by operator."""
+"""Time of an ONNX file under onnxruntime, operator by operator."""
 from __future__ import annotations
 
 import json
@@ -18,7 +18,7 @@ _SHOWN = 9  # operators with a colour of their own
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """All nodes of one operator: how many there are, and milliseconds of one run."""
+    """All nodes of one operator: their number, and their milliseconds in one run."""
 
     operator: str
     nodes: int
@@ -29,7 +29,7 @@ def profile_operators(model: str | Path | bytes, threads: int = 1, runs: int = 5
                       warmup: int = 10) -> list[OperatorTime]:
     """The operators of the graph that onnxruntime runs for `model`, slowest first.
 
-    A node's time is its median over the runs; their sum is a little more than the latency, for measuring takes time.
+    A node's time is its median over the runs. The sum is a little more than the latency: measuring takes time.
     """
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, threads, profile_path=f"{folder}/profile")

@@ -1,4 +1,4 @@
-"""What our int8 files are compared with: onnxruntime's own static quantisation, and OpenVINO on our files."""
+"""Baseline of our int8 files: onnxruntime's own static quantisation."""
 from __future__ import annotations
 
 import contextlib
@@ -50,7 +50,7 @@ def static_quantized(fp32: str | Path, images: list[np.ndarray] | None = None) -
 
 @contextlib.contextmanager
 def _quiet():
-    """Without the advice that the quantiser gives on every call."""
+    """Hide the advice that the quantiser prints on every call."""
     logging.disable(logging.WARNING)
     try:
         yield

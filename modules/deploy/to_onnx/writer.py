@@ -15,8 +15,7 @@ def onnx_bytes(graph: Graph, metadata: dict[str, str] | None = None) -> bytes:
     """`graph` as an ONNX file: int8 if its layers carry codes, float otherwise.
 
     The model of a network takes `input` (batch, 3, R, R) float32, normalised, and gives `output` (batch, classes)
-    float32; on bytes, if the graph takes those, `input` is (batch, R, R, 3) uint8. `metadata` goes into the model's
-    properties.
+    float32; if the graph takes bytes, `input` is (batch, R, R, 3) uint8. `metadata` goes into the model's properties.
     """
     return onnx_model(make_plan(pad_channels(graph) if graph.int8 else graph), metadata).SerializeToString()
 
@@ -36,8 +35,8 @@ def onnx_model(plan: Plan, metadata: dict[str, str] | None = None):
 class _Writer:
     """Emits every step as the ONNX operator of the same meaning.
 
-    Codes are dequantised where a step reads them and results quantised where it writes codes: an engine fuses the
-    operator and the pairs around it into an integer one.
+    A step dequantises the codes that it reads and quantises a result that is codes. An engine fuses the operator and
+    the pairs around it into an integer operator.
     """
 
     def __init__(self, plan: Plan):
@@ -98,7 +97,7 @@ class _Writer:
                 self.constant(f"{name}.zero_point", np.uint8(quantizer.zero_point))]
 
     def value(self, operand: Operand) -> str:
-        """The name of the float value that `operand` stands for."""
+        """The name of the float value of `operand`."""
         if operand.quantizer is None:
             return operand.name
         key = (operand.name, operand.quantizer)
@@ -109,7 +108,7 @@ class _Writer:
         return self.floats[key]
 
     def result(self, step: Step, kind: str, inputs, **attributes) -> None:
-        """Append the operator of `step`, and one that quantises its result if that is to be codes."""
+        """Append the operator of `step`, and one that quantises its result if the result is codes."""
         if step.quantizer is None:
             self.op(kind, inputs, step.output, **attributes)
         else:

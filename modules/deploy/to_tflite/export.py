@@ -24,8 +24,8 @@ class TfliteFormat:
 
     def write(self, graph: Graph, path: Path, metadata: dict[str, str], mean: tuple[float, ...],
               std: tuple[float, ...]) -> None:
-        """Write `graph`; `mean` and `std` stand in its metadata only."""
+        """Write `graph`; `mean` and `std` go into its metadata only."""
         write_tflite(graph, path, metadata, self.form)
 
     def operators(self, path: Path) -> None:
-        """Not known: LiteRT tells how much XNNPACK takes over, and no more."""
+        """None: LiteRT only tells the share of XNNPACK."""

@@ -1,4 +1,5 @@
-"""A TFLite file, operator by operator: tensors with their codes, buffers and operator codes. No network in here."""
+"""A TFLite file, operator by operator: tensors with their codes, buffers and operator codes. It knows nothing of
+networks."""
 from __future__ import annotations
 
 from collections import Counter
@@ -11,19 +12,19 @@ from modules.runtime.litert import litert_schema
 
 SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
-# Conv2D knows per-channel int8 weights from version 3 on, and so on; readers refuse what they are too old for.
+# Conv2D takes per-channel int8 weights from version 3 on, and so on. Old readers refuse newer versions.
 _VERSIONS = {"CONV_2D": (1, 3), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 4), "ADD": (1, 2), "MUL": (1, 2),
              "LOGISTIC": (1, 2), "MEAN": (1, 2), "PAD": (1, 2), "QUANTIZE": (2, 2),
              "DEQUANTIZE": (2, 2), "CONCATENATION": (1, 2)}
-# Fields of an options table that are given by name, and the schema's class of those names.
+# Fields of an options table that hold names, and the schema's class of these names.
 _NAMED = {"padding": "Padding", "fusedActivationFunction": "ActivationFunctionType"}
 
 
 @dataclass(frozen=True)
 class Codes:
-    """How a tensor's int8 codes (or a bias's int32 codes) stand for values: (code - zero_point) * scale.
+    """The meaning of a tensor's int8 codes, or of a bias's int32 codes: value = (code - zero_point) * scale.
 
-    Several scales are those of the slices along `axis`.
+    Several scales belong to the slices along `axis`.
     """
 
     scales: tuple[float, ...]
@@ -39,7 +40,7 @@ class TfliteModel:
     def __init__(self):
         self._schema = litert_schema()
         self._tensors, self._operators = [], []
-        self._buffers = [self._schema.BufferT()]  # buffer 0 is the empty one, of every tensor that is computed
+        self._buffers = [self._schema.BufferT()]  # buffer 0 is empty; computed tensors share it
         self._opcodes: dict[str, int] = {}
         self._names = Counter()
 
@@ -129,7 +130,7 @@ class TfliteModel:
         for kind in self._opcodes:
             code = self._schema.OperatorCodeT()
             code.builtinCode = getattr(self._schema.BuiltinOperator, kind)
-            # Readers from before operator 127 look at the older, one-byte field.
+            # Readers older than operator 127 read the older, one-byte field.
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)
             code.version = _VERSIONS.get(kind, (1, 1))[int8]
             codes.append(code)
@@ -137,7 +138,7 @@ class TfliteModel:
 
 
 def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
-    """A TFLite file of another writer with `metadata` added, as `read_metadata` reads it."""
+    """A TFLite file of another writer with `metadata` added in the form of `read_metadata`."""
     import flatbuffers
 
     schema = litert_schema()

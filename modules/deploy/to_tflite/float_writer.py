@@ -1,4 +1,4 @@
-"""Float TFLite files; tflite_int8.py builds on them."""
+"""Float TFLite files; int8_writer.py builds on them."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from modules.deploy.to_tflite.file import TfliteModel
 from modules.deploy.to_tflite.layers import Filter, Layer, arrange, layer_codes, output_size, padding
 from modules.modeling.placement import HARD_SIGMOID_SHIFT, gate_name
 
-# What an operator does to its result before it writes it. The hard sigmoid clamp(x / 6 + 1 / 2, 0, 1) is written as
-# six times itself, clamp(x + 3, 0, 6).
+# Activations fused into an operator. The hard sigmoid clamp(x / 6 + 1 / 2, 0, 1) is written as six times itself,
+# clamp(x + 3, 0, 6).
 _FUSED = {"": "NONE", "relu": "RELU", "relu6": "RELU6", "hard_sigmoid": "RELU6"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """Choices between files that mean the same.
+    """Options for files with the same meaning.
 
     Attributes:
-        grouped: large depthwise filters as grouped convolutions, the fast form under XNNPACK; TFLite's own kernels want
-            them plain.
-        int8_output: an int8 model gives codes, as devices without float need it, instead of float32 logits.
+        grouped: large depthwise filters as grouped convolutions, the fast form under XNNPACK. TFLite's own kernels run
+            the plain form faster.
+        int8_output: an int8 model gives codes instead of float32 logits, for devices without float.
     """
 
     grouped: bool = True
@@ -36,8 +36,8 @@ class Form:
 class Stored:
     """A tensor of the file, in shape (height, width, channels).
 
-    It holds `factor` times the value of the graph's tensor: dividing is left to the weights of the layers that read it.
-    `scale` is that of its codes.
+    It holds `factor` times the value of the graph's tensor; the weights of the layers that read it divide by `factor`.
+    `scale` is the scale of its codes.
     """
 
     index: int
@@ -49,9 +49,9 @@ class Stored:
 class FloatWriter:
     """Emits every node as operators of the same meaning.
 
-    A convolution is written at once. A sum, product or mean is written when a reader asks for it, in the codes that
-    this reader wants: readers of different codes get a copy each, straight from the operands. Float has one form only,
-    asked for by None.
+    A convolution is written at once. A sum, product or mean is written when a layer reads it, in that layer's codes.
+    Layers with different codes each get a copy, computed straight from the operands. Float has one form only; its codes
+    are None.
     """
 
     def __init__(self, graph: Graph, form: Form):
@@ -66,13 +66,13 @@ class FloatWriter:
         source = self.new(INPUT, (height, width, channels), self.own(INPUT))
         self.keep(INPUT, source)
         for node in self.graph.nodes:
-            if node.output not in self.produce:  # else an activation that became a part of the operator before it
+            if node.output not in self.produce:  # otherwise it is an activation fused into the operator before it
                 getattr(self, f"emit_{node.op}")(node)
         output = self.unscaled(self.graph.nodes[-1].output)
         return self.file.content([source.index], [output.index], metadata)
 
     def own(self, tensor: str) -> Quantizer | None:
-        """The codes of `tensor` for readers that want none in particular."""
+        """The codes of `tensor` for readers without codes of their own."""
         return None
 
     def new(self, name: str, shape, quantizer: Quantizer | None, factor: float = 1.0) -> Stored:
@@ -80,7 +80,7 @@ class FloatWriter:
         return Stored(self.file.tensor(name, (1, *shape), np.float32), tuple(shape), factor)
 
     def keep(self, tensor: str, stored: Stored) -> None:
-        """Note that `tensor` exists in its own codes."""
+        """Record that `tensor` exists in its own codes."""
         self.copies[tensor, self.own(tensor)] = stored
         self.produce[tensor] = partial(self.recode, tensor, stored)
 
@@ -123,7 +123,7 @@ class FloatWriter:
         return self.binary("MUL", a, b, self.new(name, a.shape, quantizer, a.factor * b.factor))
 
     def target(self, node: Node) -> tuple[str, str]:
-        """The tensor that `node` gives after the activation that becomes a part of it, and that activation."""
+        """The result of `node` after the activation that is fused into it, and that activation."""
         readers = self.consumers.get(node.output, [])
         if len(readers) == 1 and readers[0].op == "act" and readers[0].kind in _FUSED:
             return readers[0].output, readers[0].kind
@@ -156,9 +156,9 @@ class FloatWriter:
         self.keep(tensor, out)
 
     def padded(self, x: Stored, node: WeightNode) -> tuple[Stored, bool]:
-        """The input of a convolution with its border, or as it is where TFLite's padding SAME gives that border.
+        """The input of a convolution with its border, or without it if TFLite's padding SAME gives that border.
 
-        XNNPACK makes the padding a part of the convolution, in int8 as well; the border holds the code of zero.
+        XNNPACK makes the padding a part of the convolution, in int8 too. The border holds the code of zero.
         """
         (rows, same_rows), (columns, same_columns) = (
             padding(size, node.weight.shape[-1], node.stride) for size in x.shape[:2])

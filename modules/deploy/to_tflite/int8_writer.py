@@ -1,4 +1,4 @@
-"""Integer TFLite files: every tensor up to the logits is int8, the trained integers and quantisers are kept."""
+"""Integer TFLite files: every tensor up to the logits is int8. The trained integers and quantisers are kept."""
 from __future__ import annotations
 
 import numpy as np
@@ -10,14 +10,15 @@ from modules.deploy.to_tflite.float_writer import FloatWriter, Stored
 from modules.deploy.to_tflite.layers import Filter, Layer, integer_layer
 from modules.modeling.placement import gate_name
 
-_ADDEND_STEP = 2.0**-8  # XNNPACK adds only what is coded at least this finely, in steps of the sum
+_ADDEND_STEP = 2.0**-8  # XNNPACK adds only tensors with steps of at least this size, in steps of the sum
 
 
 class Int8Writer(FloatWriter):
     """Emits integer operators.
 
-    TFLite has one quantiser per tensor. A tensor takes the trained one that it owns, or that all layers that read it
-    share; any other takes its calibrated range, and each layer reads a copy in the codes it was trained with.
+    TFLite has one quantiser per tensor. A tensor takes the trained quantiser that it owns, or that all its layers
+    share. Any other tensor takes its calibrated range; each layer then reads a copy in the codes that it was trained
+    with.
     """
 
     def __init__(self, graph, form):
@@ -72,7 +73,7 @@ class Int8Writer(FloatWriter):
         if node.kind != "hswish":
             super().emit_act(node)
             return
-        # hswish(x) = x * min(max(x + 3, 0), 6) / 6. The sum in steps of x is exact where 3 is a multiple of that step.
+        # hswish(x) = x * min(max(x + 3, 0), 6) / 6. The sum in steps of x is exact if 3 is a multiple of that step.
         x, codes = self.read(node.inputs[0]), self.own(node.inputs[0])
         top = min(6.0, 3 + (255 - codes.zero_point) * codes.scale)
         step = codes.scale if 255.5 * codes.scale > top else np.float32(6 / 255)
@@ -84,9 +85,9 @@ class Int8Writer(FloatWriter):
         if self.form.int8_output:
             super().emit_linear(node)
             return
-        # Codes of logits tie where the best two classes are close, so the result is float32. The layer still multiplies
-        # integers: it codes its input afresh, over the range that the image has. Two more inputs, the lowest and the
-        # highest code, make that the trained range, and the codes the trained ones.
+        # Codes of close logits tie: the result is float32. The layer still multiplies integers: it codes its input
+        # afresh, over the range of the image. Two more inputs, the lowest and the highest code, make that range the
+        # trained one and the codes the trained ones.
         x = self.read(node.inputs[0], node.quantizer)
         ends = self.ends(x, node)
         both = self.new(f"{node.output}.codes", (*x.shape[:-1], x.shape[-1] + 2), node.quantizer, x.factor)
@@ -103,8 +104,8 @@ class Int8Writer(FloatWriter):
         self.keep(node.output, out)
 
     def ends(self, x: Stored, node: WeightNode) -> Stored:
-        """The lowest and the highest code of `x` (1, 1, C) as two channels: a convolution of a bias alone, which serves
-        any batch."""
+        """The lowest and the highest code of `x` (1, 1, C) as two channels, from a convolution with a bias alone: it
+        works for any batch size."""
         name = f"{node.output}.ends"
         out = self.new(name, (*x.shape[:-1], 2), node.quantizer, x.factor)
         layer = Layer(np.zeros((2, 1, 1, x.shape[-1]), np.int8), np.array([-256, 256], np.int32),
@@ -119,5 +120,5 @@ class Int8Writer(FloatWriter):
 
 
 def _codes(quantizer: Quantizer, factor: float = 1.0) -> Codes:
-    """The signed codes of TFLite for the unsigned ones of `quantizer`."""
+    """TFLite's signed codes for the unsigned codes of `quantizer`."""
     return Codes((float(np.float32(quantizer.scale) * np.float32(factor)),), quantizer.zero_point - 128)

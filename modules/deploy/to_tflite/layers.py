@@ -9,18 +9,18 @@ from modules.deploy.to_tflite.file import Codes
 from modules.modeling.codes import MOST_STEPS, is_dead
 from modules.modeling.spec import output_size
 
-# XNNPACK has no fast kernel for depthwise filters of more taps. As a grouped convolution of so many channels each, with
-# zeros between them, 7 x 7 runs 6 to 9 times faster in int8 and 1.3 times faster in float.
+# XNNPACK has no fast kernel for depthwise filters of more taps. A 7 x 7 filter runs 6 to 9 times faster in int8 and 1.3
+# times faster in float as a grouped convolution with this many channels in a group and zeros between them.
 _DEPTHWISE_TAPS = 25
 _GROUP = 8
-# A requantisation below this rounds every product away: such a channel gives its bias only.
+# A requantisation factor below this rounds every product away: such a channel gives its bias only.
 _DEAD_STEP = 2.0**-30
 _BIAS_STEP = 2.0**-20  # of a dead channel, in steps of the output
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A convolution's operator, its weight as that operator wants it, and the axis of the output channels."""
+    """A convolution's operator, its weight in that operator's layout, and the axis of the output channels."""
 
     operator: str
     weight: np.ndarray
@@ -28,7 +28,8 @@ class Filter:
 
 
 def arrange(weight: np.ndarray, groups: int, grouped: bool = True) -> Filter:
-    """`weight` (out, in / groups, height, width) for TFLite; `groups` is 1 or the number of channels (depthwise).
+    """`weight` (out, in / groups, height, width) in TFLite's layout, such as (24, 16, 3, 3) as (24, 3, 3, 16). `groups`
+    is 1 or the number of channels (depthwise).
 
     `grouped`: a large depthwise filter becomes a grouped convolution.
     """
@@ -42,7 +43,8 @@ def arrange(weight: np.ndarray, groups: int, grouped: bool = True) -> Filter:
 
 
 def padding(size: int, kernel: int, stride: int) -> tuple[tuple[int, int], bool]:
-    """Rows to add before and after `size` rows for the padding kernel // 2, and whether TFLite's SAME adds just those.
+    """Rows to add before and after `size` rows for the padding kernel // 2, and whether TFLite's SAME adds the same
+    rows.
     """
     total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
     before = kernel // 2
@@ -51,7 +53,8 @@ def padding(size: int, kernel: int, stride: int) -> tuple[tuple[int, int], bool]
 
 @dataclass(frozen=True)
 class Layer:
-    """Weight (out, in / groups, height, width) or (out, in) and bias; as integers with a scale per output channel each.
+    """Weight (out, in / groups, height, width) or (out, in) and bias; as integers, with a scale for each output
+    channel.
     """
 
     weight: np.ndarray
@@ -64,8 +67,8 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
                   factor: float = 1.0) -> Layer:
     """The integers of a layer: its trained `codes` and `scales`, and its float `bias` at the scale input * weight.
 
-    Channels whose bias would not fit, or whose products all round away, keep the bias alone. The file's input holds
-    `factor` times the value that `input_scale` codes; the file's weights make up for it.
+    A channel whose bias would not fit, or whose products all round away, keeps the bias alone. The file's input holds
+    `factor` times the value that `input_scale` codes; the file's weights divide by `factor`.
     """
     input_scale, scales = np.float32(input_scale), scales.astype(np.float32)
     steps = scales.astype(np.float64) * np.float64(input_scale)
@@ -76,14 +79,14 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
         scales[dead] = output_scale * _BIAS_STEP / input_scale
     bias_scales = input_scale * scales
     integers = np.round(bias.astype(np.float64) / bias_scales.astype(np.float64))
-    # A bias that is cut here is a thousand times what the output can hold.
+    # A bias that is cut here is a thousand times larger than the output's range.
     integers = np.clip(integers, -MOST_STEPS, MOST_STEPS).astype(np.int32)
     return Layer(codes, integers, scales / np.float32(factor), bias_scales)
 
 
 def layer_codes(scales: np.ndarray | None, axis: int) -> Codes | None:
-    """The codes of a layer's constant with these scales; one that all share becomes the tensor's (a linear layer with
-    several is unknown to older runtimes)."""
+    """The codes of a layer's constant with these scales. A scale that all channels share becomes the tensor's: older
+    runtimes do not know a linear layer with several."""
     if scales is None:
         return None
     return Codes(tuple(scales[:1] if (scales == scales[0]).all() else scales), axis=axis)

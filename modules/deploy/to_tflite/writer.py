@@ -11,9 +11,8 @@ def tflite_bytes(graph: Graph, metadata: dict[str, str] | None = None, form: For
     """`graph` as a TFLite file: int8 if its layers carry codes, float otherwise.
 
     The model takes `input` (1, R, R, 3), normalised, and gives `output` (1, classes). In float both are float32; the
-    int8 model takes codes, whose scale and zero point the file holds, and gives float32. A part of a network gives
-    (1, height, width, channels), as codes if it is int8. `metadata` goes into the model's metadata, an entry for each
-    key.
+    int8 model takes codes (the file holds their scale and zero point) and gives float32. A part of a network gives (1,
+    height, width, channels), as codes if it is int8. Each entry of `metadata` becomes one of the model's.
     """
     return (Int8Writer if graph.int8 else FloatWriter)(graph, form or Form()).content(metadata or {})
 
