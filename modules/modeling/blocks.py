@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 class ConvNorm(nn.Module):
-    """The convolution (`conv`, or `dwconv` where depthwise) and norm of one `ConvSpec`.
+    """The convolution (`conv`, or `dwconv` if it is depthwise) and norm of one `ConvSpec`.
 
     A stack of depthwise convolutions is a container: `dwconv0`, `dwconv1` ... in supernets, `0`, `1` ... in subnets,
     as published.
@@ -40,7 +40,7 @@ class ConvNorm(nn.Module):
         self.norm = DynamicBatchNorm2d(spec.cout)
 
     def forward(self, x: torch.Tensor, spec: ConvSpec, between=lambda x, i: x) -> torch.Tensor:
-        """Run the slice `spec`; `between(x, i)` is what the next member of a stack gets of the i-th one's output."""
+        """Run the slice `spec`. `between(x, i)` maps the output of member i of a stack to the input of the next."""
         if spec.stack:
             *first, last = list(self.dwconv.values())[: spec.stack]
             for i, conv in enumerate(first):
@@ -68,14 +68,14 @@ class Block(nn.Module):
 
     Args:
         spec: the largest configuration (elastic) or the only one.
-        elastic: build unused layers too, and use the published names of supernets.
+        elastic: build unused layers too, under the published names of supernets.
     """
 
     def __init__(self, spec: BlockSpec, elastic: bool):
         super().__init__()
         self.spec, self.elastic = spec, elastic
         self.dropout_rate = 0.0
-        self.tensors = nn.ModuleDict()  # quantisers of the tensors it produces, under placement "engine"
+        self.tensors = nn.ModuleDict()  # quantisers of the block's tensors, under placement "engine"
         for layer in spec.layers:
             if layer.used or elastic:
                 self._add(layer, elastic)
@@ -92,8 +92,8 @@ class Block(nn.Module):
             self.add_module(layer.name, DynamicQLinear(layer.cin, layer.cout))
 
     def own_tensors(self, with_input: bool) -> None:
-        """Give every tensor that an engine materialises, and the block's input if asked for, a quantiser of its own;
-        the layers leave quantising their input to those."""
+        """Give every tensor that an engine materialises a quantiser of its own, and with `with_input` the block's input
+        too. The layers then do not quantise their input."""
         for module in self.modules():
             if isinstance(module, QBase):
                 module.quantized_input = True
@@ -102,13 +102,13 @@ class Block(nn.Module):
             self.tensors[module_name(name)] = TensorQuant(name, kind).train(self.training)
 
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
-        """Run the configuration `spec`, the whole block by default, on (N, C, H, W)."""
+        """Run the configuration `spec`, by default the whole block, on (N, C, H, W), such as (8, 24, 56, 56)."""
         operations = TorchOps(self)
         return walk(spec or self.spec, operations, operations.tensor(x, INPUT))
 
 
 def module_name(tensor: str) -> str:
-    """The name of the module that belongs to a tensor; a module's has no dots."""
+    """The name of the module of a tensor, without dots."""
     return tensor.replace(".", "_")
 
 
@@ -123,7 +123,7 @@ class TorchOps:
         return len(self.block.tensors) > 0 and module_name(name) in self.block.tensors
 
     def tensor(self, x, name: str):
-        """`x` in the codes of the block's tensor `name`, if that has a quantiser."""
+        """`x` in the codes of the block's tensor `name`; `x` itself if it has no quantiser."""
         return self.block.tensors[module_name(name)](x) if self.owns(name) else x
 
     def conv(self, x, layer: ConvSpec):
@@ -157,8 +157,8 @@ class TorchOps:
 
 def _with_engine_bias(y: torch.Tensor, module: QBase, step: torch.Tensor | None,
                       hard_sigmoid: bool = False) -> torch.Tensor:
-    """The result `y` of a layer without norm whose input has codes of `step` (None: is not coded), with the bias that
-    an engine has."""
+    """The result `y` of a layer without norm, with the engine's bias. `step` is the step of the input's codes (None:
+    the input has no codes)."""
     if step is None or module.bias is None:
         return y
     bias = module.bias[: y.shape[1]].detach().double()

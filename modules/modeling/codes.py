@@ -1,12 +1,12 @@
-"""Arithmetic of integer codes in which training and the engines' files must agree to the bit.
+"""Arithmetic of integer codes. Training and the engines' files must agree on it to the bit.
 
-The functions take numbers and arrays of NumPy and of torch alike; they hold no torch code themselves.
+The functions take numbers, NumPy arrays and torch tensors. They hold no torch code.
 """
 from __future__ import annotations
 
 import numpy as np
 
-ZERO_POINTS = ("integer", "float")  # of activations: moved to a code, or the offset as it is, as published
+ZERO_POINTS = ("integer", "float")  # of activations: moved to a code, or the plain offset, as published
 STARTS = ("minmax", "lsq")          # of quantisers: from the range, or from the mean magnitude (Esser et al., 2020)
 # A bias must fit int32 at the scale input * weight, with room for the products.
 MOST_STEPS = 2**30  # of a bias
@@ -14,7 +14,7 @@ LEAST_SCALE = float(np.finfo(np.float32).tiny) * 1e6  # of the weights
 
 
 def activation_levels(num_bits: int) -> int:
-    """The largest code of an unsigned activation."""
+    """The largest code of an unsigned activation, such as 255 for 8 bits."""
     return 2**num_bits - 1
 
 
@@ -38,7 +38,7 @@ def integer_zero_point(scale, beta, levels: int):
 
 
 def is_dead(bias, scales, step):
-    """Which channels have weights too small beside their `bias` for an int32 at the scale `step * scales`.
+    """Mask of dead channels: their weights are too small beside their `bias` for an int32 at the scale `step * scales`.
 
     Their weights become zero, and their scale is chosen for the bias alone.
 

@@ -14,7 +14,7 @@ QUANTIZER_PARAMETERS = 3  # weight scale, activation scale, activation offset of
 
 @dataclass(frozen=True)
 class LayerCount:
-    """One layer's multiply-accumulates and the sizes of its parameter tensors, in the order they are registered.
+    """One layer's multiply-accumulates and the sizes of its parameter tensors, in the order of registration.
 
     The norm of a convolution is a layer of its own, with no multiply-accumulates.
     """
@@ -79,7 +79,7 @@ def count_block(block: BlockSpec, hw: tuple[int, int]) -> tuple[tuple[LayerCount
 
 
 def with_sizes(blocks: Iterable[BlockSpec], hw: tuple[int, int]) -> Iterator[tuple[BlockSpec, tuple[int, int]]]:
-    """Each of `blocks`, run one after the other from `hw` pixels on, with the height and width of its input."""
+    """Each of `blocks` with the height and width of its input; the first one's input has `hw` pixels."""
     for block in blocks:
         yield block, hw
         hw = count_block(block, hw)[1]
@@ -88,8 +88,8 @@ def with_sizes(blocks: Iterable[BlockSpec], hw: tuple[int, int]) -> Iterator[tup
 def count_net_flops_and_params(net, input_shape=None) -> tuple[float, float]:
     """Multiply-accumulates and parameters of a network, both in millions.
 
-    Convolutions and the linear layer count; batch norm, biases, activations, pooling and additions cost nothing, as in
-    the published evaluation. Parameters are all of them, the three quantiser scalars of each layer included.
+    As in the published evaluation, convolutions and the linear layer count; batch norm, biases, activations, pooling
+    and additions do not. All parameters count, the three quantiser scalars of each layer too.
 
     Args:
         net: a `NetSpec`, or a module with a `.spec` that is one (`QNetwork`).

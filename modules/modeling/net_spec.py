@@ -1,4 +1,4 @@
-"""From choices to structure: the blocks of a subnet, and the largest blocks of a supernet. Every consumer starts here.
+"""Structure from choices: the blocks of a subnet, and the largest blocks of a supernet. Every consumer starts here.
 
 No torch code.
 """
@@ -16,7 +16,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class NetSpec:
-    """A network: per stage its name and blocks, and the square input resolution in pixels."""
+    """A network: name and blocks of each stage, and the square input resolution in pixels."""
 
     stages: tuple[tuple[str, tuple[BlockSpec, ...]], ...]
     resolution: int
@@ -91,7 +91,7 @@ def largest_stage(config: SupernetConfig, name: str, num_classes: int = 1000) ->
 def stage_choice(config: SupernetConfig, name: str, encoding: str) -> tuple[Candidate, tuple[BlockChoice, ...]]:
     """Parse `k#w#e_k#w#e...`, a block table's description of one stage; its candidate and blocks.
 
-    UserError for a malformed block, or a value the stage does not offer.
+    UserError for a malformed block, or a value that the stage does not have.
     """
     stage = next(s for s in _subnet_space(config).stages if s.name == name)
     blocks = []

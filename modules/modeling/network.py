@@ -10,7 +10,8 @@ from modules.modeling.net_spec import NetSpec
 
 
 def resize(x: torch.Tensor, resolution: int) -> torch.Tensor:
-    """(N, C, H, W) at `resolution` x `resolution` pixels: bicubic, corners not aligned, no antialiasing."""
+    """Images (N, C, H, W) at `resolution` x `resolution` pixels: bicubic, corners not aligned, no antialiasing.
+    Example: (8, 3, 256, 256) to (8, 3, 160, 160)."""
     if x.shape[-1] == resolution and x.shape[-2] == resolution:
         return x
     return F.interpolate(x, size=(resolution, resolution), mode="bicubic", align_corners=False)
@@ -27,7 +28,7 @@ class QNetwork(nn.Module):
             stage: nn.ModuleList(Block(block, elastic=False) for block in blocks) for stage, blocks in spec.stages})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W), normalised, to logits (N, classes)."""
+        """Normalised images (N, 3, H, W) to logits (N, classes), such as (8, 3, 224, 224) to (8, 1000)."""
         x = resize(x, self.resolution)
         for _, block in self.named_blocks():
             x = block(x)

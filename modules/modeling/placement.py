@@ -1,7 +1,7 @@
-"""Placement of the quantisers of activations, and which tensors of a block an integer engine materialises.
+"""Placement of the quantisers of activations, and the tensors of a block that an integer engine materialises.
 
 Under placement "lsq", as published, every layer owns the quantiser of its input. Under "engine" every tensor that an
-engine materialises owns one, and the layers that read it take it as it is. No torch code.
+engine materialises owns a quantiser; the layers that read it take it unchanged. No torch code.
 """
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from modules.modeling.walk import walk
 PLACEMENTS = ("lsq", "engine")
 INPUT = "input"  # of the first block
 GATE, SIGMOID = "gate", "sigmoid"
-# The step of a hard sigmoid's codes, and of a swish's sigmoid: the only one that TFLite's LOGISTIC writes.
+# The step of a hard sigmoid's codes, and of a swish's sigmoid: TFLite's LOGISTIC writes no other.
 GATE_STEPS = {GATE: np.float32(1 / 255), SIGMOID: np.float32(1 / 256)}
-# hard_sigmoid(x) in codes of 1/255 is what x + 3 in codes of this is, saturated at both ends.
+# hard_sigmoid(x) in codes of 1/255 is x + 3 in codes of this step, saturated at both ends.
 HARD_SIGMOID_STEP, HARD_SIGMOID_SHIFT = np.float32(6 / 255), np.float32(3)
-# An engine folds these into the operator before them: what that gives is not materialised.
+# An engine folds these into the operator before them: that operator's plain result is not materialised.
 _FOLDED = ("relu", "relu6", "hard_sigmoid")
 
 
 def materialized(spec: BlockSpec, unused: bool = False) -> dict[str, str]:
-    """The tensors of `spec` by name in order of execution, those of unused layers too if asked for.
+    """The tensors of `spec` by name in order of execution; `unused`: those of unused layers too.
 
-    The value is the smooth activation that reads the tensor, GATE or SIGMOID for a factor between 0 and 1, or "".
+    The value is the smooth activation that reads the tensor; GATE or SIGMOID for a factor between 0 and 1; otherwise
+    "".
     """
     if unused:
         spec = replace(spec, main=tuple(replace(layer, used=True) for layer in spec.main),
@@ -42,7 +43,7 @@ def gate_name(tensor: str) -> str:
 
 
 class _Names:
-    """Walk backend whose value is a tensor's name; it notes the tensors."""
+    """Walk backend whose value is a tensor's name; it collects the tensors."""
 
     def __init__(self):
         self.kinds: dict[str, str] = {}

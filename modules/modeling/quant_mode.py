@@ -1,4 +1,4 @@
-"""How a network is quantised: bits, zero point, start values and placement, as one value."""
+"""The quantisation of a network as one value: bits, zero point, start values and placement."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from modules.utils.errors import UserError, check_choice
 
 @dataclass(frozen=True)
 class QuantMode:
-    """How the network's layers are quantised."""
+    """The quantisation of a network's layers."""
 
     nbits_w: int = 8
     nbits_a: int = 8
     zero_point: str = "integer"
     narrow_range: bool = True
     start: str = "minmax"
-    placement: str = "lsq"  # every convolution owns its input's quantiser; "engine": the input's producer does
+    placement: str = "lsq"  # every convolution owns its input's quantiser; "engine": the input's producer owns it
 
     def __post_init__(self):
         check_choice(self.placement, PLACEMENTS, "value of placement")
@@ -26,7 +26,7 @@ class QuantMode:
             raise UserError(f"zero_point {self.zero_point!r} under placement 'engine'; allowed: integer")
 
     def prepare(self, model) -> None:
-        """Create the quantisers that `model` needs besides those of its layers, unless it has them."""
+        """Create the quantisers of tensors in `model` under placement "engine", unless it has them."""
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         if self.placement == "engine" and not any(block.tensors for block in blocks):
             for i, block in enumerate(blocks):

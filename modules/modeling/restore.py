@@ -1,4 +1,4 @@
-"""Supernets from checkpoint files: what a checkpoint records of its network, and how that is rebuilt."""
+"""Supernets from checkpoint files: the record of the network in a checkpoint, and the network from it."""
 from __future__ import annotations
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -17,11 +17,11 @@ from modules.utils.json_files import check_form
 
 
 class Record:
-    """What a checkpoint's `config` says of the network in it: the plain form of a dataclass and back."""
+    """The record of the network in a checkpoint's `config`: a dataclass as plain values, and back."""
 
     @property
     def named(self) -> bool:
-        """Whether the class names are a data set's; those of a published file, which names none, are made up."""
+        """Whether the class names are a data set's. A published file has none; its names are made up."""
         return bool(self.dataset)
 
     def to_dict(self) -> dict:
@@ -71,7 +71,7 @@ def _quant_mode(values: dict, where: str) -> QuantMode:
 
 @dataclass(frozen=True)
 class ModelRecord(Record):
-    """What later scripts need to know of a trained supernet; the checkpoint's `config`."""
+    """Facts about a trained supernet for later scripts; the `config` of its checkpoint."""
 
     supernet: str
     resolutions: tuple[int, ...]
@@ -85,32 +85,32 @@ class ModelRecord(Record):
 
     @property
     def eval_crop(self) -> float:
-        """Part of the side that the centre crop of evaluation keeps; older checkpoints have the published one."""
+        """Part of the side that the centre crop of evaluation keeps; older checkpoints use the published value."""
         return self.training.get("eval_crop", 224 / 256)
 
     @property
     def crop_size(self) -> int:
-        """Size in pixels at which images are loaded; the network resizes them to a subnet's resolution."""
+        """Size of loaded images in pixels; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)
 
 
 def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = False) -> Path:
-    """Where training keeps a supernet's files."""
+    """The folder of a supernet's files."""
     return Path(root) / f"{config.file_name}-align{int(align)}"
 
 
 def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:
-    """The file meant by `resume`: itself if it is a file, else the supernet's file in that folder."""
+    """`resume` itself if it is a file, otherwise the supernet's file in that folder."""
     if Path(resume).is_file():
         return Path(resume)
     return checkpoint_folder(resume, config, align) / ("lsq.pth" if quant_mode else "checkpoint.pth")
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
-    """The supernet of a checkpoint, in the quantiser mode it was trained in, and its record.
+    """The supernet of a checkpoint, in the quantiser mode of its training, and its record.
 
-    A file without record is a published one: 1000 classes, the superspace's resolutions, and in int8 the published
-    quantisers (float offset, codes from -128).
+    A file without a record is a published one. It has 1000 classes, the superspace's resolutions, and in int8 the
+    published quantisers (float offset, codes from -128).
 
     Raises:
         UserError: missing, damaged or foreign file; a space other than `config`; an fp32 file in int8 mode.

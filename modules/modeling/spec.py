@@ -1,6 +1,6 @@
-"""The structure of every block, as data. Nothing else in the project knows how a block is built.
+"""The structure of every block, as data. No other part of the project knows the structure of a block.
 
-A block function maps (cin, cout, kernel, expand, stride, act) to a frozen `BlockSpec`. It always lists every layer the
+A block function maps (cin, cout, kernel, expand, stride, act) to a frozen `BlockSpec`. It lists every layer that the
 block type can have; `used=False` marks a layer that this configuration leaves out. A supernet builds all listed layers
 of the largest configuration, a subnet only the used ones of its own.
 """
@@ -15,7 +15,8 @@ from modules.utils.registry import Registry
 
 
 def output_size(size: int, stride: int) -> int:
-    """Rows, or columns, that a convolution with padding kernel // 2 (odd kernel) gives for `size` of them."""
+    """Number of rows, or columns, that a convolution with an odd kernel and padding kernel // 2 makes from `size`, such
+    as 14 from 28 at stride 2."""
     return -(-size // stride)
 
 
@@ -23,8 +24,8 @@ def output_size(size: int, stride: int) -> int:
 class ConvSpec:
     """A convolution with its batch norm and activation.
 
-    `stack` > 0 makes it a chain of that many depthwise convolutions of kernel size 3, of which only the first has the
-    stride; one norm and one activation follow the chain.
+    `stack` > 0 makes it a chain of `stack` depthwise convolutions of kernel size 3. Only the first has the stride; one
+    norm and one activation follow the chain.
     """
 
     name: str
@@ -59,8 +60,8 @@ class ConvSpec:
 class SESpec:
     """Squeeze-and-excitation on `channels` channels with a hidden layer of `mid`.
 
-    `act` follows the hidden layer, and `gate` makes the factors of its result. Its two convolutions have a bias, or a
-    norm instead.
+    `act` follows the hidden layer; `gate` turns the result into factors. The two convolutions have a bias, or a norm
+    instead.
     """
 
     channels: int
@@ -105,7 +106,7 @@ class LinearSpec:
 
 @dataclass(frozen=True)
 class BlockArgs:
-    """What a block is made from; `act` is the candidate's activation."""
+    """Arguments of a block; `act` is the candidate's activation."""
 
     kind: str
     cin: int
@@ -118,9 +119,9 @@ class BlockArgs:
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """Layers in order of execution, the shortcut added to their output, and what follows the addition.
+    """Layers in order of execution, the shortcut that is added to their output, and the activation after the addition.
 
-    `residual` says whether anything is added; where `downsample` is present and used, the shortcut passes it.
+    `residual`: whether a shortcut is added. The shortcut passes `downsample` if that is present and used.
     `registration` is the published order in which layers are counted; the default is main layers, then downsample.
     `last` names the convolution whose norm starts at zero under `zero_last_gamma` (None: none).
     """
@@ -135,7 +136,7 @@ class BlockSpec:
 
     @property
     def layers(self) -> tuple:
-        """Every layer the block type has, used or not."""
+        """Every layer of the block type, used or not."""
         return self.main + ((self.downsample,) if self.downsample else ())
 
 
@@ -227,7 +228,7 @@ def mobilenet_v1_dual(cin, cout, kernel, expand, stride, act) -> BlockSpec:
 @register_block("MobileNetV3K3Res", se=True, forced_residual=True, k3=True)
 def inverted_bottleneck(cin, cout, kernel, expand, stride, act, se=False, forced_residual=False, k3=False) -> BlockSpec:
     """MobileNetV2/V3 block. `forced_residual` gives a projected shortcut where shapes differ; `k3` replaces the k x k
-    depthwise convolution by (k-1)/2 stacked 3 x 3 ones."""
+    depthwise convolution by (k-1)/2 stacked 3 x 3 convolutions."""
     hidden = make_divisible(cin * expand)
     depthwise = ConvSpec("depth_conv", hidden, hidden, kernel, stride, depthwise=True, act=act)
     if k3:
@@ -261,8 +262,8 @@ def efficientnet_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
 def bottleneck(cin, cout, kernel, expand, stride, act, se=False) -> BlockSpec:
     """ResNet bottleneck; its hidden width follows the output width, its squeeze width the input width.
 
-    ResNetBug's published elastic form is this block, while its published static form drops the branch; here both are
-    the elastic form, the one whose weights were trained.
+    ResNetBug's published elastic form is this block; its published static form drops the branch. Here both are the
+    elastic form: its weights were trained.
     """
     hidden = make_divisible(cout * expand)
     return BlockSpec(
@@ -299,9 +300,9 @@ def basic_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
 def universal_inverted_bottleneck(cin, cout, kernel, expand, stride, act, start, middle,
                                   forced_residual=False) -> BlockSpec:
     """MobileNetV4's universal inverted bottleneck (Qin et al., 2024): an optional depthwise convolution on the input,
-    without activation, and an optional one between expansion and projection, which has the stride if it is there.
+    without activation, and an optional one between expansion and projection. The latter has the stride if it is there.
 
-    The fourth member of the family, with the middle one alone, is MobileNetV2. `start` is the kernel size of the first
+    The member of the family with the middle convolution alone is MobileNetV2. `start` is the kernel size of the first
     depthwise convolution (0: the block's, None: there is none); `forced_residual` as of `inverted_bottleneck`.
     """
     hidden = make_divisible(cin * expand)

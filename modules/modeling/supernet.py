@@ -21,21 +21,21 @@ HEAD = "stages.logits.blocks.0."  # prefix of the classifier's parameters
 
 
 class ElasticStage(nn.Module):
-    """The largest blocks of one stage; a configuration runs the first of them, sliced."""
+    """The largest blocks of one stage; a configuration runs slices of the first of them."""
 
     def __init__(self, blocks: tuple[BlockSpec, ...]):
         super().__init__()
         self.blocks = nn.ModuleList(Block(block, elastic=True) for block in blocks)
 
     def forward(self, x: torch.Tensor, specs: tuple[BlockSpec, ...]) -> torch.Tensor:
-        """Run the first `len(specs)` blocks, each in the configuration given, on (N, C, H, W)."""
+        """Run the first `len(specs)` blocks in the configurations `specs` on (N, C, H, W)."""
         for block, spec in zip(self.blocks, specs, strict=False):
             x = block(x, spec)
         return x
 
 
 def copy_slice(source: nn.Module, target: nn.Module) -> None:
-    """Fill the subnet module `target` with the slices of the supernet module `source` that it consists of."""
+    """Fill the subnet module `target` with its slices of the supernet module `source`."""
     modules = dict(source.named_modules())
     with torch.no_grad():
         for name, module in target.named_modules():
@@ -92,7 +92,8 @@ class Supernet(nn.Module):
         return self._active_spec
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W), normalised, to the active subnet's logits (N, classes)."""
+        """Normalised images (N, 3, H, W) to the active subnet's logits (N, classes), such as (8, 3, 224, 224) to (8,
+        1000)."""
         x = resize(x, self._active_spec.resolution)
         for name, specs in self._active_spec.stages:
             x = self.stages[name](x, specs)
@@ -118,8 +119,8 @@ class Supernet(nn.Module):
         """Activate a uniformly drawn subnet; see `SubnetSpace.sample`.
 
         Args:
-            rng: numpy Generator or RandomState; None: the supernet's own, which starts from seed 0, so that the n-th
-                draws of two supernets of one space agree.
+            rng: numpy Generator or RandomState. None: the supernet's own, with seed 0: the n-th draws of two supernets
+                of one space agree.
         """
         return self.set_active_subnet(self.subnets.sample(self._rng if rng is None else rng, align))
 

@@ -1,4 +1,4 @@
-"""The quantiser of a tensor, which placement "engine" gives to every tensor that an engine materialises."""
+"""The quantiser of a tensor. Under placement "engine" every tensor that an engine materialises has one."""
 from __future__ import annotations
 
 import torch
@@ -11,7 +11,7 @@ from modules.modeling.placement import GATE_STEPS
 class TensorQuant(QBase):
     """The quantiser of one tensor. `tensor` is the tensor's name in its block, `kind` as of `materialized`.
 
-    Codes of an h-swish's input begin at -3, of which the scale is a whole fraction: engines then have x + 3 without
+    Codes of an h-swish's input begin at -3, and 3 is a multiple of the scale: engines then compute x + 3 without
     rounding. A factor between 0 and 1 has fixed codes.
     """
 
@@ -26,7 +26,7 @@ class TensorQuant(QBase):
             self.activation_beta.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The fake-quantised tensor; in eval mode it knows the step of its codes."""
+        """The fake-quantised tensor, in the shape of `x`. In eval mode it carries the step of its codes."""
         y = self.quantize_input(x)
         if self.nbits_a != 32 and not self.training:
             y.code_step = self.effective()[0].detach().abs()
@@ -43,12 +43,12 @@ class TensorQuant(QBase):
         if self.kind != "hswish":
             return super().effective()
         scale = self.activation_scale.abs()
-        # The nearest scale of which 3 is a multiple; the gradient passes straight through.
+        # The nearest scale that divides 3; the gradient passes straight through.
         steps = (3 / scale.detach()).round().clamp(1, fake_quant.activation_levels(self.nbits_a))
         return scale + (3 / steps - scale).detach(), torch.full_like(scale, -3).detach()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        # An fp32 checkpoint knows no tensors: the quantiser takes its start values from the first batch.
+        # An fp32 checkpoint has no quantisers of tensors: they take their start values from the first batch.
         state = {prefix + name: value for name, value in self.state_dict().items()}
         if not any(key in state_dict for key in state):
             state_dict.update(state)
@@ -56,5 +56,5 @@ class TensorQuant(QBase):
 
 
 def code_step(x: torch.Tensor) -> torch.Tensor | None:
-    """The step of the codes of a tensor as a `TensorQuant` in eval mode gave it; None of any other."""
+    """The step of the codes of a tensor from a `TensorQuant` in eval mode; None for any other tensor."""
     return getattr(x, "code_step", None)

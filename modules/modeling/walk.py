@@ -7,9 +7,9 @@ from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, PoolSpec, SES
 
 
 class Backend(Protocol):
-    """What a consumer of blocks does for each operation; `x` is whatever it hands from one to the next.
+    """A consumer of blocks, with a method for each operation. `x` is the consumer's own value of a tensor.
 
-    Every result is a tensor of the network, and `name` is its name within the block.
+    Every result is a tensor of the network; `name` is its name within the block.
     """
 
     def conv(self, x: Any, layer: ConvSpec) -> Any:

@@ -2,7 +2,7 @@
 
 `expand` is the hidden width as a share of the output width. In a name, SE stands for squeeze-and-excitation before the
 last convolution. A name that ends in Proj always has a projected shortcut, whose convolution has a bias; one that ends
-in Chain has none; the others project where shapes differ.
+in Chain has none. The others project if the shapes differ.
 """
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From a folder of images to a verified INT8 file in one command, through the scripts that a user would call."""
+"""One command from a folder of images to a verified INT8 file, through the scripts of the project."""

@@ -1,16 +1,16 @@
-"""From a folder of images to a verified INT8 file within a latency limit, in one command.
+"""Make a verified INT8 file within a latency limit from a folder of images, in one command.
 
     python -m modules.pipeline --dataset_path /path/to/images --latency_constraint 1.0 --budget 30m
     python -m modules.pipeline --dataset cluttered_digits --budget 12m
 
-The folder holds train/ and val/ with a folder of images per class. A teacher is trained, the blocks of the superspace
-are distilled from it, their loss and latency are tabulated, the search space is searched, its supernet is trained in
-fp32 and INT8, subnets are searched, the best are measured, the one found is trained further, exported and checked. Each
-step is a script of this project, printed as it is called. The budget is divided by what two short measurements say of
-this machine; the sizes that it leads to are printed. A run that was killed goes on with --resume.
+The folder holds train/ and val/ with a folder of images for each class. The steps: train a teacher, distil the blocks
+of the superspace from it, tabulate their loss and latency, search the best space, train its supernet in fp32 and INT8,
+search subnets, measure the best, train the one found further, export it and check it. Each step calls a script of this
+project and prints the command. Two short measurements of this machine divide the budget; the sizes of the steps are
+printed. A killed run continues with --resume.
 
-Ends with the INT8 file and its card, a table and a figure: accuracy over measured latency of the network found, of the
-smallest of its space, of random search's best, and of MobileNetV2 within the limit.
+The result is the INT8 file and its card, a table and a figure. Both show accuracy over measured latency for the network
+found, the smallest of its space, random search's best, and MobileNetV2 within the limit.
 """
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latency limit: the one asked for, if it can be kept, or one in the middle of what there is."""
+"""The latency limit: the requested one, if it can be kept, or a median one."""
 from __future__ import annotations
 
 import numpy as np
@@ -15,10 +15,10 @@ _DRAWS = 20
 
 def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, ...], platform: str,
                  classes: int) -> float:
-    """`limit` (ms) itself, or where it is 0 the median of random subnets of random spaces.
+    """`limit` (ms) itself; for 0 the median latency of random subnets of random spaces.
 
     Raises:
-        UserError: the smallest subnets of all block types are slower.
+        UserError: the smallest subnets of all block types are slower than `limit`.
     """
     predictor = get_platform(platform)
     if not limit:

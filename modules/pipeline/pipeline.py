@@ -22,11 +22,11 @@ FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candid
 
 
 def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = False) -> list[Entry]:
-    """Run all steps that `request.folder` does not hold yet, and print the summary; returns what it compares.
+    """Run all steps that are not done in `request.folder` yet, and print the summary. Returns the compared networks.
 
     Raises:
-        UserError: bad images, an unknown name, a limit that cannot be kept, a script that failed; a run that is there
-            and neither `resume` nor `overwrite`.
+        UserError: bad images, an unknown name, a limit that cannot be kept, a script that failed; the folder holds a
+            run and neither `resume` nor `overwrite` is set.
     """
     with Run(request.folder / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
         state = run.read_state(request.identity) if run.continues else _plan(request)

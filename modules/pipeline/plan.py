@@ -1,4 +1,4 @@
-"""How large each step of the pipeline is: the budget divided among the steps by what they cost on this machine."""
+"""Sizes of the steps of the pipeline: the budget divided by the cost of each step on this machine."""
 from __future__ import annotations
 
 import math
@@ -11,9 +11,9 @@ from modules.search_space.superspace import Superspace
 # that are too low.
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.28, "supernet int8": 0.10,
           "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
-INT8 = 1.4            # a step with learned scales takes this many times as long as one in fp32
+INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule
-COMMANDS = 26         # scripts that are started; the time in which they load libraries trains nothing
+COMMANDS = 26         # scripts that are started; each first loads its libraries
 FORWARD = 1 / 3       # share of the forward pass in a step
 POPULATION = 8        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
@@ -24,7 +24,7 @@ class Plan:
     """Sizes of the steps.
 
     Args:
-        valid_size: training images that nothing is trained on; they decide in the search.
+        valid_size: training images held out of all training, for the search.
         steps: batches of an epoch.
         resolution: pixels of the block tables, the largest of the supernet.
         evaluations: subnets that the search evaluates.
@@ -59,8 +59,8 @@ class Plan:
 
 def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
-    `resolutions`. Each size is what the step's share pays for, of what is left when the scripts have started (at least
-    a third of the budget); it is at least one."""
+    `resolutions`. The start of the scripts is taken off the budget, of which at least a third stays. Each size fills its
+    step's share of the rest, and is at least one."""
     budget = max(budget - COMMANDS * speed.start, budget / 3)
     valid = held_out(images)
     steps = max((images - valid) // BATCH, 1)
@@ -90,5 +90,5 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
 
 
 def held_out(images: int) -> int:
-    """How many of `images` training images are held out of training."""
+    """Number of training images held out of training, of `images`."""
     return max(min(math.ceil(VALID_SHARE * images), MOST_VALID), 1)

@@ -1,4 +1,4 @@
-"""What the user of the pipeline asks for."""
+"""The user's request to the pipeline."""
 from __future__ import annotations
 
 import dataclasses
@@ -20,16 +20,16 @@ class Request:
 
     dataset: str = setting("", "data set, such as cluttered_digits or CIFAR10", shown="folder")
     dataset_path: str = setting("", "folder with train/ and val/")
-    latency_constraint: float = setting(0.0, "latency limit; 0: one that half of the superspace's networks keep", low=0,
+    latency_constraint: float = setting(0.0, "latency limit; 0: the median of the superspace's networks", low=0,
                                         unit="ms")
-    platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or one that was profiled")
+    platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or a profiled one")
     teacher: str = setting("efficientnet-tiny", "architecture of the teacher")
     teacher_weights: str = setting("", "weights that the teacher starts from", shown="random ones")
     superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw, onnxw, mobilew")
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
-    tables: str = setting(OWN, "folder of block tables to search with; own: they are made")
+    tables: str = setting(OWN, "folder of block tables to search with; own: tables made from these images")
     no_baselines: bool = setting(False, "neither random search nor MobileNetV2 to compare with")
     output: str = setting("pipeline_output", "folder for all files")
     seed: int = SEED.field()
@@ -40,12 +40,12 @@ class Request:
 
     @property
     def identity(self) -> dict:
-        """What a continued run has to keep."""
+        """Settings that a continued run must keep."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "output"}
 
     @property
     def folder(self) -> Path:
-        """For all files."""
+        """The folder of all files."""
         return Path(self.output).resolve()
 
     @property

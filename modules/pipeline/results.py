@@ -1,4 +1,4 @@
-"""Where the steps of the pipeline write, and the networks that their tables give to the later steps."""
+"""Files of the steps of the pipeline, and the networks that their tables give to later steps."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ Network = tuple[SupernetConfig, SubnetChoiceConfig]
 
 
 class Results:
-    """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, by the step that
-    writes them."""
+    """The files of a pipeline that looks for a network of `classes` classes within `limit` ms; each attribute is named
+    after the step that writes it."""
 
     def __init__(self, request: Request, plan: Plan, limit: float, classes: int):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
@@ -60,8 +60,8 @@ class Results:
         return [(self.space, subnet) for subnet in dict.fromkeys([*found, self.smallest])]
 
     def best_measured(self, method: str = "evolution") -> SubnetChoiceConfig:
-        """Of the best of a search the most accurate one on held-out images whose measured latency is within the limit;
-        where none is, the fastest."""
+        """The most accurate one, on held-out images, of the best of a search whose measured latency is within the
+        limit; the fastest if none is."""
         measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
         order = []
         for row in read_rows(self.search_folder(method) / "best.csv"):
@@ -75,7 +75,7 @@ class Results:
 
     @property
     def best_checkpoints(self) -> Path:
-        """Where the weights of the subnet found are best: of its further training, or of the supernet."""
+        """The folder with the best weights of the subnet found: that of its further training, or of the supernet."""
         return max((self.tuned, self.supernet), key=self.accuracy_held_out)
 
     def rival_network(self) -> Network | None:
@@ -83,7 +83,7 @@ class Results:
         return find_rival(self.limit, self.request.platform, self.plan.resolution, self.classes)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
-        """What becomes a file: name -> (folder of its checkpoint, network)."""
+        """The networks to export: name -> (folder of its checkpoint, network)."""
         space = self.space
         exports = {"found": (self.best_checkpoints, (space, self.best_measured())),
                    "smallest": (self.supernet, (space, self.smallest))}
@@ -105,7 +105,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def list_subnets(path: Path, networks: Iterable[Network]) -> None:
-    """Write the list that the tools of onnx_tools/ read."""
+    """Write the list for the tools of onnx_tools/."""
     with atomic_write(path) as file:
         for space, subnet in networks:
             file.write(f"{space.superspace},{space.choice},{subnet}\n")

@@ -1,4 +1,4 @@
-"""Running the scripts of the pipeline one after the other, each finished step once."""
+"""Runs the scripts of the pipeline in sequence, each finished step once."""
 from __future__ import annotations
 
 import os
@@ -21,9 +21,10 @@ class Step:
     """A part of the pipeline.
 
     Args:
-        name: in the state and in what is printed.
-        commands: returns the scripts to run. It is called when all earlier steps are done, so it may read their files.
-        share: of the budget that the step is planned to take.
+        name: in the state and in printed lines.
+        commands: a function that returns the scripts to run. It is called after all earlier steps and may read their
+            files.
+        share: the step's planned share of the budget.
     """
 
     name: str
@@ -32,8 +33,8 @@ class Step:
 
 
 def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step], threads: int = 1) -> None:
-    """Run the steps that `state["seconds"]` does not name, each on `threads` threads of the CPU, and note in the state
-    how long each took.
+    """Run the steps that are not in `state["seconds"]`, each on `threads` threads of the CPU, and write the time of each
+    there.
 
     Raises:
         UserError: a script ended with an error.

@@ -1,4 +1,4 @@
-"""How fast this machine trains: short measurements from which the budget is divided."""
+"""Training speed of this machine: short measurements that divide the budget."""
 from __future__ import annotations
 
 import os
@@ -29,8 +29,8 @@ class Speed:
 
     Args:
         sandwich: the sandwich step of a supernet with a mixture of all block types.
-        teacher: a training step of the teacher; 0 where it is not trained.
-        threads: of the CPU, with which both were measured and all steps run.
+        teacher: a training step of the teacher; 0 if it is not trained.
+        threads: of the CPU, for both measurements and all steps.
         start: seconds until a script has loaded its libraries.
     """
 
@@ -41,10 +41,10 @@ class Speed:
 
 
 def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher: str) -> Speed:
-    """Speed at `resolution` (pixels) on the device that training takes; `teacher` is an architecture, "" for none.
+    """Speed at `resolution` (pixels) on the device of training; `teacher` is an architecture, "" for none.
 
-    On a CPU, `OMP_NUM_THREADS` says how many threads there are; without it one and all cores are tried: where other
-    programs keep the cores busy, one thread is the faster choice.
+    On a CPU, `OMP_NUM_THREADS` gives the number of threads. Without it, one thread and all cores are tried: if other
+    programs keep the cores busy, one thread is faster.
     """
     device = init_distributed()
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
@@ -89,7 +89,7 @@ def _start_seconds() -> float:
 
 
 def _seconds(step: Callable[[], object], runs: int = 3) -> float:
-    """The median time of `runs` runs after one that is not counted."""
+    """The median time of `runs` runs, after a first one that does not count."""
     times = []
     for _ in range(runs + 1):
         start = time.monotonic()

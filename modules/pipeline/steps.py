@@ -1,4 +1,4 @@
-"""The steps of the pipeline as commands of its scripts, from the teacher to the checked file."""
+"""The steps of the pipeline as commands of scripts, from the teacher to the checked file."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from modules.pipeline.runner import Command, Step
 from modules.pipeline.speed import BATCH
 
 CONFIG = "supernet_training_configs/pipeline.yaml"
-CANDIDATES = 4  # of each search: so many are measured
+CANDIDATES = 4  # number of subnets of each search that are measured
 
 
 class Pipeline:
@@ -90,7 +90,8 @@ class Pipeline:
         return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, self._space())
 
     def search_subnets(self) -> list[Command]:
-        """Its best subnets within the limit; with baselines also by random search with as many evaluations."""
+        """The supernet's best subnets within the limit; with baselines also by random search with as many
+        evaluations."""
         sizes = ["--population_size", POPULATION, "--mutation_size", POPULATION // 2, "--crossover_size",
                  POPULATION - POPULATION // 2, "--max_evaluations", self.plan.evaluations, "--max_time_budget",
                  -(-self.plan.evaluations // POPULATION)]
@@ -121,7 +122,7 @@ class Pipeline:
         return [[*fp32, "--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"], int8]
 
     def check_tuned(self) -> list[Command]:
-        """Its accuracy on the held-out images with and without the further training."""
+        """Accuracy of that subnet on the held-out images, with and without the further training."""
         r = self.results
         return [["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
                  checkpoints, "--output", r.check / checkpoints.name, "--batch_size_per_gpu", BATCH,
@@ -139,7 +140,7 @@ class Pipeline:
                               p.supernet_int8_epochs + p.tuning_int8_epochs, which)
 
     def export(self) -> list[Command]:
-        """Files with cards of what is compared."""
+        """Files with cards of the compared networks."""
         commands = []
         for name, (checkpoints, network) in self.results.exports().items():
             list_subnets(self.results.listing(name), [network])
@@ -147,7 +148,7 @@ class Pipeline:
         return commands
 
     def benchmark(self) -> list[Command]:
-        """Latency of those files."""
+        """Latency of the exported files."""
         r = self.results
         return [["onnx_tools/benchmark.py", "--input", r.listing(name), "--model_dir", r.models / name, "--output",
                  r.latency] for name in r.exports()]

@@ -16,7 +16,7 @@ _COLOURS = {"found": "tab:blue", "smallest": "tab:grey", "random_search": "tab:o
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that was exported, and what its card says."""
+    """An exported file and its card."""
 
     name: str
     path: Path
@@ -34,7 +34,7 @@ class Entry:
 
 
 def summarize(results: Results) -> list[Entry]:
-    """Print the table, what the network found gained, its file, and the paths of all figures; returns the entries."""
+    """Print the table, the gains of the network found, its file, and the paths of all figures; returns the entries."""
     entries = read_entries(results)
     print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread. Accuracy is on the test "
           "images,\nwhich no choice has seen, in brackets its 95% interval. Differ: images to which the file and the "
@@ -55,7 +55,7 @@ def summarize(results: Results) -> list[Entry]:
 
 
 def read_entries(results: Results) -> list[Entry]:
-    """What was exported, the network found first."""
+    """The exported files; that of the network found comes first."""
     entries = []
     for name in results.exports():
         (card,) = (results.models / name).glob("*_int8.onnx.card.json")

@@ -1,11 +1,12 @@
-"""Convolutions of feature maps (N, C, H, W) on a CPU, where oneDNN has slow paths. All reformulations are exact.
+"""Convolutions of feature maps (N, C, H, W) on a CPU, without the slow paths of oneDNN. All reformulations are exact.
 
-- Most of a kernel lies outside a map that is smaller than it: only its centre is convolved.
-- The gradient of a depthwise weight takes 15 to 80 ms where a map has 4 to 16 pixels: a sum of products per position of
-  the kernel takes 0.5 to 5 ms.
-- In bf16 that of a kernel of 5 or 7 takes up to 40 times as long as that of 3: windows of 3 x 3 positions make it up.
-- In bf16 the gradient of a strided depthwise convolution's input takes up to 380 ms: with zeros between the values of
-  the upstream gradient it is an ordinary convolution by the turned kernel.
+- Most of a kernel lies outside a map smaller than the kernel: only its centre is convolved.
+- The gradient of a depthwise weight takes 15 to 80 ms on a map of 4 to 16 pixels. A sum of products for each position
+of the kernel takes 0.5 to 5 ms.
+- In bf16 this gradient for a kernel of 5 or 7 takes up to 40 times as long as for 3. It is put together from windows of
+3 x 3 positions.
+- In bf16 the gradient of a strided depthwise convolution's input takes up to 380 ms. With zeros between the values of
+the upstream gradient it is an ordinary convolution by the turned kernel.
 """
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ SMALL = 4  # pixels along the longer side of the output: up to here, sums of pro
 
 
 def centre(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The part of `weight` (O, I, k, k) that touches a map of `height` x `width` pixels padded by k // 2 zeros: at most
-    2 size - 1 positions along the longer side."""
+    """The part of `weight` (O, I, k, k) that touches a map of `height` x `width` pixels padded by k // 2 zeros. It has
+    at most 2 size - 1 positions along the longer side: (8, 1, 7, 7) gives (8, 1, 3, 3) for 2 x 2 pixels."""
     kernel, reach = weight.shape[-1], 2 * max(height, width) - 1
     cut = (kernel - reach) // 2
     return weight[:, :, cut:kernel - cut, cut:kernel - cut] if cut > 0 else weight
@@ -71,7 +72,8 @@ def _gradient(x, u, weight, stride, pad: int, of_input: bool) -> torch.Tensor:
 
 def spread_input_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
                           stride: tuple[int, int]) -> torch.Tensor:
-    """Gradient of the input (N, C, H, W) of a strided depthwise convolution with padding k // 2."""
+    """Gradient of the input `x` (N, C, H, W) of a strided depthwise convolution with padding k // 2, from the upstream
+    gradient `u` (N, C, H', W'), such as (8, 32, 28, 28) from (8, 32, 14, 14)."""
     spread = torch.zeros_like(x)
     spread[:, :, ::stride[0], ::stride[1]] = u
     return F.conv2d(spread, weight.flip(2, 3), None, 1, weight.shape[-1] // 2, 1, x.shape[1])
@@ -79,8 +81,8 @@ def spread_input_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor
 
 def windowed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
                              stride: tuple[int, int]) -> torch.Tensor:
-    """Gradient of a depthwise weight (C, 1, k, k) of k = 5 or 7, as `summed_weight_gradient`, from those of windows of
-    3 x 3 positions that begin at every other one."""
+    """Gradient of a depthwise weight (C, 1, k, k), k = 5 or 7, as `summed_weight_gradient`. It is put together from the
+    gradients of windows of 3 x 3 positions that begin at every other position."""
     kernel, gradient = weight.shape[-1], torch.empty_like(weight)
     padded, window = F.pad(x, [kernel // 2] * 4), weight[:, :, :3, :3].contiguous()
     height, width = ((size - 1) * step + 3 for size, step in zip(u.shape[-2:], stride, strict=True))
@@ -94,7 +96,7 @@ def windowed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Ten
 def summed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
                               stride: tuple[int, int]) -> torch.Tensor:
     """Gradient of a depthwise weight (C, 1, k, k) with padding k // 2, from the input (N, C, H, W) and the upstream
-    gradient (N, C, H', W'): at (i, j) the sum over images and pixels of u[h, w] x[h stride + i - pad, ...]."""
+    gradient (N, C, H', W'): entry (i, j) is the sum over images and pixels of u[h, w] x[h stride + i - pad, ...]."""
     pad, gradient = weight.shape[-1] // 2, torch.zeros_like(weight)
     precise = torch.promote_types(u.dtype, torch.float32)
     for i in range(weight.shape[-2]):
@@ -107,7 +109,7 @@ def summed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tenso
 
 
 def _overlap(offset: int, size: int, out: int, stride: int) -> tuple[slice, slice]:
-    """The outputs h of `out` for which h stride + offset lies in the input of `size`, and the inputs they meet."""
+    """The outputs h of `out` whose input h stride + offset lies in an input of `size`, and these inputs."""
     first, last = max(0, -(offset // stride)), min(out - 1, (size - 1 - offset) // stride)
     if last < first:
         return slice(0, 0), slice(0, 0)

@@ -11,7 +11,8 @@ from modules.modeling.ops.op import QConv, QLinear
 
 def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """The part of `tensor` that a configuration of `shape` uses: leading entries of the first two axes, centre of the
-    others. Returns `tensor` itself where the shapes agree."""
+    others. Example: (64, 32, 7, 7) for `shape` (48, 32, 3, 3) gives (48, 32, 3, 3). `tensor` itself is returned if it
+    has that shape."""
     if tensor.shape == shape:
         return tensor
     index = [slice(size) if axis < 2 else slice((full - size) // 2, (full - size) // 2 + size)
@@ -20,7 +21,8 @@ def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 class DynamicQConv(QConv):
-    """Elastic `QConv`. The input's channels decide how many input channels are used (and, depthwise, output ones)."""
+    """Elastic `QConv`. It uses as many input channels as the input has; a depthwise one as many output channels,
+    too."""
 
     def forward(self, x: torch.Tensor, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
         """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window."""
@@ -44,9 +46,9 @@ class DynamicQLinear(QLinear):
 
 
 class DynamicBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose first channels serve inputs with fewer channels.
+    """Batch norm that uses its first channels for inputs with fewer channels.
 
-    With `synchronized`, statistics in training are those of all processes' images, on CPU too (torch's SyncBatchNorm
+    With `synchronized`, training uses the statistics of all processes' images, on a CPU too (torch's SyncBatchNorm
     refuses CPU tensors).
     """
 
@@ -62,7 +64,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
         factor = self.momentum or 0.0
         if self.training:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # cumulative average, as in BN calibration
+            if self.momentum is None:  # cumulative average, for batch-norm calibration
                 factor = 1.0 / float(self.num_batches_tracked)
         return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
                             self.training, factor, self.eps)

@@ -1,16 +1,16 @@
 """LSQ+ fake quantisation (Bhalgat et al., 2020; the gradients are Esser et al.'s, LSQ, 2020).
 
-With t = (v - beta) / s and bounds n, p the quantised value is round(clip(t, n, p)) * s + beta. Rounding is half to even
-and passes the gradient straight through; values at or beyond a bound count as clipped. For an upstream gradient u:
+With t = (v - beta) / s and bounds n, p the quantised value is round(clip(t, n, p)) * s + beta. Rounding is half to
+even; the gradient passes straight through it. Values at or beyond a bound count as clipped. For an upstream gradient u:
 
                     dv    ds                   dbeta
     n < t < p       u     g u (round(t) - t)   0
     t <= n          0     g u n                g u
     t >= p          0     g u p                g u
 
-with g = 1 / sqrt(count * p), count the elements of one sample (activations, whose n is 0) or of the tensor (weights,
-whose beta is 0). Each quantiser is one autograd function that keeps its input and its output, both of which the
-neighbouring layers keep anyway.
+with g = 1 / sqrt(count * p). count is the number of elements of one sample for activations, of the tensor for weights.
+n is 0 for activations, beta is 0 for weights. Each quantiser is one autograd function. It keeps its input and its
+output; the neighbouring layers keep both anyway.
 """
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _compiled = False
 
 
 def use_compiled(enabled: bool = True) -> None:
-    """Let torch.compile fuse the passes over the elements; the switch holds for the whole process.
+    """Have torch.compile fuse the passes over the elements, in the whole process.
 
-    Values stay the same, gradients up to the order of their sums. On a CPU it needs a C++ compiler, and the first
+    Values stay the same; gradients differ by the order of their sums. On a CPU it needs a C++ compiler, and the first
     training step takes up to a minute.
     """
     global _compiled
@@ -41,13 +41,13 @@ def _compilable(function):
     def call(*args):
         if not _compiled:
             return function(*args)
-        # Detached: a parameter, or a tensor that requires a gradient, would be compiled for once more.
+        # Detached: a parameter, or a tensor that requires a gradient, would be compiled once more.
         return compiled()(*(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args))
     return call
 
 
 def lower_bound(num_bits: int) -> float:
-    """The smallest scale a quantiser may have."""
+    """The smallest allowed scale of a quantiser."""
     return 1e-7 / (2**num_bits - 1)
 
 
@@ -56,12 +56,12 @@ def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits:
     """Fake-quantise an activation to codes 0 ... 2^num_bits - 1.
 
     Args:
-        activation: any shape with the batch first.
+        activation: any shape with the batch first, such as (8, 24, 56, 56).
         scale, beta: one element each; the step, and the value of code 0.
         num_bits: 2 to 8; 32 returns the input.
-        is_training: straight-through and scaled gradients; otherwise plain rounding.
-        zero_point: "float" uses `beta` as it is (published); "integer" moves it to the nearest multiple of the scale
-            at which zero has a code (the gradient of `beta` passes straight through).
+        is_training: straight-through and scaled gradients; otherwise plain rounding. zero_point: "float" uses the plain
+            `beta` (published). "integer" moves it to the nearest multiple of the scale that gives zero a code; the
+            gradient of `beta` passes straight through.
     """
     if num_bits == 32:
         return activation
@@ -78,12 +78,12 @@ def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is
     """Fake-quantise a weight to signed codes.
 
     Args:
-        weight: any shape.
+        weight: any shape, such as (24, 16, 3, 3).
         scale: one element; the step.
         num_bits: 2 to 8; 32 returns the input.
         is_training: straight-through and scaled gradients; otherwise plain rounding.
-        narrow_range: leave out the lowest code (-128 of 8 bits), so that a change of sign stays in range; the
-            published range is the full one.
+        narrow_range: leave out the lowest code (-128 of 8 bits), so that a change of sign stays in range. The published
+            range is the full one.
     """
     if num_bits == 32:
         return weight
@@ -100,34 +100,34 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 def _vector(tensor: torch.Tensor) -> torch.Tensor:
     """The elements of `tensor` in fp32 in the order of memory, (numel,).
 
-    Vectors need one compiled form for all shapes, and their gradient sums are dot products.
+    One compiled form serves vectors of all shapes, and their gradient sums are dot products.
     """
     dense = tensor if _is_dense(tensor) else tensor.contiguous()
     return dense.as_strided((dense.numel(),), (1,)).float()
 
 
 def _restore(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`vector` with shape, strides and type of `like`, whose elements `_vector` gave.
+    """`vector`, from `_vector` of `like`, with the shape, strides and type of `like`.
 
-    The strides themselves, for those of a 1 x 1 map (N, C, 1, 1) or weight tell its layout, which it counts as
-    contiguous in either way: a convolution that reads the wrong one runs up to 88 times as long.
+    The exact strides matter: a 1 x 1 map (N, C, 1, 1) or weight counts as contiguous in both layouts, and only its
+    strides tell which one it has. A convolution with the wrong one runs up to 88 times as long.
     """
     vector = vector.to(like.dtype)
     return vector.as_strided(like.shape, like.stride()) if _is_dense(like) else vector.view(like.shape)
 
 
 def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The elements of `gradient` in fp32, in the order in which `_vector` gives those of `like`."""
+    """The elements of `gradient` in fp32, in the order of `_vector` of `like`."""
     if not like.is_contiguous() and _is_dense(like):
         return _vector(gradient.contiguous(memory_format=torch.channels_last))
     return gradient.contiguous().view(-1).float()
 
 
 def _scalars(x: torch.Tensor, *values: torch.Tensor) -> tuple:
-    """`values`, tensors of one element: as numbers in fp32 in an eager pass over `x` on a CPU, otherwise as they are.
+    """`values`, tensors of one element: as fp32 numbers in an eager pass over `x` on a CPU, otherwise unchanged.
 
-    On a CPU a number is read for nothing, while one operation on a tensor of one element takes as long as a pass over
-    several thousand, and kernels with numbers for bounds need one pass for both.
+    On a CPU reading a number costs nothing. One operation on a tensor of one element takes as long as a pass over
+    several thousand. Kernels with numbers as bounds need one pass for both bounds.
     """
     return values if _compiled or x.device.type != "cpu" else tuple(np.float32(value.item()) for value in values)
 
@@ -143,8 +143,8 @@ def _like(value, scalar: torch.Tensor) -> torch.Tensor:
 
 @_compilable
 def _activation_forward(x, scale, beta, levels, integer):
-    # Returns the output and the value of code 0. With an integer zero point the arithmetic is that of an integer
-    # engine: round(x / s), then the bounds shifted by the zero point.
+    # Returns the output and the value of code 0. With an integer zero point the arithmetic is an integer engine's:
+    # round(x / s), then the bounds shifted by the zero point.
     s = abs(scale)
     if not integer:
         offset = _plain(beta)
@@ -181,7 +181,7 @@ class _QuantizeActivation(torch.autograd.Function):
         x, y, scale, beta = ctx.saved_tensors
         (signed,), vector, low = _scalars(x, scale), _vector(x), ctx.low
         s = abs(signed)
-        # In bf16 the output is too coarse to tell the error of quantisation from its own.
+        # In bf16 the output is too coarse: its own error hides that of quantisation.
         exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
             vector, *_scalars(x, scale, beta), ctx.levels, ctx.integer)[0]
         high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
@@ -209,7 +209,8 @@ class _QuantizeWeight(torch.autograd.Function):
 
 @_compilable
 def _gradient_sums(u, x, y, low, high):
-    """The gradient of `x`, and the sums over elements of u (y - x) inside the bounds, of u and of u y outside."""
+    """The gradient of `x`, the sum over elements of u (y - x) inside the bounds, and the sums of u and of u y
+    outside."""
     if isinstance(low, torch.Tensor):
         dx = ((x > low) & (x < high)) * u
     else:

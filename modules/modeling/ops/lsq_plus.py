@@ -1,4 +1,4 @@
-"""LSQ+ (Bhalgat et al., 2020): the base class of a layer whose input and weight are fake-quantised with learned scales.
+"""LSQ+ (Bhalgat et al., 2020): the base class of layers that fake-quantise input and weight with learned scales.
 
 A layer of your own inherits `QBase` and `nn.Module`, and passes its input and weight through `get_quant_x_w`:
 
@@ -11,11 +11,11 @@ A layer of your own inherits `QBase` and `nn.Module`, and passes its input and w
             x, weight = self.get_quant_x_w(x, self.weight)
             return x * weight
 
-It starts in fp32; `set_quant_mode(model)` switches all such layers to int8, and each takes its start values from the
-first batch it sees. Training, checkpoints, cutting a subnet out of a supernet, and several processes treat it as they
-treat `QConv` and `QLinear` in op.py. A layer without a weight calls `super().__init__(no_weight=True)` and uses
-`quantize_input`. The writers of ONNX and TFLite files know the operations of block specs; a layer that is in no block
-spec is trained and evaluated here, but not exported.
+It starts in fp32. `set_quant_mode(model)` switches all such layers to int8; each takes its start values from its first
+batch. Training, checkpoints, extraction of subnets and several processes work as with `QConv` and `QLinear` in op.py. A
+layer without a weight calls `super().__init__(no_weight=True)` and uses `quantize_input`. The writers of ONNX and
+TFLite files know the operations of block specs. A layer outside block specs can be trained and evaluated, but not
+exported.
 """
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ BITS = (*range(2, 9), 32)
 class QBase(nn.Module):
     """Mixin of a layer with a weight: the quantiser parameters, their start values and the quantiser mode.
 
-    The mode is set by `set_quant_mode`; 32 bits switch a quantiser off. `initialized` holds, for weight and activation,
-    whether the start values have been taken; it is a buffer so that it is saved. A copy of it in Python spares the
-    device a synchronisation in every forward pass.
+    `set_quant_mode` sets the mode; 32 bits switch a quantiser off. The buffer `initialized` marks, for weight and
+    activation, that start values have been taken; as a buffer it is saved. Its copy in Python avoids a synchronisation
+    of the device in every forward pass.
     """
 
     nbits_w = nbits_a = 32
-    quantized_input = False  # True: who produces the input quantises it, this layer does not
-    zero_point = "integer"   # or "float": the activation offset as it is
+    quantized_input = False  # True: the producer of the input quantises it, this layer does not
+    zero_point = "integer"   # or "float": the plain activation offset
     narrow_range = True      # False: weight codes from -2^(bits-1)
     start = "minmax"         # or "lsq": scale from the mean magnitude
 
     def __init__(self, no_weight: bool = False):
         """Create the quantiser parameters with their default values.
 
-        It follows the constructor of the other base class, or stands for it where that is `nn.Module`.
+        It follows the constructor of the other base class, or replaces it if that is `nn.Module`.
         """
         if "_parameters" not in self.__dict__:
             super().__init__()
@@ -66,7 +66,7 @@ class QBase(nn.Module):
         self._started = [False, False]
 
     def get_quant_x_w(self, x: torch.Tensor, w: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The fake-quantised input and weight, each as it is at 32 bits."""
+        """The fake-quantised input and weight, in their own shapes; at 32 bits they are unchanged."""
         return self.quantize_input(x), self.quantize_weight(w)
 
     def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,10 +96,10 @@ class QBase(nn.Module):
 
     def _start_activation(self, x: torch.Tensor) -> None:
         levels = activation_levels(self.nbits_a)
-        # One reduction for both ends, so that all ranks start from the range of all their images.
+        # One reduction for both ends: all ranks start from the range of all images.
         ends = dist.all_max(torch.stack((-x.min(), x.max())).float())
         if self.zero_point == "integer":
-            ends = ends.clamp(min=0)  # zero must lie in the range, or padding has no code
+            ends = ends.clamp(min=0)  # zero must lie in the range: padding needs a code
         if self.start == "lsq":
             mean = dist.all_sum(x.abs().mean().float()) / dist.world_size()
             scale = 2 * mean / levels**0.5
@@ -123,7 +123,7 @@ class QBase(nn.Module):
         self._started[which] = True
 
     def copy_quantizer_mode(self, other: QBase) -> None:
-        """Take over the mode of `other`, and take note of start values that were copied into this layer."""
+        """Take over the mode of `other`, and read the copied `initialized` buffer."""
         for name in ("nbits_w", "nbits_a", "quantized_input", "zero_point", "narrow_range", "start"):
             setattr(self, name, getattr(other, name))
         self._started = self.initialized.tolist()
@@ -135,7 +135,7 @@ class QBase(nn.Module):
                 state_dict[prefix + ours] = state_dict.pop(prefix + published)
         names = [prefix + name for name in PUBLISHED_NAMES]
         if prefix + "initialized" not in state_dict and all(name in state_dict for name in names):
-            # Published files have no such buffer; there, values other than the defaults mean "started".
+            # Published files have no such buffer: values other than the defaults mean "started".
             values = [float(state_dict[name]) for name in names]
             state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
@@ -150,7 +150,7 @@ def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero
     """Set the mode of every quantised layer of `model` and return the model.
 
     Args:
-        nbits_w, nbits_a: 2 to 8, or 32 for off; inputs that their producer quantises are left to it.
+        nbits_w, nbits_a: 2 to 8, or 32 for off. Inputs that their producer quantises are left out.
         zero_point: "integer" (engines need it) or "float" (published checkpoints).
         narrow_range: weight codes -127 ... 127 instead of the published -128 ... 127 (for 8 bits).
         start: "minmax" (range of the first batch) or "lsq" (scale 2 mean|v| / sqrt(largest code), Esser et al.).
@@ -171,7 +171,7 @@ def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero
 
 
 def to_published(state_dict: dict) -> dict:
-    """The state dict under the published names, without the buffers that published files lack."""
+    """The state dict under the published names, without buffers that published files do not have."""
     published = {}
     for key, value in state_dict.items():
         prefix, _, leaf = key.rpartition(".")
