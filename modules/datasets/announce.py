@@ -1,4 +1,4 @@
-"""The first line of every run that reads images: which, of how many classes, how many and how large."""
+"""The first line of every run that reads images: the data set, its classes, and the number and size of its images."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ def describe(data: Data, resolutions: Iterable[int]) -> str:
 
 
 def announce(data: Data, resolutions: Iterable[int], record: Callable[[str], None] | None = None) -> None:
-    """Print `describe` once, on the first process, and hand the line to `record`, which writes it into a log."""
+    """Print `describe` once, on the first process, and pass the line to `record`, which writes it into a log."""
     from modules.utils import dist
 
     line = describe(data, resolutions)

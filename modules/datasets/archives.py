@@ -1,8 +1,8 @@
-"""Images inside a tar or zip file, read where they lie.
+"""Images inside a tar or zip file, read in place.
 
-The archive's table of contents is read once; it is kept as plain arrays, so that 1.3 million entries stay small and
-forked workers share them. Each process opens the archive for itself: an inherited file position would be shared.
-No member is read beyond the size that the table states, and that is bounded.
+The archive's table of contents is read once. It is kept as plain arrays: 1.3 million entries stay small, and forked
+workers share them. Each process opens the archive for itself: an inherited file position would be shared. No member is
+read beyond its size in the table, and that size is bounded.
 """
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ _OUTSIDE = "outside of class folders"
 
 
 class ArchiveSource(EncodedSource):
-    """Images at known places of one file. `members` are tuples: the name, the place, then what the kind needs."""
+    """Images at known places of one file. `members` are tuples: the name, the place, then further numbers of the
+    kind."""
 
     def __init__(self, path: str, members: Sequence[tuple], classes: Iterable[str], labels: Sequence[int]):
         super().__init__(classes, labels)
         self.path = str(path)
-        # Arrays rather than lists of objects: a worker that touches objects would copy the pages they lie in.
+        # Arrays, not lists of objects: a worker that touches objects would copy their pages of memory.
         self.names = np.array([member[0].encode("utf-8", "surrogateescape") for member in members])
         self.places = np.array([member[1:] for member in members], dtype=np.int64)
         self._file, self._owner = None, None
@@ -53,7 +54,7 @@ class ArchiveSource(EncodedSource):
         return self._file.read(size)
 
     def damaged(self, index: int) -> UserError:
-        """The error of a member that is not as the table of contents says."""
+        """The error of a member that differs from the table of contents."""
         return UserError(f"damaged archive member {self.where(index)}; allowed: a complete archive (copy it again)")
 
 
@@ -91,10 +92,10 @@ class ZipSource(ArchiveSource):
 def open_tar(path: str, classes: Sequence[str] | None = None) -> TarSource:
     """Return the source of a tar file with members `<class>/<file>`, below one common top folder or none.
 
-    Links, devices and sparse files are passed over, as are images outside of class folders.
+    Links, devices, sparse files and images outside class folders are passed over.
 
     Args:
-        classes: the training part's, for the other part.
+        classes: of the training part, for the other part.
 
     Raises:
         UserError: no tar file, a damaged one, a compressed one, an image of more than MAX_BYTES.
@@ -105,7 +106,7 @@ def open_tar(path: str, classes: Sequence[str] | None = None) -> TarSource:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
                 _take_tar_member(member, members, passed)
-                archive.members.clear()  # tarfile keeps every member, which is over a gigabyte for ImageNet
+                archive.members.clear()  # tarfile keeps every member: over a gigabyte for ImageNet
             end = archive.offset
     except Exception as error:  # a damaged header can raise anything
         raise _unreadable(path, error, f"{TAR_LAYOUT}, not compressed") from error
@@ -134,7 +135,7 @@ def open_zip(path: str, classes: Sequence[str] | None = None) -> ZipSource:
     """Return the source of a zip file with members `<class>/<file>`, below one common top folder or none.
 
     Args:
-        classes: the training part's, for the other part.
+        classes: of the training part, for the other part.
 
     Raises:
         UserError: no zip file, a damaged one, an image outside of a class folder, encrypted, of an unusual compression
@@ -176,8 +177,8 @@ def _by_class(members: list[tuple]) -> tuple[list[tuple[str, str, tuple]], list[
 
 
 def _check_places(path: str, members: list[tuple]) -> None:
-    """UserError for a member, (name, offset, bytes stored, bytes once unpacked, ...), that is too large or lies outside
-    of the file `path`."""
+    """UserError for a member (name, offset, stored bytes, unpacked bytes, ...) that is too large or lies outside the
+    file `path`."""
     end = os.path.getsize(path)
     for name, offset, *sizes in members:
         if max(sizes[:2]) > MAX_BYTES:

@@ -1,7 +1,7 @@
 """AutoAugment, policy v0: the learned policy of the TPU EfficientNet training, used with --augment auto_augment_tf.
 
-One of 25 sub-policies is drawn per image. It names two operations, each with the probability that it is applied and a
-magnitude m; the level that the operation runs at is drawn around m. Operations and arguments are in OPERATIONS.
+One of 25 sub-policies is drawn per image. It has two operations, each with a probability and a magnitude m. The level
+of the operation is drawn around m. OPERATIONS holds the operations and their arguments.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from modules.search_space.imagenet import IMAGENET_MEAN
 
-FILL = tuple(round(255 * value) for value in IMAGENET_MEAN)  # for what a geometric operation uncovers
+FILL = tuple(round(255 * value) for value in IMAGENET_MEAN)  # for pixels that a geometric operation uncovers
 LEVEL_STD = 0.5
 MAX_LEVEL = 10.0
 _RESAMPLING = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
@@ -109,12 +109,12 @@ OPERATIONS = {
 
 
 def apply_op(image: Image.Image, name: str, level: float, rng: np.random.Generator) -> Image.Image:
-    """Return the RGB image after one operation at `level` (0 to 10). Signs and resampling are drawn from `rng`."""
+    """The RGB image after one operation at `level` (0 to 10). Signs and resampling are drawn from `rng`."""
     return OPERATIONS[name](image, level, rng)
 
 
 def draw_level(magnitude: float, rng: np.random.Generator) -> float:
-    """Return clip(normal(magnitude, 0.5), 0, 10)."""
+    """A draw of clip(normal(magnitude, 0.5), 0, 10)."""
     return float(np.clip(rng.normal(magnitude, LEVEL_STD), 0.0, MAX_LEVEL))
 
 

@@ -1,4 +1,4 @@
-"""From the values of --dataset, --dataset_path and --valid_size to the images of a run."""
+"""The images of a run, from the values of --dataset, --dataset_path and --valid_size."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from modules.utils.errors import UserError, check_choice
 
 DATASETS = (*EMBEDDED, "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
             "FGVCAircraft")
-SPLIT_SEED = 2147483647  # published: every run that splits the training images splits them alike
+SPLIT_SEED = 2147483647  # as published: every split of the training images is the same
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a transform and a network need to know of a data set, and a checkpoint records."""
+    """Facts about a data set for transforms, networks and checkpoints."""
 
     name: str
     classes: tuple[str, ...]
     mean: tuple[float, float, float]       # of values in 0..1, per channel
     std: tuple[float, float, float]
-    hflip: bool                            # whether the mirror image belongs to the same class
+    hflip: bool                            # whether a mirror image has the same class
     crop_scale: tuple[float, float]        # range of the part of the area that a training crop keeps
     eval_crop: float = EVAL_CROP           # part of the side that the centre crop of evaluation keeps
-    path: str = ""                         # where the images are, if one was given
+    path: str = ""                         # folder of the images, if it was given
 
     @property
     def num_classes(self) -> int:
@@ -41,9 +41,9 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Data:
-    """Three parts, each a source and the indices (int64 array) of its images that belong to the part.
+    """Three parts, each a source and the indices of its images in the part, int64 (n,), such as (1437,).
 
-    `valid` is cut off the training images if a validation size was given and the official validation set otherwise;
+    `valid` is cut off the training images if a validation size is given; otherwise it is the official validation set.
     `test` is always the official validation set.
     """
 
@@ -58,18 +58,18 @@ class Data:
 
 def load_data(dataset: str | None = None, dataset_path: str | None = None, valid_size: int | None = 0,
               crop_scale_min: float = 0.0, eval_crop: float = EVAL_CROP) -> Data:
-    """Return the `Data` of a run.
+    """The `Data` of a run.
 
     Args:
-        dataset: one of DATASETS; without one, "folder" if a path is given. Nothing falls back to the digits: a recipe
-            that is theirs names them.
+        dataset: one of DATASETS; if empty, "folder" with a path. The digits are never a default: a recipe has to name
+            them.
         dataset_path: the folder of the images; not for digits; optional for the torchvision sets.
-        valid_size: how many training images to hold out for validation; 0 or less, or None: none.
-        crop_scale_min: least part of the area that a training crop keeps; 0: what suits the data set.
+        valid_size: number of training images held out for validation; 0 or less, or None: none.
+        crop_scale_min: least part of the area that a training crop keeps; 0: the data set's own value.
         eval_crop: part of the side that the centre crop of evaluation keeps; 1: the whole image.
 
     Raises:
-        UserError: no data set, an unknown name, a path that is missing or of no use, a split that leaves no image.
+        UserError: no data set, an unknown name, a missing or useless path, a split that leaves no image.
     """
     if not dataset and not dataset_path:
         raise UserError("no data set is given; add --dataset_path <folder with train/ and val/>, or --dataset with one "
@@ -78,7 +78,7 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
     check_choice(name, DATASETS, "dataset (--dataset)")
     train, official = _open(name, dataset_path)
     digits = name in EMBEDDED
-    # A mirrored digit is another sign, and a small crop of an 8x8 image shows next to nothing of it.
+    # A mirrored digit is another sign; a small crop of an 8x8 image shows next to nothing of it.
     scale = crop_scale_min or (0.7 if digits else 0.08)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
@@ -94,7 +94,8 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
 
 
 def split(count: int, valid_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (training, validation) indices: the fixed permutation of `count` images, cut after `valid_size`."""
+    """Training and validation indices: the fixed permutation of `count` images, cut after `valid_size`. For 1000 images
+    and 200 held out, shapes (800,) and (200,)."""
     import torch
 
     if valid_size >= count:

@@ -1,4 +1,5 @@
-"""Classes by name: a data set's labels made those of a model, and a run's classes compared with an earlier one's."""
+"""Classes by name: labels of a data set mapped to those of a model, and classes compared with those of an earlier
+run."""
 from __future__ import annotations
 
 import copy
@@ -18,14 +19,14 @@ _PADDING = re.compile(r"unused\d+")  # names of the outputs that --n_classes add
 
 
 def follow_classes(data: Data, known: Sequence[str], model: str, named: bool = True) -> Data:
-    """Return `data` with the classes `known`, and labels that number those: image of class "b", known ("a", "b") -> 1.
+    """`data` with the classes `known`, and labels that number these: an image of class "b" gets 1 of ("a", "b").
 
-    Other orders and subsets are mapped, and said. Names nobody gave (`named` false: published files hold none) cannot
-    be compared; the classes are then taken in their order, which is said too.
+    Other orders and subsets are mapped, and a line says so. Without names (`named` false, as for published files) the
+    classes cannot be compared: they are taken in their order, and a line says so.
 
     Args:
         known: the model's classes, one for each output.
-        model: what the model is, for messages, such as "checkpoint 'a.pth'".
+        model: words for the model in messages, such as "checkpoint 'a.pth'".
 
     Raises:
         UserError: a class that the model does not know; without names, more classes than outputs.
@@ -70,14 +71,15 @@ def _mapping(info: DataInfo, known: Sequence[str], model: str) -> np.ndarray:
 
 
 def _relabelled(source: ImageSource, classes: tuple[str, ...], mapping: np.ndarray) -> ImageSource:
-    """The same images (and the same held ones) with other labels."""
+    """The same images, held ones too, with other labels."""
     source = copy.copy(source)
     source.classes, source.labels = classes, mapping[source.labels]
     return source
 
 
 def check_same_classes(before: Sequence[str], now: Sequence[str], path: str) -> None:
-    """UserError if a run that goes on from the file `path`, of classes `before`, has others, or another order."""
+    """UserError if a run that continues from the file `path`, of classes `before`, has other classes or another
+    order."""
     if tuple(before) == tuple(now):
         return
     gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
@@ -88,12 +90,12 @@ def check_same_classes(before: Sequence[str], now: Sequence[str], path: str) -> 
 
 
 def check_enough_classes(info: DataInfo) -> None:
-    """UserError if the data set has a single class, of which there is nothing to learn."""
+    """UserError if the data set has a single class: there is nothing to learn."""
     if len(info.classes) < 2:
         raise UserError(f"data set {info.where} has one class, {listed(info.classes)}; allowed: 2 or more")
 
 
 def listed(names: Sequence[str]) -> str:
-    """The names for a message, the first few if they are many: "a, b, c", "a, b, c, ... (1000)"."""
+    """Names for a message, only the first few of many: "a, b, c", "a, b, c, ... (1000)"."""
     shown = ", ".join(map(str, names[:_SHOWN]))
     return shown if len(names) <= _SHOWN else f"{shown}, ... ({len(names)})"

@@ -1,7 +1,7 @@
-"""From the bytes of an image file to an 8-bit RGB image: the one decoder, for data sets and for predictions.
+"""The one decoder of image files to 8-bit RGB images, for data sets and for predictions.
 
-Formats are listed by name, so that a file's contents never choose among all that Pillow knows (PostScript would start
-Ghostscript). Every pixel format is brought to 8 bits without losing the picture, and the camera's orientation is kept.
+Formats are listed by name: a file's contents never choose among all formats of Pillow (PostScript would start
+Ghostscript). Every pixel format becomes 8 bits without loss of the picture. The picture is turned upright.
 """
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # Pillow's names; PPM includes PGM and PBM
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2 * (2**30 // 4 // 3)  # Pillow's own limit of an image: 179 million pixels
-MAX_BYTES = 3 * MAX_PIXELS          # of an encoded image: what the largest image needs without compression, 512 MiB
-SCALED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}  # whose range no format states
-_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # where Pillow's mode I means 16 bits
-_PLAIN = {"La": "LA", "RGBa": "RGBA"}  # colours multiplied by alpha, and the mode in which they are not
+MAX_BYTES = 3 * MAX_PIXELS          # of an encoded image: the size of the largest image without compression, 512 MiB
+SCALED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes whose range no format states
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # Pillow's mode I means 16 bits in these
+_PLAIN = {"La": "LA", "RGBa": "RGBA"}  # colours multiplied by alpha, and the mode without the factor
 _ORIENTATION = 0x0112                  # tag of EXIF and TIFF
 _STRIP = 2**20                         # pixels that are scaled at a time
 
 
 class Header(NamedTuple):
-    """What a file's first bytes tell: pixels across and down as they are stored, and Pillow's name of the mode."""
+    """Facts in a file's first bytes: width and height of the stored picture in pixels, and Pillow's name of the
+    mode."""
 
     width: int
     height: int
@@ -40,21 +41,21 @@ class Header(NamedTuple):
 
 
 def decode(data: bytes, where: str) -> Image:
-    """The image encoded in `data`, upright, in mode RGB, 8 bits per channel.
+    """The image in the bytes `data`, upright, in mode RGB, 8 bits per channel.
 
     16-bit grey is scaled by 1/257. 32-bit and float values are scaled by the first range that holds them all: 0..1,
-    0..255, (integers only) 0..65535, else from the smallest to the largest; `info["scaled"]` then tells the range.
-    Transparent parts show white. Of an animation the first picture is taken.
+    0..255, (integers only) 0..65535, or from the smallest to the largest value. `info["scaled"]` then holds the range.
+    Transparent parts become white. An animation gives its first picture.
 
     Raises:
-        UserError: naming `where`; another format, damaged or truncated data, more than MAX_PIXELS pixels, values that
-            are not finite.
+        UserError: another format, damaged or truncated data, more than MAX_PIXELS pixels, values that are not finite;
+            `where` is named.
     """
     return _open(data, where, _upright_rgb)
 
 
 def decode_file(path: str | Path) -> Image:
-    """`decode` of the file `path`; UserError too if it cannot be read or is larger than MAX_BYTES."""
+    """`decode` of the file `path`; also UserError if it cannot be read or is larger than MAX_BYTES."""
     return decode(read_bytes(path, "image", MAX_BYTES), str(path))
 
 
@@ -64,7 +65,7 @@ def read_header(data: bytes, where: str) -> Header:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name is an image's. Hidden files (such as the ones macOS adds) are not."""
+    """Whether a file name is that of an image. Hidden files, such as those of macOS, are not."""
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -79,7 +80,7 @@ def _open(data: bytes, where: str, use: Callable):
     pillow = _pillow()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd tags, and of sizes that are still within the limit
+            warnings.simplefilter("ignore")  # about odd tags, and about sizes within the limit
             with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
                 return use(image)
     except pillow.DecompressionBombError as error:
@@ -101,7 +102,7 @@ def _upright_rgb(image: Image) -> Image:
 
 
 def _turned(image: Image) -> int | None:
-    """The transposition that turns the stored picture upright; None if it is. Damaged EXIF says nothing."""
+    """The transposition that turns the stored picture upright; None if it is upright. Damaged EXIF is ignored."""
     turns = _pillow().Transpose
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -112,7 +113,7 @@ def _turned(image: Image) -> int | None:
 
 
 def _eight_bit(image: Image) -> tuple[Image, str]:
-    """The image with 8 bits per channel, and the range that its values were scaled by where no format states one."""
+    """The image with 8 bits per channel, and the range that its values were scaled from if the format states none."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
         values = np.asarray(image)
         grey = _grey(values, lambda rows: (np.clip(rows, 0, 65535).astype(np.uint32) + 128) // 257)
@@ -138,7 +139,8 @@ def _range(values: np.ndarray, mode: str) -> tuple[float, float]:
 
 
 def _grey(values: np.ndarray, level: Callable[[np.ndarray], np.ndarray]) -> Image:
-    """The grey image of `level(values)`, both [height, width]; computed in strips, for the largest image is large."""
+    """The grey image of `level(values)`, both [height, width], such as [480, 640]. It is computed in strips to save
+    memory."""
     grey = np.empty(values.shape, np.uint8)
     rows = max(_STRIP // values.shape[1], 1)
     for top in range(0, len(values), rows):

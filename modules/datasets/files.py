@@ -33,12 +33,12 @@ class FileSource(EncodedSource):
 
 
 def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> FileSource:
-    """Return the source of `<folder>/<class>/<image files>`, also of those in folders within a class's folder.
+    """The source of `<folder>/<class>/<image files>`, also of files in folders within a class's folder.
 
-    A class folder without any image is refused in the training part, where it would shift the labels unnoticed.
+    A class folder without any image is refused in the training part: it would shift the labels unnoticed.
 
     Args:
-        classes: the training part's, for the other part.
+        classes: of the training part, for the other part.
     """
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is no folder; allowed: {LAYOUT}")
@@ -60,7 +60,8 @@ def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> Fil
 
 
 def _images_below(folder: str, passed: PassedOver) -> Iterator[str]:
-    """The images in `folder` and the folders in it, links followed, as paths relative to it; others go to `passed`."""
+    """The images in `folder` and the folders in it, links followed, as paths relative to it. Other files go to
+    `passed`."""
     pending = [("", frozenset())]
     while pending:
         inside, above = pending.pop()

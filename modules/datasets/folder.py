@@ -1,4 +1,4 @@
-"""A data set that is given by its path: which of the allowed layouts lies there."""
+"""A data set given by its path: the search for one of the allowed layouts."""
 from __future__ import annotations
 
 import os
@@ -16,7 +16,7 @@ LAYOUTS = (
 
 
 def open_path(path: str) -> tuple[EncodedSource, EncodedSource]:
-    """Return the (training, validation) sources below `path`. Raises UserError if no layout is there in both parts."""
+    """The training and the validation source below `path`; UserError if no layout is there with both parts."""
     allowed = "; or ".join(layout[-1] for layout in LAYOUTS)
     if not os.path.isdir(path):
         raise UserError(f"data set folder {str(path)!r} does not exist; allowed: a folder with {allowed}")

@@ -1,4 +1,4 @@
-"""Small data sets kept decoded in memory, so that an epoch costs no image decoding."""
+"""Small data sets kept decoded in memory: an epoch then decodes no image."""
 from __future__ import annotations
 
 from collections import Counter
@@ -19,7 +19,7 @@ _SAMPLED = 256            # files whose headers are read to estimate the decoded
 
 
 class HeldDecoded(ImageSource):
-    """An encoded source whose images are decoded at their first use and then kept as uint8 arrays."""
+    """An encoded source that decodes each image at its first use and then keeps it as a uint8 array."""
 
     def __init__(self, source: EncodedSource):
         super().__init__(source.classes, source.labels)
@@ -33,7 +33,7 @@ class HeldDecoded(ImageSource):
         return Image.fromarray(self._pixels[index])
 
     def prepare(self, indices: Iterable[int]) -> None:
-        """Decode these images now. Called before workers fork, so that they inherit them instead of repeating it."""
+        """Decode these images now. A call before workers fork lets them inherit the images."""
         for index in indices:
             if self._pixels[index] is None:
                 self._pixels[index] = np.array(self.source.image(index))
@@ -51,9 +51,9 @@ def decoded_bytes(source: EncodedSource, headers: list[Header]) -> float:
 
 
 def hold_if_small(source: EncodedSource) -> ImageSource:
-    """Return the source, or a `HeldDecoded` of it if its decoded images fit into HOLD_BYTES.
+    """The source, or a `HeldDecoded` of it if its decoded images fit into HOLD_BYTES.
 
-    Says so if images have values whose range no format states, for the decoder then assumes one.
+    A line tells about images with values whose range no format states: the decoder assumes one.
     """
     headers = sample_headers(source)
     scaled = Counter(SCALED_MODES[header.mode] for header in headers if header.mode in SCALED_MODES)

@@ -1,7 +1,7 @@
-"""Batches for training and evaluation, in an order and with augmentation that depend on (seed, epoch, index) alone.
+"""Batches for training and evaluation; order and augmentation depend on (seed, epoch, index) alone.
 
-So neither the number of workers nor of ranks nor a resume in the middle of an epoch changes what an image looks like,
-and a resumed epoch yields exactly the batches that the uninterrupted one would have yielded.
+The numbers of workers and ranks do not change an image, and neither does a resume in the middle of an epoch. A resumed
+epoch yields exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class TransformedDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
-        # A spawn key, for plain seeds are padded with zeros: (seed, epoch) and (seed, epoch, 0) would be one stream.
+        # A spawn key: plain seeds are padded with zeros, and (seed, epoch) and (seed, epoch, 0) would be one stream.
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index)))
         return self.transform(self.source.image(index), rng), int(self.source.labels[index])
 
 
 class _Steps:
-    """The batch sampler: per step the list of (epoch, index) keys of its images, made when the loader asks for it."""
+    """The batch sampler: for each step the (epoch, index) keys of its images, made when the loader needs them."""
 
     def __init__(self, epoch: int, indices: np.ndarray, batch_size: int, steps: range):
         self.epoch, self.indices, self.batch_size, self.steps = epoch, indices, batch_size, steps
@@ -70,11 +70,11 @@ class Batches:
             self.dataset, batch_sampler=self.steps, num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=partial(_start_worker, os.getpid()),
-            generator=torch.Generator())  # its own, for otherwise each epoch would draw from the global one
+            generator=torch.Generator())  # its own: otherwise each epoch would draw from the global one
         try:
             yield from loader
         except UserError as error:
-            # From a worker the message arrives inside a traceback; the user is to see the one line.
+            # From a worker the message arrives inside a traceback; the user must see only one line.
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
         except RuntimeError as error:
             if not _short_of_shared_memory(str(error)):
@@ -90,7 +90,7 @@ def _start_worker(parent: int, number: int) -> None:
 
 
 def _short_of_shared_memory(message: str) -> bool:
-    """Whether a loader's error says that /dev/shm is full."""
+    """Whether a loader's error means that /dev/shm is full."""
     return any(words in message for words in ("Bus error", "unable to write to file </torch", "unable to mmap",
                                               "unable to allocate shared", "No space left on device"))
 
@@ -98,16 +98,15 @@ def _short_of_shared_memory(message: str) -> bool:
 def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int, epoch: int, start_step: int = 0,
                   rank: int = 0, world_size: int = 1, num_workers: int = 0, drop_last: bool = False,
                   device: torch.device | str = "cpu") -> Batches | ShiftedBatches:
-    """Return the `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B],
-    such as [64, 3, 224, 224] and [64].
+    """The `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B], such as
+    [64, 3, 224, 224] and [64].
 
-    The training images in the order drawn from (seed, epoch), every `world_size`-th one for each rank. The order is
-    continued from its start until the ranks have equally many, so that all make the same number of steps, and until a
-    last batch of one image has two: batch norm has no variance of a single image whose features are one pixel. Of 65
-    images, batches of 64 on one rank are 64 and 2 images. The number of steps depends on the images of a step over all
-    ranks alone, and so do the images of each step but for those that repeat: 4 ranks with batches of 16 make the steps
-    of one rank with batches of 64. Batches of augmentation
-    "shift" are made on `device`.
+    The order of the training images is drawn from (seed, epoch); each rank takes every `world_size`-th one. The order
+    continues from its start until all ranks have equally many images and so make the same number of steps. It also
+    continues until a last batch of one image has two: batch norm has no variance over one image with features of one
+    pixel. For example, 65 images in batches of 64 on one rank give 64 and 2 images. The number of steps depends only on
+    the images of a step over all ranks. So do the images of each step, except for repeated ones: 4 ranks with batches
+    of 16 make the steps of one rank with batches of 64. Batches of augmentation "shift" are made on `device`.
     """
     indices = data.train_indices
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(len(indices))
@@ -127,9 +126,9 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
 
 def eval_batches(source: ImageSource, indices: np.ndarray, transform: Callable, *, batch_size: int, rank: int = 0,
                  world_size: int = 1, num_workers: int = 0) -> Batches:
-    """Return the `Batches` of rank `rank` over `indices` of `source`, in order.
+    """The `Batches` of rank `rank` over `indices` of `source`, in order: images float32 [B, 3, S, S], labels int64 [B].
 
-    Over all ranks every image comes exactly once; a rank may so have one image fewer than another, or none.
+    Over all ranks every image comes exactly once. A rank may have one image fewer than another, or none.
     """
     return Batches(TransformedDataset(source, transform), 0, np.asarray(indices)[rank::world_size], batch_size,
                    num_workers=num_workers)

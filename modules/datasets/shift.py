@@ -1,7 +1,7 @@
 """Augmentation in batches, on tensors: every image of a small set shifted by a few pixels and mirrored.
 
-The whole set lies in memory as uint8, on the device that trains; a batch is one gather from it. Draws depend on (seed,
-epoch, index) alone, as those of the other augmentations do.
+The whole set lies in memory as uint8, on the device of training; a batch is one gather from it. Draws depend on (seed,
+epoch, index) alone, as in the other augmentations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HELD_BYTES = 2**30  # pixels of a set that are held
 def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> torch.Tensor:
     """The images `indices` of `source` as one uint8 tensor [N, H, W, 3], such as [45000, 32, 32, 3], on `device`.
 
-    UserError if they are not all of one size, or too many to hold.
+    UserError if they have several sizes, or are too many to hold.
     """
     if source.held is not None and np.array_equal(source.held[0], indices):
         return source.held[1].to(device)
@@ -44,15 +44,17 @@ def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device |
 class Shift:
     """The transform `--augment shift`: up to an eighth of the side (whole pixels, uniform) in both directions.
 
-    What a shift uncovers is the mirrored border. If the data set allows it, half of the images, drawn once from the
-    seed, are mirrored in even epochs and the other half in odd ones: every image is seen both ways equally often.
+    Uncovered pixels show the mirrored border. If the data set allows it, half of the images are mirrored in even epochs
+    and the other half in odd ones; the halves are drawn once from the seed. Every image is seen both ways equally
+    often.
     """
 
     def __init__(self, size: int, info: DataInfo):
         self.size, self.info = size, info
 
     def draws(self, seed: int, epoch: int, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and whether to mirror, bool [count]."""
+        """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and a mask of mirrored images, bool
+        [count]."""
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 0)))
         shifts = rng.integers(-(side // 8), side // 8 + 1, (count, 2))
         halves = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 1))).integers(0, 2, count)
@@ -64,7 +66,7 @@ class ShiftedBatches:
 
     Args:
         places: of the epoch's images on this rank, in order, among the training images.
-        device: where the images are held and the batches made.
+        device: of the held images and of the batches.
     """
 
     def __init__(self, data: Data, transform: Shift, seed: int, epoch: int, places: np.ndarray, batch_size: int, *,
@@ -106,6 +108,6 @@ class ShiftedBatches:
 
     @staticmethod
     def _within(shifts: torch.Tensor, side: int) -> torch.Tensor:
-        """Indices [B, side] that begin at `shifts` [B, 1]; those beyond the border are mirrored at it."""
+        """Indices [B, side] that begin at `shifts` [B, 1]; indices beyond the border are mirrored at it."""
         indices = (shifts + torch.arange(side, device=shifts.device)).abs()
         return side - 1 - (side - 1 - indices).abs()

@@ -1,4 +1,4 @@
-"""What an image source is, and what all kinds share: labels for a list of found files, and a count of the others."""
+"""Image sources, and the common parts of all kinds: labels for a list of found files, and a count of the others."""
 from __future__ import annotations
 
 import unicodedata
@@ -27,7 +27,7 @@ class ImageSource:
     def __init__(self, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.held = None  # (indices, their pixels as one tensor), once batches are made from it
+        self.held = None  # (indices, their pixels as one tensor) for batches that are made from memory
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +37,7 @@ class ImageSource:
         raise NotImplementedError
 
     def prepare(self, indices: Iterable[int]) -> None:
-        """Do now, in this process, what would otherwise be repeated by each worker. Most sources have no such work."""
+        """Do work now, in this process, that each worker would otherwise repeat. Most sources have no such work."""
 
 
 class ArraySource(ImageSource):
@@ -54,7 +54,7 @@ class ArraySource(ImageSource):
 
 
 class EncodedSource(ImageSource):
-    """Images that lie somewhere as encoded files. A kind says how to `read` one and what its name is in a message."""
+    """Images in encoded files. A kind implements `read`, and `where`, which names an image in a message."""
 
     def read(self, index: int) -> bytes:
         """Return the bytes of the encoded image."""
@@ -73,14 +73,14 @@ class EncodedSource(ImageSource):
 
 
 class PassedOver:
-    """Files in `where` that are no image of a class, counted by kind. `say` tells of them in one line."""
+    """Files in `where` that are no image of a class, counted by kind. `say` reports them in one line."""
 
     def __init__(self, where: str):
         self.where, self.kinds, self.example = where, Counter(), ""
 
     def add(self, name: str, kind: str = "") -> None:
-        """Count the file `name`, by its suffix if no `kind` is given. Hidden files without an image's name are what
-        systems leave behind and do not count."""
+        """Count the file `name`, by its suffix if no `kind` is given. Hidden files without an image's name do not
+        count: systems leave them behind."""
         base = name.rpartition("/")[2]
         if not kind and base.startswith("."):
             if not is_image_name(base.lstrip("._")):
@@ -96,28 +96,28 @@ class PassedOver:
             f" and {more} other kinds" if more > 0 else "") + f"; such as {self.example}"
 
     def say(self) -> None:
-        """Tell of them, if there are any."""
+        """Report the files, if there are any."""
         if self.kinds:
             say(str(self))
 
 
 def arrange(found: Iterable[tuple[str, str, Any]], where: str, layout: str, classes: Sequence[str] | None = None
             ) -> tuple[tuple[str, ...], list[int], list]:
-    """Give labels to files and bring them into an order that does not depend on how they are stored.
+    """Give labels to files, and put them into an order that does not depend on their storage.
 
-    The order is that of torchvision's ImageFolder: by class, then folder within the class, then file name. So the same
-    images give the same numbering, and with it the same split, from folders, zip or tar.
+    The order is that of torchvision's ImageFolder: by class, then folder within the class, then file name. The same
+    images then have the same numbers and the same split in folders, zip and tar.
 
     Args:
         found: (class name, file name with the folders within the class, payload) of each image.
-        classes: the training part's, for the other part; labels then index these.
+        classes: of the training part, for the other part; labels then index these.
 
     Returns:
-        The class names, a label for each image, and the payloads in that order.
+        The class names, the labels int64 (n,), and the payloads in the same order.
 
     Raises:
-        UserError: naming `where` and the allowed `layout`: no image, a class that `classes` lacks, a class name that is
-            no text, two that differ only in how their accents are encoded.
+        UserError: no image, a class that `classes` lacks, a class name that is no text, or two that differ only in the
+            encoding of their accents. `where` and the allowed `layout` are named.
     """
     names: dict[str, str] = {}
     found = [(_class_name(name, where, names), *_folder_and_file(file), payload) for name, file, payload in found]
@@ -141,7 +141,7 @@ def _folder_and_file(path: str) -> tuple[str, str]:
 
 
 def _class_name(name: str, where: str, names: dict[str, str]) -> str:
-    """The name with composed accents (macOS takes them apart, others do not). `names` collects names as they were."""
+    """The name with composed accents (macOS takes them apart, others do not). `names` collects the original names."""
     if name in names:
         return names[name]
     try:

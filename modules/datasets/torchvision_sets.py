@@ -24,24 +24,24 @@ DEFAULT_ROOT = os.path.join("data", "downloads")
 
 
 def open_torchvision(name: str, root: str | None = None) -> tuple[ImageSource, ImageSource]:
-    """Return the (training, test) sources of a torchvision data set below `root`, downloading it if it is not there."""
+    """The training and the test source of a torchvision data set below `root`. A missing data set is downloaded."""
     root = root or DEFAULT_ROOT
     return tuple(_as_source(_load(name, root, part)) for part in SPLITS[name])
 
 
 def _load(name: str, root: str, part: dict):
     dataset_class = getattr(import_torchvision().datasets, name)
-    # With the identity for a loader, an entry of the data set is its (path, label): listing them decodes nothing.
+    # With the identity as loader, an entry of the data set is its (path, label): listing them decodes nothing.
     # The CIFAR sets are arrays and OxfordIIITPet has no such argument.
     extra = {} if name.startswith("CIFAR") or name == "OxfordIIITPet" else {"loader": lambda path: path}
     try:
         return dataset_class(root, **part, **extra)
     except (RuntimeError, OSError):
-        pass  # not there, or not completely
+        pass  # missing or incomplete
     try:
         os.makedirs(root, exist_ok=True)
         return dataset_class(root, **part, **extra, download=True)
-    except Exception as error:  # whatever goes wrong between a foreign server and this disk
+    except Exception as error:  # anything can go wrong between a foreign server and this disk
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"data set {name} is not in {root!r} and cannot be downloaded ({reason}); "
                         f"allowed: put the files there as torchvision.datasets.{name} expects them") from error
@@ -51,7 +51,7 @@ def _as_source(dataset) -> ImageSource:
     if hasattr(dataset, "targets"):  # CIFAR10, CIFAR100
         return ArraySource(np.ascontiguousarray(dataset.data), dataset.classes, dataset.targets)
     if type(dataset).__name__ == "OxfordIIITPet":
-        paths, labels = dataset._images, dataset._labels  # no public way to them short of decoding every image
+        paths, labels = dataset._images, dataset._labels  # the public way decodes every image
     else:
         paths, labels = zip(*(dataset[i] for i in range(len(dataset))), strict=True)
     return FileSource(paths, dataset.classes, labels)

@@ -1,4 +1,4 @@
-"""From a PIL image to the normalised tensor a network takes, for training and for evaluation."""
+"""Transforms of a PIL image to a network's normalised input, for training and for evaluation."""
 from __future__ import annotations
 
 import math
@@ -25,7 +25,7 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
     """Draw the box of a RandomResizedCrop: (left, top, right, bottom) in whole pixels, inside the image.
 
     Area (as a part of the image's) uniform in `scale`, width to height log-uniform in `ratio`, position uniform. After
-    ten boxes that do not fit, the largest central one whose ratio is allowed (torchvision's published rule).
+    ten boxes that do not fit, the largest central one with an allowed ratio is taken (torchvision's published rule).
     """
     log_ratio = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(CROP_TRIES):
@@ -79,8 +79,8 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Shorter side resized (enlarged where the image is smaller) so that the centre crop of `size` keeps `eval_crop` of
-    it, centre crop, normalised."""
+    """Resizes the shorter side (a smaller image is enlarged) so that the centre crop of `size` keeps `eval_crop` of it,
+    takes that crop, and normalises it."""
 
     def __init__(self, size: int, info: DataInfo):
         self.size = size
@@ -100,9 +100,10 @@ class EvalTransform:
 
 
 def train_transform(augment: str, size: int, info: DataInfo) -> TrainTransform:
-    """Return the training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size].
+    """The training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size], such as [3,
+    224, 224].
 
-    augment: "default", "auto_augment_tf" for AutoAugment v0 after crop and flip, or "shift": small shifts and flips,
+    augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "shift" for small shifts and flips,
     which `train_batches` makes in batches. UserError for anything else.
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
@@ -118,5 +119,5 @@ def train_transform(augment: str, size: int, info: DataInfo) -> TrainTransform:
 
 
 def eval_transform(size: int, info: DataInfo) -> EvalTransform:
-    """Return the evaluation transform, callable like the training transform; it draws nothing."""
+    """The evaluation transform, callable like the training transform. It draws nothing."""
     return EvalTransform(size, info)

@@ -65,7 +65,7 @@ def add_accuracy_arguments(parser, threads: str) -> None:
     """The model, and the data set that it is evaluated on; `threads` is the flag for the number of threads."""
     option(parser, "--model_path", MISSING, "model file", kind=str)
     option(parser, "--dataset", "", "data set: digits, folder, CIFAR10 ...", shown="that in the file")
-    option(parser, "--dataset_path", "", "folder with train/ and val/, or where a data set by name is",
+    option(parser, "--dataset_path", "", "folder with train/ and val/, or of a data set by name",
            aliases=("--dataset_dir",))
     option(parser, "--batch_size", 50, "images that are loaded at a time", **BATCH)
     THREADS.add_to(parser, threads, dest="threads")

@@ -42,4 +42,4 @@ def join_predictions(parts: Sequence[Prediction]) -> Prediction:
 def check_known_spread(prediction: Prediction, name: str, option: str) -> None:
     """UserError if `option` asks for an uncertainty that platform `name` does not give."""
     if np.isnan(prediction.std).any():
-        raise UserError(f"{option}: platform {name} does not tell how sure it is; expected a fitted platform")
+        raise UserError(f"{option}: platform {name} gives no uncertainty; expected a fitted platform")

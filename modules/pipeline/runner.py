@@ -24,12 +24,10 @@ class Step:
         name: in the state and in printed lines.
         commands: a function that returns the scripts to run. It is called after all earlier steps and may read their
             files.
-        share: the step's planned share of the budget.
     """
 
     name: str
     commands: Callable[[], Sequence[Command]]
-    share: float = 0.0
 
 
 def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step], threads: int = 1) -> None:

@@ -1,1 +1,1 @@
-"""Whatever runs a model file: sessions of the engines, devices here and elsewhere, timers."""
+"""Engines that run model files: their sessions, local and remote devices, timers."""

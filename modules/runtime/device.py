@@ -1,4 +1,4 @@
-"""The calls that every device answers."""
+"""The methods of every device."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Device(Protocol):
         """Processor, cores, operating system, version of the runtime."""
 
     def open(self, name: str, content: bytes) -> None:
-        """Make a model ready under `name`; the one called "reference" takes turns with all others."""
+        """Open a model under `name`; the one called "reference" takes turns with all others."""
 
     def close(self, names: Sequence[str]) -> None:
         """Forget models."""
@@ -24,15 +24,16 @@ class Device(Protocol):
         """Run the models in turns, `rounds` times each."""
 
     def peak_memory(self, content: bytes) -> float:
-        """MB (10^6 bytes) that a process gains at most by opening a model and running it."""
+        """Peak memory in MB (10^6 bytes) of opening a model and running it."""
 
     def stop(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Latencies in milliseconds of a model (`ms`) and of the reference right before each (`reference_ms`)."""
+    """Latencies in milliseconds of a model (`ms`) and of the reference right before each (`reference_ms`), (runs,)
+    each."""
 
     ms: np.ndarray
     reference_ms: np.ndarray

@@ -1,4 +1,4 @@
-"""Devices that models are timed on: this machine, one that ssh reaches, or a phone. All are a `Device`."""
+"""Devices that time models: this machine, a machine behind ssh, or a phone. Each is a `Device`."""
 from __future__ import annotations
 
 import contextlib
@@ -45,7 +45,7 @@ class RunnerDevice:
                 for name, values in reply.items()}
 
     def peak_memory(self, content: bytes) -> float:
-        fresh = RunnerDevice(self.command, self.where)  # a peak cannot be taken back
+        fresh = RunnerDevice(self.command, self.where)  # a fresh process: a peak never falls
         try:
             fresh.describe()
             before = fresh._ask("memory")["mb"]
@@ -55,7 +55,7 @@ class RunnerDevice:
             fresh.stop()
 
     def stop(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # a request that a process which ended did not take
+        with contextlib.suppress(BrokenPipeError):  # a request to a process that has ended
             self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
@@ -86,14 +86,14 @@ class RunnerDevice:
 
 def open_device(where: str, runtime: str, threads: int = 1, batch: int = 1, cpus: Sequence[int] = (),
                 python: str = "python3", phone: Mapping | None = None) -> Device:
-    """The device called `where`, ready to open models; UserError if it cannot be reached or lacks the runtime.
+    """The device `where`, ready to open models; UserError if it cannot be reached or lacks the runtime.
 
     Args:
         where: "local", "ssh:[user@]host", "adb" or "adb:serial".
         runtime: onnxruntime, openvino or litert (on a phone litert only).
         threads, batch: of every run.
         cpus: cores to stay on; the last ones if empty.
-        python: the interpreter on a machine behind ssh, which has numpy and the runtime.
+        python: the interpreter on a machine behind ssh; it needs numpy and the runtime.
         phone: fields of `PhoneRun` other than the number of threads.
     """
     kind, _, name = where.partition(":")

@@ -22,7 +22,7 @@ class Engine:
     suffix: str
 
     def peak_memory_mb(self, model: str | Path, threads: int = 1) -> float | None:
-        """MB (10^6 bytes) that a process gains at most by opening `model` and running it; None: not known."""
+        """Peak memory in MB (10^6 bytes) of opening `model` and running it; None: not known."""
         return peak_memory_mb(self.open, self.package, model, threads)
 
 
@@ -41,7 +41,8 @@ def engine_of(model: str | Path) -> Engine:
 
 
 def open_model(model: str | Path, threads: int = 1) -> Session:
-    """A session on normalised images (N, 3, R, R), also of a file that takes bytes; UserError for no such model."""
+    """A session on normalised images (N, 3, R, R), even if the file takes bytes; UserError if there is no such
+    model."""
     session = engine_of(model).open(model, threads)
     if not session.get_inputs()[0].pixels:
         return session

@@ -18,7 +18,8 @@ MAX_MODEL = 1 << 31  # bytes; offsets in the format have 31 bits
 
 @dataclass(frozen=True)
 class Delegation:
-    """How much of a model XNNPACK took over: operators of the file, those among them it runs, in how many pieces."""
+    """The share of XNNPACK in a model: operators of the file, operators that XNNPACK runs, and pieces that these
+    form."""
 
     operators: int
     delegated: int
@@ -29,7 +30,7 @@ class Delegation:
 
 
 class LiteRtSession:
-    """A TFLite model ready to run. Values are float32 outside; an int8 model's codes stay inside."""
+    """A TFLite model ready to run. Inputs and outputs are float32; an int8 model's codes stay inside."""
 
     def __init__(self, content: bytes, threads: int, xnnpack: bool = True, name: str = "(bytes)"):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -63,18 +64,18 @@ class LiteRtSession:
         self.interpreter.set_tensor(self._input["index"], _codes(image, self._input))
 
     def invoke(self) -> None:
-        """Run the model on what was fed."""
+        """Run the model on the fed image."""
         self.interpreter.invoke()
 
     def delegation(self) -> Delegation:
-        """What of the model XNNPACK runs."""
-        details = self.interpreter._get_ops_details()  # the only call that tells it
+        """The share of XNNPACK in the model."""
+        details = self.interpreter._get_ops_details()  # the only call that gives it
         partitions = [op for op in details if op["op_name"] == "DELEGATE"]
         operators = [op for op in details if op["op_name"] != "DELEGATE"]
         producers = {int(tensor): op for op in operators for tensor in op["outputs"]}
         taken: set[int] = set()
         for partition in partitions:
-            # A partition runs what lies between its outputs and its inputs.
+            # A partition runs the operators between its outputs and its inputs.
             known, wanted = set(map(int, partition["inputs"])), list(map(int, partition["outputs"]))
             while wanted:
                 tensor = wanted.pop()
@@ -98,8 +99,9 @@ def _values(codes: np.ndarray, tensor: dict) -> np.ndarray:
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = True) -> LiteRtSession:
-    """A LiteRT CPU session, by default with XNNPACK; UserError if LiteRT or the file is missing, or it is no model."""
-    litert_schema()  # that it is installed
+    """A LiteRT CPU session, by default with XNNPACK; UserError if LiteRT or the file is missing, or the file is no
+    model."""
+    litert_schema()  # checks that it is installed
     with opening(model, "LiteRT", "tflite_tools/export_tflite.py", ValueError, RuntimeError):
         if isinstance(model, bytes):
             return LiteRtSession(model, threads, xnnpack)
@@ -107,7 +109,7 @@ def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = Tr
 
 
 def litert_schema():
-    """The classes of the file format, from LiteRT; UserError where that is not installed."""
+    """The classes of the file format, from LiteRT; UserError if LiteRT is not installed."""
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError:
@@ -117,7 +119,7 @@ def litert_schema():
 
 
 def read_metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a file that are text, as ours are; what other writers keep there in bytes is left out.
+    """The text metadata of a file; metadata of other writers in bytes are left out.
 
     Raises:
         UserError: bytes that cannot be read as metadata.

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, taken in a process of its own."""
+"""Peak memory of a piece of work, measured in a process of its own."""
 from __future__ import annotations
 
 import multiprocessing
@@ -11,10 +11,10 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory_mb(work: Callable, *args, modules: tuple[str, ...] = ()) -> float | None:
-    """MB (10^6 bytes) of resident memory that a fresh process gains at most by `work(*args)`.
+    """Peak resident memory in MB (10^6 bytes) that `work(*args)` adds in a fresh process.
 
-    `modules` are imported before, so that their own memory does not count. `work` is a function of a module, for the
-    process imports it. None where the system does not tell (other than Linux).
+    `modules` are imported before: their own memory does not count. `work` must be a function of a module, since the
+    process imports it. None on systems other than Linux.
     """
     if not _STATUS.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The metadata of a model file, as the export writes them: text, some of it JSON, checked when it is read."""
+"""The metadata of an exported model file: text, some of it JSON, checked when it is read."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _MOST_PIXELS = 1 << 14  # of a side of an image
 
 
 class Metadata(dict):
-    """What a model file says of itself: text by key. `where` names the file in a UserError."""
+    """Metadata of a model file: text by key. `where` names the file in a UserError."""
 
     def __init__(self, values: Mapping[str, str], path: str | Path | bytes):
         super().__init__(values)
@@ -22,7 +22,8 @@ class Metadata(dict):
 
 
 def read_normalization(metadata: Mapping[str, str]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, of pixels in 0..1; UserError that names the file and key otherwise."""
+    """Mean and standard deviation of each channel, for pixels in 0..1; UserError with the file and key if they are
+    bad."""
     mean, std = (_json(metadata, key, [float]) for key in ("mean", "std"))
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != _CHANNELS or (key == "std" and min(values) <= 0):
@@ -40,13 +41,13 @@ def read_classes(metadata: Mapping[str, str]) -> list[str]:
 
 
 def has_class_names(metadata: Mapping[str, str]) -> bool:
-    """Whether the names of the classes are a data set's. Those of a published checkpoint, which names no data set, are
-    made up; an untrained model has none."""
+    """Whether the names of the classes are a data set's. A published checkpoint has none; its names are made up. An
+    untrained model has none either."""
     return bool(metadata.get("dataset")) and "classes" in metadata
 
 
 def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> int:
-    """Size in pixels at which images are loaded; `default` where the file does not tell, if that is given."""
+    """Size of loaded images in pixels; `default`, if given, for a file without it."""
     if default is not None and "crop_size" not in metadata:
         return default
     size = _json(metadata, "crop_size", int)
@@ -57,7 +58,7 @@ def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> i
 
 
 def read_eval_crop(metadata: Mapping[str, str], default: float) -> float:
-    """Part of the side that the centre crop of evaluation keeps; `default` where the file does not tell."""
+    """Part of the side that the centre crop of evaluation keeps; `default` for a file without it."""
     if "eval_crop" not in metadata:
         return default
     part = _json(metadata, "eval_crop", float)
@@ -67,7 +68,7 @@ def read_eval_crop(metadata: Mapping[str, str], default: float) -> float:
 
 
 def model_name(metadata: Mapping[str, str]) -> str:
-    """The model file that the metadata are of, for messages."""
+    """The name of the model file, for messages."""
     return getattr(metadata, "where", "the model")
 
 

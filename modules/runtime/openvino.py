@@ -1,4 +1,4 @@
-"""ONNX files under OpenVINO, which a user may install besides."""
+"""ONNX files under OpenVINO, which is optional."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -41,12 +41,12 @@ class OpenVinoSession:
         self._request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images)))
 
     def invoke(self) -> None:
-        """Run the model on what was fed."""
+        """Run the model on the fed image."""
         self._request.infer()
 
 
 def open_openvino(path: str | Path, threads: int = 1) -> OpenVinoSession:
-    """`path` under OpenVINO; UserError if OpenVINO or the file is missing, or it cannot read it."""
+    """`path` under OpenVINO; UserError if OpenVINO or the file is missing, or OpenVINO cannot read the file."""
     try:
         import openvino  # noqa: F401
     except ImportError:

@@ -35,7 +35,7 @@ class OrtSession:
         self._feeds = {self.engine.get_inputs()[0].name: images}
 
     def invoke(self) -> None:
-        """Run the model on what was fed."""
+        """Run the model on the kept images."""
         self.engine.run(None, self._feeds)
 
 
@@ -43,8 +43,8 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
                  profile_path: str | Path | None = None) -> OrtSession:
     """A CPU session with all graph optimisations; UserError if the file is missing or not a model.
 
-    `optimized_path`: where to write the graph that onnxruntime really runs; `profile_path`: how the name of the file
-    that its `end_profiling()` writes begins.
+    `optimized_path`: file for the graph that onnxruntime really runs. `profile_path`: beginning of the name of the file
+    that `end_profiling()` writes.
     """
     with opening(model, "onnxruntime", "onnx_tools/export_onnx.py", Exception):  # it raises its own unrelated classes
         import onnxruntime as ort
@@ -64,7 +64,7 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
 
 
 def optimized_ops(model: str | Path, folder: str | Path) -> dict[str, int]:
-    """How often each operator occurs in the graph that onnxruntime runs for `model`; `folder` holds a scratch file."""
+    """Number of each operator in the graph that onnxruntime runs for `model`; `folder` holds a scratch file."""
     from collections import Counter
 
     import onnx

@@ -29,11 +29,11 @@ class PixelSession:
         self.session.feed(self._bytes(images))
 
     def invoke(self) -> None:
-        """Run the model on what was fed."""
+        """Run the model on the fed images."""
         self.session.invoke()
 
     def rounded(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalised images as the model sees them: of whole bytes."""
+        """Normalised images as the model takes them: rounded to whole bytes."""
         return (self._pixels(images) / 255 - self.mean) / self.std
 
     def _bytes(self, images: np.ndarray) -> np.ndarray:

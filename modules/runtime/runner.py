@@ -2,9 +2,9 @@
 
     python runner.py onnxruntime --threads 1 --cpus 1
 
-It runs where the device is, so it imports nothing of this project: numpy and the runtime are all it needs. A request is
+It runs on the device's machine and imports nothing of this project: it needs only numpy and the runtime. A request is
 a line of JSON (`{"do": "time", "names": ["block"], "rounds": 20}`); `open` is followed by the model's bytes. A reply is
-a line of JSON; `{"error": ...}` says that the request could not be met.
+a line of JSON; `{"error": ...}` means that the request failed.
 """
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-SLICE_MS = 0.3  # a core is taken away for longer than this, if at all
+SLICE_MS = 0.3  # other work takes a core for longer than this, or not at all
 REFERENCE = "reference"  # the model that every timed one takes turns with
-# onnxruntime's setting for x86 without VNNI, where its uint8 x int8 products saturate in pairs and answers are wrong
-# (errors of half a logit were seen): exact products of uint8 x uint8 instead. It changes nothing on other processors.
+# onnxruntime's setting for x86 without VNNI. There its uint8 x int8 products saturate in pairs and answers are wrong
+# (errors of half a logit were seen). The setting gives exact products of uint8 x uint8. It changes nothing on other
+# processors.
 EXACT = ("session.x64quantprecision", "1")
 
 
@@ -67,7 +68,7 @@ def open_litert(content: bytes, threads: int, batch: int):
 
 
 RUNTIMES = {"onnxruntime": (open_onnxruntime, "onnxruntime"), "openvino": (open_openvino, "openvino"),
-            "litert": (open_litert, "ai-edge-litert")}  # how to open a model, and the package that must be installed
+            "litert": (open_litert, "ai-edge-litert")}  # how to open a model, and the package it needs
 
 
 def _random(shape, dtype):
@@ -78,10 +79,10 @@ def _random(shape, dtype):
 
 
 def time_once(run, threads: int) -> float:
-    """Milliseconds that `run()` takes.
+    """Time of `run()` in milliseconds.
 
-    Where other work took the core away meanwhile, only the time on the core counts. That can be told for one thread
-    only: several would be on several cores at a time.
+    If other work took the core meanwhile, only the time on the core counts. This is known for one thread only: several
+    threads run on several cores at a time.
     """
     wall, core = time.perf_counter(), time.process_time()
     run()
@@ -92,8 +93,8 @@ def time_once(run, threads: int) -> float:
 def time_in_turns(runs: dict, names: list[str], rounds: int, threads: int = 1) -> dict[str, dict[str, list[float]]]:
     """Time `runs[name]` for each of `names` and the reference, `rounds` times in turns.
 
-    Each is called twice in a row and the second call is timed, so that what the others left in the caches does not
-    count: a reference that runs cold after a large model only would tell their sizes, not the machine's speed.
+    Each is called twice in a row and the second call is timed: the caches then hold its own data, not that of the
+    others. A reference that runs cold after a large model would show the model's size, not the machine's speed.
 
     Returns:
         For each name its times ("ms") and the reference's beside it ("reference_ms"), in milliseconds.
@@ -111,7 +112,7 @@ def time_in_turns(runs: dict, names: list[str], rounds: int, threads: int = 1) -
 
 
 def memory_mb() -> float:
-    """The most memory this process ever held, in MB (10^6 bytes)."""
+    """Peak memory of this process in MB (10^6 bytes)."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -142,7 +143,7 @@ class Server:
         self.threads, self.batch, self.runs = threads, batch, {}
 
     def do_describe(self) -> dict:
-        """What runs here."""
+        """Processor, cores, operating system and version of the runtime."""
         __import__(self.package.replace("-", "_"))
         return describe(self.package)
 
@@ -176,7 +177,7 @@ def serve(server: Server, requests, replies) -> None:
             request["content"] = requests.read(request.pop("bytes"))
         try:
             reply = getattr(server, f"do_{request.pop('do')}")(**request)
-        except Exception as error:  # runtimes raise classes of their own; the caller must hear of any
+        except Exception as error:  # runtimes raise classes of their own; the caller must get each error
             reply = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"}
         replies.write(json.dumps(reply).encode() + b"\n")
         replies.flush()
@@ -191,7 +192,7 @@ def count(text: str) -> int:
 
 
 def main() -> None:
-    """Set threads and cores, then serve. Whatever a runtime prints goes to standard error."""
+    """Set threads and cores, then serve. Output of a runtime goes to standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runtime", choices=RUNTIMES)
     parser.add_argument("--threads", type=count, default=1)

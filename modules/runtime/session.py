@@ -1,4 +1,4 @@
-"""The session that every engine gives: a model file, opened. Running, timing and weighing it is written here, once."""
+"""The session of every engine, an opened model file: prediction, timing and peak memory."""
 from __future__ import annotations
 
 import time
@@ -17,7 +17,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Input:
-    """The input of a model: (batch, channels, height, width), such as (1, 3, 224, 224); text stands for any batch.
+    """The input of a model: (batch, channels, height, width), such as (1, 3, 224, 224); text as batch means any size.
 
     With `pixels` it takes bytes (batch, height, width, channels).
     """
@@ -28,9 +28,9 @@ class Input:
 
 
 class Session(Protocol):
-    """A model that is ready to run. It is called as a session of onnxruntime is.
+    """A model that is ready to run, called like a session of onnxruntime.
 
-    `metadata` is the text that the file holds of itself, by name.
+    `metadata` is the text in the file, by name.
     """
 
     metadata: Metadata
@@ -39,13 +39,13 @@ class Session(Protocol):
         """The one input."""
 
     def run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The output, such as (N, 1000) float32, for the images in `feeds`; `names` is not looked at."""
+        """The output, such as (N, 1000) float32, for the images in `feeds`; `names` is ignored."""
 
     def feed(self, images: np.ndarray) -> None:
         """Put `images` into the input."""
 
     def invoke(self) -> None:
-        """Run the model on what was fed: the part that is timed."""
+        """Run the model on the fed images: the part that is timed."""
 
 
 def predict(session: Session, images: np.ndarray) -> np.ndarray:
@@ -55,10 +55,11 @@ def predict(session: Session, images: np.ndarray) -> np.ndarray:
 
 def time_interleaved(sessions: Mapping[str, Session], runs: int = 50, warmup: int = 10,
                      clock: Callable[[], float] = time.perf_counter) -> dict[str, np.ndarray]:
-    """Latencies in milliseconds of several sessions on one random image each, measured in turns; (runs,) each.
+    """Latencies in milliseconds of several sessions on one random image each, measured in turns; (runs,) each, such as
+    (50,).
 
-    Turns make the sessions share whatever the machine goes through, so that their ratios hold on a noisy one. With
-    `time.process_time` as clock, the time in which other processes had the core does not count.
+    Turns spread disturbances over all sessions: their ratios hold on a noisy machine too. With `time.process_time` as
+    clock, time of other processes on the core does not count.
     """
     rng = np.random.default_rng(0)
     for session in sessions.values():
@@ -84,8 +85,8 @@ def summarize(times: np.ndarray) -> tuple[float, float]:
 
 def peak_memory_mb(open_session: Callable[[str, int], Session], package: str, model: str | Path,
                    threads: int = 1) -> float | None:
-    """MB (10^6 bytes) of resident memory that a process gains at most by opening a model and running it; None where
-    the system does not tell. The `package` of the engine is imported before."""
+    """Peak resident memory in MB (10^6 bytes) that opening a model and running it adds to a process; None on systems
+    other than Linux. The `package` of the engine is imported before."""
     return memory.peak_memory_mb(_open_and_run, open_session, str(model), threads, modules=(package,))
 
 
@@ -95,8 +96,8 @@ def _open_and_run(open_session: Callable[[str, int], Session], model: str, threa
 
 @contextmanager
 def opening(model: str | Path | bytes, engine: str, writer: str, *errors: type[Exception]) -> Iterator[None]:
-    """UserError if the file `model` is missing (`writer` is the script that writes such), or `engine` raises one of
-    `errors` within the block."""
+    """UserError if the file `model` is missing (`writer` is the script that writes such files), or if `engine` raises
+    one of `errors` within the block."""
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise UserError(f"model {str(model)!r} does not exist; {writer} writes it")
     try:

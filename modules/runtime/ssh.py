@@ -11,7 +11,7 @@ from modules.utils.errors import UserError
 
 
 def ssh_command(host: str, arguments: Sequence[str]) -> list[str]:
-    """The local command that runs `arguments` on `host` ([user@]name, as ssh takes it); UserError without ssh.
+    """The local command that runs `arguments` on `host` ([user@]name); UserError without ssh.
 
     It never asks for a password: a key or agent must be set up.
     """
@@ -19,7 +19,7 @@ def ssh_command(host: str, arguments: Sequence[str]) -> list[str]:
         raise UserError(f"ssh is not installed; it is needed to reach {host!r}")
     if not host or host.startswith("-"):
         raise UserError(f"host {host!r} for ssh; expected [user@]name")
-    # ssh joins what it gets with spaces and hands it to the remote shell, so it is quoted here.
+    # ssh joins its arguments with spaces for the remote shell: they are quoted here.
     return ["ssh", "-o", "BatchMode=yes", "--", host, shlex.join(arguments)]
 
 

@@ -1,4 +1,4 @@
-"""Timing TFLite files of the same network, on this machine or on a phone: the same two calls."""
+"""Timers of TFLite files of one network, on this machine or on a phone, with the same two methods."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Measured:
-    """Latency and its spread in milliseconds, peak memory in MB (None: not known), and what ran it."""
+    """Latency and its spread in milliseconds, peak memory in MB (None: not known), and the program that ran it."""
 
     ms: float
     spread_ms: float

@@ -1,5 +1,5 @@
-"""Macro architectures, superspaces and the choices made in them: tables and values, no torch code."""
-from modules.search_space import baselines, networks, tables  # they register the superspaces
+"""Macro architectures, superspaces and choices in them: tables and values, no torch code."""
+from modules.search_space import baselines, networks, tables  # imports that register the superspaces
 from modules.search_space.superspace import (
     Candidate,
     StageTable,

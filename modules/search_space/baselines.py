@@ -1,7 +1,7 @@
-"""MobileNetV2 and MobileNetV3-Large as superspaces, so that the same tools train, export and measure them.
+"""MobileNetV2 and MobileNetV3-Large as superspaces: the same tools train, export and measure them.
 
-The first holds just that network (Sandler et al., 2018, table 2). The second holds a few, for its blocks' expansions
-differ within a stage; MOBILENET_V3_LARGE is the encoding of the one in Howard et al., 2019, table 1. Its last layer
+The first holds only that network (Sandler et al., 2018, table 2). The second holds several networks: its blocks'
+expansions differ within a stage. MOBILENET_V3_LARGE encodes the one in Howard et al., 2019, table 1. Its last layer
 before the classifier has a batch norm here instead of a bias.
 """
 from __future__ import annotations

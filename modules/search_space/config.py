@@ -1,6 +1,6 @@
-"""Choices as values: which space (`SupernetConfig`) and which subnet of it (`SubnetChoiceConfig`).
+"""Choices as values: a space (`SupernetConfig`) and a subnet of it (`SubnetChoiceConfig`).
 
-Both are frozen and hashable, and both have the published string form, which round-trips.
+Both are frozen and hashable. Both have the published string form, which round-trips.
 """
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from modules.utils.errors import UserError
 class SupernetConfig:
     """A search space: a superspace with one block type and one width window per searched stage.
 
-    `str()` gives `<superspace>-<block digits>-<window digits>`, the name alone of a fixed network. Window -1 stands for
-    the full width list; it has no
-    string form and is only used by block distillation.
+    `str()` gives `<superspace>-<block digits>-<window digits>`, or the name alone for a fixed network. Window -1 is the
+    full width list; it has no string form and only block distillation uses it.
     """
 
     superspace: str
@@ -42,10 +41,10 @@ class SupernetConfig:
 
     @classmethod
     def from_choice(cls, superspace: str, choice: str) -> SupernetConfig:
-        """From a superspace name and `bbbbbb[-wwwwww]` (an underscore may stand for the minus); nothing for a fixed
+        """From a superspace name and `bbbbbb[-wwwwww]` (an underscore may replace the minus); empty for a fixed
         network."""
         space = get_superspace(superspace)
-        if not choice.strip() and len(space.candidates) <= 1:  # there is nothing to choose
+        if not choice.strip() and len(space.candidates) <= 1:  # no choice is needed
             return cls(space.name, *[(0,) * len(space.searched)] * 2)
         match = re.fullmatch(r"(\d+)(?:[-_](\d+))?", choice.strip())
         if not match:
@@ -66,7 +65,7 @@ class SupernetConfig:
 
     @property
     def space(self) -> Superspace:
-        """The superspace this is a part of."""
+        """The superspace of this space."""
         return get_superspace(self.superspace)
 
     @property
@@ -76,8 +75,8 @@ class SupernetConfig:
 
     @property
     def file_name(self) -> str:
-        """`str()` as a part of files' and folders' names: a Zen structure, which has brackets and may be long, is
-        `zen_` and the first 8 hex digits of its sha256 there."""
+        """`str()` for names of files and folders. A Zen structure has brackets and may be long: its name is `zen_` and
+        the first 8 hex digits of its sha256."""
         if "(" in self.superspace:
             return f"zen_{hashlib.sha256(self.superspace.encode()).hexdigest()[:8]}"
         return str(self)

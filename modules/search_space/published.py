@@ -37,7 +37,7 @@ def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceCon
     """Look up a supernet or subnet, in any case.
 
     Returns:
-        Its name as listed, its supernet's name, the space, and the subnet (None for a supernet).
+        Its listed name, its supernet's name, the space, and the subnet (None for a supernet).
     """
     results, by_case = _results(), {n.lower(): n for n in published_names()}
     listed = by_case.get(name.lower())
@@ -50,13 +50,13 @@ def find_published(name: str) -> tuple[str, str, SupernetConfig, SubnetChoiceCon
 
 def find_subnet(name: str, superspace: str = "", choice: str = ""
                 ) -> tuple[str, str, SupernetConfig, SubnetChoiceConfig]:
-    """Look up a published subnet, or one given by its encoding and the space (`superspace`, `choice`) it belongs to.
+    """Look up a published subnet, or a subnet given by its encoding and its space (`superspace`, `choice`).
 
     Returns:
-        A name that can name a file, the name of its supernet's folder, the space, and the subnet.
+        A name for files, the name of its supernet's folder, the space, and the subnet.
 
     Raises:
-        UserError: an unknown name, a supernet's name, half a space, a subnet that is not of the space.
+        UserError: an unknown name, a supernet's name, half a space, a subnet of another space.
     """
     if not superspace and not choice:
         listed, supernet, space, subnet = find_published(name)
@@ -76,7 +76,7 @@ def subnet_id(space: SupernetConfig, choice: SubnetChoiceConfig) -> str:
 
 
 def published_name(space: SupernetConfig, choice: SubnetChoiceConfig) -> str | None:
-    """The name under which a subnet is published, if it is."""
+    """The published name of a subnet; None if it has none."""
     results = _results()
     for name, entry in results["subnets"].items():
         if entry["subnet"] == str(choice) and results["supernets"][entry["supernet"]] == str(space):

@@ -1,10 +1,10 @@
-"""One reference for a network, the value of `--network`: everything that handles one network takes it.
+"""One reference for a network, the value of `--network`. Every tool for single networks takes it.
 
 A reference is one of
 
 - a published subnet's name, in any case: SEQnet@vnni-A0
 - a fixed network's, with an optional width: resnet20, mobilenet_v2:0.5, zennet_imagenet1k_flops400M_SE_res224
-- a space and a subnet of it: onnxw-151122-023231-d1#1#2..._r160, as the tables of the benchmarks have it
+- a space and a subnet of it: onnxw-151122-023231-d1#1#2..._r160, as in the tables of the benchmarks
 - a Zen structure, or the file that holds one: "SuperConvK3BNRELU(3,8,1,1)...", results/zen_nas/best_structure.txt;
   `:se` after it adds squeeze-and-excitation
 
@@ -34,8 +34,7 @@ _RESOLUTION = re.compile(r"(?P<name>.+)_r(?P<pixels>\d{1,5})")
 
 @dataclass(frozen=True)
 class Network:
-    """One network: the space that it is of, and the subnet. `name` names its files, `supernet` its checkpoint's
-    folder."""
+    """One network: its space and its subnet. `name` names its files, `supernet` its checkpoint's folder."""
 
     space: SupernetConfig
     subnet: SubnetChoiceConfig
@@ -49,12 +48,12 @@ class Network:
 
     @property
     def resolution(self) -> int:
-        """Of the input, in pixels."""
+        """Resolution of the input in pixels."""
         return self.subnet.resolution
 
     @property
     def own_resolution(self) -> bool:
-        """Whether its resolution is that of its space."""
+        """Whether the resolution is that of the space."""
         return self.resolution == max(self.space.space.resolutions)
 
     def at(self, resolution: int) -> Network:
@@ -64,7 +63,7 @@ class Network:
         return _network(self.space, replace(self.subnet, resolution=resolution), self.supernet)
 
     def __str__(self) -> str:
-        """A reference that `read_network` gives this for."""
+        """A reference for `read_network` to this network."""
         if self.name in published_subnets() and self.supernet in published_names():
             return self.name
         if not self.fixed:
@@ -83,15 +82,15 @@ def _network(space: SupernetConfig, subnet: SubnetChoiceConfig, supernet: str = 
 
 
 def read_network(reference: str, superspace: str = "", choice: str = "", resolution: int = 0) -> Network:
-    """The network that `reference` names.
+    """The network of `reference`.
 
     Args:
-        superspace, choice: the space of a subnet that is given by its encoding alone (`--superspace`,
+        superspace, choice: the space of a subnet given by its encoding alone (`--superspace`,
             `--supernet_choice`).
-        resolution: in pixels, of a fixed network whose reference says none; 0: the network's own.
+        resolution: in pixels, of a fixed network whose reference has none; 0: the network's own.
 
     Raises:
-        UserError: none of the forms above, an unknown name, a supernet's name, a subnet that is not of its space.
+        UserError: none of the forms above, an unknown name, a supernet's name, a subnet of another space.
     """
     text = reference.strip()
     if superspace or choice:
@@ -121,7 +120,7 @@ def _readings(text: str) -> list[tuple[str, int | None]]:
 
 def _named(text: str) -> Network | None:
     """The network of a name, structure or file without resolution; None if it is none of these."""
-    if text.lower() in map(str.lower, published_names()):  # a supernet's too, of which the message says so
+    if text.lower() in map(str.lower, published_names()):  # a supernet's too: the message says that it is one
         name, supernet, space, subnet = find_subnet(text)
         return Network(space, subnet, name, supernet)
     if "(" not in text and not has_superspace(text):

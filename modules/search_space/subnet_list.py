@@ -1,4 +1,4 @@
-"""The list of subnets that the on-device tools work on."""
+"""The list of subnets for the on-device tools."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from modules.utils.text import shorten
 
 
 def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
-    """Lines `superspace,choice,subnet`, also as spreadsheets write them, or a network's reference (`read_network`);
-    empty lines and lines that begin with # are skipped.
+    """The networks of a list. A line is `superspace,choice,subnet`, as spreadsheets write it too, or a network's
+    reference (`read_network`). Empty lines and lines that begin with # are skipped.
 
-    The resolution of a subnet is free; everything else must belong to its space. UserError names the file and line.
+    The resolution of a subnet is free; all else must belong to its space. UserError names the file and line.
     """
     path = Path(path)
     if not path.is_file():

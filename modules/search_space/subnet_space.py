@@ -1,4 +1,4 @@
-"""The set of subnets of one search space: its extremes, and drawing, mutating, crossing and checking its members."""
+"""The set of subnets of one search space: its extremes, and draws, mutations, crossings and checks of its members."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class StageOptions:
-    """What one elastic stage may choose from."""
+    """The options of one elastic stage."""
 
     name: str
     depths: tuple[int, ...]
@@ -31,7 +31,7 @@ class StageOptions:
         return blocks[:1] * depth if align else blocks
 
     def sample_block(self, rng) -> BlockChoice:
-        """A uniform draw of kernel size, width and expand ratio, in this order; none of a ratio the block lacks."""
+        """A uniform draw of kernel size, width and expand ratio, in this order. A block without a ratio draws none."""
         c = self.candidate
         kernel, width = pick(rng, c.kernels), pick(rng, self.widths)
         return BlockChoice(kernel, width, pick(rng, c.expands) if c.expands != (None,) else None)
@@ -39,7 +39,7 @@ class StageOptions:
 
 def pick(rng, options):
     """One of `options`, uniformly."""
-    # The stream of `rng.choice`, with numpy's legacy RandomState the published one, in a fraction of its time.
+    # The stream of `rng.choice` in a fraction of its time; with numpy's legacy RandomState it is the published stream.
     draw = rng.integers if hasattr(rng, "integers") else rng.randint
     return options[int(draw(len(options)))]
 
@@ -106,8 +106,8 @@ class SubnetSpace:
         return SubnetChoiceConfig(tuple(stages), resolution)
 
     def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng) -> SubnetChoiceConfig:
-        """Per stage the depth of either parent, then each value of each block from either; a block that one parent
-        lacks is the other's."""
+        """For each stage the depth of either parent, then each value of each block from either. A block that one parent
+        lacks comes from the other."""
         stages = []
         for blocks_a, blocks_b in zip(a.stages, b.stages, strict=True):
             depth, blocks = pick(rng, (len(blocks_a), len(blocks_b))), []
@@ -119,8 +119,8 @@ class SubnetSpace:
         return SubnetChoiceConfig(tuple(stages), pick(rng, (a.resolution, b.resolution)))
 
     def check(self, choice: SubnetChoiceConfig) -> SubnetChoiceConfig:
-        """Return `choice` if it belongs to the space; otherwise UserError naming the value, its stage and what is
-        allowed there."""
+        """Return `choice` if it belongs to the space; otherwise UserError that names the value, its stage and the
+        allowed values."""
         if len(choice.stages) != len(self.stages):
             raise UserError(f"subnet with {len(choice.stages)} stages; {self.config} has {len(self.stages)}: "
                             f"{', '.join(s.name for s in self.stages)}")

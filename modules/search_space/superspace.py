@@ -12,8 +12,8 @@ from modules.utils.registry import Registry
 class StageTable:
     """One stage of a macro architecture.
 
-    `widths` is the full list of output channels, `depths` the allowed numbers of blocks, `stride` that of the first
-    block, `window` the number of consecutive widths that one width window holds (None: all of them).
+    `widths` is the full list of output channels, `depths` the allowed numbers of blocks, `stride` the stride of the
+    first block, `window` the number of consecutive widths in one width window (None: all).
     """
 
     name: str
@@ -24,11 +24,11 @@ class StageTable:
 
     @property
     def num_windows(self) -> int:
-        """How many width windows the stage offers."""
+        """Number of width windows of the stage."""
         return len(self.widths) - (self.window or len(self.widths)) + 1
 
     def window_widths(self, choice: int) -> tuple[int, ...]:
-        """Widths of window `choice`; -1 stands for the whole list (block distillation trains on it)."""
+        """Widths of window `choice`; -1 is the whole list, for block distillation."""
         if choice == -1 or self.window is None:
             return self.widths
         return self.widths[choice : choice + self.window]
@@ -36,7 +36,7 @@ class StageTable:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A block type with the values its kernel size and expand ratio may take; `(None,)` where it has no ratio."""
+    """A block type with the allowed kernel sizes and expand ratios; `(None,)` if it has no ratio."""
 
     block: str
     kernels: tuple[int, ...] = (3,)
@@ -68,7 +68,7 @@ class Superspace:
 
     @property
     def elastic(self) -> tuple[StageTable, ...]:
-        """The stages a subnet encoding lists: everything before final_expand."""
+        """The stages in a subnet encoding: all before final_expand."""
         return tuple(s for s in self.stages if s.name not in HEAD_STAGES)
 
     def stage(self, name: str) -> StageTable:
@@ -93,7 +93,7 @@ def register_superspace(superspace: Superspace, listed: bool = True) -> Superspa
 
 
 def add_superspaces(find: Callable[[str], Superspace | None], form: str) -> None:
-    """Look names up in `find` too, which gives None for an unknown one; `form` is how errors write its names."""
+    """Look names up in `find` too, which gives None for an unknown one. Errors write its names as `form`."""
     _superspaces.add_source(find, form=form)
 
 

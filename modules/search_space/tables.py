@@ -177,8 +177,8 @@ ONNXW_TINY = Superspace(
     block_kd_resolutions=(48, 64),  # at 32 pixels the last stages end in one pixel
 )
 
-# Not published: for images of 24 to 32 pixels. No block works at the full size, where one costs most and learns least;
-# widths are multiples of 16, as vector units of int8 want them.
+# Not published: for images of 24 to 32 pixels. No block works at the full size: there a block costs most and learns
+# least. Widths are multiples of 16, for vector units of int8.
 CIFARW = Superspace(
     name="cifarw",
     stages=(

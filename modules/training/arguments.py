@@ -1,4 +1,4 @@
-"""Options that the evaluating scripts share, and the evaluator that they describe."""
+"""Options of the evaluating scripts, and the evaluator from them."""
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, replace
@@ -14,10 +14,10 @@ SUPERNETS = "checkpoints/supernet_training"
 
 @dataclass(frozen=True)
 class Images:
-    """Where images come from and how they are loaded."""
+    """The source of images, and settings of their loading."""
 
     dataset: str = setting("", "data set: digits, folder, CIFAR10 ...", shown="that of training")
-    dataset_path: str = setting("", "folder with train/ and val/, or where a data set by name is",
+    dataset_path: str = setting("", "folder with train/ and val/, or of a data set by name",
                                 aliases=("--dataset_dir",))
     augment: str = setting("", "augmentation of the calibration images", choices=AUGMENTS, shown="that of training")
     data_loader_workers_per_gpu: int = WORKERS.field()
@@ -41,14 +41,15 @@ class Evaluation(Images):
 
 
 def add_space_arguments(parser, several: bool = False, network: bool = False) -> None:
-    """`--superspace` and `--supernet_choice`, and where their checkpoint is."""
+    """`--superspace` and `--supernet_choice`, and the place of their checkpoint."""
     add_supernet_arguments(parser, several, network)
     option(parser, "--quant_mode", False, "int8: use lsq.pth instead of checkpoint.pth")
     option(parser, "--resume", SUPERNETS, "checkpoint file, or the folder that holds <superspace>-<choice>-align0/")
 
 
 def add_supernet_arguments(parser, several: bool = False, network: bool = False) -> None:
-    """Which supernet; with `network` also `--network`, which stands for it and a subnet of it (`given_networks`)."""
+    """Options that choose a supernet; with `network` also `--network`, which chooses a subnet and its space
+    (`given_networks`)."""
     needed = "" if network else MISSING
     if network:
         NETWORK.add_to(parser, "--network", many="+" if several else "", default=() if several else "", kind=str,
@@ -60,7 +61,7 @@ def add_supernet_arguments(parser, several: bool = False, network: bool = False)
 
 
 def given_networks(args) -> list[tuple[SupernetConfig, Network | None]]:
-    """The spaces that `--superspace` and `--supernet_choice` name, or those of `--network` with their networks.
+    """The spaces of `--superspace` and `--supernet_choice`, or those of `--network` with their networks.
 
     Raises:
         UserError: both are given, or neither is.

@@ -22,13 +22,13 @@ def load_calibration_images(data, transform, count: int, *, batch_size: int, see
 
 
 def calibrate_start(model, record, config) -> None:
-    """Set the batch-norm statistics of supernet `model`, before it is trained, to those of its active subnet on the
+    """Set the batch-norm statistics of supernet `model`, before its training, to those of its active subnet on the
     training images in the folder `config.calibration_path`.
 
-    The classifier and its quantiser stay as they are: they will learn from other images.
+    The classifier and its quantiser stay unchanged: they will learn from other images.
 
     Args:
-        record: the `ModelRecord` of the run, which tells size and normalisation of the images.
+        record: the `ModelRecord` of the run, with the size and normalisation of the images.
         config: the `TrainConfig` of the run.
     """
     data = load_data("folder", config.calibration_path)
@@ -43,12 +43,12 @@ def calibrate_start(model, record, config) -> None:
 def calibrate_bn(model: nn.Module, batches) -> nn.Module:
     """Set the running statistics of every batch norm in `model` to those of `batches`, and return the model.
 
-    Each batch is normalised by its own statistics, as in training; their means and variances are then merged exactly
-    (every image counts once, whatever the batch sizes), over processes too. Only the statistics change: the norms'
-    mode, momentum and number of batches are as before.
+    Each batch is normalised by its own statistics, as in training. Their means and variances are then merged exactly,
+    over processes too: every image counts once, whatever the batch sizes. Only the statistics change; mode, momentum
+    and number of batches of the norms stay.
 
     Args:
-        batches: image batches (N, 3, H, W), at least two images each.
+        batches: image batches (N, 3, H, W), such as (64, 3, 224, 224), of at least two images.
 
     Raises:
         UserError: no batches.
@@ -70,15 +70,15 @@ class NormStatistics:
         self.sums: dict[nn.BatchNorm2d, torch.Tensor] = {}  # n, n mean, n mean of squares per channel, in float64
 
     def collect(self, model: nn.Module, images: torch.Tensor) -> None:
-        """Run `model` on `images`, every batch norm in training mode and the rest in eval mode, and add what its norms
-        saw. The norms are left with the statistics of this batch."""
+        """Run `model` on `images`, every batch norm in training mode and the rest in eval mode. Add the statistics of
+        its norms. The norms are left with the statistics of this batch."""
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         was_training = model.training
         model.eval()
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0  # so that the running statistics are those of this batch
+            norm.momentum = 1.0  # the running statistics become those of this batch
         hooks = [norm.register_forward_hook(self._add) for norm in norms]
         try:
             with torch.no_grad():
@@ -91,7 +91,7 @@ class NormStatistics:
             model.train(was_training)
 
     def _add(self, norm: nn.BatchNorm2d, inputs, output) -> None:
-        channels = inputs[0].shape[1]  # of an elastic norm only the first are active
+        channels = inputs[0].shape[1]  # only the first ones of an elastic norm are active
         n = inputs[0].numel() // channels
         mean = norm.running_mean[:channels].double()
         square = norm.running_var[:channels].double() * ((n - 1) / n) + mean**2
@@ -99,7 +99,7 @@ class NormStatistics:
         self.sums[norm] = self.sums[norm] + sums if norm in self.sums else sums
 
     def merge(self) -> None:
-        """Add up what all processes collected."""
+        """Add up the statistics of all processes."""
         for sums in self.sums.values():
             dist.all_sum(sums)
 

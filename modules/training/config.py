@@ -1,4 +1,4 @@
-"""Training settings: a yaml file, any value of which a command line option of the same name overrides."""
+"""Training settings: a yaml file, and a command line option for each value that overrides it."""
 from __future__ import annotations
 
 import argparse
@@ -42,10 +42,10 @@ class TrainConfig:
     """Settings of supernet training; the defaults are the published recipe (supernet_training_configs/train.yaml)."""
 
     dataset: str = _data("", "data set: digits, folder, CIFAR10 ...; empty: folder if --dataset_path is given")
-    dataset_path: str = _data("", "folder with train/ and val/, or where a data set by name is",
+    dataset_path: str = _data("", "folder with train/ and val/, or of a data set by name",
                               aliases=("--dataset_dir",))
     augment: str = _data("auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
-    crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: what suits the data set", low=0,
+    crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: the data set's own value", low=0,
                                   high=1)
     eval_crop: float = _data(224 / 256, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
     valid_size: int = _data(0, "images held out of the training set for validation; 0: the validation set", low=0,
@@ -54,16 +54,16 @@ class TrainConfig:
     resolutions: tuple[int, ...] = _data((), "input sizes; empty: the superspace's", **PIXELS)
     batch_size_per_gpu: int = _data(64, "images per step and process", **BATCH)
     eval_batch_size_per_gpu: int = _data(32, "images per batch and process in validation", **BATCH)
-    drop_last: bool = _data(False, "a last batch that is not full is left out")
+    drop_last: bool = _data(False, "leave out a last batch that is not full")
     data_loader_workers_per_gpu: int = dataclasses.replace(WORKERS, default=8, group="data").field()
 
     num_arch_training: int = _sandwich(4, "subnets per step: largest, random ones, smallest", low=2, high=1000)
-    inplace_distill: bool = _sandwich(True, "the others learn from the largest; false: from the labels")
+    inplace_distill: bool = _sandwich(True, "the other subnets learn from the largest; false: from the labels")
     soft_target_dropout: bool = _sandwich(True, "the soft target carries the largest net's dropout noise")
     align_sample: bool = _sandwich(False, "all blocks of a stage alike in random subnets")
     subnet_choice: str = _sandwich("", "subnet to train alone, from the labels; empty: all")
-    alpha_min: float = _sandwich(-1.0, "lower alpha of the two alpha-divergences from the soft target, of which the "
-                                 "larger counts", low=-100, high=100)
+    alpha_min: float = _sandwich(-1.0, "lower alpha of the two alpha-divergences from the soft target; the larger "
+                                 "divergence counts", low=-100, high=100)
     alpha_max: float = _sandwich(1.0, "higher alpha of the two", low=-100, high=100)
     iw_clip: float = _sandwich(5.0, "largest ratio of probabilities that counts in the divergence of --alpha_min",
                                above=0)
@@ -102,10 +102,10 @@ class TrainConfig:
     valid_batches: int = _valid(0, "batches per process to validate on; 0: all", low=0)
     post_bn_calibration_batch_num: int = _valid(20, "training batches that calibrate batch norm", low=1)
 
-    init_checkpoint: str = _run("", "file whose weights to start from; empty: random, or in int8 training "
+    init_checkpoint: str = _run("", "file with the first weights; empty: random, or in int8 training "
                                 "checkpoint.pth of the same folder")
-    calibration_path: str = _run("", "folder of images that calibrate the batch norm of --init_checkpoint; empty: its "
-                                 "statistics as they are")
+    calibration_path: str = _run("", "folder of images that calibrate the batch norm of --init_checkpoint; empty: "
+                                 "its statistics stay")
     new_head: bool = _run(False, "the classifier starts afresh, not from --init_checkpoint")
     only_train_head: bool = _run(False, "the classifier alone learns")
     models_save_dir: str = _run("checkpoints/supernet_training", "folder; /<superspace>-<choice>-align0 is appended")
@@ -135,7 +135,7 @@ class TrainConfig:
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 
-# Settings that a resumed run may change: no other may, for they decide what a step computes.
+# Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "calibration_path", "eval_batch_size_per_gpu",
                   "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu", "models_save_dir", "print_freq",
                   "checkpoint_minutes", "valid_freq", "valid_batches"}

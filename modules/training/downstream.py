@@ -1,4 +1,4 @@
-"""Fine-tuning of a trained subnet on another data set: the recipes, and from them the settings of a training run."""
+"""Fine-tuning of a trained subnet on another data set: the recipes, and the settings of a training run from them."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from modules.utils.files import write_manifest
 # Published learning rates for batches of 128 images.
 LEARNING_RATES = {"CIFAR10": 0.0125, "CIFAR100": 0.0125, "Flowers102": 0.15, "OxfordIIITPet": 0.00375, "Food101": 0.15,
                   "StanfordCars": 0.15, "FGVCAircraft": 0.075}
-OTHER_RATE = 0.0125  # of data sets that are not among the published ones
+OTHER_RATE = 0.0125  # of data sets that are not published
 _BATCH = 128
 
 
@@ -54,10 +54,10 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
 
 def downstream_config(start: Path, choice: SubnetChoiceConfig, *, dataset: str, int8: bool, learning_rate: float = 0.0,
                       **settings) -> TrainConfig:
-    """The settings of a run that fine-tunes subnet `choice` of the supernet in `start` on `dataset`.
+    """Settings of a run that fine-tunes subnet `choice` of the supernet in `start` on `dataset`.
 
-    SGD with Nesterov momentum, linear warm-up and decay, gradients clipped by their norm; the weights of convolutions
-    and of the classifier decay. In int8 the quantisers are where those of `start` are.
+    SGD with Nesterov momentum, linear warm-up and decay, gradients clipped by their norm. The weights of convolutions
+    and of the classifier decay. In int8 the quantisers have the placement of `start`.
 
     Args:
         start: lsq.pth, or checkpoint.pth in fp32.
@@ -66,7 +66,7 @@ def downstream_config(start: Path, choice: SubnetChoiceConfig, *, dataset: str, 
         settings: of `TrainConfig`.
 
     Raises:
-        UserError: `start` is missing or not a checkpoint; an fp32 one in int8.
+        UserError: `start` is missing, not a checkpoint, or an fp32 one with `int8`.
     """
     rate = learning_rate or LEARNING_RATES.get(dataset, OTHER_RATE)
     return TrainConfig(

@@ -10,9 +10,9 @@ from modules.modeling.ops.lsq_plus import PUBLISHED_NAMES, QBase
 
 
 class WeightAverage:
-    """`model`: a copy of the trained model whose parameters are the average of its own over the steps.
+    """`model` is a copy of the trained model; its parameters are the averages of the trained ones over the steps.
 
-    The decay grows with the number of updates t as (1 + t) / (10 + t) up to `decay`, so that the start is forgotten.
+    The decay grows with the number of updates t as (1 + t) / (10 + t) up to `decay`: the start is forgotten.
     """
 
     def __init__(self, trained: nn.Module, decay: float, updates: int = 0):
@@ -21,7 +21,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the trained model's present weights."""
+        """Add the trained model's present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         self._take_started_quantizers()

@@ -32,7 +32,7 @@ class Accuracy:
 
 
 def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's confidence interval, in percent, of a share observed in `count` trials."""
+    """Wilson's confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
@@ -44,7 +44,7 @@ def evaluate(net: torch.nn.Module, batches, what: str = "the network") -> Accura
     `what` names the network in a message.
 
     Raises:
-        UserError: no images, or outputs that are not finite, of which every accuracy would be that of class 0.
+        UserError: no images, or outputs that are not finite (they would all count as class 0).
     """
     device = next(net.parameters()).device
     sums = torch.zeros(4, dtype=torch.float64, device=device)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.1) -> torch.Tensor:
     """Cross-entropy against (1 - smoothing) onehot + smoothing / K, mean over the batch.
 
-    `logits` is (N, K), `labels` (N,) int64.
+    `logits` is (N, K), such as (64, 1000), `labels` is (N,) int64.
     """
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
@@ -17,9 +17,9 @@ def adaptive_divergence(logits: torch.Tensor, target_logits: torch.Tensor, alpha
                         alpha_max: float = 1.0, clip: float = 5.0) -> torch.Tensor:
     """Adaptive alpha-divergence between student and soft target (Wang et al., AlphaNet, 2021), mean over the batch.
 
-    For each sample the larger of the divergences at `alpha_min` and `alpha_max` is used. The returned value is the
-    surrogate whose gradient is theirs; ratios of probabilities are clipped at `clip` for alpha_min, as published.
-    Both arguments are (N, K) logits; the target receives no gradient.
+    The larger of the divergences at `alpha_min` and `alpha_max` is used for each sample. The returned value is a
+    surrogate with the gradient of these divergences. Ratios of probabilities are clipped at `clip` for alpha_min, as
+    published. Both arguments are (N, K) logits, such as (64, 1000); the target receives no gradient.
     """
     log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(target_logits.detach(), 1)
     left, left_surrogate = _divergence(log_q, log_p, alpha_min, clip)
@@ -44,7 +44,7 @@ def _divergence(log_q: torch.Tensor, log_p: torch.Tensor, alpha: float, clip: fl
 
 
 def noise_to_signal(output: torch.Tensor, target: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
-    """Noise-to-signal ratio of two feature maps (N, C, H, W): the mean over N and C of the mean squared difference
-    over H and W, divided by the target's (unbiased) variance over H and W plus `eps`."""
+    """Noise-to-signal ratio of two feature maps (N, C, H, W), such as (64, 24, 56, 56): the mean over N and C of the
+    mean squared difference over H and W, divided by the target's (unbiased) variance over H and W plus `eps`."""
     noise = (output - target).square().mean((2, 3))
     return (noise / (target.var((2, 3)) + eps)).mean()

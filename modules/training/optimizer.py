@@ -19,7 +19,7 @@ def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser that `config` describes: SGD or Adam."""
+    """The optimiser of `config`: SGD or Adam."""
     groups = decay_groups(model, config.weight_decay_weight, config.weight_decay_bn_bias)
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.base_lr)

@@ -1,4 +1,4 @@
-"""Whether a training step computes in bf16: as asked for, or as a short measurement says."""
+"""The number format of a training step, bf16 or fp32: as requested, or as a short measurement decides."""
 from __future__ import annotations
 
 import contextlib
@@ -16,14 +16,14 @@ _ROUNDS = 3
 
 
 def autocast(amp: str, device_type: str):
-    """The context in which forward passes of a step run. LSQ+ keeps scales, offsets and their gradients in fp32."""
+    """The context of the forward passes of a step. LSQ+ keeps scales, offsets and their gradients in fp32."""
     return torch.autocast(device_type, torch.bfloat16) if amp == "bf16" else contextlib.nullcontext()
 
 
 def measure_amp(model: torch.nn.Module, step: Callable, images: torch.Tensor, labels: torch.Tensor,
                 config: TrainConfig, generator: Callable) -> dict[str, float]:
     """Seconds of one `step(model, images, labels, config, generator())` in fp32 and in bf16, by amp: medians of three
-    in turns, after one of each. A copy of `model` makes them, so that no statistic or quantiser of it changes."""
+    in turns, after one of each. The steps run on a copy of `model`: its statistics and quantisers do not change."""
     model, seconds = copy.deepcopy(model), {"none": [], "bf16": []}
     for turn in range(_ROUNDS + 1):
         for amp, times in seconds.items():

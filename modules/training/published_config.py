@@ -1,4 +1,4 @@
-"""Yaml files of the published SpaceEvo: each key under the name it has here, or refused with it."""
+"""Yaml files of the published SpaceEvo: each key gets its name here, or is refused."""
 from __future__ import annotations
 
 import os
@@ -12,7 +12,7 @@ RENAMED = {"dataset_dir": "dataset_path"}
 NESTED = {"optimizer": {"method": "optimizer", "momentum": "momentum", "nesterov": "nesterov"},
           "lr_scheduler": {"method": "schedule", "base_lr": "base_lr", "clamp_lr_percent": "clamp_lr_percent"}}
 SCHEDULES = {"warmup_cosine_lr": "cosine", "warmup_linear_lr": "linear"}
-# Keys without a setting here: the value that changes nothing (None: any), and what another one is called here.
+# Keys without a setting here: the value that changes nothing (None: any), and the setting here for other values.
 WITHOUT_SETTING = {
     "sandwich_rule": (True, "subnet_choice trains one subnet alone"),
     "distributed": (None, "torchrun starts the processes"),
@@ -22,7 +22,7 @@ WITHOUT_SETTING = {
     "resume": ("", "the option --resume continues a run; init_checkpoint names a file to start from"),
     "debug": ("", "debug_batches alone stops every epoch early"),
 }
-# Keys that the published code never reads. The recipe is what acted: the defaults here.
+# Keys that the published code never reads. Its real recipe is the defaults here.
 UNREAD = ("bn_momentum", "bn_eps", "drop_last", "n_classes", "dataset", "sync_bn")
 
 
@@ -34,7 +34,7 @@ def translate(content: Mapping, source: str) -> dict:
         source: the file's name, for errors.
 
     Raises:
-        UserError: a value that means something else than is done here, with what it is called here.
+        UserError: a value with another effect than here; the setting here is named.
     """
     content = {RENAMED.get(key, key): value for key, value in content.items()}
     if not is_published(content):
@@ -52,7 +52,7 @@ def translate(content: Mapping, source: str) -> dict:
         else:
             found[key] = value
     if "debug" in content:
-        found.pop("debug_batches", None)  # which act in debug mode only
+        found.pop("debug_batches", None)  # they act in debug mode only
     if passed_over and os.environ.get("RANK", "0") == "0":
         print(f"{source}: passed over, for the published code never read them: {', '.join(passed_over)}",
               file=sys.stderr)
@@ -60,7 +60,7 @@ def translate(content: Mapping, source: str) -> dict:
 
 
 def is_published(content: Mapping) -> bool:
-    """Whether a training yaml has the form that the published code reads."""
+    """Whether a training yaml has the published form."""
     return any(key in WITHOUT_SETTING or (key in NESTED and isinstance(content[key], Mapping)) for key in content)
 
 

@@ -14,7 +14,7 @@ from modules.utils import dist
 
 
 def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
-    """The generator of one step's draws: the same on every process, and after a resume."""
+    """The generator for the draws of one step: the same on every process, and after a resume."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, step)))
 
 
@@ -22,10 +22,11 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
                   rng: np.random.Generator) -> torch.Tensor:
     """Add the gradients of one step's subnets to `supernet` and average them over processes.
 
-    The largest subnet learns from the labels; then random ones and the smallest learn from its logits.
+    The largest subnet learns from the labels. Random ones and the smallest then learn from its logits.
 
     Returns:
-        (largest net's loss, smallest net's loss, share of images that the smallest net gets right), on the device.
+        Vector (3,) on the device: largest net's loss, smallest net's loss, share of images that the smallest net gets
+        right.
     """
     forward = _forward(supernet, images, config, rng)
     supernet.set_max_subnet()
@@ -54,7 +55,7 @@ def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: Tr
     """Add the gradients of the active subnet, which learns from the labels, and average them over processes.
 
     Returns:
-        As `sandwich_step`, all of the one subnet.
+        As `sandwich_step`, with the one subnet for all three.
     """
     forward = _forward(supernet, images, config, rng)
     logits, loss = _learn_from_labels(supernet, forward, labels, config)
@@ -63,8 +64,8 @@ def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: Tr
 
 
 def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callable[[], torch.Tensor]:
-    """A function that gives the active subnet's logits."""
-    # Dropout draws from torch's global generator; seeding it per step makes a resumed run draw alike.
+    """A function that computes the active subnet's logits."""
+    # Dropout draws from torch's global generator. A seed for each step makes a resumed run draw the same.
     torch.manual_seed(int(rng.integers(2**31)) + dist.rank())
     def forward():
         with autocast(config.amp, images.device.type):
@@ -74,7 +75,7 @@ def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callab
 
 
 def _learn_from_labels(supernet, forward, labels, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and loss (detached) of the active subnet, whose gradients are added."""
+    """Add the gradients of the active subnet; returns its detached logits (N, K) and loss."""
     supernet.set_dropout_rate(config.dropout)
     logits = forward()
     loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)

@@ -10,8 +10,8 @@ def warmup_cosine_lr(iteration: float, *, base_lr: float, iterations: float, war
                      clamp_lr_percent: float = 0.0) -> float:
     """Learning rate at `iteration` (from 0).
 
-    The warm-up factor goes linearly from 0.001 to 1 over `warmup_iterations` and multiplies
-    base_lr (1 + cos(pi iteration / iterations)) / 2, which never falls below `clamp_lr_percent` of `base_lr`.
+    The warm-up factor goes linearly from 0.001 to 1 over `warmup_iterations`. It multiplies base_lr (1 + cos(pi
+    iteration / iterations)) / 2. That cosine never falls below `clamp_lr_percent` of `base_lr`.
     """
     warm = 1.0
     if iteration < warmup_iterations:

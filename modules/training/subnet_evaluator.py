@@ -22,22 +22,22 @@ from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
 from modules.utils.errors import UserError
 
-CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that is kept as tensors between subnets: 600 MB
+CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that stays in memory between subnets: 600 MB
 
 
 class SubnetEvaluator:
-    """Evaluates subnets of a supernet; `open` reads what it takes.
+    """Evaluates subnets of a supernet; `open` makes one from a checkpoint file.
 
     Args:
-        path: the checkpoint that the supernet was read from; named in messages.
-        model, record: the supernet, in eval mode on its device, and what it says of its training.
+        path: the checkpoint of the supernet, for messages.
+        model, record: the supernet, in eval mode on its device, and the record of its training.
         data: the images.
-        valid_size: training images that are held out for validation; 0: the validation set is evaluated on.
+        valid_size: training images that are held out for validation; 0: evaluations use the validation set.
         augment: of the calibration images; that of training when empty.
         batch_size: images per batch, in calibration too.
-        calibration_batches: how many training batches calibrate batch norm.
-        limit_batches: evaluate on this many batches only (0: all).
-        print_freq: batches between lines of progress on standard error (0: none).
+        calibration_batches: number of training batches that calibrate batch norm.
+        limit_batches: most batches of an evaluation; 0: all.
+        print_freq: batches between lines of progress on standard error; 0: none.
     """
 
     def __init__(self, path: str | Path, model: Supernet, record: ModelRecord, data: Data, *, valid_size: int = 0,
@@ -61,21 +61,21 @@ class SubnetEvaluator:
         """The evaluator of the checkpoint file `path`.
 
         Args:
-            space: the space it must be of.
+            space: the expected search space.
             quant_mode: evaluate in int8.
             dataset, dataset_path: as of `load_data`; the data set of training when both are empty.
-            valid_size: as of `load_data`; None: what training held out.
+            valid_size: as of `load_data`; None: that of training.
             settings: the other arguments of the constructor.
 
         Raises:
-            UserError: a checkpoint that is missing, damaged, or of another space or mode; as `load_data`; classes that
-                the checkpoint does not have.
+            UserError: a checkpoint that is missing, damaged, or of another space or mode; bad images, as `load_data`;
+                classes that the checkpoint does not have.
         """
         model, record = load_supernet(path, space, quant_mode)
         if not dataset and not dataset_path:
             dataset, dataset_path = record.dataset, record.training.get("dataset_path", "")
         valid_size = record.valid_size if valid_size is None else max(valid_size, 0)
-        # The crops of training, for its batch-norm statistics; of another data set's images, its own.
+        # The crops of training, for its batch-norm statistics; another data set has its own.
         same = (dataset or "folder") == record.dataset
         crop_scale_min = record.training.get("crop_scale_min", 0.0) if same else 0.0
         data = load_data(dataset or None, dataset_path or None, valid_size, crop_scale_min, record.eval_crop)
@@ -105,11 +105,11 @@ class SubnetEvaluator:
         return self._calibration
 
     def validation_batches(self, test: bool = False) -> Iterator:
-        """Batches of (images, labels) of the validation part, or of the test part; kept in memory if it is small."""
+        """Batches of (images, labels) of the validation part, or of the test part; a small part stays in memory."""
         return self._reported(self._batches(test))
 
     def _reported(self, batches) -> Iterator:
-        """`batches`, a line on standard error after every `print_freq` of them."""
+        """`batches`, with a line on standard error after every `print_freq` of them."""
         for number, batch in enumerate(batches, start=1):
             yield batch
             if self.print_freq and number % self.print_freq == 0 and dist.rank() == 0:
@@ -144,8 +144,8 @@ class SubnetEvaluator:
         return evaluate(net, self._reported(batches), f"subnet {choice} of {str(self.path)!r}")
 
     def _at(self, name: str, resolution: int, batches: list[torch.Tensor]) -> list[torch.Tensor]:
-        """`batches` on the device at `resolution`; kept until another resolution is asked for, so that subnets in the
-        order of their resolutions share the work."""
+        """`batches` on the device at `resolution`. They stay until another resolution is needed: subnets in the order
+        of their resolutions share the work."""
         if name not in self._resized or self._resized[name][0] != resolution:
             self._resized[name] = resolution, [resize(images.to(self.device), resolution) for images in batches]
         return self._resized[name][1]

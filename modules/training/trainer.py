@@ -44,8 +44,8 @@ class SupernetTrainer(Trainee, Task):
         config: settings; for int8 training those of `TrainConfig.for_quantization`.
         quant_mode: int8 training, from `checkpoint.pth` of the same folder.
         resume: continue this mode's own checkpoint, if there is one.
-        overwrite: start afresh where there is a checkpoint already.
-        device: where to train.
+        overwrite: start afresh even if there is a checkpoint.
+        device: of the training.
     """
 
     def __init__(self, config: TrainConfig, space: SupernetConfig, *, quant_mode: bool = False, resume: bool = False,
@@ -72,7 +72,7 @@ class SupernetTrainer(Trainee, Task):
             self.report.close()
 
     def start(self) -> None:
-        """Get ready to train, announce the images, and write the first state; `files` is open."""
+        """Prepare the training, announce the images, and write the first state; `files` is open."""
         checkpoint = self._build()
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
         if self.amp == "auto":
@@ -81,7 +81,7 @@ class SupernetTrainer(Trainee, Task):
         dist.on_first(self._write_settings)
 
     def _build(self) -> dict:
-        """Load the data, and make model and optimiser or take them from the checkpoint, which is returned."""
+        """Load the data, and make model and optimiser or read them from the checkpoint. Returns the checkpoint."""
         config = self.config
         self.data = load_data(config.dataset or None, config.dataset_path or None, config.valid_size,
                               config.crop_scale_min, config.eval_crop)
@@ -147,7 +147,7 @@ class SupernetTrainer(Trainee, Task):
             calibrate_start(self.model, self.record, self.config)
 
     def _check_classes(self, checkpoint: dict, path: str | Path) -> None:
-        """UserError if `checkpoint` says other classes than the data set's."""
+        """UserError if `checkpoint` has other classes than the data set."""
         if "config" in checkpoint and (record := ModelRecord.from_dict(checkpoint["config"])).named:
             check_same_classes(record.classes, self.record.classes, str(path))
 
@@ -177,7 +177,7 @@ class SupernetTrainer(Trainee, Task):
         return self.average.model if self.average else self.model
 
     def state(self) -> dict:
-        """What the checkpoint holds, but for what the loop adds."""
+        """The supernet's part of the checkpoint; the loop adds its own."""
         state = {"epoch": self.position.epoch, "state_dict": self.kept_model.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
                  "amp": self.amp, "config": self.record.to_dict()}

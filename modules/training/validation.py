@@ -1,4 +1,4 @@
-"""What is evaluated of a supernet in training."""
+"""Validation of a supernet in training."""
 from __future__ import annotations
 
 import itertools
@@ -15,13 +15,13 @@ from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.training.sandwich import step_generator
 from modules.utils import dist
 
-_VALIDATION_STREAM = 2**20  # epoch number no training reaches: its draws are the validated random subnet's
+_VALIDATION_STREAM = 2**20  # an epoch that no training reaches: its draws give the random subnet
 
 
 def validate_subnets(model: Supernet, data: Data, record: ModelRecord, config: TrainConfig,
                      epoch: int) -> dict[str, Accuracy]:
     """Accuracy on the validation part of the largest, the smallest and one random subnet (`max`, `min`, `random`), or
-    of the only one in training (`subnet`), each calibrated on training images. `epoch` decides the random one."""
+    of the only one in training (`subnet`). Each is calibrated on training images. `epoch` decides the random one."""
     d, c = data, config
     calibration = load_calibration_images(
         d, train_transform(c.augment, record.crop_size, d.info), c.post_bn_calibration_batch_num,

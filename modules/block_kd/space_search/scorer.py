@@ -45,7 +45,7 @@ class Scoring:
     other_stages: str = setting("smallest", "stages that are not searched; smallest: as small as they get, sampled: "
                                 "drawn too", choices=MODES)
     resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
-                                           shown="what they say, or the superspace's")
+                                           shown="those in lut.json, or the superspace's")
     seed: int = SEED.field()
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Data sets that come with an installed library: they need no path and no download."""
+"""Data sets from an installed library, without path or download."""
 from modules.datasets.embedded.cluttered_digits import open_cluttered_digits
 from modules.datasets.embedded.digits import open_digits
 

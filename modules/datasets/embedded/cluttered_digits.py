@@ -1,4 +1,5 @@
-"""The embedded digits made hard: turned, scaled and moved about in a picture of 32x32 pixels among pieces of others."""
+"""The embedded digits made hard: turned, scaled and moved in a picture of 32x32 pixels, with pieces of others
+around."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,7 +14,7 @@ _PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
 
 
 def open_cluttered_digits() -> tuple[ArraySource, ArraySource]:
-    """The (training, validation) sources: 4,326 and 1,065 pictures, each part made of its own digits alone.
+    """The (training, validation) sources: 4,326 and 1,065 pictures. Each part is made of its own digits alone.
 
     The task follows the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention" (2014). The pictures
     are the same on every machine.
@@ -30,8 +31,8 @@ def _clutter(source: ArraySource, rng: np.random.Generator) -> ArraySource:
 
 
 def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pictures, uint8 (B, 32, 32, 3), of the digits whose numbers are `chosen` (B,), for example (256,), out of
-    `digits` (N, 8, 8) in 0..1."""
+    """Pictures, uint8 (B, 32, 32, 3), such as (256, 32, 32, 3), of the digits number `chosen` (B,) of `digits` (N, 8,
+    8) in 0..1."""
     count = len(chosen)
     ink = _place(digits[chosen], rng.uniform(2, 2.9, count), rng.uniform(-0.4, 0.4, count), rng)
     for _ in range(_PIECES):
@@ -49,7 +50,7 @@ def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np
 
 def _place(shapes: np.ndarray, scale: np.ndarray, angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`shapes` (B, side, side) on fields (B, 32, 32), `scale` (B,) times as large and turned by `angle` (B,) in
-    radians, by bilinear interpolation; their middles are drawn so that they lie within the picture unless turned."""
+    radians, by bilinear interpolation. Their middles are drawn so that unturned shapes lie within the picture."""
     count, side = len(shapes), shapes.shape[1]
     reach = side * scale / 2
     middle = (reach + rng.random((2, count)) * (SIZE - 1 - 2 * reach)).astype(np.float32)

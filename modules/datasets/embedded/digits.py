@@ -1,4 +1,4 @@
-"""The embedded default: scikit-learn's 1,797 handwritten digits, real images of 8x8 pixels that need no download."""
+"""The embedded digits: scikit-learn's 1,797 handwritten digits, real images of 8x8 pixels without a download."""
 from __future__ import annotations
 
 import numpy as np
@@ -9,10 +9,10 @@ _VALIDATION_EVERY = 5
 
 
 def open_digits() -> tuple[ArraySource, ArraySource]:
-    """Return the (training, validation) sources.
+    """The training and the validation source.
 
     The split is fixed by position alone: in each class every fifth image in file order is for validation (about 20%).
-    So it is stratified, and the same with any version of any library.
+    It is stratified, and the same with every version of every library.
     """
     from sklearn.datasets import load_digits
 

@@ -76,13 +76,13 @@ def write_report(folder: Path, platform: str, checks: Sequence[Check], model: Bl
             f"    python -m modules.latency.published --tables ../shared/published --output data/latency "
             f"--platform {platform}", "",
             "## Held out of the fit", "",
-            "Errors in percent: predicted / published - 1. Each line is a fit of its own, without what the line names; "
-            "`model.npz` was fitted with all of it.", "",
+            "Errors in percent: predicted / published - 1. Each line is a fit of its own without the named blocks; "
+            "`model.npz` was fitted to all blocks.", "",
             _markdown([check.row() for check in checks]), "",
             "![errors](report.png)", "",
             "## Uncertainty", "",
-            "Standard deviations come from cross-validation; for sizes and types that were left out, from the part "
-            "that came out worst. For a block of a fitted type and size the factor to the "
+            "Standard deviations come from cross-validation. For sizes and types that were left out, they come from "
+            "the worst part. For a block of a fitted type and size the factor to the "
             f"trees' scale is {spread.factors[0]:.2f}; for an input size between fitted ones {spread.factors[1]:.2f}; "
             f"for an extrapolation (another type, or widths and sizes beyond the fitted ones) {spread.factors[2]:.2f}. "
             f"Errors of two blocks of one network are taken to have a correlation of {spread.correlation:g}, which "
@@ -90,7 +90,8 @@ def write_report(folder: Path, platform: str, checks: Sequence[Check], model: Bl
             "## Published networks", "",
             "Milliseconds at batch 1, one thread. \"earlier\" is another reconstruction of the published predictions. "
             "Like these it charges every MobileNetV2 block of expand ratio 1 (stage0 of the mobile superspaces) for an "
-            "expansion that it does not have; the column before adds that, and is what the difference is of.", "",
+            "expansion that it does not have. The column before adds that expansion; the difference is between these "
+            "two columns.", "",
             _markdown(net_rows(platform, fitted)), ""]
     with atomic_write(folder / "report.md") as file:
         file.write("\n".join(text))

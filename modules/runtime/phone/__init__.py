@@ -1,1 +1,1 @@
-"""Phones that adb reaches, where TFLite's own benchmark program times files."""
+"""Phones behind adb: TFLite's own benchmark program times files there."""

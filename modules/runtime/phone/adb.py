@@ -13,7 +13,7 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Adb:
-    """A phone: the one with this serial number, or the only one that is connected."""
+    """A phone: the one with this serial number, or the only connected one."""
 
     serial: str = ""
 
@@ -24,8 +24,8 @@ class Adb:
         return target
 
     def run(self, arguments: Sequence[str]) -> str:
-        """Run a program on the phone and return what it printed, errors too; UserError if it fails."""
-        # adb joins what it gets with spaces and hands it to the phone's shell, so it is quoted here.
+        """Run a program on the phone and return its output, errors too; UserError if it fails."""
+        # adb joins its arguments with spaces for the phone's shell: they are quoted here.
         return self._call(["shell", shlex.join(arguments)], f"run {PurePosixPath(arguments[0]).name}")
 
     def _call(self, arguments: Sequence[str], what: str) -> str:

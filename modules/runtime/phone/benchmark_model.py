@@ -1,4 +1,4 @@
-"""TFLite's `benchmark_model` program on a phone: its command line, and what it prints."""
+"""TFLite's `benchmark_model` program on a phone: its command line and its output."""
 from __future__ import annotations
 
 import re
@@ -8,14 +8,14 @@ from pathlib import PurePosixPath
 from modules.runtime.phone.adb import Adb
 from modules.utils.errors import UserError
 
-# The last line of this form is that of the measured runs; one before it is of the warm-up.
+# The last line of this form is for the measured runs; a line before it is for the warm-up.
 _RUNS = re.compile(r"\bcount=(\d+)\b.*?\bavg=([\d.e+]+)\s+std=([\d.e+]+)")
 _MEMORY = re.compile(r"Memory footprint delta[^:]*:.*?\boverall=([\d.]+)")
 
 
 @dataclass(frozen=True)
 class PhoneRun:
-    """How `benchmark_model` is run. `taskset_mask` is the hexadecimal mask of the cores to stay on, empty for any."""
+    """Settings of `benchmark_model`. `taskset_mask` is the hexadecimal mask of the cores to stay on; empty: any."""
 
     binary_dir: str = "/data/local/tmp"
     bin_name: str = "benchmark_model_plus_flex_r27"
@@ -35,8 +35,8 @@ class PhoneRun:
 
 @dataclass(frozen=True)
 class PhoneTimes:
-    """Mean and standard deviation of the latency in milliseconds, number of runs, and the memory in MB that the program
-    took (None: it did not say)."""
+    """Mean and standard deviation of the latency in milliseconds, number of runs, and the memory of the program in MB
+    (None: not printed)."""
 
     mean_ms: float
     std_ms: float
@@ -45,7 +45,7 @@ class PhoneTimes:
 
 
 def parse_output(text: str) -> PhoneTimes:
-    """What `benchmark_model` printed; it counts in microseconds. UserError if it tells no times."""
+    """The times in the output of `benchmark_model`, which counts in microseconds. UserError if there are none."""
     runs = _RUNS.findall(text)
     if not runs:
         lines = text.strip().splitlines() or ["nothing"]

@@ -14,18 +14,18 @@ from modules.runtime.phone.benchmark_model import PhoneRun, PhoneTimes, time_on_
 from modules.runtime.runner import REFERENCE
 from modules.utils.errors import UserError
 
-ROUNDS_A_CALL = 4  # a call starts a program, which alone takes longer than some rounds
+ROUNDS_A_CALL = 4  # a call starts a program; the start alone takes longer than some rounds
 
 
 class PhoneDevice:
-    """A phone; `how` says where its `benchmark_model` is and how it is run. Models are TFLite files, batch 1."""
+    """A phone; `how` holds the place and settings of its `benchmark_model`. Models are TFLite files, batch 1."""
 
     def __init__(self, phone: Adb, how: PhoneRun):
         self.phone, self.how = phone, how
         self.paths: dict[str, str] = {}
 
     def describe(self) -> dict:
-        """Model and processor of the phone; the name of the program stands for the version of the runtime."""
+        """Model and processor of the phone; the program's name replaces the version of the runtime."""
         model, board = (self.phone.run(["getprop", name]).strip() for name in ("ro.product.model", "ro.board.platform"))
         return {"cpu": f"{model} ({board})", "cores": int(self.phone.run(["nproc"])), "system": "Android",
                 "runtime": f"TFLite, {self.how.bin_name}, taskset {self.how.taskset_mask or 'none'}"}
@@ -50,7 +50,7 @@ class PhoneDevice:
         return {name: Times(*np.array(values).T) for name, values in means.items()}
 
     def peak_memory(self, content: bytes) -> float:
-        """MB that the program says it took."""
+        """Peak memory in MB, as printed by the program."""
         self.open("memory", content)
         memory = self._call("memory").memory_mb
         self.close(["memory"])

@@ -1,4 +1,4 @@
-"""Fixed networks by name, each as a superspace with one member, so that the tools of subnets take them."""
+"""Fixed networks by name. Each is a superspace with one member: tools for subnets take it."""
 from modules.search_space.networks import efficientnets, mobilenets, residual, zennets  # noqa: F401  they register
 from modules.search_space.networks.rows import find_network, get_available_networks, network_space
 from modules.search_space.networks.structure import structure_space

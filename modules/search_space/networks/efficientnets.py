@@ -1,4 +1,4 @@
-"""EfficientNet-B0 (Tan and Le, 2019, table 1), and Lite0 to Lite2, which have ReLU6 and no squeeze-and-excitation."""
+"""EfficientNet-B0 (Tan and Le, 2019, table 1), and Lite0 to Lite2 with ReLU6 and without squeeze-and-excitation."""
 from __future__ import annotations
 
 from math import ceil
@@ -16,7 +16,7 @@ def _b0(width: float) -> list[Row]:
 
 
 def _body(block: str, act: str, width: float, depth: float = 1.0) -> list[Row]:
-    """The stages; `depth` leaves the first and the last one as they are, as Lite does."""
+    """The stages; `depth` does not change the first and the last one, as in Lite."""
     rows = []
     for expand, channels, blocks, stride, kernel in _B0:
         repeats = blocks if blocks == 1 else ceil(blocks * depth)

@@ -39,7 +39,7 @@ def _uib(start: int, kernel: int, stride: int, expand: float, cout: int) -> Row:
     return Row("ConvNextDW" if start else "FFN", cout, start or 1, expand, stride)
 
 
-# Qin et al., 2024, appendix: what follows the stem of 32 channels.
+# Qin et al., 2024, appendix: the blocks after the stem of 32 channels.
 _V4_CONV_S = (
     Row("Conv", 32, stride=2), Row("Conv", 32, 1), Row("Conv", 96, stride=2), Row("Conv", 64, 1),
     _uib(5, 5, 2, 3, 96), *[_uib(0, 3, 1, 2, 96)] * 4, _uib(3, 0, 1, 4, 96),

@@ -23,7 +23,7 @@ for _blocks in (1, 2, 3, 5):
 
 
 def _slim(width: float) -> list[Row]:
-    # Blocks where a multiply-accumulate buys most: none at 32 pixels, most of the weights at 4 and 8.
+    # Blocks at the sizes where a multiply-accumulate pays most: none at 32 pixels, most of the weights at 4 and 8.
     plan = ((32, 1, 2), (64, 1, 2), (64, 0.5, 1), (128, 1, 2))
     return [Row("Conv", scaled(16, width)),
             *(Row("ResNetBasic", scaled(channels, width), 3, expand, stride) for channels, expand, stride in plan)]

@@ -1,4 +1,4 @@
-"""A fixed network as rows, one a block, and the superspace that holds it alone."""
+"""A fixed network as rows, one for each block, and the superspace that holds only this network."""
 from __future__ import annotations
 
 import re
@@ -33,7 +33,7 @@ def scaled(value: float, width: float) -> int:
 
 
 def for_small_images(rows: Iterable[Row]) -> list[Row]:
-    """The rows as usual for images of 32 pixels: the first two strides of 2 become 1."""
+    """The rows for images of 32 pixels, as usual: the first two strides of 2 become 1."""
     changed, result = 0, []
     for row in rows:
         if row.stride > 1 and changed < 2:
@@ -46,7 +46,7 @@ def fixed_space(name: str, rows: list[Row], head: dict[str, Row], resolution: in
     """The superspace called `name` whose only subnet is the network of `rows` and `head`.
 
     Equal blocks in a row are one stage: first_conv, stage0, stage1 ... `head` has some of final_expand, feature_mix and
-    logits, whose width is set when a network is built.
+    logits. The width of logits is set when a network is built.
     """
     stages, fixed = [], {}
     for _, group in groupby(_starts(rows), key=lambda pair: pair[0]):
@@ -61,7 +61,8 @@ def fixed_space(name: str, rows: list[Row], head: dict[str, Row], resolution: in
 
 
 def _starts(rows: list[Row]):
-    """Pairs (number of the stage, row): a stage ends where a block differs from the one before or has a stride."""
+    """Pairs (number of the stage, row): a block that differs from the one before, or has a stride, begins a new
+    stage."""
     stage = 0
     for before, row in zip([None, *rows], rows, strict=False):
         stage += before is not None and row != replace(before, stride=1)
@@ -85,7 +86,7 @@ def register_network(name: str, rows: Callable[[float], list[Row]], head: Callab
 
 
 def register_both(name: str, rows, head, small_head) -> None:
-    """Register a network for 224 pixels, and its form for 32 (`<name>_cifar`), which has the other head."""
+    """Register a network for 224 pixels, and its form for 32 (`<name>_cifar`) with the other head."""
     register_network(name, rows, head, 224)
     register_network(f"{name}_cifar", lambda width: for_small_images(rows(width)), small_head, 32)
 
@@ -105,7 +106,7 @@ def get_available_networks(pattern: str = "*") -> list[str]:
 
 @lru_cache(maxsize=1000)
 def network_space(name: str) -> Superspace | None:
-    """The superspace of a fixed network; None of any other name.
+    """The superspace of a fixed network; None for any other name.
 
     A width multiplier follows the name: `resnet20:0.5`, or `resnet20_x0.5`, the form in files' names.
     """

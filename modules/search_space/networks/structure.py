@@ -1,6 +1,6 @@
 """Structure strings of Zen-NAS: `SuperConvK3BNRELU(3,64,1,1)SuperResK1K5K1(64,168,1,16,3)...`.
 
-After `:se` at the end the residual units have squeeze-and-excitation, as published ones with `--use_se` have.
+With `:se` at the end the residual units have squeeze-and-excitation, like published ones with `--use_se`.
 """
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from modules.utils.text import read_text
 
 ACT = "relu"
 MAX_STRUCTURE = 1 << 20  # bytes of a structure file
-RESOLUTION = 224  # of a structure that comes without one, in pixels
+RESOLUTION = 224  # of a structure without a resolution, in pixels
 SE = ":se"
-SPLIT = 6  # sub-layers from which a residual super-block becomes two
+SPLIT = 6  # a residual super-block with this many sub-layers becomes two
 _SPLIT_FIRST = 3
 _BLOCK = re.compile(r"\s*(\w+)\s*\(\s*(?:[^|()]*\|)?([\d\s,]*)\)\s*")
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a super-block's name says: the unit it repeats, kernel size, and the expansion of inverted ones."""
+    """The meaning of a super-block's name: its unit, kernel size, and the expansion of inverted units."""
 
     unit: str
     kernel: int
@@ -56,7 +56,7 @@ class SuperBlock:
 
     @property
     def family(self) -> Family:
-        """What the name says."""
+        """The family of the name."""
         return FAMILIES[self.name]
 
     @property
@@ -82,7 +82,7 @@ class SuperBlock:
         return units
 
     def _widths(self) -> list[tuple[int, int]]:
-        """(output, hidden) width of each unit of a sub-layer."""
+        """Output and hidden width of each unit of a sub-layer."""
         if not self.residual:
             return [(self.cout, 0)]
         if self.family.expand:
@@ -90,7 +90,7 @@ class SuperBlock:
         return [(self.cout, self.bottleneck)] * (1 if self.family.unit == "ZenKK" else 2)
 
     def split(self) -> list[SuperBlock]:
-        """Two blocks if it has many sub-layers, else itself."""
+        """Two blocks if it has many sub-layers, otherwise itself."""
         if not self.residual or self.sub_layers < SPLIT:
             return [self]
         return [replace(self, sub_layers=_SPLIT_FIRST),
@@ -132,7 +132,7 @@ class Structure:
         return sum(block.sub_layers for block in self.blocks)
 
     def chained(self) -> Structure:
-        """With every input width that of the output before it, and long blocks split."""
+        """The structure with input widths set to the output widths before them, and with long blocks split."""
         blocks, cin = [], self.blocks[0].cin
         for block in self.blocks:
             blocks += replace(block, cin=cin).split()
@@ -140,7 +140,7 @@ class Structure:
         return replace(self, blocks=tuple(blocks))
 
     def scaled(self, width: float) -> Structure:
-        """With the output and hidden widths of all blocks times `width`, rounded to multiples of 8."""
+        """The structure with output and hidden widths of all blocks times `width`, rounded to multiples of 8."""
         if width == 1:
             return self
         blocks, cin = [], self.blocks[0].cin
@@ -155,13 +155,12 @@ class Structure:
         return [row for block in self.blocks for row in block.units(shortcuts, self.use_se)]
 
     def head(self) -> dict[str, Row]:
-        """What follows: a global mean and the classifier."""
+        """The head: a global mean and the classifier."""
         return {"feature_mix": Row("Pool", self.blocks[-1].cout, 1, act=None), "logits": logits()}
 
 
 def structure_space(text: str) -> Superspace | None:
-    """The superspace whose name is the structure string `text` and whose only subnet is its network; None if `text` is
-    a name."""
+    """The superspace of the structure string `text`, with its network as only subnet; None if `text` is a name."""
     if "(" not in text:
         return None
     structure = Structure.parse(text)

@@ -1,8 +1,8 @@
 """The twelve published ZenNets (Lin et al., 2021) by their names, such as zennet_imagenet1k_flops400M_SE_res224.
 
-Three are for CIFAR with so many parameters, three for ImageNet with so many multiply-accumulates, six with a latency.
-Names of CIFAR-10's and CIFAR-100's mean one structure. Those within multiply-accumulates were trained with
-squeeze-and-excitation; without `_SE` in the name they have none.
+Three are for CIFAR, named after their parameters. Three are for ImageNet, named after their multiply-accumulates, and
+six after their latency. The names for CIFAR-10 and CIFAR-100 mean one structure. The three with multiply-accumulates
+were trained with squeeze-and-excitation; without `_SE` in the name they have none.
 """
 from __future__ import annotations
 

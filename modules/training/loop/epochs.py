@@ -17,12 +17,12 @@ from modules.utils import dist
 
 @dataclass(frozen=True)
 class Pace:
-    """How long to train, and how often to report and to save.
+    """Length of a training, and intervals between reports and saves.
 
     Args:
-        epochs: to train in all.
+        epochs: total number.
         print_freq: steps between reports.
-        checkpoint_minutes: least minutes between saves within an epoch, which follow a report.
+        checkpoint_minutes: least minutes between saves within an epoch; a save follows a report.
         limit: most steps of an epoch; 0: all.
     """
 
@@ -33,7 +33,7 @@ class Pace:
 
 
 class Task(ABC):
-    """What one or several trainees train on together."""
+    """The common batches of one or several trainees."""
 
     title: str
 
@@ -43,7 +43,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position):
-        """What the trainees' steps take: computed once for all of them."""
+        """The input of the trainees' steps, computed once for all of them."""
 
     @abstractmethod
     def end_epoch(self, trainees: Sequence[Trainee]) -> None:
@@ -51,7 +51,8 @@ class Task(ABC):
 
 
 def train_all(task: Task, trainees: Sequence[Trainee], pace: Pace) -> None:
-    """Train to the last epoch. Trainees that are ahead, as after a kill between two saves, wait for the others."""
+    """Train to the last epoch. Trainees that are ahead wait for the others; this happens after a kill between two
+    saves."""
     while (epoch := min(trainee.position.epoch for trainee in trainees)) < pace.epochs:
         active = [trainee for trainee in trainees if trainee.position.epoch == epoch]
         _train_epoch(task, active, pace)
@@ -76,7 +77,7 @@ def _train_epoch(task: Task, trainees: Sequence[Trainee], pace: Pace) -> None:
             if last or (step + 1) % pace.print_freq == 0:
                 for trainee in due:
                     trainee.tell(steps)
-                # One process decides, for clocks differ and all have to save together.
+                # One process decides: clocks differ, and all have to save together.
                 if dist.broadcast_object(time.monotonic() - saved > 60 * pace.checkpoint_minutes) and not last:
                     for trainee in due:
                         trainee.save()

@@ -1,4 +1,4 @@
-"""What a training run tells: log files, TensorBoard scalars, figure of the curves."""
+"""Reports of a training run: log files, TensorBoard scalars, figure of the curves."""
 from __future__ import annotations
 
 import sys
@@ -13,9 +13,9 @@ from modules.utils.figures import new_figure, save_figure
 
 
 class Report:
-    """Writes log files and `tensorboard/` to `folder`, each name after `prefix`; only the first process does.
+    """Writes log files and `tensorboard/` to `folder`, with `prefix` before each name. Only the first process writes.
 
-    `title` stands before the lines on the terminal, where several networks train together.
+    `title` stands before the lines on the terminal, if several networks train together.
     """
 
     def __init__(self, folder: Path, prefix: str = "", title: str = ""):
@@ -23,20 +23,20 @@ class Report:
         self._writer = None
 
     def log(self, name: str, line: str) -> None:
-        """A line with the time, in the log file `name` and on the terminal, above progress bars."""
+        """Write a line with the time into the log file `name` and to the terminal, above progress bars."""
         if dist.rank() == 0:
             line = self.write(name, line)
             tqdm.write(f"{self.title}: {line}" if self.title else line, file=sys.stdout)
             sys.stdout.flush()
 
     def write(self, name: str, line: str) -> str:
-        """Write a line into the log file `name` alone; return it as it stands there, with the time before it."""
+        """Write a line with the time into the log file `name` alone, and return the written line."""
         line = f"{datetime.now():%Y-%m-%d %H:%M:%S} | {line}"
         self.append(name, line)
         return line
 
     def append(self, name: str, line: str) -> None:
-        """Write a line as it is into the log file `name` alone."""
+        """Write a line without the time into the log file `name` alone."""
         if dist.rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / (self.prefix + name), "a", encoding="utf-8") as file:
@@ -53,12 +53,12 @@ class Report:
                 self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def flush(self) -> None:
-        """Write what is still in memory."""
+        """Write the scalars that are still in memory."""
         if self._writer:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write what is still in memory; no more scalars follow."""
+        """Write the scalars that are still in memory, and end."""
         if self._writer:
             self._writer.close()
             self._writer = None

@@ -21,7 +21,7 @@ from modules.utils.runs import Run
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """How far a training is: finished epochs, and steps of the epoch after them."""
+    """Progress of a training: finished epochs, and steps of the next epoch."""
 
     epoch: int = 0
     step: int = 0
@@ -31,13 +31,13 @@ class Trainee(ABC):
     """One network in training.
 
     Args:
-        files: its run; `files.path` is the file that its training goes on from.
+        files: its run; `files.path` is the file that its training continues from.
         report: its log files and scalars.
         batch_size: images of a step and process.
         batch_option: the setting of that name.
         seed: for the manifest.
-        remedy: what to try when it diverges.
-        name: where several train together.
+        remedy: advice in the error about a diverged training.
+        name: of the network, if several train together.
     """
 
     def __init__(self, files: Run, report: Report, *, batch_size: int, batch_option: str, seed: int, remedy: str,
@@ -49,20 +49,20 @@ class Trainee(ABC):
 
     @abstractmethod
     def train_step(self, batch, steps: int) -> torch.Tensor:
-        """Make the step at `position`, one of `steps` in its epoch, on a batch that `Task.prepare` gave; returns a
-        vector of values, loss first, whose means are to be reported."""
+        """Make the step at `position`, one of `steps` in its epoch, on a batch from `Task.prepare`. Returns a vector of
+        values, loss first; their means are reported."""
 
     @abstractmethod
     def report_means(self, means: list[float], steps: int) -> None:
-        """Tell the means of these values since the last call, over all processes; all are finite."""
+        """Report the means of these values since the last call, over all processes; all are finite."""
 
     @abstractmethod
     def state(self) -> dict:
-        """What the file holds, but for what the loop adds."""
+        """The trainee's part of the file; the loop adds its own."""
 
     @property
     def path(self) -> Path:
-        """The file that the training goes on from."""
+        """The file that the training continues from."""
         return self.files.path
 
     @property
@@ -73,25 +73,25 @@ class Trainee(ABC):
     # -- start ------------------------------------------------------------------------------------------------------
 
     def check_agreed(self, settings: dict, images: int) -> None:
-        """UserError if the processes differ in their settings or in the number of training images that they found."""
+        """UserError if settings or numbers of training images differ between processes."""
         dist.check_agreed({"--resume": self.files.resume, "--overwrite": self.files.overwrite, **settings,
                            "the number of training images": images})
 
     def go_on(self, checkpoint: dict, before: dict, settings: dict, free: Collection[str], finished: int) -> None:
-        """Take up the position in `checkpoint`, `finished` epochs and some steps.
+        """Continue at the position in `checkpoint`: `finished` epochs and some steps.
 
-        The number of processes may differ if the images of a step over all of them do not: each step then has the
-        images that it would have had (`train_batches`).
+        The number of processes may differ if the number of images of a step over all processes is the same. Each step
+        then has the same images (`train_batches`).
 
         Args:
-            before, settings: those of the checkpoint and of now.
-            free: the settings that may differ; that of `batch_option` may anyway.
+            before, settings: the settings in the checkpoint, and the present ones.
+            free: settings that may differ; `batch_option` may always differ.
 
         Raises:
             UserError: another setting, or the number of images of a step, differs.
         """
         self.files.check_same(before, settings, {*free, self.batch_option})
-        # Older files do not tell the number of processes; they go on with as many.
+        # Older files lack the number of processes; they continue with the same number.
         images = checkpoint.get("images_per_step", before.get(self.batch_option, self.batch_size) * dist.world_size())
         if images != self.images_per_step:
             raise UserError(
@@ -101,8 +101,8 @@ class Trainee(ABC):
         self.position = Position(finished, checkpoint["step"])
 
     def begin(self, data: Data, resolutions: Iterable[int], checkpoint: dict, log: str) -> None:
-        """Call once nothing can be refused any more: the logs of an earlier run are removed, or cut back to where
-        `checkpoint` was written, and the images are announced, in `log` too where a run starts."""
+        """Call this when nothing can be refused any more. The logs of an earlier run are removed, or cut back to the
+        time of `checkpoint`. The images are announced, at the start of a run in `log` too."""
         self.files.begin(checkpoint.get("logs") if self.files.continues else None)
         announce(data, resolutions, None if self.files.continues else lambda line: self.report.write(log, line))
 
@@ -124,13 +124,14 @@ class Trainee(ABC):
         self.report_means(means, steps)
 
     def diverged(self, why: str) -> UserError:
-        """The error that ends a training whose losses or weights went wrong."""
+        """The error that ends a training with bad losses or weights."""
         of = f" of {self.name}" if self.name else ""
         return UserError(f"training{of} diverged in epoch {self.position.epoch}, batch {self.position.step}; the last "
                          f"checkpoint {str(self.path)!r} is kept, try {self.remedy}: {why}")
 
     def save(self, *copies: Path) -> None:
-        """Write the state, to `copies` too; UserError, and nothing written, if a tensor in it is not finite."""
+        """Write the state, to `copies` too. If a tensor in it is not finite, UserError is raised and nothing is
+        written."""
         try:
             dist.on_first(lambda: self._write(copies))
         except NotFinite as error:
@@ -140,7 +141,7 @@ class Trainee(ABC):
         self.report.flush()
         state = self.state() | {"step": self.position.step, "images_per_step": self.images_per_step,
                                 "logs": self.files.log_sizes()}
-        # The file to go on from comes last: a run killed before makes the epoch's end, and the copies, again.
+        # The file to continue from comes last: a run killed before repeats the end of the epoch, and the copies.
         for path in (*copies, self.path):
             save_checkpoint(path, state)
         write_manifest(self.path, seed=self.seed, epoch=self.position.epoch, step=self.position.step)
