@@ -1,4 +1,4 @@
-"""Fine-tune a trained subnet on another image classification task, in int8 like the supernet it comes from.
+"""Fine-tune a trained subnet on another image classification task, in int8 like its supernet.
 
 A published subnet on CIFAR-10, its supernet's lsq.pth in checkpoints/supernet_training/spaceevo@vnni/:
 
@@ -10,10 +10,9 @@ A subnet of your own, on your own images (a folder with train/ and val/), with t
         --subnet_name "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#32#56#56#96#128_e0#0.5#1.0#4.0#4.0#4.0#0#4.0_r32" \\
         --dataset folder --dataset_path /path/to/images --epochs 20
 
-The data set is downloaded if it is not there; --imagenet_path FOLDER calibrates batch norm on the images there before
-the first step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with the log, curves
-and the state from which --resume continues. onnx_tools/export_onnx.py and the other tools take the file (--resume
-FILE).
+A missing data set is downloaded. --imagenet_path FOLDER calibrates batch norm on the images there before the first
+step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with the log, curves and the
+state for --resume. onnx_tools/export_onnx.py and the other tools take the file (--resume FILE).
 """
 from dataclasses import replace
 
@@ -35,8 +34,8 @@ def main(argv=None):
     option(parser, "--only_train_head", False, "the classifier alone learns")
     option(parser, "--dataset", "CIFAR10", "data set: CIFAR10, CIFAR100, Flowers102, OxfordIIITPet, Food101, "
            "StanfordCars, FGVCAircraft, digits or folder")
-    option(parser, "--dataset_path", "", "folder where the data set is or is downloaded to", aliases=("--dataset_dir",))
-    option(parser, "--imagenet_path", "", "folder with train/ and val/ of the images that the supernet was trained on: "
+    option(parser, "--dataset_path", "", "folder of the data set, or for its download", aliases=("--dataset_dir",))
+    option(parser, "--imagenet_path", "", "folder with train/ and val/ of the supernet's training images: "
            "calibrates batch norm on 2,048 of them at the start", shown="the checkpoint's statistics")
     option(parser, "--augment", "auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
     replace(WORKERS, default=4).add_to(parser, "--num_workers")

@@ -7,9 +7,9 @@
     torchrun --nproc_per_node 4 eval_block_kd.py --superspace onnxw --platform onnx_lut \\
         --dataset_path /path/to/imagenet --debug
 
-Writes <output_path>/<superspace>/<stage>_<block>_<window>.csv, and lut_report.png. Killed and started again with
---resume it continues after the last row written; more stages, windows and rows are added in the same way. The teacher
-sees every image once for many rows, --rows_per_pass at most.
+Writes <output_path>/<superspace>/<stage>_<block>_<window>.csv, and lut_report.png. After a kill, --resume continues
+after the last written row; it also adds more stages, windows and rows. The teacher sees every image once for many rows,
+--rows_per_pass at most.
 """
 from pathlib import Path
 

@@ -7,10 +7,10 @@
     python eval_supernet.py --superspace onnxw --supernet_choice 151122-023231 121122-133333 --mode lat \\
         --platform onnx_lut tflite27_cpu_int8
 
-Accuracy is that of the subnets given, or of the largest and smallest and --num_random random ones, batch norm
-calibrated; rows are appended to --output. Latency is printed for the subnets given, ~ before one that lies outside of
-what the platform's model was fitted on; without, --num_samples random ones of each supernet are drawn and their
-distribution on each platform is plotted; rows go to <output>/predicted_latency.csv.
+Accuracy is that of the given subnets, or of the largest, the smallest and --num_random random ones, with calibrated
+batch norm. Rows are appended to tables in --output. Latency is printed for the given subnets; ~ marks one outside the
+domain that the platform's model was fitted on. Without subnets, --num_samples random ones of each supernet are drawn,
+and their distribution on each platform is plotted. Rows go to <output>/predicted_latency.csv.
 """
 from pathlib import Path
 

@@ -7,7 +7,7 @@
     torchrun --nproc_per_node 4 lsq_block_kd.py --superspace onnxw --dataset_path /path/to/imagenet \\
         --train_batch_size 32 --inplace_distill_from_teacher
 
-Reads <output_path>/<stage>_<block>/checkpoint.pth, which train_block_kd.py writes, and writes lsq.pth beside it.
+Reads <output_path>/<stage>_<block>/checkpoint.pth from train_block_kd.py, and writes lsq.pth beside it.
 """
 from modules.block_kd.script import run_block_kd
 from modules.utils.cli import run

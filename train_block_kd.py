@@ -1,6 +1,6 @@
 """Distil the candidate blocks of every stage from a teacher, in fp32 (step 1 of the pipeline).
 
-On the embedded digits, one CPU, with the small teacher that `python -m modules.block_kd.teacher` trains:
+On the embedded digits, one CPU, with the small teacher of `python -m modules.block_kd.teacher`:
 
     python train_block_kd.py --superspace onnxw_tiny --teacher_arch efficientnet-tiny \\
         --teacher_checkpoint_path checkpoints/block_kd/teacher_checkpoint/checkpoint.pth \\

@@ -40,7 +40,7 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    # A random subnet brings shapes that oneDNN compiles kernels for; the default of 1024 forgets most of them.
+    # oneDNN compiles kernels for the shapes of each random subnet; its default of 1024 forgets most of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
     from modules.search_space.config import SupernetConfig

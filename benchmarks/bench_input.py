@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args) -> dict[str, list[float]]:
-    """Images per second over the rounds, by augmentation; the first round, which decodes the set, is left out."""
+    """Images per second over the rounds, by augmentation. The first round is left out: it decodes the set."""
     import torch
 
     from modules.datasets.build import load_data

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_latency.py --platform onnx_lut --supernet onnxw-151122-023231
 
-"at once" and "one by one" price every distinct block once; "block by block" asks the model for each block of each
-subnet. Each is timed on a platform that knows no block yet; the model itself is loaded before. Resolving the encodings
-to structures is timed apart. The slow ways run on fewer subnets. Wall time and, in brackets, processor time.
+"at once" and "one by one" predict every distinct block once; "block by block" calls the model for each block of each
+subnet. Each way is timed on a platform without known blocks; the model itself is loaded before. The step from encodings
+to structures is timed apart. The slow ways run on fewer subnets. Prints wall time and, in brackets, processor time.
 """
 import sys
 import time
@@ -73,7 +73,7 @@ def main(argv=None):
 
 
 class Clock:
-    """Seconds since it was made."""
+    """Seconds since its construction."""
 
     def __init__(self):
         self._wall, self._processor = time.perf_counter(), time.process_time()

@@ -2,15 +2,15 @@
 
     python benchmarks/bench_lsq.py --shape 16 96 56 56 --compile --output results/bench_lsq.json
 
-The forms take turns, so that a change of the machine's speed meets all of them. Times are medians over the rounds; the
-speed is the median of each round's ratio to the composed form.
-Memory comes from the allocator's own record (torch.profiler) of one forward and backward pass, without the input, the
-upstream gradient, the output and the input's gradient, which every form needs:
+The forms take turns: a change of the machine's speed meets all of them. Times are medians over the rounds; the speed is
+the median of each round's ratio to the composed form. Memory comes from the allocator's own record (torch.profiler) of
+one forward and backward pass, without the input, the upstream gradient, the output and the input's gradient, which
+every form needs:
 
     held  bytes still allocated between forward and backward beyond the output
     peak  the largest number of bytes allocated at any time beyond the output and the input's gradient
 
-`held` says what a deep network pays per layer, `peak` what one layer needs for a moment.
+`held` is the cost of each layer in a deep network, `peak` the short need of one layer.
 """
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def quantiser_forms(args):
 
 
 def make_step(form, tensor, scale):
-    """Two functions: forward, and backward of what forward gave."""
+    """Two functions: forward, and backward from the output of forward."""
     import torch
 
     from modules.modeling.ops.fake_quant import use_compiled

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_lut.py
 
-An LSQ+ EfficientNet-B5 teaches the int8 students of onnxw, all with random weights (time does not depend on them), on
-random images of 160 to 224 pixels. Both ways use the same students and rows, in one process, in turns.
+An LSQ+ EfficientNet-B5 teaches the int8 students of onnxw, all with random weights (the time does not depend on them),
+on random images of 160 to 224 pixels. Both ways use the same students and rows, in one process, in turns.
 """
 import sys
 import time

@@ -7,7 +7,7 @@
 Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
 reduction after each of the four backward passes. Ours: one autograd function per quantiser, channels last, one
 reduction, and the convolutions of `ops/convolve.py`. Each round all forms run the same step; ratios are
-medians over rounds. Rounds repeat the same few steps, so that all forms find their kernels compiled.
+medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then.
 """
 import json
 import statistics
@@ -144,7 +144,7 @@ def make_model(args, int8, channels_last):
 
 
 def now(device):
-    """The time, once `device` has done what it was given."""
+    """The time, after `device` has finished its work."""
     import torch
 
     if device != "cpu":

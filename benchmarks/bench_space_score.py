@@ -2,11 +2,10 @@
 
     python benchmarks/bench_space_score.py --lut_path ../shared/published/block_lut
 
-The plain formulation does what the published program does: row numbers drawn by numpy per chunk, then lists and dicts
-of the 100,000 subnets, sorted twice. It and both estimators take turns, so that a machine whose speed drifts treats
-them alike; medians and minima of the time per space are printed, and the ratios of the medians. Then come whole
-searches of 5,000 spaces, and for the sampled scores the spread over seeds of one score and of the difference between
-two neighbours.
+The plain formulation is that of the published program: numpy draws row numbers for each chunk; lists and dicts of the
+100,000 subnets follow, sorted twice. It and both estimators take turns: a drifting machine treats them alike. Prints
+medians and minima of the time per space, and the ratios of the medians. Whole searches of 5,000 spaces follow, and for
+the sampled scores the spread over seeds of one score and of the difference between two neighbours.
 """
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from modules.utils.settings import option  # noqa: E402
 
 
 def plain_score(stages, others, target: Target, rng: np.random.Generator) -> float:
-    """The score as the published program computes it. `stages[s][r]` is a list of (loss, latency) rows."""
+    """The score by the published program's method. `stages[s][r]` is a list of (loss, latency) rows."""
     subnets = []
     for _ in range(CHUNKS):
         r = rng.integers(len(others))
@@ -46,7 +45,7 @@ def plain_score(stages, others, target: Target, rng: np.random.Generator) -> flo
 
 
 def neighbours(start: SupernetConfig, count: int, seed: int) -> list[SupernetConfig]:
-    """A walk of mutations, as a search makes it."""
+    """A walk of mutations, as in a search."""
     rng, walk = np.random.default_rng(seed), [start]
     while len(walk) < count:
         parent = walk[rng.integers(max(0, len(walk) - 20), len(walk))]

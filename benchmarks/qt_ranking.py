@@ -1,10 +1,10 @@
-"""Does the Q-T score rank search spaces as the accuracy of their supernets does?
+"""Rank correlation between the Q-T score of search spaces and the accuracy of their supernets.
 
     OMP_NUM_THREADS=1 python benchmarks/qt_ranking.py --lut_path data/block_lut --latency_constraint 1.0
 
-Spaces at even quantiles of the score are drawn from random ones (each within reach of the limit), their supernets
-trained briefly, and random subnets within the limit evaluated; Kendall's tau compares the two orders. Accuracy is that
-of the best quarter of the subnets on held-out training images. Writes qt_ranking.csv and qt_ranking.png.
+Random spaces that reach the limit are scored, and those at even quantiles of the score are taken. Their supernets are
+trained briefly, and random subnets within the limit are evaluated. Kendall's tau compares the two orders. Accuracy is
+the mean of the best quarter of the subnets on held-out training images. Writes qt_ranking.csv and qt_ranking.png.
 """
 import csv
 import sys
@@ -74,7 +74,7 @@ def main(argv=None):
 
 
 def choose(scorer, args):
-    """(space, score) at even quantiles of the score of random spaces that reach the limit at all."""
+    """(space, score) at even quantiles of the score, from random spaces that reach the limit."""
     rng = np.random.default_rng(args.seed)
     spaces = {random_space(args.superspace, rng) for _ in range(args.candidates)}
     scored = sorted(((scorer(c).score, str(c), c) for c in spaces), key=lambda entry: entry[:2])

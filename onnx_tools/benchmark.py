@@ -3,10 +3,10 @@
     python onnx_tools/export_onnx.py --skip_weights && python onnx_tools/benchmark.py
     python onnx_tools/benchmark.py --baselines static openvino
 
-The baselines run in the same turns: `static` is onnxruntime's own static quantisation of the fp32 file, `openvino` our
-int8 file under OpenVINO (which is to be installed besides). Figures are medians; the spread is half the distance
-between the 10th and 90th percentile; speedup is fp32 over int8. One thread by default, on one core. The latencies go
-into the cards of exported models, too.
+The baselines run in the same turns. `static` is onnxruntime's own static quantisation of the fp32 file; `openvino` is
+our int8 file under OpenVINO (an extra package). Figures are medians; the spread is half the distance between the 10th
+and 90th percentile; speedup is fp32 over int8. One thread by default, on one core. The latencies go into the cards of
+exported models, too.
 """
 import os
 import sys
@@ -26,10 +26,10 @@ BASELINES = ("static", "openvino")
 def parse_args(argv):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "onnx_tools")
-    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
-    option(parser, "--output", "onnx_tools/latency.csv", "csv file that lines are appended to")
+    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder of the files of export_onnx.py")
+    option(parser, "--output", "onnx_tools/latency.csv", "csv file; lines are appended")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
-    option(parser, "--uint8_input", False, "the files that export_onnx.py --uint8_input wrote")
+    option(parser, "--uint8_input", False, "use the files of export_onnx.py --uint8_input")
     THREADS.add_to(parser, "--threads")
     option(parser, "--num_runs", 100, "timed runs", low=1)
     option(parser, "--warmup_runs", 20, "runs before", low=0)
@@ -98,7 +98,7 @@ def row(name, figures, speedup):
 
 
 def pin(threads):
-    """Keep the process on the last `threads` cores it may use, where the system can; returns which."""
+    """Keep the process on the last `threads` cores it may use, if the system can; returns these cores."""
     if not hasattr(os, "sched_setaffinity"):
         return "any"
     cores = sorted(os.sched_getaffinity(0))[-threads:]

@@ -3,7 +3,8 @@
     python onnx_tools/export_onnx.py --input onnx_tools/input.csv
     python onnx_tools/export_onnx.py --input onnx_tools/input.csv --skip_weights
 
-Each line of the input is superspace,choice,subnet, or a network as --network takes it, which stands for the file:
+Each line of the input is superspace,choice,subnet, or a network by any name that --network takes. --network replaces
+the file:
 
     python onnx_tools/export_onnx.py --network resnet20:0.5 mobilenet_v4_conv_s --skip_weights
 

@@ -1,9 +1,9 @@
-"""Where the time of ONNX files goes: stacked bars and a table of operators under onnxruntime.
+"""Time of ONNX files by operator under onnxruntime: stacked bars and a table.
 
     python onnx_tools/export_onnx.py --skip_weights && python onnx_tools/op_profile.py
 
 Each subnet of the input has one bar for its fp32 file, one for its int8 file, and one for onnxruntime's static
-quantisation of it where benchmark.py --baselines static has left that.
+quantisation, if benchmark.py --baselines static has made that file.
 """
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ from modules.utils.settings import THREADS, option
 def main(argv=None):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "onnx_tools")
-    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder where export_onnx.py wrote to")
+    option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder of the files of export_onnx.py")
     option(parser, "--output", "onnx_tools/op_profile.csv", "csv file; the figure goes beside it, as PNG")
     THREADS.add_to(parser, "--threads")
     option(parser, "--num_runs", 50, "timed runs", low=1)

@@ -1,8 +1,8 @@
-"""The likeliest classes of image files, by an ONNX file.
+"""Print the likeliest classes of image files, by an ONNX file.
 
     python onnx_tools/predict.py --model_path model_quant_int8.onnx photo.jpg other.png
 
-Class names and preprocessing are those in the file.
+Class names and preprocessing come from the ONNX file.
 """
 import sys
 from pathlib import Path

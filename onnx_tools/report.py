@@ -2,8 +2,8 @@
 
     python onnx_tools/report.py checkpoints/models/onnx_model
 
-Cards are written by export_onnx.py and export_tflite.py; benchmark.py adds the latency. With several folders, such as
-those of baselines, all go into one table: csv, and PNG beside it.
+export_onnx.py and export_tflite.py write cards; benchmark.py adds the latency. Several folders, such as those of
+baselines, go into one table: csv, and PNG beside it.
 """
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def main(argv=None):
         plot_cards(cards, output.with_suffix(".png"))
         print(f"{output}, {output.with_suffix('.png')}")
     else:
-        print(f"{output}; no figure, for no card holds a latency (benchmark.py adds it)")
+        print(f"{output}; no figure: no card holds a latency (benchmark.py adds it)")
 
 
 if __name__ == "__main__":

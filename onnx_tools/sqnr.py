@@ -1,10 +1,10 @@
-"""Signal-to-quantisation-noise ratio of every tensor of int8 subnets: where is accuracy lost?
+"""Signal-to-quantisation-noise ratio of every tensor of int8 subnets, to find the layers that lose accuracy.
 
     python onnx_tools/sqnr.py --input onnx_tools/input.csv --resume checkpoints/supernet_training
 
-For each line superspace,choice,subnet of the input: the integer executor against the fake-quantised network of
-lsq.pth, and that against the same network in float, on one batch of validation images. Writes a csv and a PNG each and
-prints the tensors that the engine knows least well.
+Each line superspace,choice,subnet of the input is measured on one batch of validation images: the integer executor
+against the fake-quantised network of lsq.pth, and that network against itself in float. Writes a csv and a PNG for
+each, and prints the tensors with the most noise in the engine.
 """
 import sys
 from pathlib import Path

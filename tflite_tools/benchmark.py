@@ -4,11 +4,11 @@
     python tflite_tools/benchmark.py --baselines converter
     python tflite_tools/benchmark.py --adb --use_xnnpack --output tflite_tools/latency_phone.csv
 
-A file that export_tflite.py has not written is written here with random weights. The baseline `converter` is the int8
-file that TensorFlow's converter makes by post-training quantisation (export_keras.py writes it with trained weights).
-Here all run in turns; figures are medians, the spread is half the distance between the 10th and 90th percentile.
-On a phone, TFLite's benchmark_model runs one after the other; figures are its means, the spread its standard
-deviation. One thread by default. The latencies go into the cards of exported models, too.
+A missing file is written here with random weights. The baseline `converter` is the int8 file of TensorFlow's converter
+by post-training quantisation (export_keras.py writes it with trained weights). On this machine all run in turns;
+figures are medians, the spread is half the distance between the 10th and 90th percentile. On a phone, TFLite's
+benchmark_model runs one file after the other; figures are its means, the spread its standard deviation. One thread by
+default. The latencies go into the cards of exported models, too.
 """
 import sys
 from pathlib import Path
@@ -27,15 +27,15 @@ BASELINES = ("converter",)
 def parse_args(argv):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "tflite_tools")
-    option(parser, "--model_dir", "checkpoints/models/tflite_model", "folder where export_tflite.py wrote to")
-    option(parser, "--output", "tflite_tools/latency.csv", "csv file that lines are appended to")
+    option(parser, "--model_dir", "checkpoints/models/tflite_model", "folder of the files of export_tflite.py")
+    option(parser, "--output", "tflite_tools/latency.csv", "csv file; lines are appended")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
     THREADS.add_to(parser, "--num_threads")
     option(parser, "--num_runs", 100, "timed runs, of which a spread is reported", low=2)
     option(parser, "--warmup_runs", 20, "runs before", low=0)
     phone = parser.add_argument_group("on a phone")
-    option(phone, "--adb", False, "time on a phone that adb reaches")
-    option(phone, "--serial_number", "", "serial number of the phone, where there are several")
+    option(phone, "--adb", False, "time on a phone, through adb")
+    option(phone, "--serial_number", "", "serial number of the phone, if there are several")
     option(phone, "--benchmark_binary_dir", PhoneRun.binary_dir, "folder on the phone that holds the benchmark "
            "program, and gets the models")
     option(phone, "--bin_name", PhoneRun.bin_name, "name of the benchmark program")

@@ -1,13 +1,13 @@
-"""Export subnets as Keras models, and as the int8 files that TensorFlow's own converter makes of them.
+"""Export subnets as Keras models, and as int8 files of TensorFlow's own converter.
 
     python tflite_tools/export_keras.py --input tflite_tools/input.csv
     python tflite_tools/export_keras.py --input tflite_tools/input.csv --skip_weights
 
-Each line of the input is superspace,choice,subnet. Writes <subnet>.keras, which holds the weights of checkpoint.pth
-with batch norm folded in, and <subnet>_converter_int8.tflite: post-training quantisation, whose ranges are chosen on
-calibration images. Prints on how many images of the validation set either disagrees with the fp32 network. The second
-file is a baseline for export_tflite.py, which keeps the trained scales; benchmark.py --baselines converter times it.
-With --skip_weights the weights are random and the files serve for timing only. Needs TensorFlow (requirements.txt).
+Each line of the input is superspace,choice,subnet. Writes <subnet>.keras with the weights of checkpoint.pth, batch norm
+folded in. Also writes <subnet>_converter_int8.tflite by post-training quantisation, with ranges from calibration
+images. Prints on how many images of the validation set each file and the fp32 network disagree. The second file is a
+baseline for export_tflite.py, which keeps the trained scales; benchmark.py --baselines converter times it. With
+--skip_weights the weights are random and the files serve for timing only. Needs TensorFlow (requirements.txt).
 """
 import sys
 from pathlib import Path

@@ -3,7 +3,8 @@
     python tflite_tools/export_tflite.py --input tflite_tools/input.csv
     python tflite_tools/export_tflite.py --input tflite_tools/input.csv --skip_weights
 
-Each line of the input is superspace,choice,subnet, or a network as --network takes it, which stands for the file:
+Each line of the input is superspace,choice,subnet, or a network by any name that --network takes. --network replaces
+the file:
 
     python tflite_tools/export_tflite.py --network resnet20:0.5 mobilenet_v4_conv_s --skip_weights
 
@@ -25,7 +26,7 @@ def main(argv=None):
     add_export_arguments(parser, "tflite_tools", "checkpoints/models/tflite_model")
     option(parser, "--plain_depthwise", False, "for runs without XNNPACK: leave 7 x 7 depthwise convolutions as they "
            "are, instead of as grouped ones, which XNNPACK runs several times faster")
-    option(parser, "--int8_output", False, "int8 models give codes, as devices without float need it, instead of "
+    option(parser, "--int8_output", False, "int8 models give codes, for devices without float, instead of "
            "float32 logits: some more answers differ")
     args = parser.parse_args(argv)
 

@@ -1,8 +1,8 @@
-"""The likeliest classes of image files, by a TFLite file.
+"""Print the likeliest classes of image files, by a TFLite file.
 
     python tflite_tools/predict.py --model_path model_quant_int8.tflite photo.jpg other.png
 
-Class names and preprocessing are those in the file.
+Class names and preprocessing come from the TFLite file.
 """
 import sys
 from pathlib import Path

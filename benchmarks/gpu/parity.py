@@ -3,7 +3,7 @@
     python benchmarks/gpu/parity.py --device cuda --output parity.json
 
 Each line is one superspace and block type, in fp32 and LSQ+: the largest subnet's difference as a share of the CPU's
-norm. Exit status 1 where a difference is above --limit. Parameters, images and quantisers start alike; TF32 is off.
+norm. Exit status 1 if a difference is above --limit. Parameters, images and quantisers start alike; TF32 is off.
 """
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         with atomic_write(args.output) as file:
             json.dump({"machine": machine(), "arguments": vars(args), "rows": rows}, file, indent=2)
             file.write("\n")
-    # A code that rounds the other way moves an int8 network by more than its sums' order does.
+    # A code that rounds the other way moves an int8 network more than the order of its sums.
     worst = max((max(row["logits"], row["gradients"]) for row in rows if not row["int8"]), default=0)
     print(f"largest difference in fp32: {worst:.2e}; allowed: {args.limit:g}")
     sys.exit(worst > args.limit)

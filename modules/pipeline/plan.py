@@ -59,7 +59,7 @@ class Plan:
 
 def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
-    `resolutions`. The start of the scripts is taken off the budget, of which at least a third stays. Each size fills its
+    `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
     step's share of the rest, and is at least one."""
     budget = max(budget - COMMANDS * speed.start, budget / 3)
     valid = held_out(images)

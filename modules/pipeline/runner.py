@@ -31,8 +31,8 @@ class Step:
 
 
 def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step], threads: int = 1) -> None:
-    """Run the steps that are not in `state["seconds"]`, each on `threads` threads of the CPU, and write the time of each
-    there.
+    """Run the steps that are not in `state["seconds"]`, each on `threads` threads of the CPU. Write the time of
+    each there.
 
     Raises:
         UserError: a script ended with an error.
