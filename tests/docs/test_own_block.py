@@ -1,4 +1,4 @@
-"""The page for contributors holds code that runs: a new block type through training, latency and both formats."""
+"""The code of docs/own_block.md runs: a new block type through training, latency, and ONNX and TFLite files."""
 import json
 import math
 import os
@@ -19,8 +19,8 @@ print(json.dumps({
 
 
 def test_a_new_block_type_takes_under_forty_lines(tmp_path):
-    """Run in a process of its own, for what registers stays registered."""
-    (code,) = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "contributing.md").read_text(), re.M | re.S)
+    """In a process of its own: a registered block stays registered."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (REPOSITORY / "docs" / "own_block.md").read_text(), re.M | re.S)
     assert len([line for line in code.splitlines() if line.strip()]) < 40
     done = subprocess.run([sys.executable, "-c", f"import json\n{code}{REPORT}"], cwd=tmp_path, text=True,
                           capture_output=True, timeout=300,
