@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--batch_size", 256, "images per batch", **BATCH)
     option(parser, "--batches", 20, "batches per turn", low=1)
     option(parser, "--rounds", 5, "turns, of which the median counts", low=1)
-    option(parser, "--device", "cpu", "device where the images are wanted", choices=("cpu", "cuda"))
+    option(parser, "--device", "cpu", "device of the batches", choices=("cpu", "cuda"))
     option(parser, "--output", "", "JSON file for the results; empty: none")
     args = parser.parse_args(argv)
 

@@ -76,7 +76,7 @@ def numbers_data(count, train_indices=None):
 
 
 def show_draw(image, rng):
-    """A transform that gives the image's number and what its generator draws first."""
+    """A transform that gives the image's number and the first draw of its generator."""
     return torch.tensor([image.getpixel((0, 0))[0], rng.random()], dtype=torch.float64)
 
 

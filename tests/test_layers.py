@@ -53,7 +53,8 @@ def python_files(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path, files: dict[str, Path]) -> set[Import]:
-    """What the file `path` imports, each by the longest name that is a module of `files` or as it is written."""
+    """The imports of the file `path`, each by the longest name that is a module of `files`, or else by its written
+    name."""
     found = set()
     for node, late in _statements(ast.parse(path.read_text()), late=False):
         if isinstance(node, ast.Import):
@@ -133,7 +134,7 @@ def torch_importers(root: Path, layers: Layers) -> list[str]:
 
 
 def import_graph(root: Path) -> dict[str, set[str]]:
-    """The modules and scripts, and what each imports, at once or later."""
+    """The modules and scripts, and the imports of each, at once or later."""
     files = python_files(root)
     return {name: {i.name for i in imports(path, files)} - {name} for name, path in files.items()}
 

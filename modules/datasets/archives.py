@@ -191,8 +191,8 @@ def _check_places(path: str, members: list[tuple]) -> None:
 
 def _check_is_file(path: str, layout: str) -> None:
     if not os.path.isfile(path):
-        raise UserError(f"{path} is {'a folder' if os.path.isdir(path) else 'no regular file'}, where an archive "
-                        f"should be; allowed: {layout}")
+        raise UserError(f"{path} is {'a folder' if os.path.isdir(path) else 'no regular file'}, not an archive; "
+                        f"allowed: {layout}")
 
 
 def _unreadable(path: str, error: Exception, layout: str) -> UserError:

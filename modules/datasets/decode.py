@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from modules.utils.text import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Result = TypeVar("Result")
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF")  # Pillow's names; PPM includes PGM and PBM
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
@@ -70,13 +73,13 @@ def is_image_name(name: str) -> bool:
 
 
 @cache
-def _pillow():
+def _pillow() -> ModuleType:
     from PIL import Image
 
     return Image
 
 
-def _open(data: bytes, where: str, use: Callable):
+def _open(data: bytes, where: str, use: Callable[[Image], Result]) -> Result:
     pillow = _pillow()
     try:
         with warnings.catch_warnings():

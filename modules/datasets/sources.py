@@ -14,6 +14,7 @@ from modules.utils.cli import say
 from modules.utils.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 
@@ -27,7 +28,7 @@ class ImageSource:
     def __init__(self, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.held = None  # (indices, their pixels as one tensor) for batches that are made from memory
+        self.held: tuple[np.ndarray, torch.Tensor] | None = None  # indices, and pixels for batches from memory
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from modules.datasets.files import FileSource
 from modules.datasets.sources import ArraySource, ImageSource
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 # name: arguments that select the training part and the test part
 SPLITS = {
@@ -29,7 +33,7 @@ def open_torchvision(name: str, root: str | None = None) -> tuple[ImageSource, I
     return tuple(_as_source(_load(name, root, part)) for part in SPLITS[name])
 
 
-def _load(name: str, root: str, part: dict):
+def _load(name: str, root: str, part: dict[str, Any]) -> VisionDataset:
     dataset_class = getattr(import_torchvision().datasets, name)
     # With the identity as loader, an entry of the data set is its (path, label): listing them decodes nothing.
     # The CIFAR sets are arrays and OxfordIIITPet has no such argument.
@@ -47,7 +51,7 @@ def _load(name: str, root: str, part: dict):
                         f"allowed: put the files there as torchvision.datasets.{name} expects them") from error
 
 
-def _as_source(dataset) -> ImageSource:
+def _as_source(dataset: VisionDataset) -> ImageSource:
     if hasattr(dataset, "targets"):  # CIFAR10, CIFAR100
         return ArraySource(np.ascontiguousarray(dataset.data), dataset.classes, dataset.targets)
     if type(dataset).__name__ == "OxfordIIITPet":

@@ -91,8 +91,8 @@ def make_parser(doc: str) -> Parser:
 
 def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """`--resume` and `--overwrite` of a script that makes `what`, such as "search"."""
-    parser.add_argument("--resume", action="store_true", help=f"continue the {what} that was begun")
-    parser.add_argument("--overwrite", action="store_true", help=f"start afresh where a {what} was begun already")
+    parser.add_argument("--resume", action="store_true", help=f"continue the earlier {what}")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace the earlier {what}")
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:

@@ -26,11 +26,11 @@ def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     NCCL with CUDA, gloo without. A process that torchrun started ends with torchrun, even if torchrun is killed.
 
     Args:
-        local_rank: only used where the environment has no LOCAL_RANK.
+        local_rank: used if the environment has no LOCAL_RANK.
         kind: cpu or cuda; empty: cuda if there is one.
 
     Raises:
-        UserError: another kind, or cuda where there is none; variables of the environment that no launcher gives;
+        UserError: another kind, or cuda without a CUDA device; variables of the environment that no launcher gives;
             processes that do not find each other.
     """
     check_choice(kind, ("", "cpu", "cuda"), "device (--device)")

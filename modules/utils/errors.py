@@ -3,7 +3,7 @@ import difflib
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: the offending value, where it stands and what is allowed."""
+    """Bad input. The message is one line: the offending value, its place and the allowed values."""
 
 
 class NotFinite(UserError):

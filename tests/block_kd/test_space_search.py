@@ -258,7 +258,7 @@ def test_a_platform_without_the_figure_is_refused(resolution, mode, word):
 
 
 class BlockPrices:
-    """A platform that writes down what it is asked; a block costs its output width / 1000 ms."""
+    """A platform that records its calls; a block costs its output width / 1000 ms."""
 
     def __init__(self):
         self.asked = []

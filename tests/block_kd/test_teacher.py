@@ -258,7 +258,7 @@ def test_a_killed_and_resumed_int8_run_ends_like_an_uninterrupted_one(trained, t
 
 
 def test_files(trained):
-    """What the files hold, and that they load for teaching and by themselves for int8 training and evaluation."""
+    """Contents of the files. They load for teaching, and by themselves for int8 training and evaluation."""
     teacher = load_teacher(TINY, trained / "checkpoint.pth")
     record = teacher.record
     assert (record.arch, record.dataset, record.resolutions, record.quant) == (TINY, "digits", (32, 40), None)

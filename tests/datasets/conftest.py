@@ -1,4 +1,4 @@
-"""One image tree in each layout; what a run says once is said in each test."""
+"""One image tree in each layout; lines that a run prints once are printed in each test."""
 
 
 import pytest

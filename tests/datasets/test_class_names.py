@@ -111,7 +111,7 @@ def test_only_the_digits_recipe_has_the_digits():
 
 
 def test_names_that_the_terminal_lacks_are_printed(tmp_path):
-    """In the script's own process, for what the terminal can print is decided at its start."""
+    """In the script's own process: the terminal's encoding is fixed at its start."""
     code = ("from modules.utils.cli import run\n"
             "run(lambda: print('caf\\u00e9', '\\udce9'))\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60,

@@ -128,7 +128,7 @@ def test_damaged_exif_does_not_cost_the_picture():
     assert np.abs(pixels(data)[..., 0] - RAMP).max() <= 8
 
 
-# ---- what is refused ----
+# ---- refusals ----
 
 def test_postscript_does_not_start_ghostscript(tmp_path, monkeypatch):
     mark = tmp_path / "started"

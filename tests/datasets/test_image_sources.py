@@ -161,7 +161,7 @@ def test_workers_do_not_decode_again(tmp_path):
     assert same_batches(first, second)
 
 
-# ---- folders in folders, and what is passed over ----
+# ---- folders in folders, and files that are passed over ----
 
 def write_images(root, *names):
     for i, name in enumerate(names):

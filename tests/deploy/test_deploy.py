@@ -34,7 +34,7 @@ def test_onnx_equals_the_network_for_every_block_type(encoding, tmp_path):
     with torch.no_grad():
         fake = net(images).numpy()
     result = predict(open_session(path), images.numpy())
-    # What the engine codes besides the trained quantisers costs little; a wrong scale anywhere costs everything.
+    # Codes of the engine without a trained quantiser cost little; a wrong scale anywhere costs everything.
     assert (result - fake).std() < 0.15 * fake.std()
     assert "Conv" not in optimized_ops(path, tmp_path)
 

@@ -112,7 +112,7 @@ def test_normalisation_needs_a_convolution_to_go_into():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A folder with the exports of an untrained subnet, and what the script printed for each kind."""
+    """A folder with the exports of an untrained subnet, and the script's output for each kind."""
     folder = tmp_path_factory.mktemp("exported")
     model = Supernet.build_from_str(SPACE, 10, (32,))
     record = ModelRecord(SPACE, (32,), tuple("0123456789"), "digits", MEAN, STD, training={"augment": "default"})

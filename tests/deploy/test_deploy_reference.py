@@ -20,7 +20,7 @@ from modules.runtime.ort import open_session
 
 
 def engine_results(plan, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What onnxruntime writes in every step of `plan`, by the step's name."""
+    """The result of onnxruntime in every step of `plan`, by the step's name."""
     model = onnx_model(plan)
     types = {step.output: onnx.TensorProto.UINT8 if step.quantizer else onnx.TensorProto.FLOAT for step in plan.steps}
     shown = [name for name in types if name not in {output.name for output in model.graph.output}]

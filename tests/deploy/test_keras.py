@@ -34,7 +34,7 @@ def block_network(kind: str, act: str) -> QNetwork:
 
 
 def answers(net: QNetwork, model) -> tuple[np.ndarray, np.ndarray]:
-    """What both give for the same four random images, torch's axes."""
+    """Outputs of both for the same four random images, in torch's axes."""
     from modules.deploy.to_keras.session import KerasSession
 
     images = torch.randn(4, 3, net.resolution, net.resolution, generator=torch.Generator().manual_seed(1))
@@ -141,7 +141,7 @@ def test_export_then_benchmark_with_the_converter_as_baseline(tmp_path):
 
 
 def test_without_tensorflow_one_line_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # what an import finds where it is not installed
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # an import then fails, as without TensorFlow
     with pytest.raises(UserError, match=r"pip install tensorflow-cpu"):
         import_tensorflow()
 

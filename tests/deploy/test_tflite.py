@@ -84,7 +84,7 @@ def test_tflite_equals_the_network_for_every_block(kind, act):
     with torch.no_grad():
         fake = net(images).numpy()
     session = open_session(tflite_bytes(graph))
-    # What the engine codes besides the trained quantisers costs little; a wrong scale anywhere costs everything.
+    # Codes of the engine without a trained quantiser cost little; a wrong scale anywhere costs everything.
     assert (predict(session, images.numpy()) - fake).std() < 0.2 * fake.std()
     delegation = session.delegation()
     assert delegation.partitions == 1
@@ -384,7 +384,7 @@ def digits_part():
     return data.test, data.test_indices, eval_transform(32, data.info)
 
 
-# Stands for adb: the phone's folders are this machine's. Like adb it joins what follows `shell` for a shell to read.
+# Stands for adb: the phone's folders are this machine's. Like adb it joins the words after `shell` for a shell.
 ADB = """#!/bin/sh
 echo "$*" >> "$ADB_LOG"
 [ "$1" = -s ] && shift 2

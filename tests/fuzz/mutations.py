@@ -7,7 +7,7 @@ import zipfile
 
 from hypothesis import strategies as st
 
-# What other programs, spreadsheets and enemies put in the place of a number, a name or a brace.
+# Text that other programs, spreadsheets and enemies put in place of a number, a name or a brace.
 NASTY = [b"", b"NaN", b"nan", b"-1", b"0", b"1e999", b"-Infinity", b"9" * 400, b"1" * 5000, b"null", b"true",
          b'"x"', b"[]", b"{}", b"[" * 2000, b"{\"a\":" * 200, b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xf0\x9f",
          b"\\ud800", b",", b"\"", b"\n", b"\r\n", b"\t", b"#", b"_", b"-", b"0.5", b"3.7", b"99999999999999999999",

@@ -278,7 +278,7 @@ READERS = {
     "ppm": (lambda: _image("PPM"), read_encoded),
     "zip of images": (_zip_of_images, read_images(open_zip)), "tar of images": (_tar_of_images, read_images(open_tar)),
 }
-# Readers of archives that check every byte: what stands inside is damaged too, under right checksums.
+# Readers of archives that check every byte: the contents are damaged too, under right checksums.
 INSIDE = {"checkpoint": "data.pkl", "latency model": "meta.npy", "arrays": "coefficients.npy",
           "zip of images": "a/0.png"}
 # Readers of JSON objects: whole values are replaced and removed too.

@@ -76,7 +76,7 @@ def test_the_roofline_finds_known_costs_and_prices_unseen_types():
     others, sizes = random_blocks(200, 1, ("ResNetSE", "MobileNetV2", "FusedMBConvSERes"))
     others = [dataclasses.replace(b, act="relu") for b in others]
     error = np.abs(model.predict(block_kernels(others, sizes)) / true_ms(others, sizes) - 1)
-    # Exact but for what no fitted block tells apart: every gate is read and multiplied once.
+    # Exact, except for a difference that no fitted block shows: every gate is read and multiplied once.
     assert error.mean() < 0.01
     assert error.max() < 0.06
 

@@ -1,4 +1,4 @@
-"""Platforms: sums of blocks, tables of exact values, nn-Meter's predictors, what every superspace needs."""
+"""Platforms: sums of blocks, tables of exact values, nn-Meter's predictors, and the needs of every superspace."""
 import json
 import subprocess
 import sys
@@ -112,7 +112,7 @@ def test_a_bad_table_is_refused(tmp_path, content, words):
 
 def test_nn_meter_is_asked_for_only_when_named(monkeypatch):
     assert not any(name.startswith("nn_meter") for name in get_available_platforms())
-    monkeypatch.setitem(sys.modules, "nn_meter", None)  # what an import finds where it is not installed
+    monkeypatch.setitem(sys.modules, "nn_meter", None)  # an import then fails, as without nn-Meter
     with pytest.raises(UserError, match=r"nn_meter:mine.*pip install nn-meter"):
         get_platform("nn_meter:mine")
     with pytest.raises(UserError, match=r"'abacus:1'.*onnx_lut.*nn_meter:NAME"):

@@ -80,7 +80,7 @@ def test_a_foreign_journal_is_refused(tmp_path, content, words):
     assert path.read_text() == content
 
 
-# ---------------------------------------------------------------- what to measure
+# ---------------------------------------------------------------- the plan
 
 @pytest.mark.parametrize("name", get_available_superspaces())
 def test_drawn_networks_are_legal_different_and_of_all_sizes(name):
@@ -375,7 +375,7 @@ def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
     broken.stop()
 
 
-# ---------------------------------------------------------------- what is shipped
+# ---------------------------------------------------------------- shipped profiles
 
 SHIPPED = [path.parent for path in sorted(profiled.SHIPPED.glob("*/platform.json"))]
 

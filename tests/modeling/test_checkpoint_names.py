@@ -131,7 +131,7 @@ def test_one_changed_value_means_started(changed):
 
 
 def test_own_names_round_trip():
-    """Our own state, started or not, loads into a fresh network; strictness still finds what is missing or foreign."""
+    """Our own state, started or not, loads into a fresh network; strictness still finds missing and foreign names."""
     source = Supernet.build_from_str("onnxw_tiny-054321-000000", 4)
     layers = [m for m in source.modules() if isinstance(m, QBase)]
     layers[3].initialized[0] = True

@@ -204,7 +204,7 @@ def test_make_divisible(shared_json):
     (("mobilew", "stage1", 1, "3#24#3_3#24"), ("'3#24'", "kernel#width#expand")),
 ])
 def test_bad_row(arguments, named):
-    """A row outside the space is refused with the value and what is allowed."""
+    """A row outside the space is refused with the value and the allowed ones."""
     with pytest.raises(UserError) as error:
         count_stage(*arguments, (1, 16, 80, 80))
     assert "\n" not in str(error.value)

@@ -1,5 +1,5 @@
-"""Placement "engine": every tensor an engine materialises owns its quantiser, and the engine then computes what was
-trained."""
+"""Placement "engine": every tensor an engine materialises owns its quantiser, and the engine then computes the trained
+network."""
 from dataclasses import replace
 
 import numpy as np
@@ -95,7 +95,7 @@ def test_the_engine_computes_what_was_trained(encoding, tmp_path):
     plan = make_plan(graph)
     assert [step.inputs[0].name for step in plan.steps if step.op == "quantize"] == [INPUT]
     assert [step.op for step in plan.steps if step.quantizer is None] == ["linear"]
-    # Only values that lie within float rounding of the middle between two codes may differ, and what grows from them.
+    # Only values within float rounding of the middle between two codes may differ, and values that follow from them.
     noise = {row.tensor: row.engine_db for row in measure_noise(net, graph, pictures)}
     assert noise["first_conv.0.conv.act"] > 60
     (tmp_path / "net.onnx").write_bytes(onnx_bytes(graph))

@@ -70,7 +70,7 @@ def test_lsq_start(name, zero_point, bits):
 
 
 def test_recorded_start_values(shared_json):
-    """Recorded published values; that of the weight is half of what was meant (pitfalls.md)."""
+    """Recorded published values; that of the weight is half of the intended one (pitfalls.md)."""
     golden = shared_json("facts", "golden_units.json")
     x = torch.tensor(golden["inputs"]["x"])
     layer = quantised_linear(x, x.expand(3, 6), zero_point="float")
@@ -276,7 +276,7 @@ def test_set_quant_mode_reaches_nested_layers():
 @pytest.mark.parametrize("read", [torch.Tensor.item, bool, float, torch.Tensor.tolist, torch.Tensor.numpy,
                                   lambda t: t[t > 0], lambda t: torch.equal(t, t)])
 def test_values_of_meta_tensors_cannot_be_read(read):
-    """What the next test relies on."""
+    """The next test relies on this."""
     with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
         read(torch.ones(2, device="meta")[0])
 

@@ -53,7 +53,7 @@ def test_what_is_no_duration_is_refused(text):
 # -- the plan -------------------------------------------------------------------------------------------------------
 
 def test_a_plan_keeps_the_budget_it_was_made_for():
-    """What the sizes cost by the measured step times, added up, is at most the budget (and most of it)."""
+    """The cost of all sizes by the measured step times is at most the budget, and most of it."""
     assert sum(SHARES.values()) < 1
     images, budget = 4000, 3600
     plan = make_plan(budget, images, TINY, (32, 48), SPEED)

@@ -1,4 +1,4 @@
-"""Every option of every command refuses what its setting does not allow, in one line that names option and value.
+"""Every option of every command refuses a value that its setting does not allow, in one line with option and value.
 
 The options are read from the parsers themselves, so that a new one is covered by being added.
 """

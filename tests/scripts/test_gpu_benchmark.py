@@ -1,4 +1,4 @@
-"""The GPU benchmark at tiny size on a CPU: all parts run, and a second call passes over what is done."""
+"""The GPU benchmark at tiny size on a CPU: all parts run, and a second call passes over finished parts."""
 import json
 import os
 import subprocess

@@ -105,7 +105,7 @@ def arguments(command: str) -> list[str]:
 
 
 def run(command: str, settings: str = "", **values: str | Path) -> str:
-    """What a command prints, its small settings appended; a launcher starts one process."""
+    """The output of a command with its small settings appended; a launcher starts one process."""
     text = re.sub(r"(--nproc_per_node[= ])\d+", r"\g<1>1 --standalone", f"{command} {settings}")
     words = shlex.split(text.format(**values))
     done = subprocess.run([sys.executable, *words[1:]], cwd=REPOSITORY, text=True, capture_output=True, timeout=600)

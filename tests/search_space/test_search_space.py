@@ -175,7 +175,7 @@ def test_supernet_string_round_trip(space):
 @given(subnet_spaces(), rngs(), st.data())
 @settings(max_examples=60, deadline=None)
 def test_check_refuses_what_lies_outside(space, rng, data):
-    """One value moved out of the space: the message names it and what is allowed."""
+    """One value moved out of the space: the message names it and the allowed values."""
     choice = space.sample(rng)
     i = data.draw(st.integers(0, len(space.stages) - 1))
     stage, blocks = space.stages[i], choice.stages[i]
@@ -294,7 +294,7 @@ def test_choices_are_values():
     ("onnx-444444-000100", ("width window 1 of stage4", "0 to 0")),
 ])
 def test_bad_supernet_encoding(encoding, named):
-    """One line with the value and what is allowed."""
+    """One line with the value and the allowed ones."""
     with pytest.raises(UserError) as error:
         SupernetConfig.from_str(encoding)
     assert "\n" not in str(error.value)
@@ -309,7 +309,7 @@ def test_bad_supernet_encoding(encoding, named):
     ("", ("''", "r<resolution>")),
 ])
 def test_bad_subnet_encoding(encoding, named):
-    """One line with the encoding and what is wrong with it."""
+    """One line with the encoding and its fault."""
     with pytest.raises(UserError) as error:
         SubnetChoiceConfig.from_str(encoding)
     assert "\n" not in str(error.value)

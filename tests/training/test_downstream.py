@@ -1,4 +1,4 @@
-"""Fine-tuning on another data set: what it starts from, what learns, and what later tools make of the result."""
+"""Fine-tuning on another data set: its start, the parts that learn, and later tools on its result."""
 import copy
 import dataclasses
 import os

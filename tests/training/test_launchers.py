@@ -40,7 +40,7 @@ class Stopped(Exception):
 
 
 def _train(rank: int, world: int, port: int, folder: str, stop: tuple[int, int] | None) -> None:
-    """Train in `folder` as process `rank` of `world`, before the position `stop`; goes on with what is there."""
+    """Train in `folder` as process `rank` of `world`, before the position `stop`; continues an existing run."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)

@@ -1,4 +1,4 @@
-"""The training loop on a network of one weight: where it goes on, when it saves, what it refuses."""
+"""The training loop on a network of one weight: continuation, saves, refusals."""
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""One subnet trained alone: its step, what stays as it was, and what later tools make of its checkpoint."""
+"""One subnet trained alone: its step, the unchanged weights, and later tools on its checkpoint."""
 import shutil
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, foreign or not finite are refused in one line that names the file and what is wrong."""
+"""Checkpoints that are damaged, foreign or not finite are refused in one line that names the file and the fault."""
 import errno
 import os
 import pickle
@@ -113,7 +113,7 @@ def test_sparse_and_meta_tensors_are_refused(tmp_path):
 
 
 class Foreign:
-    """What a foreign checkpoint pickles besides tensors; it would write a file when it is unpickled."""
+    """An object in a foreign checkpoint; it would write a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

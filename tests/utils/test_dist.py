@@ -1,4 +1,4 @@
-"""Processes that belong together: what launchers leave in the environment, agreement, ends."""
+"""Groups of processes: the environment of launchers, agreement, ends."""
 import os
 import signal
 import subprocess

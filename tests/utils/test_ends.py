@@ -1,4 +1,4 @@
-"""How a script ends: one line and a status for what the user, the system or the reader of the output did."""
+"""The end of a script: one line and a status after an act of the user, the system or the reader of the output."""
 import errno
 import os
 import subprocess

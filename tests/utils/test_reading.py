@@ -1,4 +1,4 @@
-"""Readers of JSON, csv and text take what is valid, and end with one line otherwise."""
+"""Readers of JSON, csv and text take valid files, and end with one line otherwise."""
 import csv
 import json
 

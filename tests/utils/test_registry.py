@@ -1,4 +1,4 @@
-"""What registers under a name, and how it is found."""
+"""Registration of values under names, and look-ups."""
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,4 @@
-"""A run's folder: locked, refused, continued, started afresh; states that are damaged; what killed processes leave."""
+"""A run's folder: locked, refused, continued, started afresh; damaged states; left-overs of killed processes."""
 import json
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Settings: what is read, refused and shown; the yaml reader; training files of the published form."""
+"""Settings read, refused and shown; the yaml reader; training files of the published form."""
 from dataclasses import MISSING, dataclass
 
 import pytest

@@ -78,7 +78,7 @@ def stage_list(superspace: str, names: list[str] | None) -> dict[str, list[int]]
 def check_output_sizes(superspace: Superspace, stages, resolutions, loss_fn: str, option: str = "--hw_list",
                        instead: str = "--loss_fn mse") -> None:
     """UserError for a resolution at which a stage's output is a single pixel: `nsr` would divide by its variance, 0.
-    `option` is where the resolutions were given, `instead` another way out."""
+    `option` gave the resolutions; `instead` names another remedy."""
     for stage in superspace.stages:
         resolutions = [output_size(r, stage.stride) for r in resolutions]
         if stage.name in stages and loss_fn == "nsr" and min(resolutions) < 2:

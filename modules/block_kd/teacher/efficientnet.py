@@ -74,7 +74,7 @@ class _Convs(nn.Module):
 
 
 class MBConv(_Convs):
-    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection; shortcut where it fits."""
+    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection; shortcut if shapes agree."""
 
     def __init__(self, cin: int, group: Group, cout: int, stride: int, form: str, norm: dict):
         super().__init__(form, norm)

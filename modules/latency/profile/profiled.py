@@ -67,7 +67,7 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
     deviation = content["deviation"]
     if not (isinstance(deviation, float) and math.isnan(deviation)) and not (is_finite(deviation) and deviation >= 0):
         raise UserError(f"platform {str(record)!r}: deviation {shorten(deviation)}; expected a number from 0 up, or "
-                        "NaN where it is not known")
+                        "NaN if it is not known")
     correction = Correction(tuple(map(float, content["coefficients"])), float(deviation))
     return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
 

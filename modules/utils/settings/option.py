@@ -26,7 +26,7 @@ class Setting:
     """The meaning of a value and the allowed values. Numbers are finite, whatever the bounds.
 
     Args:
-        default: MISSING where a value has to be given.
+        default: MISSING if a value has to be given.
         meaning: the thing first; the meaning of special values after it.
         kind: int, float, str, bool or Path; the kind of the default if it is not given.
         many: several values: "*" any number of them, "+" one at least, a number exactly so many; "": one.
