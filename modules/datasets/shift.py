@@ -53,8 +53,8 @@ class Shift:
         self.size, self.info = size, info
 
     def draws(self, seed: int, epoch: int, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and a mask of mirrored images, bool
-        [count]."""
+        """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and a mask of mirrored images, bool [count];
+        for example [50000, 2] and [50000]."""
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 0)))
         shifts = rng.integers(-(side // 8), side // 8 + 1, (count, 2))
         halves = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 1))).integers(0, 2, count)

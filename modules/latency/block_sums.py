@@ -52,8 +52,8 @@ class BlockSums:
         return self._at([self._place(key)[0] for key in zip(blocks, hws, strict=True)])
 
     def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks: the sums of their blocks, whose errors are correlated. Arrays of shape
-        (len(specs),)."""
+        """Latencies of networks: the sums of their blocks, whose errors are correlated. Arrays of shape (len(specs),),
+        such as (1000,)."""
         places, lengths = [], []
         for spec in specs:
             hw, before = (spec.resolution, spec.resolution), len(places)

@@ -52,7 +52,8 @@ def make_platform(name: str) -> Platform:
 
 
 def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
-    """Latencies of `specs` on `platform`, all at once if it can (`BlockSums`); arrays of shape (len(specs),)."""
+    """Latencies of `specs` on `platform`, all at once if it can (`BlockSums`); arrays of shape (len(specs),), such as
+    (1000,)."""
     if hasattr(platform, "predict_subnets"):
         return platform.predict_subnets(specs)
     ms = np.array([platform.predict_subnet(spec) for spec in specs], dtype=float)

@@ -23,7 +23,8 @@ class Prediction:
     extrapolated: np.ndarray
 
     def upper(self, confidence: float) -> np.ndarray:
-        """Upper bounds (n,) of the latencies in ms: each holds with probability `confidence` if errors are normal."""
+        """Upper bounds (n,), such as (1000,), of the latencies in ms: each holds with probability `confidence` if
+        errors are normal."""
         from statistics import NormalDist
 
         return self.ms + NormalDist().inv_cdf(confidence) * self.std
@@ -34,7 +35,7 @@ class Prediction:
 
 
 def join_predictions(parts: Sequence[Prediction]) -> Prediction:
-    """Several predictions one after the other."""
+    """Several predictions in sequence: those of 3 and 2 blocks give one of (5,)."""
     return Prediction(*(np.concatenate([getattr(part, name) for part in parts]) for name in
                         ("ms", "std", "extrapolated")))
 

@@ -40,7 +40,8 @@ class ConvNorm(nn.Module):
         self.norm = DynamicBatchNorm2d(spec.cout)
 
     def forward(self, x: torch.Tensor, spec: ConvSpec, between=lambda x, i: x) -> torch.Tensor:
-        """Run the slice `spec`. `between(x, i)` maps the output of member i of a stack to the input of the next."""
+        """Run the slice `spec` on (N, C, H, W), such as (8, 24, 56, 56). `between(x, i)` maps the output of member i of
+        a stack to the input of the next."""
         if spec.stack:
             *first, last = list(self.dwconv.values())[: spec.stack]
             for i, conv in enumerate(first):

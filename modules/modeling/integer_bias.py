@@ -13,7 +13,8 @@ from modules.modeling.placement import HARD_SIGMOID_SHIFT
 
 
 def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factor and bias (channels,), float64, of a batch norm in eval mode, for its first `channels` channels."""
+    """Factor and bias (channels,), float64, of a batch norm in eval mode, for its first `channels` channels, such as
+    (64,)."""
     gamma, beta, mean, var = (t[:channels].detach().double()
                               for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var))
     factor = gamma / torch.sqrt(var + norm.eps)
@@ -22,7 +23,7 @@ def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def weight_scales(factor: torch.Tensor, weight_scale: torch.Tensor) -> torch.Tensor:
     """Scales (channels,), float32, of a layer's weight codes with the batch norm's `factor` (channels,), float64,
-    folded in."""
+    folded in; for example (64,)."""
     return (factor.abs() * weight_scale.detach().abs().double()).float()
 
 

@@ -28,7 +28,7 @@ class ElasticStage(nn.Module):
         self.blocks = nn.ModuleList(Block(block, elastic=True) for block in blocks)
 
     def forward(self, x: torch.Tensor, specs: tuple[BlockSpec, ...]) -> torch.Tensor:
-        """Run the first `len(specs)` blocks in the configurations `specs` on (N, C, H, W)."""
+        """Run the first `len(specs)` blocks in the configurations `specs` on (N, C, H, W), such as (8, 24, 56, 56)."""
         for block, spec in zip(self.blocks, specs, strict=False):
             x = block(x, spec)
         return x

@@ -39,7 +39,7 @@ class TensorQuant(QBase):
         super()._start_activation(x)
 
     def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scale and the offset that code the tensor."""
+        """The scale and the offset that code the tensor, (1,) each."""
         if self.kind != "hswish":
             return super().effective()
         scale = self.activation_scale.abs()

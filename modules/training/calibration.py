@@ -15,7 +15,8 @@ START_BATCHES, START_BATCH_SIZE = 32, 64  # of `calibrate_start`, per process; a
 
 def load_calibration_images(data, transform, count: int, *, batch_size: int, seed: int,
                             num_workers: int = 0) -> list[torch.Tensor]:
-    """This process's first `count` training batches of epoch 0, images only; batches of one image are left out."""
+    """This process's first `count` training batches of epoch 0, only images (N, 3, H, W), such as (64, 3, 224, 224).
+    Batches of one image are left out."""
     batches = train_batches(data, transform, batch_size=batch_size, seed=seed, epoch=0, rank=dist.rank(),
                             world_size=dist.world_size(), num_workers=num_workers)
     return [images for (images, _), _ in zip(batches, range(count), strict=False) if len(images) > 1]

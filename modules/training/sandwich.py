@@ -20,7 +20,8 @@ def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
 
 def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
                   rng: np.random.Generator) -> torch.Tensor:
-    """Add the gradients of one step's subnets to `supernet` and average them over processes.
+    """Add the gradients of one step's subnets to `supernet` and average them over processes. `images` is (N, 3, H, W),
+    such as (64, 3, 224, 224), `labels` (N,).
 
     The largest subnet learns from the labels. Random ones and the smallest then learn from its logits.
 
@@ -52,7 +53,8 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
 
 def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
                 rng: np.random.Generator) -> torch.Tensor:
-    """Add the gradients of the active subnet, which learns from the labels, and average them over processes.
+    """Add the gradients of the active subnet, which learns from the labels, and average them over processes. `images`
+    is (N, 3, H, W), `labels` (N,).
 
     Returns:
         As `sandwich_step`, with the one subnet for all three.

@@ -96,7 +96,7 @@ class SubnetEvaluator:
 
     @property
     def calibration(self) -> list[torch.Tensor]:
-        """This process's first training batches (images only), loaded once."""
+        """This process's first training batches, loaded once: images (N, 3, H, W), such as (32, 3, 224, 224)."""
         if self._calibration is None:
             transform = train_transform(self.augment, self.record.crop_size, self.data.info)
             self._calibration = load_calibration_images(

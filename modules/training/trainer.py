@@ -213,7 +213,7 @@ class SupernetTrainer(Trainee, Task):
             device=self.device)
 
     def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels on the device."""
+        """Images (N, 3, H, W), such as (64, 3, 224, 224), and labels (N,), on the device."""
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)

@@ -34,8 +34,8 @@ PREDICTED_SAMPLES = 200  # random configurations that a platform predicts for "s
 
 def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ...], mode: str = "smallest",
                       lut_folder: str | Path | None = None) -> tuple[np.ndarray, ...]:
-    """The equally likely latencies (ms) of the other stages at each resolution, one array (n,) each; n is 1 for
-    "smallest".
+    """The equally likely latencies (ms) of the other stages at each resolution, one array (n,) each, such as (200,); n
+    is 1 for "smallest".
 
     `<lut_folder>/<superspace>/other_stages.json` wins over the file in `data/latency`: block tables from elsewhere can
     bring the rest of the network with them.

@@ -66,8 +66,8 @@ class LossLatencyGrid:
         return {key: self.spectrum(groups[key]) for key in sorted(groups)}
 
     def other_stages(self, others: tuple[np.ndarray, ...]) -> np.ndarray | float:
-        """Spectrum of the latency of the other stages above their fastest configuration; 1 if there is only that
-        one."""
+        """Spectrum (resolutions, loss frequencies, 2 * latency_bins), such as (3, 513, 256), of the latency of the
+        other stages above their fastest configuration; 1 if there is only that one."""
         if all(len(other) == 1 for other in others):
             return 1.0
         histograms = [self.histogram(r, np.zeros(len(o)), o - o.min(), np.full(len(o), 1 / len(o)))
@@ -75,7 +75,8 @@ class LossLatencyGrid:
         return self.spectrum(histograms)
 
     def histogram(self, resolution: int, loss, latency, weight) -> np.ndarray:
-        """(loss_bins, latency_bins) sums of `weight` of rows with `loss` in grid steps and `latency` in ms."""
+        """Sums (loss_bins, latency_bins), such as (1024, 128), of `weight` (n,) of rows with `loss` (n,) in grid steps
+        and `latency` (n,) in ms."""
         step, total = self.latency_steps[resolution], np.zeros(self.loss_bins * self.latency_bins)
         if step is not None:
             for row, loss_weight in self._place(loss, mean_and_variance=True):
@@ -86,8 +87,9 @@ class LossLatencyGrid:
         return total.reshape(self.loss_bins, self.latency_bins)
 
     def spectrum(self, histograms: list[np.ndarray]) -> np.ndarray:
-        """Fourier transform of the histograms of all resolutions. The latency axis is doubled: a product of two
-        spectra, cut at its half, is then the plain convolution, not the circular one."""
+        """Fourier transform of the histograms of all resolutions: three of (1024, 128) give (3, 513, 256). The latency
+        axis is doubled: a product of two spectra, cut at its half, is then the plain convolution, not the circular
+        one."""
         return np.fft.fft(np.fft.rfft(np.stack(histograms), axis=1), 2 * self.latency_bins)
 
     def _place(self, position: np.ndarray, mean_and_variance: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -14,7 +14,8 @@ class TeacherFeatures:
         self._known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def at(self, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(input, output) of the stage, (N, C, H, W) each, for the images at `resolution` pixels."""
+        """Input and output of the stage for the images at `resolution` pixels, (N, C, H, W) each, such as (64, 24, 56,
+        56) and (64, 40, 28, 28)."""
         if resolution not in self._known:
             with torch.no_grad():
                 images = resize(self.images, resolution)

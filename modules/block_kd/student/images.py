@@ -41,7 +41,7 @@ class StudentImages:
 
     @cached_property
     def calibration(self) -> list[torch.Tensor]:
-        """This process's first training batches, loaded once."""
+        """This process's first training batches, loaded once: images (N, 3, H, W), such as (64, 3, 224, 224)."""
         c = self.config
         return load_calibration_images(
             self.data, self.train_transform, min(c.num_calib_batches, self.limit or c.num_calib_batches),

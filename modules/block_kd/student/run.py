@@ -139,7 +139,7 @@ class StudentRun(Trainee):
         return self.learn(batch, self.config.learning_rate(self.record.stage, epoch, step, steps))
 
     def learn(self, batch: Batch, lr: float) -> torch.Tensor:
-        """That step at learning rate `lr`."""
+        """The step of `train_step` at learning rate `lr`."""
         config, space, losses = self.config, self.student.space, []
         epoch, step = dataclasses.astuple(self.position)
         rng = np.random.default_rng(np.random.SeedSequence(config.manual_seed,

@@ -56,7 +56,7 @@ class Teacher(nn.Module):
         """Input and output of each of `stages`, from one forward pass that ends with the last of them.
 
         Args:
-            images: (N, 3, H, W), normalised, 32 pixels or more.
+            images: (N, 3, H, W), such as (64, 3, 224, 224), normalised, 32 pixels or more.
             stages: names of segments; UserError for an unknown one.
         """
         wanted = {check_choice(stage, self.segments, f"stage of teacher {self.arch}") for stage in stages}

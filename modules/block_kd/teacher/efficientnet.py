@@ -66,7 +66,8 @@ class _Convs(nn.Module):
         return nn.BatchNorm2d(channels, **self.norm)
 
     def padded(self, x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
-        """`x` with "same" padding for `conv`. A layer of its own: the published int8 teacher quantises its zeros."""
+        """`x` with "same" padding for `conv`, such as (64, 24, 56, 56) to (64, 24, 57, 57) for kernel 3 at stride 2. A
+        layer of its own: the published int8 teacher quantises its zeros."""
         if not self.same:
             return x
         rows, columns = (same_padding(s, conv.kernel_size[0], conv.stride[0]) for s in x.shape[2:])
@@ -74,7 +75,7 @@ class _Convs(nn.Module):
 
 
 class MBConv(_Convs):
-    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection; shortcut if shapes agree."""
+    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection, perhaps a shortcut."""
 
     def __init__(self, cin: int, group: Group, cout: int, stride: int, form: str, norm: dict):
         super().__init__(form, norm)
@@ -87,7 +88,8 @@ class MBConv(_Convs):
         self._project_conv, self._bn2 = self.conv(mid, cout), self.bn(cout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """(N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride)), such as (64, 24, 56, 56) to (64, 40, 28,
+        28)."""
         y = F.silu(self._bn0(self._expand_conv(x))) if self.expands else x
         y = F.silu(self._bn1(self._depthwise_conv(self.padded(y, self._depthwise_conv))))
         gate = self._se_expand(F.silu(self._se_reduce(y.mean((2, 3), keepdim=True))))

@@ -156,7 +156,7 @@ class TeacherTrainer(Trainee, Task):
             world_size=dist.world_size(), num_workers=c.num_workers)
 
     def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images at the step's resolution, and labels, on the device."""
+        """Images (N, 3, R, R) at the step's resolution, such as (12, 3, 224, 224), and labels (N,), on the device."""
         c, images = self.config, images.to(self.device, non_blocking=True)
         rng = np.random.default_rng(np.random.SeedSequence(c.manual_seed, spawn_key=dataclasses.astuple(at)))
         resolution = int(rng.choice(c.resolution))  # the same on all processes, and after a resume

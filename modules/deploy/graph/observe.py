@@ -13,7 +13,8 @@ from modules.modeling.walk import walk
 
 
 def observe(net: QNetwork, images: torch.Tensor, seen: Callable[[str, torch.Tensor], None]) -> torch.Tensor:
-    """Run `net` on images (N, 3, H, W), call `seen(name, tensor)` for every tensor it produces, return the logits.
+    """Run `net` on images (N, 3, H, W), such as (32, 3, 224, 224). Calls `seen(name, tensor)` for every result and
+    returns the logits.
 
     The next operation may overwrite a tensor: `seen` has to copy a tensor that it keeps.
     """

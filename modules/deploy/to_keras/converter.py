@@ -27,5 +27,5 @@ def convert(model, images: Iterable[np.ndarray] | None = None) -> bytes:
 
 
 def random_images(model, count: int = 2) -> list[np.ndarray]:
-    """A batch of `count` normal random images (R, R, 3), for files that are only timed."""
+    """A batch of `count` normal random images (R, R, 3), such as (2, 224, 224, 3), for files that are only timed."""
     return [np.random.default_rng(0).standard_normal((count, *model.input_shape[1:]), dtype=np.float32)]

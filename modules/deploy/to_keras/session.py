@@ -31,5 +31,5 @@ class KerasSession:
         self._images = images.transpose(0, 2, 3, 1)
 
     def invoke(self) -> np.ndarray:
-        """Run the model on the fed images; returns (N, H, W, C) or (N, classes)."""
+        """Run the model on the fed images; returns (N, H, W, C) or (N, classes), such as (1, 1000)."""
         return self.model(self._images, training=False).numpy()

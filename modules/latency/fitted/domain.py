@@ -44,7 +44,8 @@ class Domain:
         return self.types.index(block.kind) if block.kind in self.types else -1
 
     def fitted(self, blocks: Sequence[BlockArgs]) -> np.ndarray:
-        """(blocks,) bool: the type and the combination of kernel size, stride and activation were fitted."""
+        """Mask (blocks,), such as (17,), of blocks whose type and combination of kernel size, stride and activation
+        were fitted."""
         index = [self.type_index(block) for block in blocks]
         return np.array([i >= 0 and _options(b) in self.options[i] for i, b in zip(index, blocks, strict=True)], bool)
 

@@ -100,29 +100,32 @@ class Kernels:
 
     @property
     def kind(self) -> np.ndarray:
-        """Index into `KERNEL_KINDS` of each kernel."""
+        """Index into `KERNEL_KINDS` of each kernel, (kernels,), such as (40,)."""
         return self.rows[:, 0]
 
     def terms(self) -> np.ndarray:
-        """(kernels, TERMS) float64: 1, million multiply-accumulates, million activations moved, million weights."""
+        """(kernels, TERMS) float64, such as (40, 4): 1, million multiply-accumulates, million activations moved,
+        million weights."""
         r = self.rows.astype(float)
         moved = r[:, 1] * r[:, 2] * r[:, 5] * np.where(self.kind == _KIND["add"], 2, 1) + r[:, 3] * r[:, 4] * r[:, 6]
         return np.stack([np.ones(len(r)), r[:, 8] / MILLION, moved / MILLION, r[:, 9] / MILLION], 1)
 
     def roofline_columns(self) -> np.ndarray:
-        """(kernels, kinds * TERMS) float64: `terms` in the columns of the kernel's kind, zero elsewhere."""
+        """(kernels, kinds * TERMS) float64, such as (40, 68): `terms` in the columns of the kernel's kind, zero
+        elsewhere."""
         columns = np.zeros((len(self.rows), len(KERNEL_KINDS), TERMS))
         columns[np.arange(len(self.rows)), self.kind] = self.terms()
         return columns.reshape(len(self.rows), -1)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Add up per-kernel `values`, (kernels,) or (kernels, n), over the kernels of each block."""
+        """Add up `values` of kernels, (kernels,) or (kernels, n), over the kernels of each block: (40, 4) of 17 blocks
+        gives (17, 4)."""
         if values.ndim == 1:
             return np.bincount(self.block, values[self.kernel], self.blocks)
         return np.stack([np.bincount(self.block, column[self.kernel], self.blocks) for column in values.T], 1)
 
     def features(self) -> np.ndarray:
-        """Inputs of trees over single kernels, (kernels, len(KERNEL_COLUMNS)) float64."""
+        """Inputs of trees over single kernels, (kernels, len(KERNEL_COLUMNS)) float64, such as (40, 12)."""
         r, (_, macs, moved, weights) = self.rows.astype(float), self.terms().T
         return np.stack([r[:, 0], r[:, 1] * r[:, 2], r[:, 3] * r[:, 4], r[:, 5], r[:, 6], r[:, 7], macs, moved, weights,
                          macs / (moved + weights), r[:, 5] % _LANES, r[:, 6] % _LANES], 1)

@@ -34,17 +34,17 @@ class KernelModel:
     trees: Trees | None = None
 
     def predict(self, kernels: Kernels) -> np.ndarray:
-        """(blocks,) ms: the sum of the kernels of each block."""
+        """Sum of the kernels of each block in ms, (blocks,), such as (17,)."""
         return kernels.sum(self.predict_kernels(kernels))
 
     def predict_kernels(self, kernels: Kernels) -> np.ndarray:
-        """(kernels,) ms."""
+        """Latency of each kernel in ms, (kernels,), such as (40,)."""
         kernels = substitute(kernels, self.known)
         base = self.roofline(kernels)
         return base * np.exp(self.trees.predict(_inputs(kernels, base))) if self.trees else base
 
     def roofline(self, kernels: Kernels) -> np.ndarray:
-        """(kernels,) ms without the trees' correction."""
+        """Latency of each kernel in ms without the trees' correction, (kernels,), such as (40,)."""
         return np.maximum((kernels.terms() * self.coefficients[kernels.kind]).sum(1), _SMALLEST)
 
 

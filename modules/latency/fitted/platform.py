@@ -19,6 +19,6 @@ class ModelPlatform(BlockSums):
             self.correlation = model.spread.correlation
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of `blocks` on inputs of `hws` pixels; (len(blocks),) each."""
+        """Latencies of `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),), such as (17,)."""
         ms, deviation, outside = self.model.predict(blocks, hws)
         return Prediction(ms, ms * deviation, outside)

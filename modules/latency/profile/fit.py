@@ -51,12 +51,12 @@ class Data:
 
     @cached_property
     def ms(self) -> np.ndarray:
-        """(blocks,) their latencies."""
+        """Latencies of the measured blocks in ms, (blocks,), such as (550,)."""
         return np.array([self.latencies["block", block_key(*block)] for block in self.blocks])
 
     @cached_property
     def representative(self) -> np.ndarray:
-        """(blocks,) bool: drawn in proportion to their use in networks."""
+        """Mask (blocks,), such as (550,), of blocks drawn in proportion to their use in networks."""
         drawn = set(self.plan.representative)
         return np.array([block in drawn for block in self.blocks])
 
@@ -74,7 +74,8 @@ def fit_blocks(data: Data, rows: np.ndarray | None = None) -> BlockModel:
 
 
 def cross_validate(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measured ms, predicted ms and relative standard deviations of the representative blocks, (n,) each.
+    """Measured ms, predicted ms and relative standard deviations of the representative blocks, (n,) each, such as
+    (264,).
 
     The predictor of each block saw neither the block nor the others of its part.
     """

@@ -83,7 +83,7 @@ def measure_together(device: Device, names: Sequence[str], passes: int, seconds:
 
 
 def at_one_speed(ms: Sequence[float], reference_ms: Sequence[float]) -> np.ndarray:
-    """Latencies (n,) corrected for drift to the machine's median speed.
+    """Latencies (n,), such as (550,), corrected for drift to the machine's median speed.
 
     Each of `ms` (n,) is divided by the ratio of its `reference_ms` (n,) to their median.
     """

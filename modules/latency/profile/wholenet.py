@@ -32,12 +32,12 @@ def _block_terms(block: BlockArgs, hw: tuple[int, int]) -> tuple[float, float, f
 
 
 def block_terms(blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(blocks, 3): 1, weights in millions up to `_HELD`, values of the output in millions."""
+    """(blocks, 3), such as (17, 3): 1, weights in millions up to `_HELD`, values of the output in millions."""
     return np.array([_block_terms(*key) for key in zip(blocks, hws, strict=True)], dtype=float).reshape(-1, 3)
 
 
 def net_terms(specs: Sequence[NetSpec]) -> np.ndarray:
-    """(len(specs), 3): the sums of `block_terms` over the blocks of each network."""
+    """(len(specs), 3), such as (40, 3): the sums of `block_terms` over the blocks of each network."""
     rows = []
     for spec in specs:
         blocks, hws = zip(*blocks_of(spec), strict=True)

@@ -54,7 +54,7 @@ class BlockSamples:
 
     @property
     def heights(self) -> np.ndarray:
-        """(blocks,) input heights."""
+        """Input heights in pixels, (blocks,), such as (86889,)."""
         return np.array([hw[0] for hw in self.hws])
 
 
@@ -97,7 +97,7 @@ class RowSamples:
     block: np.ndarray
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """(rows,) sums of per-block `values`."""
+        """Sums (rows,) of the blocks' `values` (blocks,), such as (3000,)."""
         return np.bincount(self.row, values[self.block], len(self.ms))
 
 

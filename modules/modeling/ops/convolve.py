@@ -27,7 +27,8 @@ def centre(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple[int, int],
              groups: int) -> torch.Tensor:
-    """`F.conv2d` of a square odd kernel k with padding k // 2."""
+    """`F.conv2d` of `x` (N, C, H, W) with a square odd kernel k and padding k // 2: (8, 16, 32, 32) and a weight (24,
+    16, 3, 3) at stride 2 give (8, 24, 16, 16)."""
     weight = centre(weight, *x.shape[-2:])
     pad = weight.shape[-1] // 2
     if groups == 1 or bias is not None or not weight.requires_grad or x.device.type != "cpu":

@@ -25,7 +25,8 @@ class DynamicQConv(QConv):
     too."""
 
     def forward(self, x: torch.Tensor, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
-        """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window."""
+        """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window: (8, 16, 32,
+        32) gives (8, 24, 32, 32) for `cout` 24."""
         cin, kernel, cout = x.shape[1], kernel or self.kernel_size[0], cout or self.out_channels
         groups, per_group = (cin, 1) if self.groups > 1 else (1, cin)
         cout = cin if groups > 1 else cout
@@ -38,7 +39,7 @@ class DynamicQLinear(QLinear):
     """Elastic `QLinear`."""
 
     def forward(self, x: torch.Tensor, cout: int | None = None) -> torch.Tensor:
-        """Map (N, C) to (N, cout) with the leading rows and columns."""
+        """Map (N, C) to (N, cout) with the leading rows and columns, such as (8, 512) to (8, 1000)."""
         cout = cout or self.out_features
         weight = slice_like(self.weight, (cout, x.shape[1]))
         bias = None if self.bias is None else self.bias[:cout]
@@ -55,7 +56,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
     synchronized = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C, H, W), C at most `num_features`."""
+        """Normalise (N, C, H, W), such as (8, 24, 56, 56), with C at most `num_features`."""
         n = x.shape[1]
         if self.synchronized and self.training:
             return self._synchronized(x, n)

@@ -70,7 +70,7 @@ class QBase(nn.Module):
         return self.quantize_input(x), self.quantize_weight(w)
 
     def effective(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scale and the offset that code the input."""
+        """The scale and the offset that code the input, (1,) each."""
         return self.activation_scale, self.activation_beta
 
     def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
