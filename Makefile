@@ -1,7 +1,7 @@
 # make demo   the pipeline on embedded images (planned for 12 minutes, after installation)
 # make test   the tests
 # make lint   style
-# Both create .venv and install what they need there. PYTHON=python3.11 chooses the interpreter.
+# All create .venv and install their packages there. PYTHON=python3.11 chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Everything worth knowing of a GPU in one call: parity with the CPU, step times, input pipeline, then trainings.
+# Measurements of a GPU in one call: parity with the CPU, step times, input pipeline, then trainings.
 #
 #     benchmarks/gpu/run.sh --data /path/to/cifar10 --out /path/to/results [--minutes 9] [--device cuda] [--tiny]
 #
-# Called again with the same --out it goes on: parts whose result is there are passed over, trainings resume from their
-# last checkpoint. --minutes is the time of one call. --tiny: two steps of everything on the embedded digits, for a CPU.
+# A second call with the same --out continues: finished parts are passed over, trainings resume from their last
+# checkpoint. --minutes is the time of one call. --tiny: two steps of everything on the embedded digits, for a CPU.
 set -u
 minutes=9 device=cuda data="" out="" tiny=""
 while [ $# -gt 0 ]; do
@@ -28,7 +28,7 @@ failed=0
 
 left() { echo $((end - $(date +%s))); }
 
-part() { # NAME COMMAND...: a part that is done leaves NAME.done; one that the time ends is begun again by the next call
+part() { # NAME COMMAND...: a finished part leaves NAME.done; the next call starts a part again that ran out of time
   local name=$1 status; shift
   [ -e "$out/$name.done" ] && { echo "$name: done before"; return; }
   [ "$(left)" -gt 0 ] || { echo "$name: no time left, call again"; return; }
