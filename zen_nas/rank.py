@@ -1,11 +1,11 @@
-"""How training-free scores rank sub-stages against the loss of block distillation.
+"""Rank correlation of training-free scores of sub-stages with the loss of block distillation.
 
     python zen_nas/rank.py --superspace onnxw --zero_shot_score QE
     python zen_nas/rank.py --superspace mobilew --zero_shot_score Zen NASWOT ZiCo --aggregate --rows 4
 
 Draws --rows rows of every published block table, scores them, and prints the correlation of each score with minus the
-loss in the mean of the stages: across block types, and within one table. Multiply-accumulates, parameters and latency,
-which the tables have, are always among them. --aggregate adds all scores by their ranks, as AZ-NAS does. Writes
+loss, as a mean over the stages: across block types, and within one table. Multiply-accumulates, parameters and latency
+of the tables are always among the scores. --aggregate adds all scores by their ranks, as AZ-NAS does. Writes
 <output>/rank_<superspace>.csv with every stage.
 """
 import sys

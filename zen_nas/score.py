@@ -6,9 +6,9 @@
     python zen_nas/score.py --network SEQnet@vnni-A0 --zero_shot_score Zen NASWOT --repeat 4 \\
         --no_reslink
 
-Prints mean and standard deviation over --repeat draws of weights and inputs with the 95% interval of the mean, and what
-the network has of parameters and multiply-accumulates. Of a subnet the proxies do not see squeeze-and-excitation, and
-with --no_reslink, which suits subnets of different block types, no shortcuts.
+Prints mean and standard deviation over --repeat draws of weights and inputs with the 95% interval of the mean, and the
+network's parameters and multiply-accumulates. The proxies do not see squeeze-and-excitation of a subnet. With
+--no_reslink, for subnets of different block types, they do not see shortcuts either.
 """
 import sys
 from pathlib import Path

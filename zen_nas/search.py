@@ -1,18 +1,19 @@
-"""Search a network by a zero-shot score, within limits of size, operations, depth or latency. No images, no training.
+"""Search for a network by a zero-shot score, within limits of size, operations, depth or latency. No images, no
+training.
 
     python zen_nas/search.py --space cifar --budget_model_size 5e5 --max_layers 16 --evolution_max_iter 2000
     python zen_nas/search.py --preset flops_400M
     python zen_nas/search.py --space latency --budget_latency 5 --platform onnxruntime_int8 --max_layers 16 \\
         --measure_best 5
 
-A preset is a published search: space, budget, depth and batch. Without --preset and any budget a search has the budget
+A preset is a published search: space, budget, depth and batch. Without --preset and a budget, a search has the budget
 of its space's first preset. Published latencies are of a V100 in fp16 at batch 64, per image.
 
-Limits hold for the whole network with its shortcuts; FLOPs and model size are counted as published, latency is that of
-int8 at batch 1 in ms, as the platform predicts it; where that extrapolates, the upper end of its interval counts. With
+Limits hold for the whole network with its shortcuts. FLOPs and model size are counted as published. Latency is the
+platform's prediction for int8 at batch 1 in ms; for an extrapolation the upper end of its interval counts. With
 --measure_best the best structures are measured at the end, and the best one within the limit is the result. Writes
-<save_dir>/best_structure.txt, scores.csv (all scored structures), measured.csv, search.png, search.log, and state.json,
-from which --resume continues.
+<save_dir>/best_structure.txt, scores.csv (all scored structures), measured.csv, search.png, search.log, and state.json
+for --resume.
 """
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(argv=None):
     option(parser, "--origin", False, "widths change one by one, as in Zen-NAS; otherwise output and hidden width "
            "together")
     option(parser, "--zero_shot_score", "Zen", f"score: {PROXIES}")
-    option(parser, "--evolution_max_iter", 480000, "mutations, of which most are refused", low=1)
+    option(parser, "--evolution_max_iter", 480000, "mutations; most are refused", low=1)
     option(parser, "--max_evaluations", None, "scored structures after which the search stops", kind=int, low=1,
            shown="never")
     option(parser, "--population_size", 512, "structures that are alive", low=1)

@@ -1,1 +1,1 @@
-"""Evolutionary search: the loop that every search runs, and the search of subnets in `subnet`."""
+"""Evolutionary search: the loops of all searches, and the search of subnets in `subnet`."""

@@ -1,7 +1,7 @@
 """Evolutionary search over individuals of any hashable type.
 
-`History` scores every individual once and remembers it; the loop of `AgingEvolution` decides which come next, one at a
-time. `modules.search.generations` breeds whole generations instead.
+`History` scores every individual once and keeps it. The loop of `AgingEvolution` chooses the next ones, one at a time.
+`modules.search.generations` breeds whole generations.
 """
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Generic, TypeVar
 import numpy as np
 
 T = TypeVar("T")  # an individual
-R = TypeVar("R")  # what evaluating one returns
+R = TypeVar("R")  # the result of an evaluation
 
 _fitness = attrgetter("fitness")
-PATIENCE = 1000  # draws or cycles in a row that bring nothing new before a search counts as exhausted
+PATIENCE = 1000  # draws or cycles in a row without a new individual; then a search counts as exhausted
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T, R]):
-    """A scored individual: what evaluating it gave, that as a number (higher is better), and the entry it was mutated
-    from (None for one of the start)."""
+    """A scored individual: the result of its evaluation, the result as a number (higher is better), and the entry that
+    it was mutated from (None for a first one)."""
 
     individual: T
     result: R
@@ -33,8 +33,8 @@ class Entry(Generic[T, R]):
 class History(Generic[T, R]):
     """Every individual scored so far, in order, each once.
 
-    `evaluate` scores an individual (None: all are scored elsewhere and given to `restore`); `fitness` makes a result
-    a number; higher is better.
+    `evaluate` scores an individual (None: all are scored elsewhere and given to `restore`). `fitness` turns a result
+    into a number; higher is better.
     """
 
     def __init__(self, evaluate: Callable[[T], R] | None, fitness: Callable[[R], float]):
@@ -49,25 +49,26 @@ class History(Generic[T, R]):
         return individual in self._known
 
     def add(self, individual: T, parent: Entry[T, R] | None = None) -> bool:
-        """Score `individual` unless it is known; whether it was new."""
+        """Score `individual` unless it is known; returns whether it was new."""
         if individual in self._known:
             return False
         self.restore(individual, self.evaluate(individual), parent)
         return True
 
     def restore(self, individual: T, result: R, parent: Entry[T, R] | None = None) -> None:
-        """Append an individual that has been scored before."""
+        """Append an individual that was scored before."""
         self._known.add(individual)
         self.entries.append(Entry(individual, result, self.fitness(result), parent))
 
     def restore_child(self, individual: T, result: R, parent: int | None) -> None:
-        """`restore`, of one whose parent is entry number `parent`; ValueError where there is none."""
+        """As `restore`, for an individual whose parent is entry number `parent`; ValueError if there is no such
+        entry."""
         if parent is not None and not 0 <= parent < len(self.entries):
             raise ValueError(f"entry {len(self.entries)} has the parent {parent}")
         self.restore(individual, result, None if parent is None else self.entries[parent])
 
     def top(self, count: int, among: Callable[[Entry[T, R]], bool] | None = None) -> list[Entry[T, R]]:
-        """The `count` fittest (of those that `among` holds for), or as many as there are, best first."""
+        """The `count` fittest, or fewer if there are fewer, best first; `among` selects the candidates."""
         return sorted(filter(among, self.entries), key=_fitness, reverse=True)[:count]
 
 
@@ -88,7 +89,7 @@ class AgingEvolution(Generic[T, R]):
 
     Args:
         history: receives the individuals; may hold entries of an earlier part of the same run.
-        mutations: functions of (individual, rng) that return a child, or None where nothing can change.
+        mutations: functions of (individual, rng) that return a child, or None if nothing can change.
         population_size, parent_size: see above.
         rng: the only source of randomness; with its state and `seeded` a run can be continued.
     """
@@ -107,7 +108,7 @@ class AgingEvolution(Generic[T, R]):
     def run(self, seeds: Iterable[T], draw: Callable[[np.random.Generator], T], budget: int) -> Iterator[None]:
         """Score `seeds`, fill the population with `draw`, then evolve until `budget` individuals are scored in all.
 
-        Yields after each addition, where the state may be saved. Ends early when nothing new is found any more.
+        Yields after each addition; the state may be saved then. Ends early if nothing new is found.
         """
         history = self.history
         if not self.seeded:

@@ -1,4 +1,4 @@
-"""Generational evolution: the fittest become parents, and mutants and crossovers of them the next generation."""
+"""Generational evolution: the fittest become parents; their mutants and crossovers are the next generation."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -15,35 +15,35 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GenerationSizes:
-    """How many individuals a generation has; the defaults are the published ones.
+    """Sizes of the generations; the defaults are the published ones.
 
-    The first generation has `population_size` random individuals, each later one `mutation_size` mutants and
+    The first generation has `population_size` random individuals. Each later one has `mutation_size` mutants and
     `crossover_size` crossovers. Parents are the fittest `parent_ratio` * `population_size` individuals so far, at least
-    two. After `max_crossover_try` crossovers of two parents that are not accepted, a mutant takes their place.
+    two. A mutant replaces a crossover after `max_crossover_try` tries that were not accepted.
     """
 
     population_size: int = setting(512, "random individuals at the start, per limit", low=1)
     parent_ratio: float = setting(0.5, "share of the population that may be parents", above=0, high=1)
     mutation_size: int = setting(128, "mutants per round and limit", low=0)
     crossover_size: int = setting(128, "crossovers per round and limit", low=0)
-    max_crossover_try: int = setting(50, "tries of a crossover, after which a mutant takes its place", low=1)
+    max_crossover_try: int = setting(50, "tries of a crossover; a mutant follows then", low=1)
 
     def __post_init__(self):
         check_settings(self)
 
     @property
     def parents(self) -> int:
-        """How many individuals may be parents."""
+        """Number of individuals that may be parents."""
         return max(2, round(self.parent_ratio * self.population_size))
 
     @property
     def children(self) -> int:
-        """How many individuals a later generation has."""
+        """Number of individuals of a later generation."""
         return self.mutation_size + self.crossover_size
 
 
 class Moves(Protocol[T]):
-    """How individuals come about; every function draws from the generator it is given."""
+    """The moves that make individuals; every function draws from its generator argument."""
 
     def sample(self, rng: np.random.Generator) -> T:
         """A uniform draw."""
@@ -59,7 +59,7 @@ class Breeder(Generic[T]):
     """Draws the individuals of one generation: all different, and all accepted by `accept`.
 
     Args:
-        moves: how individuals come about.
+        moves: functions that make individuals.
         accept: whether an individual may be part of the generation (new, and within its limit).
         rng: the only source of randomness.
     """
@@ -71,21 +71,21 @@ class Breeder(Generic[T]):
         self._accept = lambda individual: individual not in self._known and accept(individual)
 
     def given(self, individuals: Sequence[T]) -> list[T]:
-        """Those of `individuals` that are accepted."""
+        """The accepted ones of `individuals`."""
         for individual in individuals:
             if self._accept(individual):
                 self._keep(individual)
         return self.bred
 
     def random(self, count: int, patience: int) -> list[T]:
-        """`count` uniform draws; fewer if `patience` draws in a row bring none."""
+        """`count` uniform draws; fewer if `patience` draws in a row give none."""
         while len(self.bred) < count and self._keep(
                 draw_accepted(lambda: self.moves.sample(self.rng), self._accept, patience)):
             pass
         return self.bred
 
     def children(self, parents: Sequence[T], sizes: GenerationSizes) -> list[T]:
-        """Mutants, then crossovers, of `parents` (best first). Fewer where 1,000 mutants of a parent bring none."""
+        """Mutants, then crossovers, of `parents` (best first). Fewer if 1,000 mutants of a parent give none."""
         for _ in range(sizes.mutation_size):
             self._mutant(parents[self.rng.integers(len(parents))])
         for _ in range(sizes.crossover_size):

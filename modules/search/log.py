@@ -1,4 +1,4 @@
-"""The log of a search, for people."""
+"""The log of a search."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 class SearchLog:
     """A text file, flushed line by line; a context that closes it.
 
-    It is written afresh, for what a search has done is replayed into it; with `append` it goes on.
+    It is written afresh: a search replays its past into it. With `append` it continues.
     """
 
     def __init__(self, path: Path, append: bool = False):

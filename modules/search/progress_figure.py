@@ -16,10 +16,10 @@ def draw_progress(path: Path, title: str, scores: np.ndarray, start_size: int, p
         path: the png to write.
         title: the search's name.
         scores: shape (n,).
-        start_size: how many of them belong to the start population.
+        start_size: number of them in the start population.
         population_size: number of individuals alive at a time.
-        noun: what an individual is.
-        survival: the fittest are alive; else the last ones.
+        noun: the word for an individual.
+        survival: the fittest are alive; otherwise the last ones.
     """
     figure = new_figure(9, 4.6)
     axes = figure.subplots()

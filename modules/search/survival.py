@@ -1,4 +1,4 @@
-"""Steady-state evolution: one child at a time, and of all individuals so far the fittest survive."""
+"""Steady-state evolution: one child at a time; the fittest of all individuals so far survive."""
 from __future__ import annotations
 
 from bisect import insort
@@ -16,8 +16,8 @@ R = TypeVar("R")
 class SurvivalEvolution(Generic[T, R]):
     """The population is the `population_size` fittest entries of the history.
 
-    An iteration mutates a parent drawn uniformly from the population; a child that is new and accepted is scored. While
-    fewer than `seed_size` individuals are scored, the parent is `seed`.
+    An iteration mutates a parent drawn uniformly from the population. A new and accepted child is scored. The parent is
+    `seed` until `seed_size` individuals are scored.
 
     Args:
         history: receives the individuals; may hold entries of an earlier part of the same run.
@@ -43,9 +43,9 @@ class SurvivalEvolution(Generic[T, R]):
         return self._alive
 
     def run(self, iterations: int, evaluations: int | None = None) -> Iterator[None]:
-        """Go on until iteration number `iterations`, or until `evaluations` individuals are scored in all.
+        """Continue until iteration number `iterations`, or until `evaluations` individuals are scored in all.
 
-        Yields after each iteration, where the state may be saved.
+        Yields after each iteration; the state may be saved then.
         """
         while self.iteration < iterations and (evaluations is None or len(self.history) < evaluations):
             population, parent = self.population(), None

@@ -1,4 +1,4 @@
-"""Several scores as one, and how well a score ranks."""
+"""Several scores as one, and rank correlations of a score."""
 from __future__ import annotations
 
 import numpy as np
@@ -11,8 +11,9 @@ def rank_aggregate(scores: np.ndarray) -> np.ndarray:
         scores: (networks, scores), higher is better, such as (200, 3).
 
     Returns:
-        (networks,): the sum over scores of ln(rank / networks), 0 for a network that is the best by all; a network that
-        one score ranks last falls far, whatever the others say. Ties share their mean rank.
+        (networks,), such as (200,): the sum over scores of ln(rank / networks). It is 0 for a network that is the best
+        by all scores. A last rank in one score costs a network much, whatever the other scores. Ties share their mean
+        rank.
     """
     from scipy.stats import rankdata
 
@@ -20,7 +21,7 @@ def rank_aggregate(scores: np.ndarray) -> np.ndarray:
 
 
 def rank_correlations(score: np.ndarray, quality: np.ndarray) -> tuple[float, float]:
-    """Kendall's tau-b and Spearman's rho of two (n,) arrays; nan where one of them is constant."""
+    """Kendall's tau-b and Spearman's rho of two (n,) arrays; nan if one of them is constant."""
     from scipy.stats import kendalltau, spearmanr
 
     if len(score) < 2 or np.ptp(score) == 0 or np.ptp(quality) == 0:

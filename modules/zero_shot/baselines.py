@@ -1,4 +1,4 @@
-"""What every score is to be compared with: size, predicted latency, chance."""
+"""Baselines of every score: size, predicted latency, chance."""
 from __future__ import annotations
 
 import torch
@@ -31,7 +31,7 @@ def random(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 
 def _latency(name: str) -> SpecScore | None:
-    """The score `Latency:<platform>`: predicted ms, a measure of size as the two above."""
+    """The score `Latency:<platform>`: predicted ms, a measure of size like the two above."""
     if not name.startswith(_LATENCY):
         return None
     platform = get_platform(name.removeprefix(_LATENCY))

@@ -1,4 +1,4 @@
-"""The sizes of a structure that the published search budgets are in."""
+"""The sizes of a structure in the units of the published search budgets."""
 from __future__ import annotations
 
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
@@ -13,8 +13,8 @@ def _layers(block: BlockSpec) -> list:
 def published_counts(structure: Structure, resolution: int, classes: int) -> tuple[int, int]:
     """FLOPs and model size as the published program counts them.
 
-    A norm is one operation per value and one parameter per channel, the shortcut's bias is left out, the classifier has
-    one bias, and a strided shortcut is counted at a resolution that is divided by its stride twice.
+    A norm counts one operation per value and one parameter per channel. The shortcut's bias is left out, and the
+    classifier has one bias. A strided shortcut is counted at a resolution divided by its stride twice.
     """
     flops, size, spec = 0.0, 0, structure_net(structure, resolution, classes)
     for _, block in spec.blocks:

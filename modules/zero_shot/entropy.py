@@ -13,8 +13,7 @@ STAGE_WEIGHTS = (0.0, 0.0, 1.0, 1.0, 6.0)  # of the feature sizes from the secon
 
 
 def quantized_deviation(sigma: float, bits: int) -> float:
-    """Standard deviation of a variable from N(0, sigma^2), in steps, that is rounded and clipped to at most
-    2^(bits - 1) either way.
+    """Standard deviation, in steps, of a variable from N(0, sigma^2) after rounding and clipping to +-2^(bits - 1).
 
     E[X^2] = sum over k of (2 k - 1) P(|X| >= k), such as 1 step at 1 bit and a large sigma.
     """
@@ -23,12 +22,12 @@ def quantized_deviation(sigma: float, bits: int) -> float:
 
 
 def qe_score(spec: NetSpec, weight_bits: int = 8, activation_bits: int = 8) -> float:
-    """Sum over the stages, a stage for each feature size, of its weight times the entropy at its end.
+    """Sum over the stages of weight times entropy at the end of the stage; each feature size is a stage.
 
-    A convolution adds ln(S_w S_a / s_a) + 1/2 ln(fan-in), where S is the deviation after quantisation and s that
-    before; the entropy at the end of a stage is the sum over all convolutions up to there, and ln of its channels.
-    From 6 bits on S is that of float, so that at 8 the score is the float network's entropy. Shortcuts and
-    squeeze-and-excitation do not count. A network of fewer than five sizes has the last weights.
+    A convolution adds ln(S_w S_a / s_a) + 1/2 ln(fan-in); s is the deviation before quantisation and S that after it.
+    The entropy at the end of a stage is the sum over all convolutions up to there, plus ln of its channels. From 6 bits
+    on S is that of float: at 8 bits the score is the float network's entropy. Shortcuts and squeeze-and-excitation do
+    not count. A network with fewer than five sizes takes the last weights.
     """
     gain = math.log(quantized_deviation(ACTIVATION_STEPS, activation_bits)
                     * quantized_deviation(WEIGHT_STEPS, weight_bits)) - math.log(ACTIVATION_STEPS)

@@ -1,4 +1,4 @@
-"""The part of a network that zero-shot scores look at: the blocks before the global mean, without shortcuts and SE."""
+"""The part of a network for zero-shot scores: the blocks before the global mean, without shortcuts and SE."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,8 +8,8 @@ from modules.modeling.spec import BlockSpec, PoolSpec, SESpec
 
 
 def plain_view(spec: NetSpec, shortcuts: bool = False) -> NetSpec:
-    """`spec` without squeeze-and-excitation, whose gates random weights saturate, and without shortcuts unless asked
-    for. What follows a sum stays."""
+    """`spec` without squeeze-and-excitation (random weights saturate its gates) and, by default, without shortcuts. The
+    activation after a sum stays."""
     def plain(block: BlockSpec) -> BlockSpec:
         main = tuple(layer for layer in block.main if not isinstance(layer, SESpec))
         return replace(block, main=main) if shortcuts else replace(block, main=main, residual=False, downsample=None)
@@ -18,6 +18,6 @@ def plain_view(spec: NetSpec, shortcuts: bool = False) -> NetSpec:
 
 
 def body_length(spec: NetSpec) -> int:
-    """How many blocks come before the one with the global mean."""
+    """Number of blocks before the one with the global mean."""
     pooled = [i for i, (_, block) in enumerate(spec.blocks) if any(isinstance(layer, PoolSpec) for layer in block.main)]
     return pooled[0] if pooled else len(spec.blocks)

@@ -1,7 +1,7 @@
 """Scores of untrained networks; higher is better. Inputs are noise, and no data set is read.
 
 Every proxy is a function of (network, images per batch, generator). The network is a `QNetwork` in fp32; proxies leave
-it in training mode, its weights overwritten.
+it in training mode with overwritten weights.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYERS = (nn.Conv2d, nn.Linear)
 
 Score = Callable[[QNetwork, int, torch.Generator], float]
 _proxies: Registry[Score] = Registry("proxy (--zero_shot_score)")
-register_proxy = _proxies.register  # decorator; takes the name that --zero_shot_score takes
+register_proxy = _proxies.register  # decorator with the name for --zero_shot_score
 register_proxy_source = _proxies.add_source
 get_proxy, check_proxy = _proxies.__getitem__, _proxies.check
 get_available_proxies = _proxies.names
@@ -34,17 +34,17 @@ get_available_proxies = _proxies.names
 
 @dataclass(frozen=True)
 class SpecScore:
-    """A score that follows from the structure alone: the network need not be built."""
+    """A score of the structure alone; it needs no network."""
 
     compute: Callable[[NetSpec], float]
 
     def __call__(self, net: QNetwork, batch: int, generator: torch.Generator) -> float:
-        """The score of a network that was built."""
+        """The score of a built network."""
         return self.compute(net.spec)
 
 
 def register_spec_score(name: str) -> Callable[[Callable[[NetSpec], float]], Callable[[NetSpec], float]]:
-    """Decorator of a function of a `NetSpec` that is the score `name`."""
+    """Decorator that registers a function of a `NetSpec` as the score `name`."""
     def decorator(compute):
         register_proxy(name)(SpecScore(compute))
         return compute
@@ -53,7 +53,7 @@ def register_spec_score(name: str) -> Callable[[Callable[[NetSpec], float]], Cal
 
 
 def prepare(net: QNetwork) -> QNetwork:
-    """Training mode, and norms as Zen-NAS has them."""
+    """Set training mode, and the norms of Zen-NAS."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = BN_EPS
@@ -61,7 +61,7 @@ def prepare(net: QNetwork) -> QNetwork:
 
 
 def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
-    """Weights of convolutions and linear layers from N(0, 1), biases 0, norms the identity."""
+    """Draw weights of convolutions and linear layers from N(0, 1); biases become 0, norms the identity."""
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, LAYERS):
@@ -73,17 +73,18 @@ def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
 
 
 def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """(batch, 3, R, R) from N(0, 1), at the network's resolution; a part of a network gets its input's channels."""
+    """Images (batch, 3, R, R) from N(0, 1) at the network's resolution, such as (16, 3, 224, 224). A part of a network
+    gets its input's channels."""
     return torch.randn(batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution, generator=generator)
 
 
 def _body(net: QNetwork) -> nn.Sequential:
-    """The blocks that give what the global mean reads."""
+    """The blocks before the global mean."""
     return nn.Sequential(*(block for _, block in net.named_blocks()))[: body_length(net.spec)]
 
 
 def activation_signs(net: QNetwork, images: torch.Tensor) -> list[torch.Tensor]:
-    """For every activation of `net`, whether its inputs are positive: (N, -1) bool each."""
+    """For every activation of `net` a mask of its positive inputs, (N, values), such as (16, 75264)."""
     signs: list[torch.Tensor] = []
     with torch.no_grad():
         for _, block in net.named_blocks():
@@ -92,7 +93,7 @@ def activation_signs(net: QNetwork, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 class _SignOps(TorchOps):
-    """Runs a block and notes signs."""
+    """Runs a block and collects signs."""
 
     def __init__(self, block, signs):
         super().__init__(block)
@@ -108,8 +109,8 @@ def zen(net: QNetwork, batch: int, generator: torch.Generator, gamma: float = GA
     """Zen score (Lin et al., ICCV 2021): ln of the mean change of the features under a perturbation of size `gamma`,
     plus, for every norm, ln of the deviation that it divides by.
 
-    The norms' variances are their running ones after two batches, 0.81 + 0.19 times the batches', as published: each
-    norm counts about 0.83 too little, and less so where the same network is scored again.
+    As published, the norms' variances are the running ones after two batches, 0.81 + 0.19 times the batches'. Each norm
+    counts about 0.83 too little, and less so if the same network is scored again.
     """
     prepare(net)
     gaussian_init(net, generator)
@@ -147,8 +148,8 @@ def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 @register_proxy("Syncflow")
 def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Synaptic flow (Tanaka et al., 2020) as Zen-NAS has it: batch norm stays, and the sum over layers of the mean
-    saliency of an output channel counts negatively."""
+    """Synaptic flow (Tanaka et al., 2020) in the form of Zen-NAS: batch norm stays, and the score is minus the sum over
+    layers of the mean saliency of an output channel."""
     prepare(net)
     gaussian_init(net, generator)
     net.double()
@@ -182,11 +183,11 @@ def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 @register_proxy("RN")
 def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """How many linear regions the segment between two images crosses, at least: one, and one more for every activation
-    whose input changes its sign from one of `batch` points on the segment to the next.
+    """Lower bound of the number of linear regions on the segment between two images: one, plus one for every activation
+    whose input changes its sign between neighbours among `batch` points on the segment.
 
-    The published count, of the sign patterns in a batch of independent images, is the batch size for every network of
-    more than a few channels.
+    The published score counts sign patterns in a batch of independent images. That is the batch size for every network
+    with more than a few channels.
     """
     prepare(net)
     ends = noise(net, 2, generator)
@@ -197,7 +198,7 @@ def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> flo
 
 @register_proxy("TE-NAS")
 def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """ln of the linear regions minus ln of the condition number of the neural tangent kernel, so that neither drowns
-    the other."""
+    """ln of the linear regions minus ln of the condition number of the neural tangent kernel; with ln neither hides the
+    other."""
     condition = -ntk(net, batch, generator)
     return math.log(linear_regions(net, batch, generator)) - math.log(max(condition, 1.0))

@@ -1,4 +1,4 @@
-"""Scoring a network: built, scored by a proxy and forgotten. The same seed gives the same score."""
+"""Scores of a network, which is built, scored by a proxy and dropped. The same seed gives the same score."""
 from __future__ import annotations
 
 import math
@@ -16,10 +16,11 @@ __all__ = ["check_proxy", "scores", "seed_of"]
 
 
 def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> list[float]:
-    """`repeat` scores of one network of `spec`, of the weights that each draws; -inf where a score is not a number.
+    """`repeat` scores (repeat,), such as (32,), of one network of `spec`; each draws its own weights. -inf stands for
+    nan.
 
     Args:
-        spec: what the proxy is to see (`plain_view`).
+        spec: the structure for the proxy (`plain_view`).
         proxy: one of `get_available_proxies()`.
         batch: images per batch, at least two.
         seed: of weights and inputs.
@@ -37,5 +38,5 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> lis
 
 
 def seed_of(text: str, seed: int) -> int:
-    """The seed for scoring what `text` names in a run of `seed`."""
+    """The seed for the score of `text` in a run with `seed`."""
     return zlib.crc32(f"{seed} {text}".encode())

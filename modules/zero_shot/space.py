@@ -1,4 +1,4 @@
-"""The spaces that Zen-NAS searches: how a structure is changed, where a search starts, and what limits it."""
+"""The search spaces of Zen-NAS: mutations of a structure, start of a search, and its limits."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ class ZenSpace:
     """Super-blocks that a residual block may become, and bounds of the widths.
 
     One ratio changes the output and the hidden width of a block together. In `origin` mode, that of Zen-NAS itself,
-    each has its own, hidden widths may be larger, and where `frozen` is set the last convolution keeps its width.
+    each has its own ratio and hidden widths may be larger; with `frozen` the last convolution keeps its width.
     """
 
     name: str
@@ -101,5 +101,5 @@ PRESETS = {
 
 
 def first_preset(space: str) -> str:
-    """The preset whose budget a search of `space` has if none is given."""
+    """The preset with the default budget of a search of `space`."""
     return next(name for name, preset in PRESETS.items() if preset.space == space)

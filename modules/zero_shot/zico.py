@@ -15,8 +15,8 @@ def zico(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Sum over layers of ln of the sum over weights of E|g| / std(g), over the gradients g of the cross-entropy on two
     batches, with the network's own initialisation.
 
-    The deviation is that of the gradients, as in the published code; the paper writes that of their sizes. Images and
-    labels are random here, where the paper has those of the data set.
+    The deviation is that of the gradients, as in the published code; the paper takes that of their sizes. Images and
+    labels are random here; the paper takes those of the data set.
     """
     prepare(net)
     weights = [module.weight for module in net.modules() if isinstance(module, LAYERS)]

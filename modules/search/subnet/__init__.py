@@ -1,1 +1,1 @@
-"""The search of the best subnets of a trained supernet."""
+"""The search for the best subnets of a trained supernet."""

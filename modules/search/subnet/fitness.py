@@ -1,4 +1,4 @@
-"""Int8 accuracy as the fitness of a subnet: each process evaluates other subnets, each on all images."""
+"""Int8 accuracy as the fitness of a subnet: each process evaluates other subnets, on all images."""
 from __future__ import annotations
 
 import hashlib
@@ -14,9 +14,9 @@ from modules.utils.errors import UserError
 
 
 class SharedEvaluation:
-    """Evaluates lists of subnets on all processes; the first one asks, the others `serve`.
+    """Evaluates lists of subnets on all processes. The first process calls it, the others `serve`.
 
-    As a context of the first process it ends the others' service, whether the search succeeded or refused its input.
+    As a context of the first process it ends the others' service after a search, even a refused one.
     """
 
     def __init__(self, evaluator: SubnetEvaluator):
@@ -26,18 +26,18 @@ class SharedEvaluation:
         return self
 
     def __exit__(self, kind, *_) -> None:
-        # After any other error the processes may stand in different collectives; the launcher ends them.
+        # After any other error the processes may be in different collectives; the launcher ends them.
         if kind is None or issubclass(kind, UserError):
             dist.broadcast_object(None)
 
     def __call__(self, choices: Sequence[SubnetChoiceConfig], test: bool = False) -> Iterator[Accuracy]:
-        """Accuracies on the validation or the test images, in order, as many at a time as there are processes."""
+        """Accuracies on the validation or the test images, in order; one for each process at a time."""
         step = dist.world_size()
         for start in range(0, len(choices), step):
             yield from self._evaluate(dist.broadcast_object((choices[start:start + step], test)))
 
     def serve(self) -> None:
-        """Evaluate what the first process asks for, until it is done."""
+        """Evaluate the subnets of the first process, until it is done."""
         while work := dist.broadcast_object(None):
             self._evaluate(work)
 
@@ -59,7 +59,8 @@ def make_alone_evaluator(path: Path, space: SupernetConfig, images: Images, **ev
 
 
 def fitness_identity(evaluator: SubnetEvaluator) -> dict:
-    """What accuracies depend on, for the state of a search: the checkpoint's contents, the images, calibration."""
+    """Everything that accuracies depend on, for the state of a search: the checkpoint's contents, the images,
+    calibration."""
     digest = hashlib.sha256(Path(evaluator.path).read_bytes()).hexdigest()[:16]
     return {"supernet": str(evaluator.space), "checkpoint": digest, "dataset": evaluator.data.info.name,
             "valid_size": evaluator.valid_size, "images": len(evaluator.data.valid_indices),
@@ -68,14 +69,14 @@ def fitness_identity(evaluator: SubnetEvaluator) -> dict:
 
 
 def fitness_notes(evaluator: SubnetEvaluator) -> list[str]:
-    """Says which images the fitness is measured on, and warns when the supernet was trained on them.
+    """Lines about the images of the fitness, and a warning if the supernet was trained on them.
 
-    The split is a fixed permutation cut after `valid_size` images, so training that held out as many or more never saw
-    them.
+    The split is a fixed permutation cut after `valid_size` images: training with as many or more held-out images never
+    saw them.
     """
     size, held_out = evaluator.valid_size, evaluator.record.valid_size
     if not size:
-        return ["fitness: accuracy on the validation set; no images are left for a test of what is found"]
+        return ["fitness: accuracy on the validation set; no images are left for a test of the subnets found"]
     notes = [f"fitness: accuracy on {size} training images; the best subnets are tested on the validation set"]
     if size > held_out:
         notes.append(f"warning: the checkpoint was trained on {size - held_out} of the {size} images of --valid_size "
