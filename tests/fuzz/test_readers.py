@@ -19,7 +19,7 @@ from readers import INSIDE, READERS, TREES
 from modules.utils.errors import UserError
 
 FAST, SLOW = 2500, int(os.environ.get("FUZZ_CASES", 100_000))
-SECONDS, MEGABYTES = 5, 700  # of the processor for one case; of memory that the cases of one reader may add
+SECONDS, MEGABYTES = 5, 700  # of the processor, and by which one case may raise the peak of memory
 START = int(os.environ.get("FUZZ_SEED", 0))
 
 _VALID = {}
@@ -47,13 +47,15 @@ def cases(name):
 def attempt(name, content, path):
     """Read `content`; True if it was taken, False if it was refused as it should be."""
     path.write_bytes(content)
-    start = time.process_time()
+    start, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         READERS[name][1](path)
         said = None
     except UserError as error:
         said = str(error)
     seconds = time.process_time() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
+    assert grown < MEGABYTES, f"{grown:.0f} MB of memory"
     assert said is None or len(said) < 3000, f"a message of {len(said)} characters"
     assert seconds < SECONDS, f"{seconds:.1f} s of the processor"
     return said is None
@@ -67,10 +69,7 @@ def run(name, count, check):
     def body(content):
         check(content)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     body()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert grown < MEGABYTES, f"{name}: {grown:.0f} MB of memory"
 
 
 @pytest.mark.parametrize("name", READERS)
