@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
-DEMO := $(BIN)/python -m modules.pipeline --dataset cluttered_digits --resolutions 48 --output $(DEMO_OUTPUT) --resume
+DEMO := $(BIN)/python -m modules.pipeline --dataset digits --tables data/block_lut --output $(DEMO_OUTPUT) --resume
 
 .PHONY: demo demo-short test test-slow lint full
 
@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	$(DEMO) --budget 12m
 
 demo-short: $(VENV)/.installed
-	$(DEMO) --budget 1m --tables data/block_lut
+	$(DEMO) --budget 1m
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2

@@ -52,5 +52,6 @@ def _plan(request: Request) -> dict:
     limit = choose_limit(request.latency_constraint, superspace, request.pixels, request.platform, classes)
     speed = measure_speed(superspace, max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")
-    plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed)
+    plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed,
+                     request.tables != OWN)
     return {"limit": limit, "classes": classes, "plan": asdict(plan)}

@@ -11,6 +11,7 @@ from modules.search_space.superspace import Superspace
 # that are too low.
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.28, "supernet int8": 0.10,
           "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
+FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # their time goes to the others where tables are given
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 COMMANDS = 26         # scripts that are started; each first loads its libraries
@@ -57,11 +58,14 @@ class Plan:
                 f"{self.tuning_int8_epochs} epochs more")
 
 
-def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed) -> Plan:
+def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed,
+              tables_given: bool = False) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
     step's share of the rest, and is at least one."""
     budget = max(budget - COMMANDS * speed.start, budget / 3)
+    if tables_given:
+        budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
     valid = held_out(images)
     steps = max((images - valid) // BATCH, 1)
     tables = sum(stage.num_windows for stage in superspace.searched) * len(superspace.candidates)
@@ -74,15 +78,16 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         return int(min(max(SHARES[name] * budget / seconds, least), most))
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
-    tuned = speed.sandwich / SUBNETS_PER_STEP * steps
+    sandwich = speed.sandwich * sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
+    tuned = sandwich / SUBNETS_PER_STEP * steps
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
         block_batches=size("blocks", students, 100 * steps, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
         table_rows=size("tables", tables * (seen * INT8 * pass_seconds / stages + 0.03), 1000, 4),
-        supernet_epochs=size("supernet", speed.sandwich * steps, 360),
-        supernet_int8_epochs=size("supernet int8", INT8 * speed.sandwich * steps, 50),
+        supernet_epochs=size("supernet", sandwich * steps, 360),
+        supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50),
         evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
         calibration_batches=calibration,
         tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50),

@@ -62,10 +62,23 @@ def _join(backend: str) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent(os.getppid())
     try:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, **_store_of_attempt(address, port, number, world))
     except (dist.DistError, ValueError) as error:
         raise UserError(f"process {number} of {world} does not reach the others at {address}:{port} (MASTER_ADDR, "
                         f"MASTER_PORT): {str(error).strip().splitlines()[0][:200]}") from None
+
+
+def _store_of_attempt(address: str, port: int, number: int, world: int) -> dict:
+    """Arguments for `init_process_group`: where torchrun itself hosts the store, the keys of this attempt alone.
+
+    torchrun keeps one store over its restarts, unless it made a new one by c10d rendezvous. The addresses that killed
+    processes left in it would be taken for those of the new ones, and gloo would wait for them without end.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(address, port, world, is_master=False)
+    attempt = _number("TORCHELASTIC_RESTART_COUNT", 0) if "TORCHELASTIC_RESTART_COUNT" in os.environ else 0
+    return {"store": dist.PrefixStore(f"attempt {attempt}", store), "rank": number, "world_size": world}
 
 
 def _number(name: str, least: int, most: int | None = None) -> int:

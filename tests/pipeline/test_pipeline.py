@@ -56,7 +56,7 @@ def test_a_plan_keeps_the_budget_it_was_made_for():
     """The cost of all sizes by the measured step times is at most the budget, and most of it."""
     assert sum(SHARES.values()) < 1
     images, budget = 4000, 3600
-    plan = make_plan(budget, images, TINY, (32, 48), SPEED)
+    plan = make_plan(budget, images, TINY, (48,), SPEED)
     steps = (images - plan.valid_size) // 64
     supernet = 0.4 * steps * (plan.supernet_epochs + 1.4 * plan.supernet_int8_epochs)
     tuning = 0.1 * steps * (plan.tuning_epochs + 1.4 * plan.tuning_int8_epochs)
@@ -72,6 +72,15 @@ def test_more_time_or_a_faster_machine_makes_every_size_larger():
 
     assert (sizes(7200, SPEED) >= sizes(1800, SPEED)).all()
     assert (sizes(1800, Speed(0.1, 0.05)) > sizes(1800, SPEED)).all()
+
+
+def test_small_images_and_given_tables_leave_time_for_the_supernet():
+    """A step at 24 pixels takes a quarter of one at 48; without the four steps that make tables there is 1 / 0.75 of
+    the time for the others."""
+    one, both, given = (make_plan(10000, 4000, TINY, pixels, SPEED, tables) for pixels, tables in (
+        ((48,), False), ((24, 48), False), ((48,), True)))
+    assert both.supernet_epochs / one.supernet_epochs == pytest.approx(8 / 5, rel=0.02)
+    assert given.supernet_epochs / one.supernet_epochs == pytest.approx(4 / 3, rel=0.02)
 
 
 def test_time_in_which_scripts_start_trains_nothing():
