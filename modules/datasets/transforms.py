@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from modules.datasets.build import DataInfo
 
-AUGMENTS = ("default", "auto_augment_tf", "shift")
+AUGMENTS = ("default", "auto_augment_tf", "auto_augment", "shift")
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
+SMALL = 64  # pixels up to which images are augmented as those of CIFAR, with auto_augment
 
 
 def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float],
@@ -44,6 +45,13 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
     return left, top, left + w, top + h
 
 
+def draw_shift(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw the box of a crop after padding by an eighth of the side, 4 of 32 pixels: as large as the image, moved by up
+    to as much each way."""
+    left, top = (int(rng.integers(-(side // 8), side // 8 + 1)) for side in (width, height))
+    return left, top, left + width, top + height
+
+
 class ToNormalizedTensor:
     """RGB image -> float32 [3, H, W], scaled to 0..1, then (value - mean) / std per channel."""
 
@@ -60,22 +68,28 @@ class ToNormalizedTensor:
 
 
 class TrainTransform:
-    """Random crop resized to a square, mirrored at random if the data set allows it, augmented, normalised."""
+    """Random crop resized to a square, mirrored at random if the data set allows it, augmented, normalised, and with
+    probability `erasing` a rectangle of it set to 0. With `shifted` the crop is the image shifted by a few pixels,
+    black where it ends."""
 
-    def __init__(self, size: int, info: DataInfo, augment: Callable | None = None):
-        self.size, self.info, self.augment = size, info, augment
+    def __init__(self, size: int, info: DataInfo, augment: Callable | None = None, erasing: float = 0.0,
+                 shifted: bool = False):
+        self.size, self.info, self.augment, self.shifted = size, info, augment, shifted
+        self.erase = _eraser(erasing)
         self.to_tensor = ToNormalizedTensor(info.mean, info.std)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Tensor:
         from PIL import Image
 
-        box = draw_crop(*image.size, self.info.crop_scale, CROP_RATIO, rng)
+        box = draw_shift(*image.size, rng) if self.shifted else draw_crop(*image.size, self.info.crop_scale, CROP_RATIO,
+                                                                          rng)
         image = image.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC)
         if self.info.hflip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.augment is not None:
             image = self.augment(image, rng)
-        return self.to_tensor(image)
+        pixels = self.to_tensor(image)
+        return self.erase(pixels, rng) if self.erase else pixels
 
 
 class EvalTransform:
@@ -99,23 +113,40 @@ class EvalTransform:
         return self.to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
 
-def train_transform(augment: str, size: int, info: DataInfo) -> TrainTransform:
+def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0) -> TrainTransform:
     """The training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size], such as [3,
     224, 224].
 
-    augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "shift" for small shifts and flips,
-    which `train_batches` makes in batches. UserError for anything else.
+    augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "auto_augment" for torchvision's
+    AutoAugment, with the policy of CIFAR-10 after a shift and flip for images of at most 64 pixels, as in Zen-NAS;
+    "shift" for small shifts and flips, which `train_batches` makes in batches. UserError for anything else.
+    erasing: probability that a rectangle is set to 0; not with "shift".
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
     if augment == "shift":
         from modules.datasets.shift import Shift
 
         return Shift(size, info)
-    if augment == "default":
-        return TrainTransform(size, info)
-    from modules.datasets.auto_augment import AutoAugment
+    small = augment == "auto_augment" and size <= SMALL
+    return TrainTransform(size, info, _augmentation(augment, small), erasing, shifted=small)
 
-    return TrainTransform(size, info, AutoAugment())
+
+def _augmentation(augment: str, small: bool) -> Callable | None:
+    if augment == "auto_augment":
+        from modules.datasets.torchvision_augment import auto_augment
+
+        return auto_augment(small)
+    if augment == "auto_augment_tf":
+        from modules.datasets.auto_augment import AutoAugment
+
+        return AutoAugment()
+    return None
+
+
+def _eraser(probability: float) -> Callable | None:
+    from modules.datasets.torchvision_augment import random_erasing
+
+    return random_erasing(probability) if probability else None
 
 
 def eval_transform(size: int, info: DataInfo) -> EvalTransform:

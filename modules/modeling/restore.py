@@ -7,10 +7,15 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+from torch import nn
+
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
+from modules.modeling.zen_weights import NORM_EPS, from_published, is_published, published_classes
 from modules.search_space.config import SupernetConfig
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.networks import find_structure
+from modules.search_space.reference import Network
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 from modules.utils.json_files import check_form
@@ -89,6 +94,11 @@ class ModelRecord(Record):
         return self.training.get("eval_crop", 224 / 256)
 
     @property
+    def bn_eps(self) -> float:
+        """What batch norm adds to the variance."""
+        return self.training.get("bn_eps", 1e-5)
+
+    @property
     def crop_size(self) -> int:
         """Size of loaded images in pixels; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)
@@ -104,6 +114,13 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
     if Path(resume).is_file():
         return Path(resume)
     return checkpoint_folder(resume, config, align) / ("lsq.pth" if quant_mode else "checkpoint.pth")
+
+
+def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bool) -> Path:
+    """The file meant by `resume`: itself if it is a file, else that of the network's supernet in that folder."""
+    if Path(resume).is_file():
+        return Path(resume)
+    return Path(resume) / network.supernet / ("lsq.pth" if quant_mode else "checkpoint.pth")
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
@@ -124,12 +141,37 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
             raise UserError(f"checkpoint {str(path)!r} is an fp32 one; --quant_mode needs the lsq.pth that "
                             "train_supernet.py --quant_mode writes")
     else:
-        record = ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(1000))),
-                             quant=PUBLISHED_QUANT if quant_mode else None)
+        record = _published_record(checkpoint, config, quant_mode)
     model = Supernet(config, len(record.classes), record.resolutions)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = record.bn_eps
     if record.quant:
         record.quant.prepare(model)
-    load_weights(model, checkpoint, path)
+    load_model_weights(model, checkpoint, path)
     if quant_mode:
         record.quant.apply(model)
     return model.eval(), record
+
+
+def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool) -> ModelRecord:
+    """What is known of the network in a file that tells nothing of it."""
+    weights, classes, training = checkpoint.get("state_dict", checkpoint), 1000, {}
+    if is_published(weights):
+        if quant_mode:
+            raise UserError("a published Zen-NAS network is fp32; --quant_mode needs the lsq.pth that "
+                            "train_supernet.py --quant_mode writes")
+        classes, training = published_classes(weights), {"bn_eps": NORM_EPS}
+    return ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(classes))),
+                       quant=PUBLISHED_QUANT if quant_mode else None, training=training)
+
+
+def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | None = None) -> None:
+    """`load_weights` of a supernet, which takes the weights of a published Zen-NAS network too."""
+    weights = checkpoint.get("state_dict", checkpoint)
+    if is_published(weights):
+        structure = find_structure(model.config.superspace)
+        if structure is None:
+            raise UserError(f"checkpoint {str(path)!r} is of a Zen-NAS network, not of {model.config}")
+        checkpoint = {"state_dict": from_published(weights, structure, model, path)}
+    load_weights(model, checkpoint, path, keep=keep)

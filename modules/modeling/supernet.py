@@ -46,6 +46,8 @@ def copy_slice(source: nn.Module, target: nn.Module) -> None:
                     tensor.copy_(slice_like(tensors[key], tensor.shape))
             if isinstance(module, QBase):
                 module.copy_quantizer_mode(origin)
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = origin.eps
             module.training = origin.training
 
 

@@ -33,6 +33,7 @@ def _group(name: str):
 
 
 _data, _sandwich, _int8 = _group("data"), _group("sandwich rule with in-place distillation"), _group("int8 training")
+_teach = _group("teacher")
 _rate, _valid, _run = _group("optimiser and schedule"), _group("validation"), _group("run")
 _EPOCHS = {"unit": "epochs"}
 
@@ -45,6 +46,7 @@ class TrainConfig:
     dataset_path: str = _data("", "folder with train/ and val/, or of a data set by name",
                               aliases=("--dataset_dir",))
     augment: str = _data("auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
+    random_erasing: float = _data(0.0, "probability that a rectangle of a training image is set to 0", low=0, high=1)
     crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: the data set's own value", low=0,
                                   high=1)
     eval_crop: float = _data(224 / 256, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
@@ -70,6 +72,10 @@ class TrainConfig:
     label_smoothing: float = _sandwich(0.1, "share of the labels that is spread over all classes", low=0, below=1)
     dropout: float = _sandwich(0.2, "share of the largest net's features that is dropped before the classifier", low=0,
                                below=1)
+    mixup: float = _rate(0.0, "alpha of Beta(alpha, alpha), from which the share of mixed images and labels is drawn; "
+                         "0: not mixed", low=0, high=100)
+    weight_init: str = _rate("default", "how weights start; custom: as in Zen-NAS, Xavier-normal with a gain of "
+                             "3.26033", choices=("default", "custom"))
     grad_clip_value: float = _rate(1.0, "largest size of an entry of a gradient; 0: any", low=0)
     grad_clip_norm: float = _rate(0.0, "largest norm of all gradients together; 0: any", low=0)
     zero_last_gamma: bool = _rate(True, "the last batch norm of a residual branch starts at 0")
@@ -86,6 +92,15 @@ class TrainConfig:
     clamp_lr_percent: float = _rate(0.0, "floor of the cosine, as a share of the base rate", low=0, high=1)
     warmup_epochs: float = _rate(5, "epochs in which the learning rate rises from 0", low=0, **_EPOCHS)
     epochs: int = _rate(360, "epochs of fp32 training", low=1, **_EPOCHS)
+
+    teacher: str = _teach("", "network to learn from beside the labels, as of --network; empty: none")
+    teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
+                                     "empty: --models_save_dir")
+    teacher_strides: tuple[int, ...] = _teach((16, 32), "strides whose features are learnt, through 1 x 1 projections",
+                                              low=1, high=1024, many="*")
+    teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0)
+    teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0)
+    ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0)
 
     quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training", low=0)
     quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
@@ -126,6 +141,9 @@ class TrainConfig:
         check_settings(self)
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
+        if self.random_erasing and self.augment == "shift":
+            raise UserError(f"--random_erasing {self.random_erasing:g} with --augment shift, which makes whole "
+                            "batches; allowed: 0, or another augmentation")
 
     def for_quantization(self) -> TrainConfig:
         """The settings of int8 training."""
@@ -136,9 +154,9 @@ class TrainConfig:
 
 
 # Settings that a resumed run may change. All others change the result of a step.
-FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "calibration_path", "eval_batch_size_per_gpu",
-                  "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu", "models_save_dir", "print_freq",
-                  "checkpoint_minutes", "valid_freq", "valid_batches"}
+FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "calibration_path",
+                  "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu",
+                  "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.1) -> torch.Tensor:
     """Cross-entropy against (1 - smoothing) onehot + smoothing / K, mean over the batch.
 
-    `logits` is (N, K), such as (64, 1000), `labels` is (N,) int64.
+    `logits` is (N, K), such as (64, 1000), `labels` is (N,) int64, or (N, K) probabilities in place of onehot.
     """
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 

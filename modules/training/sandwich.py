@@ -3,6 +3,8 @@ or of one subnet alone."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +12,11 @@ import torch
 from modules.training.config import TrainConfig
 from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
 from modules.training.precision import autocast
+from modules.training.recipe.mixup import mix
 from modules.utils import dist
+
+if TYPE_CHECKING:
+    from modules.training.recipe.distillation import Distiller
 
 
 def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
@@ -19,19 +25,21 @@ def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
 
 
 def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
-                  rng: np.random.Generator) -> torch.Tensor:
+                  rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
     """Add the gradients of one step's subnets to `supernet` and average them over processes. `images` is (N, 3, H, W),
     such as (64, 3, 224, 224), `labels` (N,).
 
-    The largest subnet learns from the labels. Random ones and the smallest then learn from its logits.
+    The largest subnet learns from the labels, and from the teacher of `distiller`. Random ones and the smallest then
+    learn from its logits.
 
     Returns:
         Vector (3,) on the device: largest net's loss, smallest net's loss, share of images that the smallest net gets
         right.
     """
+    images, target_labels = _mixed(supernet, images, labels, config, rng)
     forward = _forward(supernet, images, config, rng)
     supernet.set_max_subnet()
-    logits, largest_loss = _learn_from_labels(supernet, forward, labels, config)
+    logits, largest_loss = _learn(supernet, images, forward, target_labels, config, distiller)
     target = logits.detach()
     if config.inplace_distill and config.dropout and not config.soft_target_dropout:
         with torch.no_grad():
@@ -45,24 +53,37 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
         if config.inplace_distill:
             loss = adaptive_divergence(logits, target, config.alpha_min, config.alpha_max, config.iw_clip)
         else:
-            loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
+            loss = smoothed_cross_entropy(logits, target_labels, config.label_smoothing)
         loss.backward()
-    dist.average_gradients(supernet.parameters())
+    dist.average_gradients(trained_parameters(supernet, distiller))
     return torch.stack((largest_loss, loss.detach(), _share_right(logits, labels)))
 
 
 def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
-                rng: np.random.Generator) -> torch.Tensor:
-    """Add the gradients of the active subnet, which learns from the labels, and average them over processes. `images`
-    is (N, 3, H, W), `labels` (N,).
+                rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
+    """Add the gradients of the active subnet and average them over processes. It learns from the labels, and from the
+    teacher of `distiller`. `images` is (N, 3, H, W), `labels` (N,).
 
     Returns:
         As `sandwich_step`, with the one subnet for all three.
     """
+    images, target_labels = _mixed(supernet, images, labels, config, rng)
     forward = _forward(supernet, images, config, rng)
-    logits, loss = _learn_from_labels(supernet, forward, labels, config)
-    dist.average_gradients(supernet.parameters())
+    logits, loss = _learn(supernet, images, forward, target_labels, config, distiller)
+    dist.average_gradients(trained_parameters(supernet, distiller))
     return torch.stack((loss, loss, _share_right(logits, labels)))
+
+
+def trained_parameters(supernet, distiller: Distiller | None) -> list[torch.nn.Parameter]:
+    """All parameters that a step trains."""
+    return [*supernet.parameters(), *(distiller.projections.parameters() if distiller else ())]
+
+
+def _mixed(supernet, images, labels, config: TrainConfig, rng) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and labels to learn from."""
+    if not config.mixup:
+        return images, labels
+    return mix(images, labels, supernet.num_classes, config.mixup, rng)
 
 
 def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callable[[], torch.Tensor]:
@@ -76,12 +97,14 @@ def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callab
     return forward
 
 
-def _learn_from_labels(supernet, forward, labels, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the gradients of the active subnet; returns its detached logits (N, K) and loss."""
+def _learn(supernet, images, forward, labels, config: TrainConfig,
+           distiller: Distiller | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of the active subnet; returns its detached logits (N, K) and the loss from the labels."""
     supernet.set_dropout_rate(config.dropout)
-    logits = forward()
+    with distiller.watch(supernet) if distiller else nullcontext() as features:
+        logits = forward()
     loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
-    loss.backward()
+    (loss + distiller.loss(images, features, logits) if distiller else loss).backward()
     supernet.set_dropout_rate(0.0)
     return logits, loss.detach()
 

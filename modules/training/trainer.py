@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from modules.datasets.loading import train_batches
 from modules.datasets.transforms import train_transform
 from modules.modeling.ops.fake_quant import use_compiled
 from modules.modeling.quant_mode import QuantMode
-from modules.modeling.restore import ModelRecord, checkpoint_folder
+from modules.modeling.restore import ModelRecord, checkpoint_folder, load_model_weights
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SupernetConfig
 from modules.training.calibration import calibrate_start
@@ -27,7 +28,9 @@ from modules.training.loop.report import Report, draw_curves, log_patterns
 from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import build_optimizer
 from modules.training.precision import measure_amp
-from modules.training.sandwich import sandwich_step, step_generator, subnet_step
+from modules.training.recipe.distillation import make_distiller
+from modules.training.recipe.initialisation import initialise
+from modules.training.sandwich import sandwich_step, step_generator, subnet_step, trained_parameters
 from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
 from modules.training.validation import validate_subnets
 from modules.utils import dist
@@ -94,15 +97,21 @@ class SupernetTrainer(Trainee, Task):
             self.model.set_active_subnet(config.subnet_choice)
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
-        self.optimizer = build_optimizer(self.model, config)
+        self.distiller = make_distiller(config, self.record, self.data, self.model)
+        self.optimizer = build_optimizer(self._trained, config)
         checkpoint = self._resume() if self.files.continues else {}
         if not checkpoint:
             self._load_start()
-        dist.broadcast_state(self.model)
+        dist.broadcast_state(self._trained)
         self.average = self._make_average(checkpoint)
         self.amp = checkpoint.get("amp", config.amp)
         use_compiled(config.compile)
         return checkpoint
+
+    @property
+    def _trained(self) -> torch.nn.Module:
+        """All that learns: the model, and the projections that a teacher needs."""
+        return torch.nn.ModuleList([self.model, self.distiller.projections]) if self.distiller else self.model
 
     def _make_record(self, space: SupernetConfig) -> ModelRecord:
         config, info = self.config, self.data.info
@@ -124,6 +133,8 @@ class SupernetTrainer(Trainee, Task):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum, module.eps = self.config.bn_momentum, self.config.bn_eps
                 module.synchronized = self.config.sync_bn and dist.world_size() > 1
+        if self.config.weight_init == "custom":
+            initialise(model)
         if self.config.zero_last_gamma:
             model.zero_last_gamma()
         if self.record.quant:
@@ -142,7 +153,7 @@ class SupernetTrainer(Trainee, Task):
             checkpoint = load_checkpoint(path, what)
             if not self.config.new_head:
                 self._check_classes(checkpoint, path)
-            load_weights(self.model, checkpoint, path, keep=HEAD if self.config.new_head else None)
+            load_model_weights(self.model, checkpoint, path, keep=HEAD if self.config.new_head else None)
         if self.config.calibration_path:
             calibrate_start(self.model, self.record, self.config)
 
@@ -158,6 +169,8 @@ class SupernetTrainer(Trainee, Task):
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])
         load_weights(self.model, {"state_dict": checkpoint.get("trained_state_dict", checkpoint["state_dict"])},
                      self.path)
+        if self.distiller:
+            self.distiller.projections.load_state_dict(checkpoint["projections"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.best, self.history = checkpoint["best"], checkpoint["history"]
         return checkpoint
@@ -183,6 +196,8 @@ class SupernetTrainer(Trainee, Task):
                  "amp": self.amp, "config": self.record.to_dict()}
         if self.average:
             state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
+        if self.distiller:
+            state["projections"] = self.distiller.projections.state_dict()
         return state
 
     def _write_settings(self) -> None:
@@ -201,13 +216,14 @@ class SupernetTrainer(Trainee, Task):
 
     @property
     def _step_function(self):
-        return subnet_step if self.config.subnet_choice else sandwich_step
+        return partial(subnet_step if self.config.subnet_choice else sandwich_step, distiller=self.distiller)
 
     def batches(self, start: Position):
         """The batches of an epoch from a step on."""
         c = self.config
+        size = max(self.record.crop_size, self.distiller.resolution if self.distiller else 0)
         return train_batches(
-            self.data, train_transform(c.augment, self.record.crop_size, self.data.info),
+            self.data, train_transform(c.augment, size, self.data.info, c.random_erasing),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
             device=self.device)
@@ -238,9 +254,9 @@ class SupernetTrainer(Trainee, Task):
         rng = step_generator(c.seed, self.position.epoch, self.position.step)
         values = self._step_function(self.model, *batch, dataclasses.replace(c, amp=self.amp), rng)
         if c.grad_clip_value:
-            torch.nn.utils.clip_grad_value_(self.model.parameters(), c.grad_clip_value)
+            torch.nn.utils.clip_grad_value_(trained_parameters(self.model, self.distiller), c.grad_clip_value)
         if c.grad_clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained_parameters(self.model, self.distiller), c.grad_clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update()

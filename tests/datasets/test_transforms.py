@@ -10,7 +10,7 @@ from image_trees import INFO, noise, one_line
 from PIL import Image
 
 from modules.datasets.build import DataInfo
-from modules.datasets.transforms import CROP_RATIO, draw_crop, eval_transform, train_transform
+from modules.datasets.transforms import CROP_RATIO, draw_crop, draw_shift, eval_transform, train_transform
 from modules.search_space.imagenet import IMAGENET_MEAN as MEAN
 from modules.search_space.imagenet import IMAGENET_STD as STD
 from modules.utils.errors import UserError
@@ -102,10 +102,10 @@ def test_published_normalisation():
     assert torch.allclose(white, expected)
 
 
-@pytest.mark.parametrize("augment", ["default", "auto_augment_tf"])
-def test_training_transform_depends_on_the_generator_alone(augment):
+@pytest.mark.parametrize(("augment", "erasing"), [("default", 0.0), ("auto_augment_tf", 0.0), ("auto_augment", 1.0)])
+def test_training_transform_depends_on_the_generator_alone(augment, erasing):
     image = Image.fromarray(noise(1, (60, 50)))
-    transform = train_transform(augment, 24, INFO)
+    transform = train_transform(augment, 24, INFO, erasing)
     results = [[transform(image, np.random.default_rng(seed)) for seed in range(6)] for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert not any(torch.equal(results[0][0], other) for other in results[0][1:])
@@ -119,7 +119,37 @@ def test_auto_augment_adds_to_the_same_crop_and_flip():
     assert 0 < sum(equal) < 30  # some sub-policies draw neither of their operations
 
 
+def test_small_images_are_shifted_over_black():
+    """As padded by 3 of 24 pixels and cropped at random: what torchvision's RandomCrop(24, padding=3) gives."""
+    image = Image.fromarray(noise(1, (24, 24)))
+    padded = np.pad(np.asarray(image), ((3, 3), (3, 3), (0, 0)))
+    shifts = {(top, left): padded[top:top + 24, left:left + 24] for top in range(7) for left in range(7)}
+    boxes = {draw_shift(24, 24, np.random.default_rng(seed)) for seed in range(1000)}
+    assert {(top, left) for left, top, _, _ in boxes} == {(top - 3, left - 3) for top, left in shifts}
+    for left, top, right, bottom in boxes:
+        assert np.array_equal(np.asarray(image.crop((left, top, right, bottom))), shifts[top + 3, left + 3])
+
+
+def test_a_rectangle_is_erased_after_normalisation():
+    image = Image.fromarray(noise(1, (60, 50)))
+    plain, erased = (train_transform("default", 32, INFO, p) for p in (0.0, 0.5))
+    areas = []
+    for seed in range(200):
+        torch.manual_seed(7)
+        before, after = (one(image, np.random.default_rng(seed)) for one in (plain, erased))
+        assert torch.initial_seed() == 7
+        changed = (before != after).any(0)
+        if changed.any():
+            rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+            box = after[:, rows.min():rows.max() + 1, columns.min():columns.max() + 1]
+            assert not box.any()
+            areas.append(box[0].numel() / 32**2)
+    assert 70 < len(areas) < 130
+    assert 0.01 < min(areas) < 0.05
+    assert 0.25 < max(areas) < 0.36
+
+
 def test_unknown_augmentation_is_refused():
     with pytest.raises(UserError) as error:
         train_transform("randaugment", 24, INFO)
-    one_line(error, "randaugment", "default, auto_augment_tf")
+    one_line(error, "randaugment", "default, auto_augment_tf, auto_augment, shift")

@@ -63,8 +63,11 @@ _LATENCY = {
 }
 
 
+STRUCTURES: dict[str, Structure] = {}
+
+
 def _register(name: str, text: str, resolution: int, listed: bool = True) -> None:
-    structure = Structure.parse(text)
+    structure = STRUCTURES[name] = Structure.parse(text)
     register_network(name, lambda width: structure.scaled(width).rows(), lambda width: structure.scaled(width).head(),
                      resolution, listed)
 

@@ -1,0 +1,141 @@
+"""Teacher-student training as in Zen-NAS: a network learns from labels, and from another one's logits and features."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.datasets.build import Data
+from modules.datasets.classes import check_same_classes
+from modules.datasets.transforms import train_transform
+from modules.modeling.net_spec import resolve
+from modules.modeling.network import QNetwork
+from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
+from modules.modeling.supernet import Supernet
+from modules.search_space.reference import read_network
+from modules.training.calibration import load_calibration_images
+from modules.training.config import TrainConfig
+from modules.training.evaluation import extract_calibrated
+from modules.training.precision import autocast
+from modules.training.recipe.features import block_outputs, last_blocks
+from modules.utils.errors import UserError
+
+_START = 1e-4  # of the projections' weights, which are normal with this deviation over the root of their outputs
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in eval mode, and the strides whose features are learnt."""
+
+    net: QNetwork
+    blocks: dict[str, int]  # name and channels of a block for each stride
+    amp: str = "none"
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Features, one for each stride, and logits (N, K) of normalised images (N, 3, H, W)."""
+        with block_outputs(self.net, list(self.blocks)) as seen, autocast(self.amp, images.device.type):
+            logits = self.net(images)
+        return [seen[name] for name in self.blocks], logits.float()
+
+
+class Distiller:
+    """The loss that a student gets from a teacher.
+
+    Args:
+        teacher: see there.
+        student: name and channels of a block of the student for each of the teacher's.
+        feature_weight, logit_weight: factors of the two parts.
+        clip: largest size of a teacher's feature; 0: any.
+    """
+
+    def __init__(self, teacher: Teacher, student: dict[str, int], *, feature_weight: float, logit_weight: float,
+                 clip: float = 0.0):
+        self.teacher, self.names = teacher, list(student)
+        self.feature_weight, self.logit_weight, self.clip = feature_weight, logit_weight, clip
+        self.projections = nn.ModuleList(
+            nn.Conv2d(mine, other, 1) for mine, other in zip(student.values(), teacher.blocks.values(), strict=True))
+        for projection in self.projections:
+            nn.init.normal_(projection.weight, 0, _START / projection.out_channels**0.5)
+            nn.init.zeros_(projection.bias)
+
+    @property
+    def resolution(self) -> int:
+        """Of the teacher's images, in pixels."""
+        return self.teacher.net.resolution
+
+    def watch(self, net: nn.Module):
+        """The context in which a run of the student `net` leaves its features."""
+        return block_outputs(net, self.names)
+
+    def loss(self, images: torch.Tensor, features: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        """feature_weight sum over the strides of smooth L1(projection of the student's feature, teacher's feature), and
+        logit_weight times the cross-entropy of the student's logits against the teacher's probabilities.
+
+        A teacher's feature of another size is resized bilinearly to the student's.
+
+        Args:
+            images: what the student saw, at any size.
+            features: what `watch` gave.
+            logits: (N, K), float32.
+        """
+        theirs, target = self.teacher(images)
+        loss = self.logit_weight * F.cross_entropy(logits, target.softmax(1))
+        for name, projection, other in zip(self.names, self.projections, theirs, strict=True):
+            loss = loss + self.feature_weight * F.smooth_l1_loss(
+                projection(features[name]), self._fitted(other, features[name].shape[2:]))
+        return loss
+
+    def _fitted(self, feature: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+        if self.clip:
+            feature = feature.clamp(-self.clip, self.clip)
+        if feature.shape[2:] == size:
+            return feature
+        return F.interpolate(feature, tuple(size), mode="bilinear", align_corners=False)
+
+
+def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student: Supernet) -> Distiller | None:
+    """The distiller that `config` describes, on the device of `student`; None if it names no teacher.
+
+    Raises:
+        UserError: an unknown teacher, no checkpoint of it, other classes than the data set's, a stride that one of the
+            networks does not have.
+    """
+    if not config.teacher:
+        return None
+    device = next(student.parameters()).device
+    net = _load_teacher(config, record, data).to(device)
+    distiller = Distiller(
+        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher), config.amp),
+        last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet),
+        feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight, clip=config.ts_clip)
+    distiller.projections.to(device)
+    return distiller
+
+
+def _student_spec(student: Supernet, config: TrainConfig):
+    choice = student.get_active_subnet_config() if config.subnet_choice else student.subnets.extreme(max)
+    return resolve(student.config, choice, student.num_classes)
+
+
+def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> QNetwork:
+    """The teacher, its batch norm calibrated on training images as wherever a network is evaluated."""
+    network = read_network(config.teacher)
+    path = find_network_checkpoint(config.teacher_checkpoint or config.models_save_dir, network, False)
+    model, known = load_supernet(Path(path), network.space, False)
+    if known.named:
+        check_same_classes(known.classes, record.classes, str(path))
+    elif len(known.classes) != len(record.classes):
+        raise UserError(f"teacher {str(path)!r} tells {len(known.classes)} classes apart, the data set has "
+                        f"{len(record.classes)}; allowed: as many, in the same order")
+    choice = network.subnet
+    if network.fixed and network.own_resolution:
+        choice = model.subnets.extreme(max)  # at the resolution of its training
+    images = load_calibration_images(
+        data, train_transform("default", choice.resolution, data.info), config.post_bn_calibration_batch_num,
+        batch_size=config.batch_size_per_gpu, seed=config.seed)
+    return extract_calibrated(model, choice, images).eval().requires_grad_(False)

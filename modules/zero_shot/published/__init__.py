@@ -1,0 +1,1 @@
+"""The programs of Zen-NAS under their published names: flags, training, validation, weights."""

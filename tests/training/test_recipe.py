@@ -1,0 +1,167 @@
+"""The recipe of Zen-NAS: mixup, its initialisation and teacher-student training against closed forms; a stopped and
+resumed run against an uninterrupted one."""
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from modules.modeling.net_spec import resolve
+from modules.modeling.network import QNetwork
+from modules.modeling.supernet import Supernet
+from modules.search_space.reference import read_network
+from modules.training.config import TrainConfig, load_yaml
+from modules.training.losses import smoothed_cross_entropy
+from modules.training.recipe.distillation import Distiller, Teacher
+from modules.training.recipe.features import block_outputs, last_blocks
+from modules.training.recipe.initialisation import initialise
+from modules.training.recipe.mixup import mix
+from modules.training.sandwich import step_generator, subnet_step
+from modules.training.trainer import SupernetTrainer
+from modules.utils.checkpoint import load_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+
+STUDENT, TEACHER = read_network("resnet8:0.25_r16"), read_network("resnet8:0.5")
+
+
+def test_the_loss_of_mixed_images_is_the_mix_of_losses():
+    torch.manual_seed(0)
+    images, labels, logits = torch.randn(8, 3, 4, 4), torch.randint(10, (8,)), torch.randn(8, 10)
+    mixed, target = mix(images, labels, 10, 0.2, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    share, order = rng.beta(0.2, 0.2), rng.permutation(8)
+    torch.testing.assert_close(mixed, share * images + (1 - share) * images[order])
+    a, b = (F.cross_entropy(logits.double(), y, label_smoothing=0.1) for y in (labels, labels[order]))
+    loss = smoothed_cross_entropy(logits, target, 0.1)
+    assert loss.item() == pytest.approx((share * a + (1 - share) * b).item(), rel=1e-6)
+
+
+def test_custom_initialisation_has_the_published_deviations():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128), nn.Conv2d(128, 128, 5, groups=128),
+                        nn.Linear(200, 100))
+    nn.init.constant_(net[1].weight, 3.0)
+    initialise(net)
+    dense, norm, depthwise, linear = net
+    assert dense.weight.std().item() == pytest.approx(3.26033 * math.sqrt(2 / (9 * (64 + 128))), rel=0.02)
+    assert depthwise.weight.std().item() == pytest.approx(3.26033 * math.sqrt(2 / (25 + 25 * 128)), rel=0.05)
+    assert linear.weight.std().item() == pytest.approx(3.26033 * math.sqrt(2 / 300), rel=0.02)
+    assert norm.weight.eq(1).all()
+    assert not any(layer.bias.any() for layer in net)
+
+
+def smooth_l1(a, b):
+    distance = np.abs(a - b)
+    return np.where(distance < 1, distance**2 / 2, distance - 0.5).mean()
+
+
+def a_distiller(**changes) -> tuple[Distiller, Supernet]:
+    torch.manual_seed(0)
+    spec = resolve(TEACHER.space, TEACHER.subnet, 10)
+    teacher = Teacher(QNetwork(spec).eval().requires_grad_(False), last_blocks(spec, (2, 4), "teacher"))
+    student = Supernet(STUDENT.space, 10, (16,))
+    student.set_active_subnet(STUDENT.subnet)
+    how = {"feature_weight": 2.0, "logit_weight": 3.0, "clip": 0.5} | changes
+    return Distiller(teacher, last_blocks(student.active_spec, (2, 4), "student"), **how), student
+
+
+def test_the_loss_from_a_teacher_is_the_published_one():
+    """In float64: a feature of twice the size, resized bilinearly without antialiasing, is the mean of 2 x 2 values."""
+    distiller, student = a_distiller()
+    for projection in distiller.projections:
+        nn.init.normal_(projection.weight, 0, 0.5)
+        nn.init.normal_(projection.bias)
+    images = torch.randn(4, 3, 32, 32)
+    with distiller.watch(student) as features:
+        logits = student.eval()(images)
+    loss = distiller.loss(images, features, logits)
+
+    x, theirs = images, {}
+    for name, block in distiller.teacher.net.named_blocks():
+        x = theirs[name] = block(x)
+    log_q = (logits - logits.logsumexp(1, keepdim=True)).double().detach().numpy()
+    expected = -3 * (x.double().softmax(1).numpy() * log_q).sum(1).mean()
+    for name, mine, projection in zip(distiller.teacher.blocks, features.values(), distiller.projections, strict=True):
+        feature = np.clip(theirs[name].double().numpy(), -0.5, 0.5)
+        n, c, h, w = feature.shape
+        feature = feature.reshape(n, c, h // 2, 2, w // 2, 2).mean((3, 5))
+        weight = projection.weight.double().detach().numpy()[:, :, 0, 0]
+        projected = np.einsum("oc,nchw->nohw", weight, mine.double().detach().numpy())
+        projected += projection.bias.double().detach().numpy()[:, None, None]
+        expected += 2 * smooth_l1(projected, feature)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_adds_the_gradients_of_labels_and_teacher():
+    distiller, student = a_distiller(clip=0.0)
+    images, labels = torch.randn(4, 3, 32, 32), torch.randint(10, (4,))
+    student.train()
+    values = subnet_step(student, images, labels, TrainConfig(dropout=0.0), step_generator(0, 0, 0), distiller)
+    found = [p.grad.clone() for p in (*student.parameters(), *distiller.projections.parameters()) if p.grad is not None]
+    student.zero_grad()
+    distiller.projections.zero_grad()
+    with block_outputs(student, distiller.names) as features:
+        logits = student(images)
+    label_loss = smoothed_cross_entropy(logits, labels)
+    (label_loss + distiller.loss(images, features, logits)).backward()
+    again = [p.grad for p in (*student.parameters(), *distiller.projections.parameters()) if p.grad is not None]
+    for a, b in zip(found, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert values[0].item() == pytest.approx(label_loss.item(), rel=1e-5)
+    assert not any(block._forward_hooks for stage in student.stages.values() for block in stage.blocks)
+
+
+def settings(folder, network, **changes) -> TrainConfig:
+    published = load_yaml(REPOSITORY / "supernet_training_configs/zen_cifar.yaml")
+    return TrainConfig(**published | {
+        "dataset": "digits", "subnet_choice": str(network.subnet), "resolutions": (network.resolution,), "epochs": 2,
+        "batch_size_per_gpu": 16, "warmup_epochs": 0, "data_loader_workers_per_gpu": 0, "debug_batches": 3,
+        "post_bn_calibration_batch_num": 2, "valid_batches": 1, "print_freq": 1, "checkpoint_minutes": 0.0,
+        "models_save_dir": str(folder), **changes})
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
+    SupernetTrainer(settings(tmp_path, TEACHER, epochs=1), TEACHER.space).run()
+    how = {"teacher": "resnet8:0.5", "teacher_checkpoint": str(tmp_path), "teacher_strides": (2, 4)}
+    whole, stopped = (settings(tmp_path / name, STUDENT, **how) for name in ("whole", "stopped"))
+    first = SupernetTrainer(whole, STUDENT.space)
+    first.run()
+    assert first.distiller.resolution == 32
+
+    step = SupernetTrainer.train_step
+
+    def stop(self, *args):
+        if (self.position.epoch, self.position.step) == (1, 1):
+            raise Stopped
+        return step(self, *args)
+
+    monkeypatch.setattr(SupernetTrainer, "train_step", stop)
+    with pytest.raises(Stopped):
+        SupernetTrainer(stopped, STUDENT.space).run()
+    monkeypatch.setattr(SupernetTrainer, "train_step", step)
+    again = SupernetTrainer(stopped, STUDENT.space, resume=True)
+    again.run()
+    a, b = (load_checkpoint(trainer.path) for trainer in (first, again))
+    assert (b["epoch"], b["step"]) == (2, 0)
+    assert a["projections"]["0.bias"].any()
+    for part in ("state_dict", "projections"):
+        for key, tensor in a[part].items():
+            assert torch.equal(tensor, b[part][key]), key
+    with pytest.raises(UserError, match=r"mixup was 0\.2"):
+        SupernetTrainer(replace(stopped, mixup=0.0), STUDENT.space, resume=True).run()
+
+    for bad, words in (({"teacher_strides": (2, 32)}, "--teacher_strides 32: resnet8:0.5 .*allowed: 1, 2, 4"),
+                       ({"teacher_checkpoint": str(tmp_path / "none")}, "checkpoint.pth' does not exist"),
+                       ({"n_classes": 11}, "classes are not those of")):
+        with pytest.raises(UserError, match=words):
+            SupernetTrainer(replace(whole, models_save_dir=str(tmp_path / "bad"), **bad), STUDENT.space).run()
+    with pytest.raises(UserError, match=r"--random_erasing 0\.5 with --augment shift"):
+        replace(whole, augment="shift")
