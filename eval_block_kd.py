@@ -7,6 +7,11 @@
     torchrun --nproc_per_node 4 eval_block_kd.py --superspace onnxw --platform onnx_lut \\
         --dataset_path /path/to/imagenet --debug
 
+Without training: --proxy puts a training-free score (zen_nas/score.py lists them) in place of the loss. Teacher and
+students are not read.
+
+    python eval_block_kd.py --superspace onnxw --platform onnx_lut --proxy Params --num_samples_per_stage 100
+
 Writes <output_path>/<superspace>/<stage>_<block>_<window>.csv, and lut_report.png. After a kill, --resume continues
 after the last written row; it also adds more stages, windows and rows. The teacher sees every image once for many rows,
 --rows_per_pass at most.
@@ -24,6 +29,8 @@ def main(argv=None):
     add_arguments(parser, TableOptions)
     option(parser, "--output_path", "results/block_kd/lut",
            "folder; /<superspace> is appended, with _fp32 in fp32 mode")
+    option(parser, "--proxy", "", "training-free score in place of the loss: Zen, NASWOT, QE, Params ...; "
+           "--train_batch_size images each", shown="none, distillation losses")
     add_teacher_arguments(parser, f"{TEACHER_FOLDER}/lsq.pth")
     add_run_arguments(parser, "set of tables")
     add_local_rank(parser)
@@ -32,6 +39,7 @@ def main(argv=None):
     from modules.block_kd.lut.builder import FILES, LutBuilder
     from modules.block_kd.lut.job import make_job
     from modules.block_kd.lut.other_stages import write_other_stages
+    from modules.block_kd.lut.proxy_tables import ProxyTables, make_proxy_job
     from modules.block_kd.lut.report import draw_tables
     from modules.block_kd.lut.tables import SETTINGS_FILE
     from modules.utils import dist
@@ -39,14 +47,19 @@ def main(argv=None):
     from modules.utils.runs import Run
 
     device = dist.init_distributed(args.local_rank)
-    folder = Path(args.output_path) / f"{args.superspace}{'_fp32' if args.fp32_mode else ''}"
+    folder = Path(args.output_path) / f"{args.superspace}{'_fp32' if args.fp32_mode and not args.proxy else ''}"
     options = from_arguments(TableOptions, args)
     with Run(folder / SETTINGS_FILE, files=FILES, resume=args.resume, overwrite=args.overwrite,
              option="--output_path") as opened:
-        teacher = open_teacher(args.teacher_arch, args.teacher_checkpoint_path, args.teacher_weights,
-                               not args.fp32_mode, device)
-        job = make_job(options, teacher, device)
-        LutBuilder(job, opened, teacher).run(
+        if args.proxy:
+            job = make_proxy_job(options, args.proxy)
+            builder = ProxyTables(job, opened)
+        else:
+            teacher = open_teacher(args.teacher_arch, args.teacher_checkpoint_path, args.teacher_weights,
+                                   not args.fp32_mode, device)
+            job = make_job(options, teacher, device)
+            builder = LutBuilder(job, opened, teacher)
+        builder.run(
             lambda stage, done, wanted: dist.rank() == 0 and print(f"{stage}: {done} of {wanted} rows", flush=True))
         if dist.rank() == 0:
             write_other_stages(folder, args.platform, args.superspace, job.config.resolutions)

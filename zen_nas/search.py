@@ -30,8 +30,9 @@ def main(argv=None):
     parser = make_parser(__doc__)
     option(parser, "--preset", "", "published search: cifar_1M, cifar_2M, flops_400M, flops_600M, flops_800M, "
            "latency_0.1ms ... latency_1.2ms", shown="none")
-    option(parser, "--space", "", "blocks and start of the published searches", choices=("cifar", "flops", "latency"),
+    option(parser, "--space", "", "blocks and start: cifar, flops or latency of the published searches, or a yaml file",
            shown="the preset's, or cifar")
+    option(parser, "--random_start", False, "the first structures are drawn, not mutated from the start")
     option(parser, "--init_structure", "", "structure string or file to start from", shown="the space's")
     option(parser, "--origin", False, "widths change one by one, as in Zen-NAS; otherwise output and hidden width "
            "together")
@@ -39,6 +40,10 @@ def main(argv=None):
     option(parser, "--evolution_max_iter", 480000, "mutations; most are refused", low=1)
     option(parser, "--max_evaluations", None, "scored structures after which the search stops", kind=int, low=1,
            shown="never")
+    option(parser, "--children", 1, "structures that come of one population; --workers score them side by side", low=1,
+           high=4096)
+    option(parser, "--workers", 0, "processes that score; 0: the script itself. The result is the same for any number",
+           low=0, high=256)
     option(parser, "--population_size", 512, "structures that are alive", low=1)
     option(parser, "--budget_model_size", None, "most parameters", kind=float, above=0, unit="parameters", shown="any")
     option(parser, "--budget_flops", None, "most multiply-accumulates", kind=float, above=0, unit="MACs", shown="any")
@@ -60,27 +65,30 @@ def main(argv=None):
     from dataclasses import replace
 
     from modules.search_space.networks.structure import read_structure
+    from modules.search_space.networks.zen_space import PRESETS, first_preset, read_space
     from modules.utils.errors import check_choice
     from modules.utils.runs import STATE_FILE, Run
     from modules.zero_shot.scoring import check_proxy
     from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
-    from modules.zero_shot.space import PRESETS, SPACES, first_preset
 
     preset = PRESETS[check_choice(args.preset, PRESETS, "preset (--preset)")] if args.preset else None
     name = args.space or (preset.space if preset else "cifar")
-    space = replace(SPACES[check_choice(name, SPACES, "space (--space)")], origin=args.origin)
+    space = replace(read_space(name), origin=args.origin)
+    if args.init_structure:
+        space = replace(space, start=str(read_structure(args.init_structure)))
     budgets = [args.budget_model_size, args.budget_flops, args.budget_latency]
     if budgets == [None] * 3:
-        source = preset or PRESETS[first_preset(name)]
+        source = preset or first_preset(name)
         budgets = [source.model_size, source.flops, source.latency]
     limits = Limits(args.max_layers or (preset.layers if preset else space.max_layers), *budgets, args.platform,
                     args.latency_confidence)
     print(f"limits: {limits}")
     search = ZenSearch(
-        space, read_structure(args.init_structure or space.start), limits,
+        space, read_structure(space.start), limits,
         proxy=check_proxy(args.zero_shot_score), batch=args.batch_size or (preset.batch_size if preset else 16),
         classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,
-        population_size=args.population_size, seed=args.seed, measure=args.measure_best)
+        population_size=args.population_size, seed=args.seed, measure=args.measure_best, random_start=args.random_start,
+        children=args.children, workers=args.workers)
     with Run(Path(args.save_dir) / STATE_FILE, logs=LOGS, files=FILES, resume=args.resume, overwrite=args.overwrite,
              option="--save_dir") as opened:
         best = search.run(opened, args.evolution_max_iter, args.max_evaluations)

@@ -2,34 +2,41 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from modules.search.evolution import History
+from modules.search.evolution import Entry, History
 
 T = TypeVar("T")
 R = TypeVar("R")
+_TRIES = 100  # iterations for each child before what there is counts
 
 
 class SurvivalEvolution(Generic[T, R]):
     """The population is the `population_size` fittest entries of the history.
 
     An iteration mutates a parent drawn uniformly from the population. A new and accepted child is scored. The parent is
-    `seed` until `seed_size` individuals are scored.
+    `seed` until `seed_size` individuals are scored; with `draw` the child is drawn until then.
 
     Args:
         history: receives the individuals; may hold entries of an earlier part of the same run.
         mutate: a changed copy of an individual.
         accept: whether an individual is within its limits.
         rng: the only source of randomness; with its state and `iteration` a run can be continued.
+        draw: a random individual.
+        children: individuals that come of one population before it is renewed.
+        score_all: the results of several individuals, in order; each is scored by `history.evaluate` otherwise.
     """
 
     def __init__(self, history: History[T, R], seed: T, mutate: Callable[[T, np.random.Generator], T],
-                 accept: Callable[[T], bool], population_size: int, rng: np.random.Generator, seed_size: int = 10):
+                 accept: Callable[[T], bool], population_size: int, rng: np.random.Generator, seed_size: int = 10, *,
+                 draw: Callable[[np.random.Generator], T] | None = None, children: int = 1,
+                 score_all: Callable[[Sequence[T]], Sequence[R]] | None = None):
         self.history, self.seed, self.mutate, self.accept, self.rng = history, seed, mutate, accept, rng
-        self.population_size, self.seed_size = population_size, seed_size
+        self.population_size, self.seed_size, self.draw, self.children = population_size, seed_size, draw, children
+        self.score_all = score_all or (lambda individuals: list(map(history.evaluate, individuals)))
         self.iteration = 0
         self._alive: list[tuple[float, int]] = []  # fitness and position in the history, least fit first
         self._seen = 0
@@ -45,14 +52,31 @@ class SurvivalEvolution(Generic[T, R]):
     def run(self, iterations: int, evaluations: int | None = None) -> Iterator[None]:
         """Continue until iteration number `iterations`, or until `evaluations` individuals are scored in all.
 
-        Yields after each iteration; the state may be saved then.
+        Yields after the children of each population; the state may be saved then.
         """
         while self.iteration < iterations and (evaluations is None or len(self.history) < evaluations):
-            population, parent = self.population(), None
+            most = self.children if evaluations is None else min(self.children, evaluations - len(self.history))
+            parents = self._breed(most, iterations)
+            for (child, parent), result in zip(parents.items(), self.score_all(list(parents)), strict=True):
+                self.history.restore(child, result, parent)
+            yield
+
+    def _breed(self, most: int, iterations: int) -> dict[T, Entry[T, R] | None]:
+        """New accepted children with their parents: `most`, or as many as 100 iterations for each, or the rest of
+        them, bring."""
+        population, found = self.population(), {}
+        last = min(iterations, self.iteration + _TRIES * most)
+        while self.iteration < last and len(found) < most:
+            parent = None
             if len(self.history) >= self.seed_size:
                 parent = self.history.entries[population[self.rng.integers(len(population))][1]]
-            child = self.mutate(parent.individual if parent else self.seed, self.rng)
-            if child not in self.history and self.accept(child):
-                self.history.add(child, parent)
+            child = self._child(parent)
+            if child not in self.history and child not in found and self.accept(child):
+                found[child] = parent
             self.iteration += 1
-            yield
+        return found
+
+    def _child(self, parent: Entry[T, R] | None) -> T:
+        if parent is None and self.draw:
+            return self.draw(self.rng)
+        return self.mutate(parent.individual if parent else self.seed, self.rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +121,19 @@ def zen(net: QNetwork, batch: int, generator: torch.Generator, gamma: float = GA
         moved = body(images) - body(images + gamma * change)
         scale = sum(0.5 * torch.log(m.running_var.mean()) for m in body.modules() if isinstance(m, nn.BatchNorm2d))
         return (torch.log(moved.abs().sum((1, 2, 3)).mean()) + scale).item()
+
+
+def _zen_of(name: str) -> Score | None:
+    """The score `Zen:<gamma>`, of another size of the perturbation."""
+    kind, _, text = name.partition(":")
+    try:
+        gamma = float(text) if kind == "Zen" and text else 0.0
+    except ValueError:
+        gamma = 0.0
+    return partial(zen, gamma=gamma) if 0 < gamma < math.inf else None
+
+
+register_proxy_source(_zen_of, form="Zen:GAMMA")
 
 
 @register_proxy("NASWOT")

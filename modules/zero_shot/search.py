@@ -7,6 +7,7 @@ import operator
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from modules.search.log import SearchLog
 from modules.search.progress_figure import draw_progress
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks.structure import Structure
+from modules.search_space.networks.zen_space import ZenSpace
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 from modules.utils.runs import Run
@@ -23,8 +25,8 @@ from modules.zero_shot.counts import published_counts
 from modules.zero_shot.measured import Measured, measure_best
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.pool import ScorePool
 from modules.zero_shot.scoring import scores, seed_of
-from modules.zero_shot.space import ZenSpace
 
 _SEED_SIZE = 10
 LOGS = ("search.log",)
@@ -61,6 +63,12 @@ class Limits:
             raise UserError("--budget_latency without --platform; expected the device it is of, such as onnx_lut")
 
 
+def score_structure(structure: Structure, proxy: str, batch: int, classes: int, resolution: int, seed: int) -> float:
+    """The proxy's score of a structure without shortcuts."""
+    spec = plain_view(structure_net(structure, resolution, classes, shortcuts=False))
+    return scores(spec, proxy, batch, 1, seed_of(str(structure), seed))[0]
+
+
 class ZenSearch:
     """Searches `space` from `start`, within `limits`.
 
@@ -68,15 +76,23 @@ class ZenSearch:
         proxy, batch: as of `scores`; every structure is scored once.
         classes, resolution: of the networks.
         measure: with a latency limit, how many structures within it by measurement to look for at the end.
+        random_start: the first structures are drawn, not mutated from `start`.
+        children: structures that come of one population; `workers` processes score them side by side (0: this one),
+            with the same result for any number.
     """
 
     def __init__(self, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int, classes: int,
-                 resolution: int, population_size: int, seed: int, measure: int = 0):
+                 resolution: int, population_size: int, seed: int, measure: int = 0, random_start: bool = False,
+                 children: int = 1, workers: int = 0):
         self.limits, self.proxy, self.batch, self.seed = limits, proxy, batch, seed
         self.classes, self.resolution = classes, resolution
         self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
                          "batch_size": batch, "classes": classes, "resolution": resolution,
-                         "population_size": population_size, "seed": seed}
+                         "population_size": population_size, "seed": seed, "random_start": random_start,
+                         "children": children}
+        if workers > 1 and children == 1:
+            raise UserError(f"--workers {workers} with --children 1, which one worker scores; allowed: --children 2 or "
+                            "more, such as 16")
         self.platform, self.measure = None, measure
         if limits.platform:
             from modules.latency import get_platform
@@ -85,14 +101,13 @@ class ZenSearch:
         if measure and not hasattr(self.platform, "measure_subnet"):
             raise UserError(f"--measure_best {measure}: platform {limits.platform or '(none)'} does not measure "
                             "networks; allowed: 0, or --platform onnxruntime_int8")
+        self.score = partial(score_structure, proxy=proxy, batch=batch, classes=classes, resolution=resolution,
+                             seed=seed)
+        self.pool = ScorePool(self.score, workers) if children > 1 else None
         self.history: History[Structure, float] = History(self.score, float)
-        self.evolution = SurvivalEvolution(self.history, start, space.mutate, self.accepts, population_size,
-                                           np.random.default_rng(seed), _SEED_SIZE)
-
-    def score(self, structure: Structure) -> float:
-        """The proxy's score of the structure without shortcuts."""
-        spec = plain_view(structure_net(structure, self.resolution, self.classes, shortcuts=False))
-        return scores(spec, self.proxy, self.batch, 1, seed_of(str(structure), self.seed))[0]
+        self.evolution = SurvivalEvolution(
+            self.history, start, space.mutate, self.accepts, population_size, np.random.default_rng(seed), _SEED_SIZE,
+            draw=space.draw if random_start else None, children=children, score_all=self.pool)
 
     def accepts(self, structure: Structure) -> bool:
         """Whether the structure keeps the limits; what is cheap to tell is asked first."""
@@ -127,6 +142,8 @@ class ZenSearch:
                     self._save(run, log)
                     saved = time.monotonic()
             self._save(run, log)
+        if self.pool:
+            self.pool.close()
         if not self.history.entries:
             raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
                             f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")

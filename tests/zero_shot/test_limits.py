@@ -5,13 +5,13 @@ import pytest
 
 from modules.latency import predict_subnets
 from modules.search_space.networks.structure import Structure
+from modules.search_space.networks.zen_space import PRESETS, SPACES
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import STATE_FILE, Run
 from modules.zero_shot.measured import measure_best
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
-from modules.zero_shot.space import PRESETS, SPACES
 
 START = Structure.parse(SPACES["cifar"].start)
 

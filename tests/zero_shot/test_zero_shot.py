@@ -23,6 +23,7 @@ from modules.search.evolution import History
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks import get_available_networks
 from modules.search_space.networks.structure import Structure, read_structure
+from modules.search_space.networks.zen_space import RATIOS, SPACES
 from modules.search_space.published import find_subnet
 from modules.search_space.reference import read_network
 from modules.utils.errors import UserError
@@ -34,7 +35,6 @@ from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.proxies import activation_signs, gaussian_init, get_proxy, prepare
 from modules.zero_shot.scoring import scores
 from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
-from modules.zero_shot.space import RATIOS, SPACES
 
 SMALL = "SuperConvK3BNRELU(3,8,1,1)SuperConvK5BNRELU(8,12,2,1)"
 RESIDUAL = "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,2)SuperResIDWE2K3(16,24,2,16,1)SuperResK3K3(24,16,1,8,1)"

@@ -10,7 +10,7 @@ import numpy as np
 from modules.block_kd.lut.archive import read_table
 from modules.block_kd.lut.tables import input_size, row_numbers, table_file
 from modules.modeling.net_spec import NetSpec, stage_blocks, stage_choice
-from modules.modeling.spec import BlockArgs, build_block
+from modules.modeling.spec import BlockArgs, BlockSpec, build_block
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.csv_files import parse_rows
@@ -63,12 +63,17 @@ def draw_substages(folder: str | Path, superspace: str, resolution: int, per_tab
 def _substage(config: SupernetConfig, stage, block: int, window: int, fields: list[str]) -> SubStage:
     _, width, side, _ = map(int, fields[1].split("x"))
     candidate, choices = stage_choice(config, stage.name, fields[0])
-    blocks = stage_blocks(candidate, stage, width, choices)
-    last = choices[-1].width
+    net = substage_net(stage.name, stage_blocks(candidate, stage, width, choices), side)
+    loss, *columns = row_numbers(fields)
+    return SubStage(stage.name, block, window, net, loss, tuple(columns))
+
+
+def substage_net(stage: str, blocks: tuple[BlockSpec, ...], side: int) -> NetSpec:
+    """The blocks of a stage as a network with a classifier, on an input of `side` pixels."""
+    last = blocks[-1].args.cout
     head = (("pool", (build_block(BlockArgs("Pool", last, last)),)),
             ("logits", (build_block(BlockArgs("Logits", last, _CLASSES)),)))
-    loss, *columns = row_numbers(fields)
-    return SubStage(stage.name, block, window, NetSpec(((stage.name, blocks), *head), side), loss, tuple(columns))
+    return NetSpec(((stage, blocks), *head), side)
 
 
 def score_substages(rows: list[SubStage], proxy: str, batch: int, seed: int) -> np.ndarray:

@@ -21,9 +21,9 @@ from modules.latency.profile.models import WRITERS
 from modules.latency.profile.plan import Settings
 from modules.latency.profile.profiled import user_folder
 from modules.latency.profile.session import Session, check_counts
+from modules.latency.profile.zen_nets import resolutions_of
 from modules.runtime.devices import open_device
 from modules.runtime.phone.benchmark_model import PhoneRun
-from modules.search_space import get_superspace
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
 from modules.utils.locks import LOCK_FILE
@@ -36,7 +36,8 @@ def parse_args(argv):
     """The command line."""
     parser = make_parser(__doc__)
     option(parser, "--backend", MISSING, "runtime", kind=str, choices=tuple(WRITERS))
-    option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
+    option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny; zen_cifar, zen_flops or "
+           "zen_latency: Zen structures", kind=str)
     option(parser, "--output", MISSING, "name of the platform, or a folder's path", kind=str, metavar="NAME")
     option(parser, "--device", "local", "machine to measure on: local, ssh:[user@]host or adb[:serial]")
     option(parser, "--remote_python", "python3", "interpreter on a machine behind ssh")
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def make_platform(args, name: str, threads: int, batch: int) -> None:
     """Profile one combination and print its errors."""
-    resolutions = tuple(args.resolutions) or get_superspace(args.superspace).resolutions
+    resolutions = tuple(args.resolutions) or resolutions_of(args.superspace)
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
                         args.correction_nets, args.test_nets, args.seed)
     check_counts(settings)

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from modules.latency.keys import block_key, parse_key
-from modules.latency.profile.design import Net, choose_blocks, choose_nets, draw_nets
+from modules.latency.profile.design import Net, choose_blocks, choose_nets
+from modules.latency.profile.zen_nets import draw_nets_of
 from modules.modeling.complexity import Sized
-from modules.search_space import get_superspace
 from modules.utils.runs import Run
 
 POOL = 600  # random networks whose blocks are the candidates
@@ -78,8 +78,8 @@ class Plan:
 
 def make_plan(settings: Settings, machine: dict) -> Plan:
     """Choose the blocks; the networks follow with `add_nets`."""
-    superspace, rng = get_superspace(settings.superspace), np.random.default_rng(settings.seed)
-    pool = draw_nets(superspace, settings.resolutions, POOL, rng)
+    rng = np.random.default_rng(settings.seed)
+    pool = draw_nets_of(settings.superspace, settings.resolutions, POOL, rng)
     return Plan(settings, machine, *map(tuple, choose_blocks(pool, settings.blocks, rng)))
 
 
@@ -91,7 +91,7 @@ def add_nets(plan: Plan, predict) -> Plan:
     """
     s = plan.settings
     rng = np.random.default_rng([s.seed, 1])
-    candidates = draw_nets(get_superspace(s.superspace), s.resolutions, CANDIDATES, rng)
+    candidates = draw_nets_of(s.superspace, s.resolutions, CANDIDATES, rng)
     ms = predict([net.spec for net in candidates])
     middle = len(candidates) // 2
     correction = choose_nets(candidates[:middle], ms[:middle], s.correction_nets, rng)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from modules.search_space.networks.rows import Row, fixed_space, logits
 from modules.search_space.superspace import INPUT_CHANNELS, Superspace
@@ -38,6 +39,28 @@ FAMILIES = {
 }
 
 
+_NAMES = {
+    re.compile(r"SuperConvK(?P<k>\d+)BNRELU"): "Conv",
+    re.compile(r"SuperResK(?P<k>\d+)K(?P=k)"): "ZenKK",
+    re.compile(r"SuperResK1K(?P<k>\d+)K1"): "ZenBottleneck",
+    re.compile(r"SuperResIDWE(?P<e>\d+)K(?P<k>\d+)"): "ZenInverted",
+}
+MOST_KERNEL, MOST_EXPAND = 15, 16
+
+
+@lru_cache(maxsize=1000)
+def find_family(name: str) -> Family | None:
+    """What the name of a super-block says: a published one, or one like them with another odd kernel size up to 15 or
+    an expansion up to 16, such as SuperResIDWE3K9; None for any other name."""
+    for pattern, unit in _NAMES.items():
+        if match := pattern.fullmatch(name):
+            kernel, expand = int(match["k"]), int(match["e"]) if unit == "ZenInverted" else 0
+            allowed = kernel % 2 == 1 and kernel <= MOST_KERNEL and expand <= MOST_EXPAND
+            if allowed and (unit != "ZenInverted" or expand):
+                return Family(unit, kernel, expand)
+    return None
+
+
 def round_to(value: float, base: int = 8) -> int:
     """`value` rounded to a multiple of `base`, at least `base`."""
     return max(base, round(value / base) * base)
@@ -57,7 +80,7 @@ class SuperBlock:
     @property
     def family(self) -> Family:
         """The family of the name."""
-        return FAMILIES[self.name]
+        return find_family(self.name)
 
     @property
     def residual(self) -> bool:
@@ -171,10 +194,12 @@ def structure_space(text: str) -> Superspace | None:
 
 
 def _block(name: str, numbers: str) -> SuperBlock:
-    if name not in FAMILIES:
-        raise UserError(f"block {name!r}; allowed: {', '.join(FAMILIES)}")
+    family = find_family(name)
+    if family is None:
+        raise UserError(f"block {name!r}; allowed: {', '.join(FAMILIES)}, or another odd kernel size up to "
+                        f"{MOST_KERNEL} or expansion up to {MOST_EXPAND}")
     values = [int(n) for n in numbers.split(",") if n.strip()]
-    wanted = "in,out,stride,sub_layers" if FAMILIES[name].unit == "Conv" else "in,out,stride,bottleneck,sub_layers"
+    wanted = "in,out,stride,sub_layers" if family.unit == "Conv" else "in,out,stride,bottleneck,sub_layers"
     if len(values) != wanted.count(",") + 1 or min(values) < 1:
         raise UserError(f"{name}({numbers}); expected {wanted}, each at least 1")
     *start, sub_layers = values

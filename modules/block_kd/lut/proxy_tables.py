@@ -1,0 +1,84 @@
+"""Block tables without training: a training-free score in place of the distillation loss."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from modules.block_kd.lut.builder import LutBuilder, LutConfig, LutJob
+from modules.block_kd.lut.options import TableOptions
+from modules.block_kd.lut.proxy_rank import substage_net
+from modules.block_kd.lut.rows import TableRow
+from modules.block_kd.student.space import stage_list
+from modules.search_space.superspace import get_superspace
+from modules.utils import dist
+from modules.utils.errors import UserError, check_choice
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.scoring import check_proxy, scores, seed_of
+
+REFERENCE = 64  # rows of a stage, of all its block types and windows, whose scores set the scale of its losses
+_REFERENCE_INDEX = 10**6  # of the first of them: beyond the rows of any table
+FORM = "proxy:"  # how a table's settings name such a loss
+
+
+def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
+    """What a `ProxyTables` has to do: the tables that the options name, without students, images and teacher.
+
+    Raises:
+        UserError: an unknown superspace, platform, score, stage or window.
+    """
+    from modules.latency import get_platform
+
+    space, stages = get_superspace(o.superspace), stage_list(o.superspace, list(o.stage_list))
+    for window in o.width_window_filter:
+        check_choice(window, range(max(space.stage(stage).num_windows for stage in stages)),
+                     f"width window of {o.superspace} (--width_window_filter)")
+    config = LutConfig(
+        o.superspace, o.platform, tuple(sorted(o.hw_list or space.block_kd_resolutions)), "", 0, "", 0, 0, 0,
+        o.train_batch_size, f"{FORM}{check_proxy(proxy)}", o.manual_seed, "", int8=False)
+    students = {(stage, block): lambda: None for stage, blocks in stages.items() for block in blocks}
+    return LutJob(config, students, tuple(o.width_window_filter), o.num_samples_per_stage, None,
+                  get_platform(o.platform), torch.device("cpu"), 0, o.rows_per_pass)
+
+
+class ProxyTables(LutBuilder):
+    """Writes tables as `LutBuilder` does. The loss of a row is 1 / (1 + exp(t)), where t is its score, standardised by
+    mean and deviation of 64 random rows of the stage: between 0 and 1, lower for a higher score, the same whichever
+    rows are built beside it."""
+
+    def __init__(self, job: LutJob, run):
+        super().__init__(job, run, None)
+        self.proxy, self.batch = job.config.loss_fn.removeprefix(FORM), job.config.eval_batch_size
+        self._scales: dict[str, tuple[float, float]] = {}
+
+    def losses(self, stage: str, rows: list[TableRow], students) -> list[float]:
+        """Loss of every row; the rows are split over processes."""
+        mean, deviation = self._scale(stage)
+        found = [1 / (1 + math.exp((self._score(row) - mean) / deviation))
+                 for row in rows[dist.rank() :: dist.world_size()]]
+        losses = [0.0] * len(rows)
+        for rank, part in enumerate(dist.gather_objects(found)):
+            losses[rank :: dist.world_size()] = part
+        return losses
+
+    def _score(self, row: TableRow) -> float:
+        net = substage_net(row.stage, row.blocks, row.input_shape[-1])
+        seed = seed_of(f"{row.table} {row.index}", self.config.seed)
+        return scores(plain_view(net), self.proxy, self.batch, 1, seed)[0]
+
+    def _scale(self, stage: str) -> tuple[float, float]:
+        """Mean and deviation of the stage's reference scores."""
+        if stage not in self._scales:
+            c, space = self.config, get_superspace(self.config.superspace)
+            tables = [(block, window) for block in range(len(space.candidates))
+                      for window in range(space.stage(stage).num_windows)]
+            drawn = [TableRow.draw(c.seed, c.superspace, stage, *tables[i % len(tables)], _REFERENCE_INDEX + i,
+                                   c.resolutions) for i in range(max(REFERENCE, len(tables)))]
+            values = np.array([self._score(row) for row in drawn])
+            values = values[np.isfinite(values)]
+            if len(values) < 2 or np.ptp(values) == 0:
+                raise UserError(f"score {self.proxy} tells no rows of {stage} of {c.superspace} apart; expected "
+                                "another one (--proxy)")
+            self._scales[stage] = float(values.mean()), float(values.std())
+        return self._scales[stage]

@@ -1,0 +1,53 @@
+"""Worker processes that score structures side by side."""
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class ScorePool:
+    """Scores several individuals at once by `score`, which worker processes can import, on one thread each.
+
+    The scores do not depend on the number of workers: without any, this process computes on one thread, too.
+    """
+
+    def __init__(self, score: Callable[[T], float], workers: int = 0):
+        self.score, self.executor = score, None
+        if workers:
+            self.executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start)
+
+    def __call__(self, individuals: Sequence[T]) -> list[float]:
+        """The scores, in order."""
+        if self.executor:
+            return list(self.executor.map(self.score, individuals))
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return list(map(self.score, individuals))
+        finally:
+            torch.set_num_threads(threads)
+
+    def close(self) -> None:
+        """End the workers."""
+        if self.executor:
+            self.executor.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """What a worker does first."""
+    import os
+    import signal
+
+    import torch
+
+    from modules.utils.dist import end_with_parent
+
+    end_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the workers
+    torch.set_num_threads(1)
