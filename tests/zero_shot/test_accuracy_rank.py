@@ -1,0 +1,72 @@
+"""Rankings of scores against accuracies: of separately trained networks, and of subnets of a supernet."""
+import csv
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, spearmanr
+
+from modules.modeling.network import QNetwork
+from modules.modeling.restore import ModelRecord
+from modules.modeling.supernet import Supernet
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils.checkpoint import save_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from modules.zero_shot.accuracy_rank import rank_by_accuracy, read_accuracies
+
+SPACE = SupernetConfig.from_str("onnxw_tiny-053412-000000")
+NETS = ("resnet8:0.25", "resnet8:0.5", "resnet8", "resnet20:0.5_r24", "mobilenet_v2:0.5")
+
+
+@pytest.fixture
+def rank(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "zen_nas"))
+    import rank
+
+    return rank
+
+
+def test_accuracies_of_a_file(tmp_path):
+    path = tmp_path / "nets.csv"
+    path.write_text("network,acc1\n" + "".join(f"{name},{50 + 5 * i}\n" for i, name in enumerate(NETS)))
+    networks = read_accuracies(path)
+    assert [spec.resolution for spec, _ in networks] == [32, 32, 32, 24, 224]
+    found = rank_by_accuracy(networks, ["Random", "Params", "QE"], 2, 0, "aggregate")
+    assert list(found) == ["Flops", "Params", "Random", "QE", "aggregate"]
+    params = [sum(p.numel() for p in QNetwork(spec).parameters()) for spec, _ in networks]
+    assert found["Params"] == pytest.approx((kendalltau(params, range(5)).statistic, spearmanr(params, range(5))[0]))
+    assert found["Params"] != found["Random"]
+    for content, words in (("network,acc1\nresnet8,140\n", "expected percent"), ("network,acc1\n,40\n", "no network"),
+                           ("enc,acc1\nd1,40\n", "no network"), ("network,acc1\nresnet8,40\n", "1 networks")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=words):
+            read_accuracies(path)
+
+
+def test_subnets_of_a_trained_supernet(rank, tmp_path, capsys):
+    path = tmp_path / "lsq.pth"
+    save_checkpoint(path, {
+        "state_dict": Supernet(SPACE, 10, (32,)).state_dict(),
+        "config": ModelRecord(str(SPACE), (32,), tuple("0123456789"), "digits").to_dict()})
+    options = ["--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000", "--checkpoint_path", str(path),
+               "--fp32", "--num_subnets", "4", "--zero_shot_score", "QE", "--output", str(tmp_path), "--debug",
+               "--data_loader_workers_per_gpu", "0", "--post_bn_calibration_batch_num", "1", "--seed", "3"]
+    rank.main(options)
+    with open(tmp_path / f"accuracies_{SPACE}.csv") as file:
+        rows = list(csv.DictReader(file))
+    evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, calibration_batches=1, limit_batches=3, seed=3)
+    rng = np.random.default_rng(3)
+    for row in rows:
+        choice = evaluator.model.subnets.sample(rng)
+        assert row["network"] == f"{SPACE}-{choice}"
+        assert float(row["acc1"]) == pytest.approx(evaluator.accuracy(choice).top1, abs=1e-3)
+    before = (tmp_path / "rank_accuracy.csv").read_text()
+    rank.main(options)  # nothing is evaluated again
+    assert (tmp_path / "rank_accuracy.csv").read_text() == before
+    enc = tmp_path / "subnets.csv"
+    enc.write_text("enc,acc1\n" + "".join(f"{row['network'].rpartition('-')[2]},{row['acc1']}\n" for row in rows))
+    same = read_accuracies(enc, SPACE)
+    assert [value for _, value in same] == [float(row["acc1"]) for row in rows]
+    assert SubnetChoiceConfig.from_str(rows[0]["network"].rpartition("-")[2])
+    assert "4 networks of" in capsys.readouterr().out
