@@ -19,8 +19,8 @@ from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
 SMALL = "SuperConvK3BNRELU(3,8,1,1)SuperResK3K3(8,8,2,8,1)SuperConvK1BNRELU(8,16,1,1)"
 
 
-def a_search(proxy="Params", **more) -> ZenSearch:
-    return ZenSearch(SPACES["cifar"], Structure.parse(SPACES["cifar"].start), Limits(18, model_size=2e5), proxy=proxy,
+def a_search(proxy="Params", size=2e5, **more) -> ZenSearch:
+    return ZenSearch(SPACES["cifar"], Structure.parse(SPACES["cifar"].start), Limits(18, model_size=size), proxy=proxy,
                      batch=2, classes=10, resolution=16, population_size=16, seed=4, **more)
 
 
@@ -70,7 +70,7 @@ def test_random_starts_have_the_strides_of_the_space(name):
 
 
 def test_the_first_structures_of_a_random_start_are_drawn(tmp_path):
-    drawn = entries(tmp_path / "drawn", 300, random_start=True)
+    drawn = entries(tmp_path / "drawn", 300, random_start=True, size=2e6)
     assert sum(not parent for _, _, parent in drawn) == 10
     first = Structure.parse(drawn[0][0])
     assert any(first == SPACES["cifar"].draw(rng) for rng in [np.random.default_rng(4)] for _ in range(300))
