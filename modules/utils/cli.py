@@ -39,8 +39,14 @@ def describe(error: OSError) -> str:
     return f"{str(name)!r}: {error.strerror or error}" if name else error.strerror or str(error) or type(error).__name__
 
 
+def _program() -> str:
+    """The command in the user's words: `search_subnet.py`, or `python -m modules.pipeline` for a package."""
+    path, spec = Path(sys.argv[0]), getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.parent}" if path.name == "__main__.py" and spec else path.name
+
+
 def _end(reason: str, status: int) -> None:
-    print(f"{Path(sys.argv[0]).name}: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"{_program()}: {' '.join(reason.split())}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -86,7 +92,8 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser(doc: str) -> Parser:
     """A parser whose help shows the script's docstring as written."""
-    return Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    return Parser(prog=_program(), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
+                  allow_abbrev=False)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:

@@ -56,6 +56,17 @@ def test_bugs_keep_their_traceback():
         run(lambda: 1 / 0)
 
 
+@pytest.mark.parametrize(("command", "name"), [
+    (("-m", "modules.latency.profile"), "python -m modules.latency.profile"),
+    (("eval_supernet.py",), "eval_supernet.py")])
+def test_the_command_is_named_as_the_user_calls_it(command, name):
+    done = subprocess.run([sys.executable, *command, "--nope", "--superspace", "x", "--output", "x"], cwd=REPOSITORY,
+                          text=True, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{name}: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def python(body, **options):
     code = f"from modules.utils.cli import run\ndef main():\n {body}\nrun(main)"
     return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, **options)
