@@ -7,8 +7,8 @@
     torchrun --nproc_per_node 4 eval_block_kd.py --superspace onnxw --platform onnx_lut \\
         --dataset_path /path/to/imagenet --debug
 
-Without training: --proxy puts a training-free score (zen_nas/score.py lists them) in place of the loss. Teacher and
-students are not read.
+Without training: --proxy replaces the loss by a training-free score (zen_nas/score.py lists them). No teacher and no
+students are read.
 
     python eval_block_kd.py --superspace onnxw --platform onnx_lut --proxy Params --num_samples_per_stage 100
 

@@ -4,7 +4,7 @@
     python zen_nas/analyze_model.py --input_image_size 32 --num_classes 100 --arch Masternet.py:MasterNet \\
         --plainnet_struct_txt results/zen_nas/best_structure.txt --platform epyc_onnxruntime_int8
 
-Milliseconds are those of int8 at batch 1 on --platform; ~ before the sum says that the platform's model extrapolates.
+Milliseconds are for int8 at batch 1 on --platform; ~ before the sum marks an extrapolation of the platform's model.
 --output writes the table as csv.
 """
 import sys

@@ -1,11 +1,11 @@
-"""Latency of a network: under torch, as Zen-NAS measures it, or its int8 file on a platform that measures.
+"""Latency of a network: under torch, by the method of Zen-NAS, or of its int8 file on a platform that measures.
 
     python zen_nas/benchmark_network_latency.py --gpu 0 --fp16 --batch_size 64 --repeat_times 30 \\
         --arch zennet_imagenet1k_latency01ms_res224
     python zen_nas/benchmark_network_latency.py --network resnet20 --num_classes 10 --platform onnxruntime_int8
 
-Weights are random: latency does not depend on them. A platform's latency is at batch 1 on one thread; its cache keeps
-it.
+Weights are random: latency does not depend on them. A platform's latency is at batch 1 on one thread; it is kept in the
+platform's cache.
 """
 import sys
 from pathlib import Path

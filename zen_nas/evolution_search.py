@@ -5,11 +5,10 @@
         --plainnet_struct_txt init_plainnet.txt --fix_initialize --evolution_max_iter 2000 --population_size 512 \\
         --save_dir results/zen_cifar
 
---search_space names a space by the published file, by its name in search.py, or by a yaml file of yours;
---search_space_list replaces its blocks. Neither file of the published program is read or needed. Without
---fix_initialize the first structures are drawn at random, with it they are mutated from --plainnet_struct_txt.
---budget_latency is in seconds per image as published, but of int8 at batch 1 on --platform. Files, and how a killed
-search goes on, as of search.py, which has presets and further limits.
+--search_space takes a published file's name, a name of search.py, or your own yaml file; --search_space_list replaces
+its blocks. Files of the published program are not read. With --fix_initialize the first structures are mutated from
+--plainnet_struct_txt; without it they are random. --budget_latency is in seconds per image, as published, but for int8
+at batch 1 on --platform. Files and --resume are those of search.py, which has presets and further limits.
 """
 import sys
 from pathlib import Path
@@ -32,9 +31,9 @@ def main(argv=None):
     option(parser, "--origin", False, "output and hidden widths change one by one, as in Zen-NAS itself")
     option(parser, "--plainnet_struct_txt", "", "file that holds the structure to start from", shown="the space's")
     option(parser, "--plainnet_struct", "", "structure string to start from")
-    option(parser, "--use_se", False, "with squeeze-and-excitation, which scores do not see but limits do")
+    option(parser, "--use_se", False, "with squeeze-and-excitation; limits count it, scores do not")
     option(parser, "--gamma", 0.01, "size of the perturbation in the Zen score", above=0, high=100)
-    option(parser, "--evolution_max_iter", 480000, "mutations, of which most are refused", low=1)
+    option(parser, "--evolution_max_iter", 480000, "mutations; most are refused", low=1)
     option(parser, "--population_size", 512, "structures that are alive", low=1)
     option(parser, "--budget_model_size", None, "most parameters", kind=float, above=0, unit="parameters", shown="any")
     option(parser, "--budget_flops", None, "most multiply-accumulates", kind=float, above=0, unit="MACs", shown="any")
@@ -45,7 +44,7 @@ def main(argv=None):
     option(parser, "--batch_size", 64, "images per score", **BATCH)
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the space's", **PIXELS)
     option(parser, "--num_classes", None, "classes", kind=int, low=1, high=10**6, shown="the space's")
-    option(parser, "--children", 1, "structures that come of one population; --workers score them side by side", low=1,
+    option(parser, "--children", 1, "structures from one population; --workers score them side by side", low=1,
            high=4096)
     option(parser, "--workers", 0, "processes that score; 0: the script itself", low=0, high=256)
     SEED.add_to(parser, "--seed")
@@ -64,7 +63,7 @@ def main(argv=None):
 
 
 def make_search(args):
-    """The search that the flags describe."""
+    """The search of the flags."""
     from dataclasses import replace
 
     from modules.search_space.networks.structure import read_structure

@@ -76,7 +76,7 @@ def rank_tables(args):
 
 
 def mean(pairs):
-    """The mean of pairs as text; - where all are undefined, as of tables of one row."""
+    """The mean of pairs as text; - if all are undefined, as for tables of one row."""
     import numpy as np
 
     defined = np.array(pairs)[np.isfinite(pairs).all(1)]

@@ -32,7 +32,7 @@ def main(argv=None):
            "latency_0.1ms ... latency_1.2ms", shown="none")
     option(parser, "--space", "", "blocks and start: cifar, flops or latency of the published searches, or a yaml file",
            shown="the preset's, or cifar")
-    option(parser, "--random_start", False, "the first structures are drawn, not mutated from the start")
+    option(parser, "--random_start", False, "the first structures are random, not mutated from the start")
     option(parser, "--init_structure", "", "structure string or file to start from", shown="the space's")
     option(parser, "--origin", False, "widths change one by one, as in Zen-NAS; otherwise output and hidden width "
            "together")
@@ -40,7 +40,7 @@ def main(argv=None):
     option(parser, "--evolution_max_iter", 480000, "mutations; most are refused", low=1)
     option(parser, "--max_evaluations", None, "scored structures after which the search stops", kind=int, low=1,
            shown="never")
-    option(parser, "--children", 1, "structures that come of one population; --workers score them side by side", low=1,
+    option(parser, "--children", 1, "structures from one population; --workers score them side by side", low=1,
            high=4096)
     option(parser, "--workers", 0, "processes that score; 0: the script itself. The result is the same for any number",
            low=0, high=256)

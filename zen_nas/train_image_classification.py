@@ -11,9 +11,9 @@ On the embedded digits, seconds:
     python zen_nas/train_image_classification.py --dataset digits --network resnet8:0.25 --epochs 1 --nesterov \\
         --workers_per_gpu 0 --save_dir results/zen_digits
 
---quant_mode afterwards trains int8. The run, its settings and its resume are those of train_supernet.py --network,
-whose yaml files have every other setting (supernet_training_configs/zen_imagenet.yaml, zen_cifar.yaml). Writes
-<save_dir>/<network>-align0/checkpoint.pth (lsq.pth in int8), which all other scripts take, and of a Zen structure
+--quant_mode afterwards trains int8. The run, its settings and --resume are those of train_supernet.py --network. Its
+yaml files have every other setting (supernet_training_configs/zen_imagenet.yaml, zen_cifar.yaml). Writes
+<save_dir>/<network>-align0/checkpoint.pth (lsq.pth in int8) for all other scripts. A Zen structure is also written to
 <save_dir>/best-params_rank0.pth under the published names.
 """
 import sys

@@ -8,9 +8,9 @@
         --teacher_feature_weight 1.0 --teacher_logit_weight 1.0 --ts_proj_no_relu --ts_proj_no_bn \\
         --target_downsample_ratio 16 --batch_size_per_gpu 64 --save_dir results/zen_ts
 
-The student learns from the labels, from the teacher's logits, and through 1 x 1 projections from its features at two
-strides, 16 and 32 by default: the output of the last block there. The teacher is any network with a checkpoint of
-train_supernet.py or of these scripts, or a ZenNet with its published weights. Files as of
+The student learns from the labels and from the teacher's logits. Through 1 x 1 projections it also learns from the
+teacher's features at two strides, 16 and 32 by default: the output of the last block there. The teacher is any network
+with a checkpoint of train_supernet.py or of these scripts, or a ZenNet with its published weights. Files are those of
 train_image_classification.py; the published form is <save_dir>/student_best-params_rank0.pth.
 """
 import sys

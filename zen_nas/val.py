@@ -3,8 +3,8 @@
     python zen_nas/val.py --arch zennet_imagenet1k_flops400M_SE_res224 --data /path/to/imagenet \\
         --weights student_best-params_rank0.pth
 
-Without --weights the file is read from the folder where the published program keeps it. A network that was trained
-here is evaluated by eval_specific_net.py --network.
+Without --weights the file is read from the published program's folder. eval_specific_net.py --network evaluates a
+network that was trained here.
 """
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Accuracy of a published ZenNet on CIFAR-10 or CIFAR-100, as its name says.
+"""Accuracy of a published ZenNet on CIFAR-10 or CIFAR-100, by its name.
 
     python zen_nas/val_cifar.py --arch zennet_cifar10_model_size05M_res32 --data data/cifar10 \\
         --weights best-params_rank0.pth
 
---data is where torchvision keeps the data set; --dataset folder reads images. Without --weights the file is read from
-the folder where the published program keeps it.
+--data is torchvision's folder of the data set; --dataset folder reads images. Without --weights the file is read from
+the published program's folder.
 """
 import sys
 from pathlib import Path

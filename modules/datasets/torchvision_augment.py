@@ -7,11 +7,11 @@ import numpy as np
 
 from modules.utils.torchvision_compat import import_torchvision
 
-ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # published: part of the image, and height to width
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # as published: part of the image, and height to width
 
 
 class Seeded:
-    """`transform`, which draws from torch's global generator, as a function of (image, numpy Generator)."""
+    """`transform` as a function of (image, numpy Generator); by itself it draws from torch's global generator."""
 
     def __init__(self, transform: Callable):
         self.transform = transform
@@ -32,6 +32,7 @@ def auto_augment(small: bool) -> Seeded:
 
 
 def random_erasing(probability: float) -> Seeded:
-    """A rectangle of a normalised tensor [3, H, W] set to 0 with this probability (Zhong et al., 2020)."""
+    """Sets a rectangle of a normalised tensor [3, H, W], such as [3, 224, 224], to 0 with this probability (Zhong et
+    al., 2020)."""
     transforms = import_torchvision().transforms
     return Seeded(transforms.RandomErasing(probability, ERASED_AREA, ERASED_RATIO, value=0))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AUGMENTS = ("default", "auto_augment_tf", "auto_augment", "shift")
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
-SMALL = 64  # pixels up to which images are augmented as those of CIFAR, with auto_augment
+SMALL = 64  # pixels; up to this size auto_augment treats images like those of CIFAR
 
 
 def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float],
@@ -46,8 +46,8 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
 
 
 def draw_shift(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw the box of a crop after padding by an eighth of the side, 4 of 32 pixels: as large as the image, moved by up
-    to as much each way."""
+    """Draw the box of a crop after padding by an eighth of the side (4 of 32 pixels): as large as the image, moved by
+    up to the padding in each direction."""
     left, top = (int(rng.integers(-(side // 8), side // 8 + 1)) for side in (width, height))
     return left, top, left + width, top + height
 
@@ -68,9 +68,9 @@ class ToNormalizedTensor:
 
 
 class TrainTransform:
-    """Random crop resized to a square, mirrored at random if the data set allows it, augmented, normalised, and with
-    probability `erasing` a rectangle of it set to 0. With `shifted` the crop is the image shifted by a few pixels,
-    black where it ends."""
+    """Random crop, resized to a square, mirrored at random if the data set allows it, augmented, normalised. With
+    probability `erasing` a rectangle is set to 0. With `shifted` the crop is the image shifted by a few pixels, black
+    beyond its border."""
 
     def __init__(self, size: int, info: DataInfo, augment: Callable | None = None, erasing: float = 0.0,
                  shifted: bool = False):
@@ -118,7 +118,7 @@ def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.
     224, 224].
 
     augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "auto_augment" for torchvision's
-    AutoAugment, with the policy of CIFAR-10 after a shift and flip for images of at most 64 pixels, as in Zen-NAS;
+    AutoAugment (images of at most 64 pixels get the policy of CIFAR-10 after a shift and flip, as in Zen-NAS);
     "shift" for small shifts and flips, which `train_batches` makes in batches. UserError for anything else.
     erasing: probability that a rectangle is set to 0; not with "shift".
     """

@@ -1,4 +1,5 @@
-"""A network layer by layer: output sizes, multiply-accumulates, parameters, and what its blocks take on a platform."""
+"""A network layer by layer: output sizes, multiply-accumulates, parameters, and latencies of its blocks on a
+platform."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from modules.modeling.spec import BlockSpec
 def anatomy_rows(spec: NetSpec, platform: Platform | None = None) -> list[dict]:
     """Rows of a table, one for each layer with weights; norms count with their convolution.
 
-    `macs` and `parameters` are whole numbers (the quantisers' scalars are not counted), `output` is the size in pixels
+    `macs` and `parameters` are whole numbers (without the quantisers' scalars), `output` is the size in pixels
     of the block's output. `block_ms` stands on the first row of each block: its predicted latency in ms.
     """
     rows, blocks = [], dict(spec.blocks)

@@ -95,7 +95,7 @@ class ModelRecord(Record):
 
     @property
     def bn_eps(self) -> float:
-        """What batch norm adds to the variance."""
+        """The number that batch norm adds to the variance."""
         return self.training.get("bn_eps", 1e-5)
 
     @property
@@ -117,7 +117,7 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
 
 
 def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bool) -> Path:
-    """The file meant by `resume`: itself if it is a file, else that of the network's supernet in that folder."""
+    """`resume` itself if it is a file, otherwise the file of the network's supernet in that folder."""
     if Path(resume).is_file():
         return Path(resume)
     return Path(resume) / network.supernet / ("lsq.pth" if quant_mode else "checkpoint.pth")
@@ -155,7 +155,7 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
 
 
 def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool) -> ModelRecord:
-    """What is known of the network in a file that tells nothing of it."""
+    """The record of the network in a file without one."""
     weights, classes, training = checkpoint.get("state_dict", checkpoint), 1000, {}
     if is_published(weights):
         if quant_mode:
@@ -167,7 +167,7 @@ def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool
 
 
 def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | None = None) -> None:
-    """`load_weights` of a supernet, which takes the weights of a published Zen-NAS network too."""
+    """`load_weights` of a supernet. It takes the weights of a published Zen-NAS network too."""
     weights = checkpoint.get("state_dict", checkpoint)
     if is_published(weights):
         structure = find_structure(model.config.superspace)

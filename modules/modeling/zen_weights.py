@@ -14,7 +14,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def is_published(weights: dict) -> bool:
-    """Whether named tensors are those of a published network."""
+    """Whether named tensors belong to a published network."""
     return f"{_CLASSIFIER}.weight" in weights
 
 
@@ -37,7 +37,7 @@ def published_names(structure: Structure, spec: NetSpec) -> dict[str, str]:
 
 
 def _unit(name: str, block: BlockSpec, at: str) -> dict[str, str]:
-    """Names of a residual unit, which is the module `at`."""
+    """Names of the residual unit in the module `at`."""
     names, place = {}, 0
     for layer in block.main:
         inner = f"{at}.module_list.{place}"
@@ -61,8 +61,8 @@ def _conv(name: str, depthwise: bool, conv: str, norm: str, end: str = "") -> di
 
 
 def from_published(weights: dict, structure: Structure, model, path) -> dict:
-    """The state of `model` (a supernet or a subnet of `structure`) with published `weights`; what a published network
-    lacks, its quantisers, is the model's own.
+    """The state of `model` (a supernet or a subnet of `structure`) with published `weights`. A published network has no
+    quantisers; the model's own stay.
 
     Raises:
         UserError: `weights` lack a tensor, or have one that the network lacks; `path` names the file.

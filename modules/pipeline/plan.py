@@ -11,7 +11,7 @@ from modules.search_space.superspace import Superspace
 # that are too low.
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.28, "supernet int8": 0.10,
           "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
-FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # their time goes to the others where tables are given
+FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 COMMANDS = 26         # scripts that are started; each first loads its libraries

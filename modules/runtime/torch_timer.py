@@ -1,4 +1,4 @@
-"""Latency of a torch module, as Zen-NAS measures it."""
+"""Latency of a torch module, by the method of Zen-NAS."""
 from __future__ import annotations
 
 import time
@@ -10,7 +10,7 @@ WARM_UP = 3
 
 
 def seconds_per_image(net: torch.nn.Module, shape: tuple[int, ...], repeats: int, half: bool = False) -> float:
-    """Median over `repeats` runs, after three others, of the seconds of a forward pass over the batch size.
+    """Seconds of a forward pass divided by the batch size: the median over `repeats` runs, after three others.
 
     Args:
         net: in eval mode; images are made on its device.

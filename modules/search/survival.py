@@ -11,14 +11,14 @@ from modules.search.evolution import Entry, History
 
 T = TypeVar("T")
 R = TypeVar("R")
-_TRIES = 100  # iterations for each child before what there is counts
+_TRIES = 100  # iterations for each child; then the children found count
 
 
 class SurvivalEvolution(Generic[T, R]):
     """The population is the `population_size` fittest entries of the history.
 
     An iteration mutates a parent drawn uniformly from the population. A new and accepted child is scored. The parent is
-    `seed` until `seed_size` individuals are scored; with `draw` the child is drawn until then.
+    `seed` until `seed_size` individuals are scored; with `draw` the children are random until then.
 
     Args:
         history: receives the individuals; may hold entries of an earlier part of the same run.
@@ -26,8 +26,9 @@ class SurvivalEvolution(Generic[T, R]):
         accept: whether an individual is within its limits.
         rng: the only source of randomness; with its state and `iteration` a run can be continued.
         draw: a random individual.
-        children: individuals that come of one population before it is renewed.
-        score_all: the results of several individuals, in order; each is scored by `history.evaluate` otherwise.
+        children: number of children of one population before it is renewed.
+        score_all: a function that gives the results of several individuals in order; without it `history.evaluate`
+            scores each.
     """
 
     def __init__(self, history: History[T, R], seed: T, mutate: Callable[[T, np.random.Generator], T],
@@ -62,8 +63,8 @@ class SurvivalEvolution(Generic[T, R]):
             yield
 
     def _breed(self, most: int, iterations: int) -> dict[T, Entry[T, R] | None]:
-        """New accepted children with their parents: `most`, or as many as 100 iterations for each, or the rest of
-        them, bring."""
+        """New accepted children with their parents: at most `most`. Fewer if 100 iterations for each, or the remaining
+        iterations, give fewer."""
         population, found = self.population(), {}
         last = min(iterations, self.iteration + _TRIES * most)
         while self.iteration < last and len(found) < most:

@@ -72,7 +72,7 @@ class TrainConfig:
     label_smoothing: float = _sandwich(0.1, "share of the labels that is spread over all classes", low=0, below=1)
     dropout: float = _sandwich(0.2, "share of the largest net's features that is dropped before the classifier", low=0,
                                below=1)
-    mixup: float = _rate(0.0, "alpha of Beta(alpha, alpha), from which the share of mixed images and labels is drawn; "
+    mixup: float = _rate(0.0, "alpha of Beta(alpha, alpha), the law of the share of mixed images and labels; "
                          "0: not mixed", low=0, high=100)
     weight_init: str = _rate("default", "how weights start; custom: as in Zen-NAS, Xavier-normal with a gain of "
                              "3.26033", choices=("default", "custom"))
@@ -93,10 +93,10 @@ class TrainConfig:
     warmup_epochs: float = _rate(5, "epochs in which the learning rate rises from 0", low=0, **_EPOCHS)
     epochs: int = _rate(360, "epochs of fp32 training", low=1, **_EPOCHS)
 
-    teacher: str = _teach("", "network to learn from beside the labels, as of --network; empty: none")
+    teacher: str = _teach("", "network to learn from, beside the labels, by a name of --network; empty: none")
     teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
                                      "empty: --models_save_dir")
-    teacher_strides: tuple[int, ...] = _teach((16, 32), "strides whose features are learnt, through 1 x 1 projections",
+    teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
                                               low=1, high=1024, many="*")
     teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0)
     teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0)

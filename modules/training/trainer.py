@@ -110,7 +110,7 @@ class SupernetTrainer(Trainee, Task):
 
     @property
     def _trained(self) -> torch.nn.Module:
-        """All that learns: the model, and the projections that a teacher needs."""
+        """All trained modules: the model, and the projections for a teacher."""
         return torch.nn.ModuleList([self.model, self.distiller.projections]) if self.distiller else self.model
 
     def _make_record(self, space: SupernetConfig) -> ModelRecord:

@@ -69,10 +69,10 @@ def _join(backend: str) -> None:
 
 
 def _store_of_attempt(address: str, port: int, number: int, world: int) -> dict:
-    """Arguments for `init_process_group`: where torchrun itself hosts the store, the keys of this attempt alone.
+    """Arguments for `init_process_group`: if torchrun itself hosts the store, only the keys of this attempt.
 
-    torchrun keeps one store over its restarts, unless it made a new one by c10d rendezvous. The addresses that killed
-    processes left in it would be taken for those of the new ones, and gloo would wait for them without end.
+    torchrun keeps one store over its restarts, unless c10d rendezvous made a new one. It holds addresses of killed
+    processes: gloo would take them for new ones and wait without end.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}

@@ -1,4 +1,4 @@
-"""How training-free scores rank networks, against accuracies that are known."""
+"""Rank correlation of training-free scores with known accuracies of networks."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -52,8 +52,8 @@ def read_accuracies(path: str | Path, space: SupernetConfig | None = None,
 
 
 def evaluate_subnets(evaluator, count: int, seed: int, path: Path) -> Iterator[float]:
-    """Evaluate `count` random subnets of the evaluator's supernet, and write them to `path`; yields accuracies. Those
-    that are in the file already are not evaluated again."""
+    """Evaluate `count` random subnets of the evaluator's supernet, and write them to `path`; yields accuracies. Subnets
+    in the file are not evaluated again."""
     known = {row["network"]: float(row["acc1"]) for _, row in read_records(path, "accuracies", ("network", "acc1"))
              } if path.exists() else {}
     rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def evaluate_subnets(evaluator, count: int, seed: int, path: Path) -> Iterator[f
 def rank_by_accuracy(networks: Sequence[tuple[NetSpec, float]], proxies: Sequence[str], batch: int, seed: int,
                      aggregate: str = "") -> dict[str, tuple[float, float]]:
     """Kendall's tau-b and Spearman's rho of each score with the accuracies, `BASELINES` first; `aggregate` names a
-    further one, of `proxies` by their ranks."""
+    further score, the rank aggregate of `proxies`."""
     accuracy = np.array([value for _, value in networks])
     values = {proxy: np.array([scores(plain_view(spec), proxy, batch, 1, seed_of(str(i), seed))[0]
                                for i, (spec, _) in enumerate(networks)])

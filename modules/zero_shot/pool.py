@@ -10,9 +10,10 @@ T = TypeVar("T")
 
 
 class ScorePool:
-    """Scores several individuals at once by `score`, which worker processes can import, on one thread each.
+    """Scores several individuals at once by `score`, on one thread each. Worker processes must be able to import
+    `score`.
 
-    The scores do not depend on the number of workers: without any, this process computes on one thread, too.
+    The scores do not depend on the number of workers: without workers, this process computes on one thread too.
     """
 
     def __init__(self, score: Callable[[T], float], workers: int = 0):
@@ -40,7 +41,7 @@ class ScorePool:
 
 
 def _start() -> None:
-    """What a worker does first."""
+    """First work of a worker."""
     import os
     import signal
 

@@ -76,9 +76,9 @@ class ZenSearch:
         proxy, batch: as of `scores`; every structure is scored once.
         classes, resolution: of the networks.
         measure: with a latency limit, how many structures within it by measurement to look for at the end.
-        random_start: the first structures are drawn, not mutated from `start`.
-        children: structures that come of one population; `workers` processes score them side by side (0: this one),
-            with the same result for any number.
+        random_start: the first structures are random, not mutated from `start`.
+        children: number of structures from one population. `workers` processes score them side by side (0: this one);
+            the result is the same for any number.
     """
 
     def __init__(self, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int, classes: int,

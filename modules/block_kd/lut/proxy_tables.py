@@ -18,12 +18,12 @@ from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import check_proxy, scores, seed_of
 
 REFERENCE = 64  # rows of a stage, of all its block types and windows, whose scores set the scale of its losses
-_REFERENCE_INDEX = 10**6  # of the first of them: beyond the rows of any table
-FORM = "proxy:"  # how a table's settings name such a loss
+_REFERENCE_INDEX = 10**6  # of the first of them; no table has so many rows
+FORM = "proxy:"  # prefix of such a loss in a table's settings
 
 
 def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
-    """What a `ProxyTables` has to do: the tables that the options name, without students, images and teacher.
+    """The job of a `ProxyTables`: the tables of the options, without students, images and teacher.
 
     Raises:
         UserError: an unknown superspace, platform, score, stage or window.
@@ -43,9 +43,9 @@ def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
 
 
 class ProxyTables(LutBuilder):
-    """Writes tables as `LutBuilder` does. The loss of a row is 1 / (1 + exp(t)), where t is its score, standardised by
-    mean and deviation of 64 random rows of the stage: between 0 and 1, lower for a higher score, the same whichever
-    rows are built beside it."""
+    """Writes tables as `LutBuilder` does. The loss of a row is 1 / (1 + exp(t)); t is its score, standardised by mean
+    and deviation of 64 random rows of the stage. The loss is between 0 and 1, lower for a higher score, and does not
+    depend on other rows."""
 
     def __init__(self, job: LutJob, run):
         super().__init__(job, run, None)
@@ -53,7 +53,7 @@ class ProxyTables(LutBuilder):
         self._scales: dict[str, tuple[float, float]] = {}
 
     def losses(self, stage: str, rows: list[TableRow], students) -> list[float]:
-        """Loss of every row; the rows are split over processes."""
+        """Loss of every row; processes share the rows."""
         mean, deviation = self._scale(stage)
         found = [1 / (1 + math.exp((self._score(row) - mean) / deviation))
                  for row in rows[dist.rank() :: dist.world_size()]]

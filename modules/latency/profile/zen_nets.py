@@ -16,11 +16,11 @@ from modules.search_space.networks.zen_space import SPACES, ZenSpace
 PREFIX = "zen_"
 MOST_MUTATIONS = 30
 MOST_MACS = 1000.0  # in millions, of a network that is measured
-_TRIES = 100  # draws for each network before there are no more
+_TRIES = 100  # draws for each network; then there are no more
 
 
 def zen_space(name: str) -> ZenSpace | None:
-    """The Zen space that a profile's superspace names; None for any other."""
+    """The Zen space of a profile's superspace; None for any other."""
     return SPACES.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
 
 
@@ -46,8 +46,8 @@ def draw_nets_of(name: str, resolutions: Sequence[int], count: int, rng: np.rand
 
 
 def _structure(space: ZenSpace, rng: np.random.Generator) -> Structure:
-    """Random or the space's start, then up to 30 mutations within the space's depth; half have squeeze-and-excitation
-    where units are inverted."""
+    """A random structure or the space's start, after up to 30 mutations within the space's depth. Half of those with
+    inverted units have squeeze-and-excitation."""
     structure = space.draw(rng) if rng.random() < 0.5 else Structure.parse(space.start)
     for _ in range(rng.integers(MOST_MUTATIONS + 1)):
         mutant = space.mutate(structure, rng)

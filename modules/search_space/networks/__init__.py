@@ -12,6 +12,5 @@ add_superspaces(structure_space, "a Zen structure")
 
 
 def find_structure(superspace: str) -> Structure | None:
-    """The Zen structure of a fixed network's superspace, by the name of a ZenNet or by the structure itself; None of
-    another one."""
+    """The Zen structure of a fixed network's superspace, named as a ZenNet or by the structure; None for any other."""
     return Structure.parse(superspace) if "(" in superspace else STRUCTURES.get(superspace)

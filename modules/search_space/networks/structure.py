@@ -50,8 +50,8 @@ MOST_KERNEL, MOST_EXPAND = 15, 16
 
 @lru_cache(maxsize=1000)
 def find_family(name: str) -> Family | None:
-    """What the name of a super-block says: a published one, or one like them with another odd kernel size up to 15 or
-    an expansion up to 16, such as SuperResIDWE3K9; None for any other name."""
+    """The meaning of a super-block's name: a published name, or one like them with another odd kernel size up to 15 or
+    another expansion up to 16, such as SuperResIDWE3K9. None for any other name."""
     for pattern, unit in _NAMES.items():
         if match := pattern.fullmatch(name):
             kernel, expand = int(match["k"]), int(match["e"]) if unit == "ZenInverted" else 0

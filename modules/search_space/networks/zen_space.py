@@ -27,7 +27,7 @@ class ZenSpace:
 
     name: str
     blocks: tuple[str, ...] = setting(MISSING, "names of the residual super-blocks", many="+")
-    start: str = setting(MISSING, "structure string where a search starts")
+    start: str = setting(MISSING, "first structure of a search, as a string")
     resolution: int = setting(MISSING, "image size", **PIXELS)
     classes: int = setting(1000, "classes", low=2, high=10**6)
     max_layers: int = setting(18, "most layers", low=1)
@@ -43,9 +43,9 @@ class ZenSpace:
         return replace(structure, blocks=tuple(blocks)).chained()
 
     def draw(self, rng: np.random.Generator) -> Structure:
-        """A random structure of 6 to 10 super-blocks of one sub-layer, with as many strides of 2 as the start has.
+        """A random structure of 6 to 10 super-blocks of one sub-layer, with as many strides of 2 as the start.
 
-        They lie where the published draw has them: all but the last one at the beginning, that one halfway to the end.
+        The strides lie as in the published draw: the last one halfway to the end, all others at the beginning.
         Widths are multiples of 8 up to 120; the first block is the start's.
         """
         start = Structure.parse(self.start)
@@ -100,21 +100,21 @@ SPACES = {space.name: space for space in (
 )}
 
 
-# Files of the published program that say a space or some of its blocks, without .py.
+# Files of the published program that stand for a space or some of its blocks, without .py.
 PUBLISHED_SPACES = {"search_space_XXBL": "latency", "search_space_IDW_fixfc": "flops"}
 PUBLISHED_BLOCKS = {"SuperResKXKX": _named("ZenKK"), "SuperResK1KXK1": _named("ZenBottleneck"),
                     "SuperResIDWEXKX": _INVERTED}
 
 
 def read_space(text: str) -> ZenSpace:
-    """The space called `text`, by its name here or by the published program's file, or the one in a yaml file:
+    """The space `text`: a name here, a file name of the published program, or a yaml file:
 
         blocks: [SuperResIDWE3K3, SuperResIDWE3K9]
         start: SuperConvK3BNRELU(3,8,1,1)SuperResIDWE3K3(8,16,2,16,1)SuperConvK1BNRELU(16,128,1,1)
         resolution: 32
 
     Raises:
-        UserError: neither; an unknown key or block, a missing value, a start that is no structure.
+        UserError: an unknown space, key or block; a missing value; a start that is no structure.
     """
     name = Path(text).stem
     if text in SPACES or name in PUBLISHED_SPACES:
@@ -131,7 +131,8 @@ def read_space(text: str) -> ZenSpace:
 
 
 def check_blocks(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each a residual super-block's or a file's of the published program, which has several."""
+    """The block names of a list; an entry is a residual super-block, or a file of the published program with
+    several."""
     found = []
     for name in names:
         family = find_family(name)

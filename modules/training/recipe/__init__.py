@@ -1,1 +1,1 @@
-"""What a recipe adds to the training of a network: mixed images, its initialisation, a teacher."""
+"""Additions of a recipe to the training of a network: mixed images, initialisation, a teacher."""

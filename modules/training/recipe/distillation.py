@@ -1,4 +1,5 @@
-"""Teacher-student training as in Zen-NAS: a network learns from labels, and from another one's logits and features."""
+"""Teacher-student training as in Zen-NAS: a network learns from labels, and from the logits and features of another
+network."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ _START = 1e-4  # of the projections' weights, which are normal with this deviati
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network in eval mode, and the strides whose features are learnt."""
+    """A trained network in eval mode, and the strides of the features to learn."""
 
     net: QNetwork
     blocks: dict[str, int]  # name and channels of a block for each stride
@@ -37,17 +38,18 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Features, one for each stride, and logits (N, K) of normalised images (N, 3, H, W)."""
+        """Features (N, C, H / stride, W / stride), one for each stride, and logits (N, K) of normalised images (N, 3,
+        H, W). Example: (64, 96, 14, 14) for stride 16 and (64, 1000), of (64, 3, 224, 224)."""
         with block_outputs(self.net, list(self.blocks)) as seen, autocast(self.amp, images.device.type):
             logits = self.net(images)
         return [seen[name] for name in self.blocks], logits.float()
 
 
 class Distiller:
-    """The loss that a student gets from a teacher.
+    """The loss of a student from a teacher.
 
     Args:
-        teacher: see there.
+        teacher: the network to learn from.
         student: name and channels of a block of the student for each of the teacher's.
         feature_weight, logit_weight: factors of the two parts.
         clip: largest size of a teacher's feature; 0: any.
@@ -65,11 +67,11 @@ class Distiller:
 
     @property
     def resolution(self) -> int:
-        """Of the teacher's images, in pixels."""
+        """Size of the teacher's images in pixels."""
         return self.teacher.net.resolution
 
     def watch(self, net: nn.Module):
-        """The context in which a run of the student `net` leaves its features."""
+        """A context; a run of the student `net` in it gives the features."""
         return block_outputs(net, self.names)
 
     def loss(self, images: torch.Tensor, features: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
@@ -79,8 +81,8 @@ class Distiller:
         A teacher's feature of another size is resized bilinearly to the student's.
 
         Args:
-            images: what the student saw, at any size.
-            features: what `watch` gave.
+            images: the student's images (N, 3, H, W), at any size.
+            features: the student's, from `watch`.
             logits: (N, K), float32.
         """
         theirs, target = self.teacher(images)
@@ -99,7 +101,7 @@ class Distiller:
 
 
 def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student: Supernet) -> Distiller | None:
-    """The distiller that `config` describes, on the device of `student`; None if it names no teacher.
+    """The distiller of `config`, on the device of `student`; None if `config` has no teacher.
 
     Raises:
         UserError: an unknown teacher, no checkpoint of it, other classes than the data set's, a stride that one of the
@@ -123,7 +125,7 @@ def _student_spec(student: Supernet, config: TrainConfig):
 
 
 def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> QNetwork:
-    """The teacher, its batch norm calibrated on training images as wherever a network is evaluated."""
+    """The teacher with its batch norm calibrated on training images, as in every evaluation."""
     network = read_network(config.teacher)
     path = find_network_checkpoint(config.teacher_checkpoint or config.models_save_dir, network, False)
     model, known = load_supernet(Path(path), network.space, False)

@@ -1,4 +1,4 @@
-"""Features of a network at chosen strides: what its last block there gives."""
+"""Features of a network at chosen strides: the output of its last block there."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from modules.utils.errors import UserError
 
 def last_blocks(spec: NetSpec, strides: Sequence[int], network: str) -> dict[str, int]:
     """Name (`<stage>.<index>`) and output channels of the last block at each of `strides`, such as (16, 32), before the
-    head; UserError, which calls the network `network`, for a stride that it does not have."""
+    head; UserError for a stride that the network does not have; `network` names it there."""
     found, stride = {}, 1
     for stage, blocks in spec.stages:
         for i, block in enumerate(blocks if stage not in HEAD_STAGES else ()):
@@ -31,7 +31,7 @@ def last_blocks(spec: NetSpec, strides: Sequence[int], network: str) -> dict[str
 
 @contextmanager
 def block_outputs(net: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """A dict that gets the outputs of the blocks `names` of a supernet or subnet, float32, whenever it runs."""
+    """A dict of the outputs of the blocks `names` of a supernet or subnet, float32, filled by each run."""
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name, module, inputs, output) -> None:

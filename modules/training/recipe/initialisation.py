@@ -1,4 +1,4 @@
-"""The initialisation that Zen-NAS calls `custom`."""
+"""The initialisation `custom` of Zen-NAS."""
 from __future__ import annotations
 
 import math

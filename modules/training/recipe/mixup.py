@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 def mix(images: torch.Tensor, labels: torch.Tensor, classes: int, alpha: float,
         rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix every image of a batch with another one of it: lam x + (1 - lam) x', and one-hot labels alike.
+    """Mix every image of a batch with another of its images: lam x + (1 - lam) x', and one-hot labels in the same way.
 
     Args:
         images, labels: (N, 3, H, W), such as (64, 3, 224, 224), and int64 (N,).
@@ -17,8 +17,8 @@ def mix(images: torch.Tensor, labels: torch.Tensor, classes: int, alpha: float,
         rng: of the share, then of the order that gives each image its partner.
 
     Returns:
-        The mixed images, and the labels as probabilities (N, K). Label smoothing is linear, so that smoothing them
-        gives the mix of smoothed labels.
+        The mixed images, and the labels as probabilities (N, K). Label smoothing is linear: smoothed mixed labels are
+        mixed smoothed labels.
     """
     share = float(rng.beta(alpha, alpha))
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device)

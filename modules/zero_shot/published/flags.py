@@ -1,4 +1,4 @@
-"""Command line flags of the published Zen-NAS programs, and what they mean here."""
+"""Command line flags of the published Zen-NAS programs, and their meaning here."""
 from __future__ import annotations
 
 import os
@@ -13,12 +13,12 @@ from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, option
 
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-MASTERNET = "Masternet"  # how --arch begins where --plainnet_struct_txt has the network
+MASTERNET = "Masternet"  # beginning of --arch if --plainnet_struct_txt has the network
 SMOOTHING, MIXUP, ERASING = 0.1, 0.2, 0.5
 
 
 def add_network_flags(parser) -> None:
-    """`--network`, and the published ways to say the same."""
+    """`--network`, and the published flags for the same."""
     group = parser.add_argument_group("network")
     NETWORK.add_to(group, "--network")
     option(group, "--arch", "", "a ZenNet's name or any network; Masternet.py:MasterNet: that of --plainnet_struct_txt")
@@ -32,7 +32,7 @@ def add_network_flags(parser) -> None:
 
 
 def choose_gpu(args) -> None:
-    """Let `--gpu` be the only one that torch sees; call it before torch starts."""
+    """Make `--gpu` the only GPU for torch; call this before torch starts."""
     if args.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
         import torch
@@ -42,7 +42,7 @@ def choose_gpu(args) -> None:
 
 
 def given_network(args) -> Network:
-    """The network that the flags above name; UserError if they name none or several."""
+    """The network of the flags above; UserError if they name none or several."""
     arch = "" if args.arch.startswith(MASTERNET) else args.arch
     structure = args.plainnet_struct or args.plainnet_struct_txt
     given = [text for text in (args.network, arch, structure) if text]
@@ -52,8 +52,7 @@ def given_network(args) -> Network:
 
 
 def named_network(text: str, use_se: bool = False, resolution: int = 0) -> Network:
-    """The network of a reference, with squeeze-and-excitation where `use_se` asks for it, at `resolution` (0: its
-    own)."""
+    """The network of a reference at `resolution` (0: its own), with squeeze-and-excitation if `use_se` is set."""
     if use_se and ("(" in text or Path(text).is_file()):
         text = str(replace(read_structure(text.removesuffix(SE)), use_se=True))
     return read_network(text).at(resolution)
@@ -88,7 +87,7 @@ def add_training_flags(parser, teacher: bool) -> None:
            choices=("default", "custom"))
     option(recipe, "--bn_momentum", 0.01, "share of a batch in the running statistics of batch norm", above=0, high=1)
     option(recipe, "--bn_eps", 1e-3, "number added to the variance in batch norm", above=0, high=1)
-    option(recipe, "--load_parameters_from", "", "file whose weights to start from; a published one too")
+    option(recipe, "--load_parameters_from", "", "file with the first weights; a published one too")
     if teacher:
         _add_teacher_flags(parser.add_argument_group("teacher"))
     how = parser.add_argument_group("run")
@@ -116,15 +115,15 @@ def _add_teacher_flags(group) -> None:
            **PIXELS)
     option(group, "--teacher_feature_weight", 1.0, "factor of the loss of features", low=0)
     option(group, "--teacher_logit_weight", 1.0, "factor of the loss of logits", low=0)
-    option(group, "--target_downsample_ratio", 16, "first stride whose features are learnt, and twice that", low=1,
-           high=512)
+    option(group, "--target_downsample_ratio", 16, "first stride of the features to learn; the second is twice that",
+           low=1, high=512)
     option(group, "--ts_clip", 0.0, "largest size of a teacher's feature; 0: any", low=0)
     option(group, "--ts_proj_no_relu", False, "accepted for old command lines; projections have no ReLU")
     option(group, "--ts_proj_no_bn", False, "accepted for old command lines; projections have no batch norm")
 
 
 def training_config(args, network: Network) -> TrainConfig:
-    """The settings of the run that the flags describe."""
+    """The settings of the run."""
     if args.target_lr_per_256 > args.lr_per_256:
         raise UserError(f"--target_lr_per_256 {args.target_lr_per_256:g}; allowed: 0 to --lr_per_256 "
                         f"{args.lr_per_256:g}")
@@ -168,7 +167,7 @@ def _teacher(args) -> dict:
 
 
 def add_validation_flags(parser, arch: str) -> None:
-    """Which ZenNet, its weights, and the images; `arch` is the default."""
+    """The ZenNet, its weights, and the images; `arch` is the default ZenNet."""
     option(parser, "--arch", arch, "a published ZenNet")
     option(parser, "--weights", "", "its published weight file", shown="that in the folder of the published program")
     option(parser, "--data", "", "folder of the images", aliases=("--dataset_path", "--data_dir"))

@@ -1,4 +1,4 @@
-"""What the published training programs do after their flags are read."""
+"""The body of the published training programs, after their flags are read."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from modules.zero_shot.published.zennet import get_ZenNet, zennet_model_zoo
 
 
 class Shrunk(nn.Module):
-    """`net` on images that are resized bilinearly to `resolution` pixels first."""
+    """`net` behind a bilinear resize of images to `resolution` pixels."""
 
     def __init__(self, net: nn.Module, resolution: int):
         super().__init__()
@@ -29,8 +29,8 @@ class Shrunk(nn.Module):
 
 
 def validate_published(args, dataset: str) -> str:
-    """A line with the accuracy of the ZenNet that the flags name; as published, the images' classes are those of the
-    weights by position."""
+    """A line with the accuracy of the ZenNet of the flags. As published, classes of images and weights are matched by
+    position."""
     choose_gpu(args)
     net, facts = get_ZenNet(args.arch, args.weights or True), zennet_model_zoo[args.arch]
     device = torch.device("cuda" if args.gpu is not None and torch.cuda.is_available() else "cpu")

@@ -15,14 +15,14 @@ from modules.search_space.reference import read_network
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError, check_choice
 
-CACHE = Path("~/.cache/pytorch/checkpoints/zennet_pretrained")  # where the published program keeps weight files
+CACHE = Path("~/.cache/pytorch/checkpoints/zennet_pretrained")  # the published program's folder of weight files
 _CROP = {"imagenet1k_latency12ms": 380, "imagenet1k": 320, "cifar": 32}
 
 
 @dataclass(frozen=True)
 class Published:
-    """Facts of a published ZenNet: classes, resolution, and the crop (pixels) of images before they are resized to it
-    bilinearly."""
+    """Facts of a published ZenNet: classes, resolution, and the crop of images (pixels) before their bilinear resize to
+    that resolution."""
 
     num_classes: int
     resolution: int
@@ -43,8 +43,8 @@ def get_ZenNet(model_name: str, pretrained: bool | str | Path = False, num_class
     logits (N, 1000).
 
     Args:
-        pretrained: a published weight file; True: `<name>/...params_rank0.pth` in the folder where the published
-            program keeps them; False: random weights.
+        pretrained: a published weight file; True: `<name>/...params_rank0.pth` in the published program's folder;
+            False: random weights.
         num_classes: of random weights; 0: as published.
 
     Raises:
