@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network, get_available_networks
@@ -23,6 +22,7 @@ from modules.search_space.published import find_subnet, published_name, publishe
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace, get_superspace, has_superspace
 from modules.utils.errors import UserError, nearest
+from modules.utils.files import is_file
 from modules.utils.settings import Setting
 from modules.utils.text import shorten
 
@@ -125,7 +125,7 @@ def _named(text: str) -> Network | None:
         return Network(space, subnet, name, supernet)
     if "(" not in text and not has_superspace(text):
         path, se = text.removesuffix(SE), text.endswith(SE)
-        if not Path(path).is_file():
+        if not is_file(path):
             return None
         structure = read_structure(path)
         text = str(replace(structure, use_se=structure.use_se or se))

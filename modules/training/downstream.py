@@ -10,7 +10,7 @@ from modules.training.trainer import SupernetTrainer
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import write_manifest
+from modules.utils.files import is_file, write_manifest
 
 # Published learning rates for batches of 128 images.
 LEARNING_RATES = {"CIFAR10": 0.0125, "CIFAR100": 0.0125, "Flowers102": 0.15, "OxfordIIITPet": 0.00375, "Food101": 0.15,
@@ -35,7 +35,7 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
         The file, and the accuracy in percent after the last epoch.
     """
     start = Path(checkpoint)
-    if not start.is_file():
+    if not is_file(start):
         start = start / supernet / ("lsq.pth" if int8 else "checkpoint.pth")
     folder = Path(output) / f"{name}_{dataset}"
     config = downstream_config(start, choice, dataset=dataset, int8=int8, models_save_dir=str(folder), **settings)

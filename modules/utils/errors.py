@@ -1,9 +1,17 @@
 """The one exception that means "the user gave something that cannot work"."""
 import difflib
 
+LONGEST = 2400  # characters of a message
+
 
 class UserError(Exception):
-    """Bad input. The message is one line: the offending value, its place and the allowed values."""
+    """Bad input. The message is one line: the offending value, its place and the allowed values. A message of more than
+    `LONGEST` characters loses its middle."""
+
+    def __init__(self, message: str = ""):
+        if len(message) > LONGEST:
+            message = f"{message[:LONGEST // 2]} ... {message[-LONGEST // 2:]}"
+        super().__init__(message)
 
 
 class NotFinite(UserError):

@@ -14,6 +14,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether `path` is that of a regular file. It may be any text: one that no file can be called is not."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # too long a name; a NUL in it
+        return False
+
+
 @contextmanager
 def errors_at(path: str | Path):
     """Add the name `path` to an OSError that comes up inside and names no file, such as that of a full disk."""

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from modules.search_space.reference import read_network
 from modules.utils.csv_files import read_records, read_rows
 from modules.utils.errors import UserError
+from modules.utils.files import is_file
 from modules.utils.json_files import check_form, read_json
 from modules.utils.text import read_text
 
@@ -107,3 +109,30 @@ def test_records_name_file_line_and_column(tmp_path):
 
 def test_text_without_the_byte_order_mark(tmp_path):
     assert read_text(write(tmp_path, b"\xef\xbb\xbfabc"), "list") == "abc"
+
+
+def test_a_message_stays_readable():
+    """However long the offending value is: its beginning and the allowed values, at the end, are there."""
+    message = str(UserError("block '" + "1" * 10**6 + "'; expected kernel#width#expand"))
+    assert message.startswith("block '111")
+    assert message.endswith("expected kernel#width#expand")
+    assert len(message) < 2500
+    assert str(UserError("x" * 2400)) == "x" * 2400
+
+
+@pytest.mark.parametrize("text", ["a" * 5000, "a\0b", "", "/" * 5000])
+def test_a_text_that_no_file_is_called_is_no_file(text):
+    assert not is_file(text)
+
+
+def test_a_file_is_one(tmp_path):
+    (tmp_path / "a").write_text("")
+    assert is_file(tmp_path / "a")
+    assert not is_file(tmp_path)
+
+
+@pytest.mark.parametrize("reference", ["a" * 5000, "a\0b", "SuperConvK3BNRELU(3,8\n8,1,1)",
+                                       "SuperConvK3BNRELU(3,8,1," + "1" * 5000 + ")"])
+def test_network_references_that_are_none(reference):
+    with pytest.raises(UserError):
+        read_network(reference)

@@ -198,12 +198,17 @@ def _block(name: str, numbers: str) -> SuperBlock:
     if family is None:
         raise UserError(f"block {name!r}; allowed: {', '.join(FAMILIES)}, or another odd kernel size up to "
                         f"{MOST_KERNEL} or expansion up to {MOST_EXPAND}")
-    values = [int(n) for n in numbers.split(",") if n.strip()]
+    values = [_whole_number(n) for n in numbers.split(",") if n.strip()]
     wanted = "in,out,stride,sub_layers" if family.unit == "Conv" else "in,out,stride,bottleneck,sub_layers"
     if len(values) != wanted.count(",") + 1 or min(values) < 1:
         raise UserError(f"{name}({numbers}); expected {wanted}, each at least 1")
     *start, sub_layers = values
     return SuperBlock(name, *start, *(() if len(start) == 4 else (0,)), sub_layers)
+
+
+def _whole_number(text: str) -> int:
+    """Below 10^9; 0, which is refused, for anything else."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,9}\s*", text) else 0
 
 
 def read_structure(text: str) -> Structure:

@@ -9,6 +9,7 @@ import numpy as np
 
 from modules.search_space.networks.structure import FAMILIES, Structure, SuperBlock, find_family, round_to
 from modules.utils.errors import UserError, shorten
+from modules.utils.files import is_file
 from modules.utils.settings import PIXELS, read_settings, read_yaml, setting
 
 RATIOS = (2.5, 2, 1.5, 1.25, 1, 1 / 1.25, 1 / 1.5, 1 / 2, 1 / 2.5)
@@ -119,7 +120,7 @@ def read_space(text: str) -> ZenSpace:
     name = Path(text).stem
     if text in SPACES or name in PUBLISHED_SPACES:
         return SPACES[PUBLISHED_SPACES.get(name, text)]
-    if not Path(text).is_file():
+    if not is_file(text):
         raise UserError(f"space {shorten(text)}; allowed: {', '.join(SPACES)}, or a yaml file with blocks, start and "
                         "resolution")
     values = read_settings(ZenSpace, read_yaml(text, "search space"), text)
