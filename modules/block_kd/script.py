@@ -1,11 +1,18 @@
 """The common body of train_block_kd.py and lsq_block_kd.py, which differ in defaults and precision."""
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from modules.block_kd.student.config import BlockKDConfig, add_arguments
 from modules.utils.cli import add_local_rank, make_parser
 from modules.utils.settings import from_arguments, option
+
+if TYPE_CHECKING:
+    import torch
+
+    from modules.block_kd.teacher.backbone import Teacher
 
 TEACHER_FOLDER = "checkpoints/block_kd/teacher_checkpoint"
 DEFAULTS = {
@@ -14,7 +21,7 @@ DEFAULTS = {
 }
 
 
-def add_teacher_arguments(parser, checkpoint_path: str) -> None:
+def add_teacher_arguments(parser: argparse.ArgumentParser, checkpoint_path: str) -> None:
     """Options that choose the teacher."""
     option(parser, "--teacher_arch", "efficientnet-b5", "teacher, such as efficientnet-b0, efficientnet-tiny, "
            "regnet-y-1.6gf")
@@ -24,7 +31,7 @@ def add_teacher_arguments(parser, checkpoint_path: str) -> None:
            "torchvision file (fp32 only)")
 
 
-def open_teacher(arch: str, checkpoint_path: str, weights: str, int8: bool, device):
+def open_teacher(arch: str, checkpoint_path: str, weights: str, int8: bool, device: torch.device) -> Teacher:
     """The teacher that the options describe, in eval mode on `device`."""
     from modules.block_kd.teacher import load_teacher
 

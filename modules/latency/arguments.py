@@ -1,15 +1,21 @@
 """Options that name platforms, and the platforms from them."""
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules.utils.errors import UserError
 from modules.utils.settings import option
 
+if TYPE_CHECKING:
+    from modules.latency.platform import Platform
+    from modules.search_space.superspace import Superspace
 
-def platform_names(platforms: Sequence[str], tables: Sequence[str], superspace) -> list[str]:
+
+def platform_names(platforms: Sequence[str], tables: Sequence[str], superspace: Superspace) -> list[str]:
     """The platforms of `--platform`, or the default of `superspace`; UserError for an unknown or repeated one.
 
     Args:
@@ -27,7 +33,7 @@ def platform_names(platforms: Sequence[str], tables: Sequence[str], superspace) 
     return names
 
 
-def make_platforms(platforms: Sequence[str], tables: Sequence[str], superspace) -> dict:
+def make_platforms(platforms: Sequence[str], tables: Sequence[str], superspace: Superspace) -> dict[str, Platform]:
     """The platforms that the options describe, by name; see `platform_names`."""
     from modules.latency.predictor import get_platform
 
@@ -41,7 +47,7 @@ def tables_identity(tables: Sequence[str]) -> list[str]:
     return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in tables]
 
 
-def add_platform_arguments(parser) -> None:
+def add_platform_arguments(parser: argparse.ArgumentParser) -> None:
     """`--platform` and `--latency_table`."""
     option(parser, "--platform", (), "devices of the latency, such as onnx_lut; several: each", kind=str, many="+",
            metavar="NAME", shown="the superspace's")

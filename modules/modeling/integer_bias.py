@@ -12,7 +12,7 @@ from modules.modeling.codes import is_dead
 from modules.modeling.placement import HARD_SIGMOID_SHIFT
 
 
-def fold_norm(norm, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+def fold_norm(norm: torch.nn.BatchNorm2d, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Factor and bias (channels,), float64, of a batch norm in eval mode, for its first `channels` channels, such as
     (64,)."""
     gamma, beta, mean, var = (t[:channels].detach().double()

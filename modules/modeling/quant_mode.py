@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from modules.modeling.blocks import Block
 from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.placement import PLACEMENTS
@@ -25,14 +27,14 @@ class QuantMode:
         if self.placement == "engine" and self.zero_point != "integer":
             raise UserError(f"zero_point {self.zero_point!r} under placement 'engine'; allowed: integer")
 
-    def prepare(self, model) -> None:
+    def prepare(self, model: nn.Module) -> None:
         """Create the quantisers of tensors in `model` under placement "engine", unless it has them."""
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         if self.placement == "engine" and not any(block.tensors for block in blocks):
             for i, block in enumerate(blocks):
                 block.own_tensors(with_input=i == 0)
 
-    def apply(self, model) -> None:
+    def apply(self, model: nn.Module) -> None:
         """Set the mode on `model`."""
         self.prepare(model)
         set_quant_mode(model, self.nbits_w, self.nbits_a, zero_point=self.zero_point, narrow_range=self.narrow_range,

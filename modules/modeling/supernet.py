@@ -1,6 +1,9 @@
 """The weight-sharing network of a search space."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,6 +17,9 @@ from modules.modeling.placement import INPUT
 from modules.modeling.spec import BlockSpec
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
+
+if TYPE_CHECKING:
+    from modules.search_space.subnet_space import Rng
 
 __all__ = ["ElasticStage", "SubnetChoiceConfig", "Supernet", "SupernetConfig"]
 
@@ -79,12 +85,14 @@ class Supernet(nn.Module):
         self.set_max_subnet()
 
     @classmethod
-    def build_from_str(cls, encoding: str, num_classes: int = 1000, resolutions=None) -> Supernet:
+    def build_from_str(cls, encoding: str, num_classes: int = 1000,
+                       resolutions: Iterable[int] | None = None) -> Supernet:
         """From `<superspace>-<block digits>[-<window digits>]`."""
         return cls(SupernetConfig.from_str(encoding), num_classes, resolutions)
 
     @classmethod
-    def build_from_config(cls, config: SupernetConfig, num_classes: int = 1000, resolutions=None) -> Supernet:
+    def build_from_config(cls, config: SupernetConfig, num_classes: int = 1000,
+                       resolutions: Iterable[int] | None = None) -> Supernet:
         """From a `SupernetConfig`."""
         return cls(config, num_classes, resolutions)
 
@@ -117,7 +125,7 @@ class Supernet(nn.Module):
         """Activate the smallest subnet."""
         return self.set_active_subnet(self.subnets.extreme(min))
 
-    def sample_active_subnet(self, rng=None, align: bool = False) -> SubnetChoiceConfig:
+    def sample_active_subnet(self, rng: Rng | None = None, align: bool = False) -> SubnetChoiceConfig:
         """Activate a uniformly drawn subnet; see `SubnetSpace.sample`.
 
         Args:
@@ -126,12 +134,12 @@ class Supernet(nn.Module):
         """
         return self.set_active_subnet(self.subnets.sample(self._rng if rng is None else rng, align))
 
-    def mutate(self, choice: SubnetChoiceConfig, rng, arch_prob: float = 0.3,
+    def mutate(self, choice: SubnetChoiceConfig, rng: Rng, arch_prob: float = 0.3,
                resolution_prob: float = 0.5) -> SubnetChoiceConfig:
         """Activate a mutant of `choice`; see `SubnetSpace.mutate`."""
         return self.set_active_subnet(self.subnets.mutate(choice, rng, arch_prob, resolution_prob))
 
-    def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng) -> SubnetChoiceConfig:
+    def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng: Rng) -> SubnetChoiceConfig:
         """Activate a child of `a` and `b`; see `SubnetSpace.crossover`."""
         return self.set_active_subnet(self.subnets.crossover(a, b, rng))
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING, TypeVar
 
 from modules.search_space.config import BlockChoice, SubnetChoiceConfig, SupernetConfig
 from modules.search_space.superspace import Candidate
 from modules.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    Rng = np.random.Generator | np.random.RandomState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,25 +29,25 @@ class StageOptions:
     widths: tuple[int, ...]
     candidate: Candidate
 
-    def extreme(self, end) -> tuple[BlockChoice, ...]:
+    def extreme(self, end: Callable) -> tuple[BlockChoice, ...]:
         """The stage with `end` (min or max) applied to every list of options."""
         c = self.candidate
         return (BlockChoice(end(c.kernels), end(self.widths), end(c.expands)),) * end(self.depths)
 
-    def sample(self, rng, align: bool = False) -> tuple[BlockChoice, ...]:
+    def sample(self, rng: Rng, align: bool = False) -> tuple[BlockChoice, ...]:
         """A uniform draw of the depth, then of each block; with `align` all blocks repeat the first one's choice."""
         depth = pick(rng, self.depths)
         blocks = tuple(self.sample_block(rng) for _ in range(depth))
         return blocks[:1] * depth if align else blocks
 
-    def sample_block(self, rng) -> BlockChoice:
+    def sample_block(self, rng: Rng) -> BlockChoice:
         """A uniform draw of kernel size, width and expand ratio, in this order. A block without a ratio draws none."""
         c = self.candidate
         kernel, width = pick(rng, c.kernels), pick(rng, self.widths)
         return BlockChoice(kernel, width, pick(rng, c.expands) if c.expands != (None,) else None)
 
 
-def pick(rng, options):
+def pick(rng: Rng, options: Sequence[T]) -> T:
     """One of `options`, uniformly."""
     # The stream of `rng.choice` in a fraction of its time; with numpy's legacy RandomState it is the published stream.
     draw = rng.integers if hasattr(rng, "integers") else rng.randint
@@ -74,16 +84,16 @@ class SubnetSpace:
             per_stage.append(sum(options**depth for depth in s.depths))
         return prod(per_stage) * len(self.resolutions)
 
-    def extreme(self, end) -> SubnetChoiceConfig:
+    def extreme(self, end: Callable) -> SubnetChoiceConfig:
         """The subnet with `end` (min or max) applied to every list of options."""
         return SubnetChoiceConfig(tuple(s.extreme(end) for s in self.stages), end(self.resolutions))
 
-    def sample(self, rng, align: bool = False) -> SubnetChoiceConfig:
+    def sample(self, rng: Rng, align: bool = False) -> SubnetChoiceConfig:
         """A uniform draw of every choice. With `align` all blocks of a stage repeat its first block's choice."""
         stages = tuple(s.sample(rng, align) for s in self.stages)
         return SubnetChoiceConfig(stages, pick(rng, self.resolutions))
 
-    def mutate(self, choice: SubnetChoiceConfig, rng, arch_prob: float = 0.3,
+    def mutate(self, choice: SubnetChoiceConfig, rng: Rng, arch_prob: float = 0.3,
                resolution_prob: float = 0.5) -> SubnetChoiceConfig:
         """Redraw each depth, kernel size, width and expand ratio with `arch_prob`, the resolution with its own."""
         def maybe(options, current):
@@ -105,7 +115,7 @@ class SubnetSpace:
             resolution = pick(rng, self.resolutions)
         return SubnetChoiceConfig(tuple(stages), resolution)
 
-    def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng) -> SubnetChoiceConfig:
+    def crossover(self, a: SubnetChoiceConfig, b: SubnetChoiceConfig, rng: Rng) -> SubnetChoiceConfig:
         """For each stage the depth of either parent, then each value of each block from either. A block that one parent
         lacks comes from the other."""
         stages = []

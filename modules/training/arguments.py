@@ -1,13 +1,21 @@
 """Options of the evaluating scripts, and the evaluator from them."""
 from __future__ import annotations
 
+import argparse
 from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules.datasets.transforms import AUGMENTS
 from modules.search_space.config import SupernetConfig
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, SEED, WORKERS, check_settings, option, setting
+
+if TYPE_CHECKING:
+    import torch
+
+    from modules.training.subnet_evaluator import SubnetEvaluator
 
 SUPERNETS = "checkpoints/supernet_training"
 
@@ -40,14 +48,14 @@ class Evaluation(Images):
     print_freq: int = setting(10, "batches between lines of progress; 0: none", low=0)
 
 
-def add_space_arguments(parser, several: bool = False, network: bool = False) -> None:
+def add_space_arguments(parser: argparse.ArgumentParser, several: bool = False, network: bool = False) -> None:
     """`--superspace` and `--supernet_choice`, and the place of their checkpoint."""
     add_supernet_arguments(parser, several, network)
     option(parser, "--quant_mode", False, "int8: use lsq.pth instead of checkpoint.pth")
     option(parser, "--resume", SUPERNETS, "checkpoint file, or the folder that holds <superspace>-<choice>-align0/")
 
 
-def add_supernet_arguments(parser, several: bool = False, network: bool = False) -> None:
+def add_supernet_arguments(parser: argparse.ArgumentParser, several: bool = False, network: bool = False) -> None:
     """Options that choose a supernet; with `network` also `--network`, which chooses a subnet and its space
     (`given_networks`)."""
     needed = "" if network else MISSING
@@ -78,7 +86,8 @@ def given_networks(args) -> list[tuple[SupernetConfig, Network | None]]:
     return [(SupernetConfig.from_choice(args.superspace, choice), None) for choice in choices]
 
 
-def make_evaluator(evaluation: Evaluation, path, space, *, quant_mode: bool, device=None):
+def make_evaluator(evaluation: Evaluation, path: str | Path, space: SupernetConfig, *, quant_mode: bool,
+                   device: torch.device | None = None) -> SubnetEvaluator:
     """The `SubnetEvaluator` of the checkpoint `path` of supernet `space`."""
     from modules.training.subnet_evaluator import SubnetEvaluator
 

@@ -1,19 +1,27 @@
 """Exact batch-norm calibration: statistics of all given images, merged over batches and processes."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from modules.datasets.build import load_data
+from modules.datasets.build import Data, load_data
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import train_transform
 from modules.utils import dist
 from modules.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from modules.modeling.restore import ModelRecord
+    from modules.modeling.supernet import Supernet
+    from modules.training.config import TrainConfig
+
 START_BATCHES, START_BATCH_SIZE = 32, 64  # of `calibrate_start`, per process; as published
 
 
-def load_calibration_images(data, transform, count: int, *, batch_size: int, seed: int,
+def load_calibration_images(data: Data, transform: Callable, count: int, *, batch_size: int, seed: int,
                             num_workers: int = 0) -> list[torch.Tensor]:
     """This process's first `count` training batches of epoch 0, only images (N, 3, H, W), such as (64, 3, 224, 224).
     Batches of one image are left out."""
@@ -22,7 +30,7 @@ def load_calibration_images(data, transform, count: int, *, batch_size: int, see
     return [images for (images, _), _ in zip(batches, range(count), strict=False) if len(images) > 1]
 
 
-def calibrate_start(model, record, config) -> None:
+def calibrate_start(model: Supernet, record: ModelRecord, config: TrainConfig) -> None:
     """Set the batch-norm statistics of supernet `model`, before its training, to those of its active subnet on the
     training images in the folder `config.calibration_path`.
 
@@ -41,7 +49,7 @@ def calibrate_start(model, record, config) -> None:
     model.head.load_state_dict(head)
 
 
-def calibrate_bn(model: nn.Module, batches) -> nn.Module:
+def calibrate_bn(model: nn.Module, batches: Iterable[torch.Tensor]) -> nn.Module:
     """Set the running statistics of every batch norm in `model` to those of `batches`, and return the model.
 
     Each batch is normalised by its own statistics, as in training. Their means and variances are then merged exactly,

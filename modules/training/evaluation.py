@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,11 @@ import torch.nn.functional as F
 from modules.training.calibration import calibrate_bn
 from modules.utils import dist
 from modules.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from modules.modeling.network import QNetwork
+    from modules.modeling.supernet import Supernet
+    from modules.search_space.config import SubnetChoiceConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[floa
     return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
 
 
-def evaluate(net: torch.nn.Module, batches, what: str = "the network") -> Accuracy:
+def evaluate(net: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+             what: str = "the network") -> Accuracy:
     """Accuracy of `net`, in eval mode, over batches of (images, labels), summed over processes.
 
     `what` names the network in a message.
@@ -63,7 +71,7 @@ def evaluate(net: torch.nn.Module, batches, what: str = "the network") -> Accura
     return Accuracy(100 * right / images, 100 * right5 / images, loss / images, int(images))
 
 
-def extract_calibrated(supernet, choice, calibration):
+def extract_calibrated(supernet: Supernet, choice: SubnetChoiceConfig, calibration: Iterable[torch.Tensor]) -> QNetwork:
     """A static copy of subnet `choice`, its batch norm calibrated on `calibration` (image batches), in eval mode."""
     active = supernet.get_active_subnet_config()
     supernet.set_active_subnet(choice)

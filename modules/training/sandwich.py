@@ -16,6 +16,7 @@ from modules.training.recipe.mixup import mix
 from modules.utils import dist
 
 if TYPE_CHECKING:
+    from modules.modeling.supernet import Supernet
     from modules.training.recipe.distillation import Distiller
 
 
@@ -24,7 +25,7 @@ def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, step)))
 
 
-def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
+def sandwich_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
                   rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
     """Add the gradients of one step's subnets to `supernet` and average them over processes. `images` is (N, 3, H, W),
     such as (64, 3, 224, 224), `labels` (N,).
@@ -59,7 +60,7 @@ def sandwich_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: 
     return torch.stack((largest_loss, loss.detach(), _share_right(logits, labels)))
 
 
-def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
+def subnet_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
                 rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
     """Add the gradients of the active subnet and average them over processes. It learns from the labels, and from the
     teacher of `distiller`. `images` is (N, 3, H, W), `labels` (N,).
@@ -74,7 +75,7 @@ def subnet_step(supernet, images: torch.Tensor, labels: torch.Tensor, config: Tr
     return torch.stack((loss, loss, _share_right(logits, labels)))
 
 
-def trained_parameters(supernet, distiller: Distiller | None) -> list[torch.nn.Parameter]:
+def trained_parameters(supernet: Supernet, distiller: Distiller | None) -> list[torch.nn.Parameter]:
     """All parameters that a step trains."""
     return [*supernet.parameters(), *(distiller.projections.parameters() if distiller else ())]
 

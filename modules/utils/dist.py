@@ -5,15 +5,18 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from modules.utils.errors import UserError, check_choice
+
+T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
@@ -160,7 +163,7 @@ def all_max(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def broadcast_object(value):
+def broadcast_object(value: T) -> T:
     """The first process's `value`, any small picklable object. The others wait without a time limit."""
     if not _active():
         return value
@@ -169,7 +172,7 @@ def broadcast_object(value):
     return box[0]
 
 
-def on_first(work: Callable[[], object]):
+def on_first(work: Callable[[], T]) -> T:
     """The first process runs `work()` while the others wait. All get its value. All get its error if that is a
     UserError or an OSError."""
     outcome = None
@@ -184,7 +187,7 @@ def on_first(work: Callable[[], object]):
     return outcome
 
 
-def gather_objects(value) -> list:
+def gather_objects(value: T) -> list[T]:
     """The `value` of every process, in the order of their numbers."""
     if not _active():
         return [value]
@@ -210,7 +213,7 @@ def _object_group():
     return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
-def average_gradients(parameters) -> None:
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each gradient by its mean over processes, in one reduction.
 
     Every process must have run the same configurations, so that the same parameters have gradients.

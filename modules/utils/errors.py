@@ -1,5 +1,9 @@
 """The one exception that means "the user gave something that cannot work"."""
 import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LONGEST = 2400  # characters of a message
 
@@ -18,7 +22,7 @@ class NotFinite(UserError):
     """Tensors became NaN or infinite; the file that would hold them is not written."""
 
 
-def check_choice(value, allowed, what):
+def check_choice(value: T, allowed: Iterable[T], what: str) -> T:
     """Return `value` if it is one of `allowed`; otherwise raise UserError naming both. `what` names the kind of
     value."""
     allowed = list(allowed)
@@ -27,7 +31,7 @@ def check_choice(value, allowed, what):
     return value
 
 
-def nearest(name, known):
+def nearest(name: str, known: Iterable[str]) -> str:
     """The name of `known` that is most like `name`; '' if none is."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")
 

@@ -11,6 +11,7 @@ from modules.block_kd.student.files import StudentRecord, read_student, student_
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.block_kd.teacher import check_fits
+from modules.block_kd.teacher.backbone import Teacher
 from modules.datasets.announce import announce
 from modules.datasets.build import load_data
 from modules.search_space.superspace import get_superspace
@@ -19,7 +20,7 @@ from modules.utils.errors import UserError, check_choice
 DEFAULT_VALID_SIZE = 50000
 
 
-def make_job(o: TableOptions, teacher, device: torch.device) -> LutJob:
+def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     """The job of a `LutBuilder`.
 
     Raises:

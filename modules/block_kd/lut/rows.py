@@ -7,6 +7,7 @@ import numpy as np
 
 from modules.block_kd.lut.counts import count_stage
 from modules.block_kd.student.space import StageChoice, student_space
+from modules.latency.platform import Platform
 from modules.modeling.complexity import with_sizes
 from modules.modeling.net_spec import stage_blocks
 from modules.modeling.spec import output_size
@@ -56,7 +57,7 @@ class TableRow:
         space = student_space(self.superspace, self.stage, self.block)
         return stage_blocks(space.options.candidate, space.table, self.choice.cin, self.choice.blocks)
 
-    def latency(self, platform) -> float:
+    def latency(self, platform: Platform) -> float:
         """Sum of the blocks' latencies (ms) on `platform`, each at the size of its input."""
         return sum((platform.predict_block(block.args, hw)
                     for block, hw in with_sizes(self.blocks, self.input_shape[2:])), 0.0)
@@ -66,7 +67,7 @@ class TableRow:
         """The first two fields of its line: `k#w#e_k#w#e...,1xCxHxH`."""
         return f"{format_blocks(self.choice.blocks)},{'x'.join(map(str, self.input_shape))}"
 
-    def line(self, loss: float, platform) -> str:
+    def line(self, loss: float, platform: Platform) -> str:
         """The row as in the file: `k#w#e_...,1xCxHxH,loss,MFLOPs,Mparams,latency_ms`."""
         counts = count_stage(self.superspace, self.stage, self.block, format_blocks(self.choice.blocks),
                              self.input_shape)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.block_kd.student.model import StagePlusProj
+from modules.block_kd.teacher.backbone import Teacher
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
 from modules.utils.checkpoint import load_checkpoint, load_weights
@@ -38,7 +39,7 @@ def student_path(root: str | Path, name: str, int8: bool) -> Path:
     return Path(root) / name / ("lsq.pth" if int8 else "checkpoint.pth")
 
 
-def build_student(record: StudentRecord, teacher) -> StagePlusProj:
+def build_student(record: StudentRecord, teacher: Teacher) -> StagePlusProj:
     """A student of `teacher` with fresh weights, in the quantiser mode of `record`.
 
     Raises:
@@ -53,7 +54,7 @@ def build_student(record: StudentRecord, teacher) -> StagePlusProj:
     return student
 
 
-def read_student(path: str | Path, superspace: str, stage: str, block: int, teacher, int8: bool,
+def read_student(path: str | Path, superspace: str, stage: str, block: int, teacher: Teacher, int8: bool,
                  what: str = "block student") -> tuple[StagePlusProj, StudentRecord, dict]:
     """The student in a file, its record, and the whole checkpoint.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules.deploy.check.agreement import Agreement
 from modules.modeling.complexity import count_net_flops_and_params
@@ -14,6 +15,9 @@ from modules.training.evaluation import wilson_interval
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.json_files import read_json
+
+if TYPE_CHECKING:
+    from modules.training.subnet_evaluator import SubnetEvaluator
 
 SUFFIX = ".card.json"
 _ACCURACY = (type(None), {"top1": float, "low": float, "high": float})
@@ -29,7 +33,7 @@ def card_path(model: str | Path) -> Path:
     return Path(f"{model}{SUFFIX}")
 
 
-def write_card(model: Path, evaluator, choice: SubnetChoiceConfig, agreement: Agreement, *, fp32: Path,
+def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, agreement: Agreement, *, fp32: Path,
                operators: dict[str, int] | None = None, pixels: bool = False) -> None:
     """Write the card of `model`, the export of subnet `choice` of `evaluator`'s supernet.
 

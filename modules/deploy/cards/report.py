@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from modules.deploy.cards.card import SUFFIX, read_card
@@ -11,7 +12,7 @@ from modules.utils.figures import new_figure, save_figure
 _MARKERS = {"fp32": "o", "int8 lsq": "s", "int8 engine": "D"}
 
 
-def read_cards(folders) -> list[dict]:
+def read_cards(folders: Iterable[str | Path]) -> list[dict]:
     """All cards in the folders and below, ordered by supernet, precision and multiply-accumulates.
 
     Raises:

@@ -12,12 +12,13 @@ from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.check.agreement import predict_batches
 from modules.runtime.metadata import has_class_names, model_name, read_classes, read_crop_size, read_eval_crop
+from modules.runtime.session import Session
 from modules.search_space.imagenet import EVAL_CROP
 from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
 
 
-def session_accuracy(session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
+def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
                      batch_size: int = 50) -> Accuracy:
     """Accuracy of `session` on the whole official validation set.
 

@@ -1,14 +1,17 @@
 """Agreement between the answers of a deployed model and of the trained network."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from modules.modeling.network import resize
-from modules.runtime.session import predict
+from modules.runtime.session import Session, predict
 from modules.utils.errors import UserError
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images and labels
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Agreement:
                 f"{self.margin_in_errors:.1f} mean errors, {self.margin_in_own_errors:.1f} of the image's own)")
 
 
-def predict_batches(session, batches, where: str = "the model"):
+def predict_batches(session: Session, batches: Batches, where: str = "the model"
+                    ) -> Iterator[tuple[torch.Tensor, np.ndarray, torch.Tensor]]:
     """Yield (images as the model takes them, logits of the session, labels) for batches of (images, labels).
 
     `where` names the model in the UserError about logits that are not finite.
@@ -69,7 +73,7 @@ def _check_finite(logits: np.ndarray, where: str) -> None:
                         "no accuracy")
 
 
-def compare(net: torch.nn.Module, session, batches) -> Agreement:
+def compare(net: Callable[[torch.Tensor], torch.Tensor], session: Session, batches: Batches) -> Agreement:
     """Run `net` (eval mode) and the onnxruntime `session` of its export on batches of (images, labels).
 
     Raises:

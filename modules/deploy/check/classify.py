@@ -1,6 +1,7 @@
 """Labels of single image files by a deployed model, with the preprocessing and class names in its metadata."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from modules.runtime.metadata import model_name, read_classes, read_crop_size, read_eval_crop, read_normalization
+from modules.runtime.session import Session
 from modules.utils.cli import say
 from modules.utils.errors import UserError
 
@@ -20,7 +22,7 @@ class Guess:
     probability: float
 
 
-def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5) -> list[Guess]:
+def classify(session: Session, metadata: dict[str, str], path: str | Path, count: int = 5) -> list[Guess]:
     """The `count` likeliest classes of an image file, the likeliest first.
 
     Raises:
@@ -36,7 +38,7 @@ def classify(session, metadata: dict[str, str], path: str | Path, count: int = 5
     return [Guess(classes[i], float(odds[i] / odds.sum())) for i in np.argsort(-logits, kind="stable")[:count]]
 
 
-def print_guesses(session, metadata: dict[str, str], paths, count: int) -> None:
+def print_guesses(session: Session, metadata: dict[str, str], paths: Iterable[str | Path], count: int) -> None:
     """Print the `count` likeliest classes of each image file, with their probabilities in percent."""
     for path in paths:
         print(path)
