@@ -94,7 +94,7 @@ def test_sizes_rank_the_published_tables_as_measured_before():
     """Mean Spearman over the stages of onnxw with minus the loss (facts, all rows and resolutions: .46, .53, .55 across
     block types; .42, .41, .41 within a table)."""
     rows = draw_substages(TABLES, "onnxw", 160, 40, 0)
-    found = rankings(rows, {name: score_substages(rows, name, 2, 0) for name in COLUMNS}, aggregate="all")
+    found = rankings(rows, {name: score_substages(rows, name, 2, 0) for name in COLUMNS})
     for name, across, within in zip(COLUMNS, (0.46, 0.53, 0.55), (0.42, 0.41, 0.41), strict=True):
         mine = [r for r in found if r.proxy == name]
         assert len(mine) == 6
@@ -115,6 +115,8 @@ def test_tables_that_a_score_is_ranked_by(tmp_path):
         assert row.spec.blocks[0][1].args.cin * row.spec.resolution > 0
         assert math.isfinite(score_substages([row], "NASWOT", 2, 0)[0])
         assert math.isfinite(score_substages([row], "ZiCo", 2, 0)[0])
+    with pytest.raises(UserError, match="all of no score"):
+        rankings(rows, {"Params": loss}, aggregate="all")
     with pytest.raises(UserError, match="no row for resolution 500"):
         draw_substages(TABLES, "onnxw_tiny", 500, 2, 1)
 

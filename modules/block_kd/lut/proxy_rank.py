@@ -99,13 +99,21 @@ class Ranking:
 
 def rankings(rows: list[SubStage], values: dict[str, np.ndarray], aggregate: str = "") -> list[Ranking]:
     """The rankings of every score of `values`, stage by stage. `aggregate` names a further score: the rank aggregate
-    within the stage of all scores except columns of the table (`rank_aggregate`)."""
+    within the stage of all scores except columns of the table (`rank_aggregate`).
+
+    Raises:
+        UserError: `aggregate`, and no score but the columns of the table.
+    """
+    computed = [proxy for proxy in values if proxy not in COLUMNS]
+    if aggregate and not computed:
+        raise UserError(f"{aggregate} of no score: the columns {', '.join(COLUMNS)} of the tables do not take part; "
+                        "name at least one score")
     found = []
     for stage, group in groupby(range(len(rows)), key=lambda i: rows[i].stage):
         members = np.array(list(group))
         scored = {proxy: value[members] for proxy, value in values.items()}
         if aggregate:
-            scored[aggregate] = rank_aggregate(np.stack([v for p, v in scored.items() if p not in COLUMNS], 1))
+            scored[aggregate] = rank_aggregate(np.stack([scored[proxy] for proxy in computed], 1))
         quality = -np.array([rows[i].loss for i in members])
         tables = np.array([(rows[i].block, rows[i].window) for i in members])
         for proxy, value in scored.items():
