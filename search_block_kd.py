@@ -10,12 +10,17 @@ To score given spaces instead (scores.csv and cdf/<choice>.png):
     python search_block_kd.py --superspace onnxw --platform onnx_lut --latency_constraint 10 --latency_loss_t 0.08 \\
         --supernet_choices 151122-023231 131121-022130
 
+Of the subnets within the latency limit those count that keep the other limits too, which also stand alone:
+
+    python search_block_kd.py --superspace onnxw --platform onnx_lut --max_mflops 300 --max_memory_mb 7
+
 The tables are read from <lut_path>/<superspace>/<stage>_<block>_<window>.csv; eval_block_kd.py writes them.
 """
 from dataclasses import MISSING
 
 from modules.block_kd.space_search.scorer import Scoring, score_choices
 from modules.block_kd.space_search.search import Evolution, search_space
+from modules.search.limits import SizeLimits
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.files import REPOSITORY
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -32,6 +37,7 @@ def main(argv=None):
     option(parser, "--supernet_choices", (), "spaces to score instead of searching, such as 151122-023231", kind=str,
            many="*", metavar="CHOICE")
     add_arguments(parser, Scoring)
+    add_arguments(parser, SizeLimits)
     add_arguments(parser, Evolution)
     add_run_arguments(parser, "search")
     args = parser.parse_args(argv)
@@ -40,9 +46,9 @@ def main(argv=None):
 
     platform, resolutions = how_made(args.lut_path, args.superspace, args.platform, args.hw_list or ())
     args.hw_list = resolutions
-    scoring = from_arguments(Scoring, args, superspace=args.superspace, platform=platform, lut_path=str(args.lut_path))
-    limits = "+".join(f"{limit:g}" for limit in scoring.limits)
-    folder = args.output_dir / args.superspace / f"c{limits}_t{scoring.t:g}_a{scoring.a:g}"
+    scoring = from_arguments(Scoring, args, superspace=args.superspace, platform=platform, lut_path=str(args.lut_path),
+                             sizes=from_arguments(SizeLimits, args))
+    folder = args.output_dir / args.superspace / scoring.label
     if args.supernet_choices:
         score_choices(scoring, args.supernet_choices, folder)
         return

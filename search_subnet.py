@@ -15,6 +15,16 @@ On ImageNet with 4 GPUs, each of which evaluates other subnets; the supernet was
         --latency_constraint 10 15 20 25 --latency_delta 2 --dataset_path /path/to/imagenet --valid_size 10000 \\
         --batch_size 32
 
+With --measure_best the best subnets of each limit are built as int8 models and timed at the end, as long as it takes to
+find so many that keep the limit; one that breaks it is marked in best.csv and not chosen:
+
+    python search_subnet.py --superspace onnxw --supernet_choice 151122-023231 --platform onnxruntime_int8 \\
+        --latency_constraint 10 --measure_best 5
+
+The limits on operations, parameters, file and memory hold beside that of latency, or without one:
+
+    python search_subnet.py --superspace onnxw --supernet_choice 151122-023231 --max_params 6 --max_memory_mb 7
+
 Writes <output_path>/<superspace>-<choice>/<limits>ms.log and, in a folder of that name, subnets.csv (all evaluated
 subnets), front.csv (Pareto front), best.csv (the best of each limit, tested on the validation set if the search used
 images held out of training), export.csv (input of onnx_tools/export_onnx.py), search.png, and state.json, from which
@@ -25,6 +35,8 @@ from pathlib import Path
 
 from modules.latency.arguments import add_platform_arguments
 from modules.search.generations import GenerationSizes
+from modules.search.limits import SizeLimits
+from modules.search.measured import MEASURE_BEST
 from modules.search.subnet.settings import SearchSettings
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
@@ -47,7 +59,9 @@ def main(argv=None):
 
     add_platform_arguments(parser)
     add_arguments(parser, SearchSettings)
+    add_arguments(parser, SizeLimits)
     add_arguments(parser, GenerationSizes)
+    option(parser, "--measure_best", 0, MEASURE_BEST, low=0)
     option(parser, "--test_top_num", 10, "subnets per limit that are tested at the end", low=0)
     option(parser, "--output_path", Path("results/search_subnet"), "folder; /<superspace>-<choice>/<limits>ms is "
            "appended")
@@ -63,7 +77,8 @@ def main(argv=None):
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
     args.platform = platform_names(args.platform, args.latency_table, space.space)
     settings = from_arguments(SearchSettings, args, devices=len(args.platform),
-                              sizes=from_arguments(GenerationSizes, args))
+                              sizes=from_arguments(GenerationSizes, args),
+                              size_limits=from_arguments(SizeLimits, args))
 
     from modules.modeling.restore import find_checkpoint
     from modules.search.subnet.fitness import SharedEvaluation, make_alone_evaluator
@@ -91,16 +106,21 @@ def main(argv=None):
 
 def name_of(settings, platforms, use_testset):
     """The folder's name says what is searched for."""
-    stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms"
+    stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms" * bool(settings.limits)
+    stem = "_".join(filter(None, (stem, settings.size_limits.label)))
     stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
     stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
-    return stem + "_testset" * use_testset + "_random" * (settings.method == "random")
+    ways = (("_testset", use_testset), ("_random", settings.method == "random"),
+            ("_pareto", settings.survival == "pareto"), (f"_{settings.predictor}", settings.predictor != "none"))
+    return stem + "".join(suffix for suffix, used in ways if used)
 
 
 def search(args, space, settings, evaluator, evaluation, opened):
     """What the first process does, in the folder of the run `opened`."""
     from modules.latency.arguments import make_platforms, tables_identity
+    from modules.latency.profile.timer import network_timer
     from modules.search.subnet.fitness import fitness_identity, fitness_notes
+    from modules.search.subnet.measure import Measurement, chosen
     from modules.search.subnet.proposals import Proposer
     from modules.search.subnet.search import SubnetSearch, run_search
     from modules.search.subnet.state import SearchState
@@ -114,11 +134,18 @@ def search(args, space, settings, evaluator, evaluation, opened):
     notes = fitness_notes(evaluator)
     for note in notes:
         print(note, file=sys.stderr)
-    found = SubnetSearch(proposer, evaluation, state)
-    best = run_search(found, folder, folder.with_name(f"{folder.name}.log"), notes=notes, baseline=args.baseline,
-                      test_top_num=args.test_top_num if evaluator.valid_size else 0)
-    for window, subnets in best.items():
-        print(f"best within {window} ms: {subnets[0]} [{', '.join(f'{v:.2f}' for v in subnets[0].accuracy.interval)}]")
+    timers = [network_timer(name, platform) for name, platform in platforms.items()] if args.measure_best else []
+    measurement = Measurement(timers, args.measure_best, proposer.spec, state) if timers else None
+    ranking = run_search(SubnetSearch(proposer, evaluation, state), folder, folder.with_name(f"{folder.name}.log"),
+                         notes=notes, baseline=args.baseline, measurement=measurement,
+                         test_top_num=args.test_top_num if evaluator.valid_size else 0)
+    best = chosen(ranking, state.measured if measurement else {})
+    for window, subnets in ranking.items():
+        if window not in best:
+            print(f"none of {len(subnets)} measured subnets is within {window.words}", file=sys.stderr)
+            continue
+        interval = ", ".join(f"{value:.2f}" for value in best[window].accuracy.interval)
+        print(f"best within {window.words}: {best[window]} [{interval}]")
     print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} --resume "
           f"{args.checkpoint_path} --quant_mode")
 

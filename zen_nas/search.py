@@ -9,8 +9,9 @@ training.
 A preset is a published search: space, budget, depth and batch. Without --preset and a budget, a search has the budget
 of its space's first preset. Published latencies are of a V100 in fp16 at batch 64, per image.
 
-Limits hold for the whole network with its shortcuts. FLOPs and model size are counted as published. Latency is the
-platform's prediction for int8 at batch 1 in ms; for an extrapolation the upper end of its interval counts. With
+Limits hold for the whole network with its shortcuts. --budget_flops and --budget_model_size are counted as published,
+--max_mflops, --max_params, --max_file_mb and --max_memory_mb as in the other searches. Latency is the platform's
+prediction for int8 at batch 1 in ms; for an extrapolation the upper end of its interval counts. With
 --measure_best the best structures are measured at the end, and the best one within the limit is the result. Writes
 <save_dir>/best_structure.txt, scores.csv (all scored structures), measured.csv, search.png, search.log, and state.json
 for --resume.
@@ -20,8 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.search.limits import SizeLimits
+from modules.search.measured import MEASURE_BEST
 from modules.utils.cli import add_run_arguments, make_parser, run
-from modules.utils.settings import BATCH, PIXELS, SEED, option
+from modules.utils.settings import BATCH, PIXELS, SEED, add_arguments, from_arguments, option
 
 PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
 
@@ -51,8 +54,8 @@ def main(argv=None):
     option(parser, "--platform", "", "device of --budget_latency, such as onnxruntime_int8")
     option(parser, "--latency_confidence", 0.9, "probability with which a network keeps --budget_latency where the "
            "platform's model extrapolates; 0: as predicted", low=0, below=1)
-    option(parser, "--measure_best", 0, "structures within --budget_latency by measurement to look for at the end; "
-           "onnxruntime_int8 measures", low=0)
+    option(parser, "--measure_best", 0, MEASURE_BEST, low=0)
+    add_arguments(parser, SizeLimits)
     option(parser, "--max_layers", None, "most layers", kind=int, low=1, shown="the space's")
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the space's", **PIXELS)
     option(parser, "--num_classes", None, "classes", kind=int, low=1, high=10**6, shown="the space's")
@@ -77,11 +80,12 @@ def main(argv=None):
     if args.init_structure:
         space = replace(space, start=str(read_structure(args.init_structure)))
     budgets = [args.budget_model_size, args.budget_flops, args.budget_latency]
-    if budgets == [None] * 3:
+    sizes = from_arguments(SizeLimits, args)
+    if budgets == [None] * 3 and not sizes:
         source = preset or first_preset(name)
         budgets = [source.model_size, source.flops, source.latency]
     limits = Limits(args.max_layers or (preset.layers if preset else space.max_layers), *budgets, args.platform,
-                    args.latency_confidence)
+                    args.latency_confidence, sizes)
     print(f"limits: {limits}")
     search = ZenSearch(
         space, read_structure(space.start), limits,

@@ -6,14 +6,18 @@ import math
 import operator
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
 
 from modules.latency import predict_subnets
+from modules.latency.profile.timer import network_timer
+from modules.modeling.footprint import net_footprint
 from modules.search.evolution import History
+from modules.search.limits import SizeLimits
 from modules.search.log import SearchLog
+from modules.search.measured import Measured, measure_best
 from modules.search.progress_figure import draw_progress
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks.structure import Structure
@@ -22,7 +26,6 @@ from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
 from modules.utils.runs import Run
 from modules.zero_shot.counts import published_counts
-from modules.zero_shot.measured import Measured, measure_best
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.pool import ScorePool
@@ -38,7 +41,7 @@ class Limits:
     """What a structure may have at most; None: any number. FLOPs and model size as `published_counts` has them.
 
     Where the platform's model extrapolates, a latency (ms) is to be kept with probability `confidence` if errors are
-    normal; 0: as predicted, as it is everywhere else.
+    normal; 0: as predicted, as it is everywhere else. `sizes` are counted as everywhere else, not as published.
     """
 
     layers: int | None = None
@@ -47,12 +50,14 @@ class Limits:
     latency: float | None = None
     platform: str = ""
     confidence: float = 0.9
+    sizes: SizeLimits = field(default_factory=SizeLimits)
 
     def __str__(self) -> str:
         """Those that are given."""
         known = {"layers": self.layers, "parameters": self.model_size, "multiply-accumulates": self.flops}
         parts = [f"at most {value:g} {what}" for what, value in known.items() if value is not None]
-        return ", ".join([*parts, *([f"{self.latency:g} ms on {self.platform}"] if self.latency is not None else [])])
+        parts += [f"{self.latency:g} ms on {self.platform}"] if self.latency is not None else []
+        return ", ".join([*parts, *([str(self.sizes)] if self.sizes else [])])
 
     def __post_init__(self):
         for option, value in (("max_layers", self.layers), ("budget_model_size", self.model_size),
@@ -98,9 +103,7 @@ class ZenSearch:
             from modules.latency import get_platform
 
             self.platform = get_platform(limits.platform)
-        if measure and not hasattr(self.platform, "measure_subnet"):
-            raise UserError(f"--measure_best {measure}: platform {limits.platform or '(none)'} does not measure "
-                            "networks; allowed: 0, or --platform onnxruntime_int8")
+        self.timer = network_timer(limits.platform, self.platform) if measure else None
         self.score = partial(score_structure, proxy=proxy, batch=batch, classes=classes, resolution=resolution,
                              seed=seed)
         self.pool = ScorePool(self.score, workers) if children > 1 else None
@@ -117,6 +120,9 @@ class ZenSearch:
         flops, size = published_counts(structure, self.resolution, self.classes)
         if (limits.model_size is not None and size > limits.model_size) or (
                 limits.flops is not None and flops > limits.flops):
+            return False
+        if limits.sizes and not limits.sizes.keep(
+                net_footprint(structure_net(structure, self.resolution, self.classes))):
             return False
         return limits.latency is None or self.latency(structure) <= limits.latency
 
@@ -149,8 +155,8 @@ class ZenSearch:
                             f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
         best = self.history.top(1)[0]
         measured = self._measure_best(run)
-        if measured and measured[0].measured <= self.limits.latency:
-            best = next(e for e in self.history.entries if e.individual == measured[0].structure)
+        if measured and measured[0].keeps:
+            best = next(e for e in self.history.entries if e.individual == measured[0].individual)
         elif measured:
             print(f"none of the {len(measured)} best structures is within {self.limits.latency:g} ms as measured",
                   file=sys.stderr)
@@ -164,12 +170,13 @@ class ZenSearch:
         ranked = ((entry.individual, entry.fitness) for entry in self.history.top(len(self.history)))
         found = measure_best(
             ranked, self.latency,
-            lambda structure: self.platform.measure_subnet(structure_net(structure, self.resolution, self.classes)),
-            self.limits.latency, self.measure)
+            lambda structure: self.timer(structure_net(structure, self.resolution, self.classes)),
+            lambda ms: ms <= self.limits.latency, self.measure)
         with atomic_write(run.path.with_name("measured.csv")) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["score", "predicted_ms", "measured_ms", "structure"])
-            writer.writerows([f"{m.score:.6g}", f"{m.predicted:.4f}", f"{m.measured:.4f}", m.structure] for m in found)
+            writer.writerow(["score", "predicted_ms", "measured_ms", "keeps_limit", "structure"])
+            writer.writerows([f"{m.score:.6g}", f"{m.predicted:.4f}", f"{m.measured:.4f}", int(m.keeps), m.individual]
+                             for m in found)
         return found
 
     def _progress(self) -> str:

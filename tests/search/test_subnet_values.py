@@ -40,7 +40,7 @@ def test_pareto_front_against_brute_force():
     subnet = SubnetSpace(SupernetConfig.from_choice("onnxw_tiny", "053412-000000"), (32,)).extreme(min)
     for _ in range(50):
         points = [tuple(map(float, rng.integers(0, 12, size=2))) for _ in range(30)]
-        subnets = [Evaluated(Proposal(subnet, Latency((x,)), 1.0, 1.0, 0, (9.0,)),
+        subnets = [Evaluated(Proposal(subnet, Latency((x,)), 1.0, 1.0, 0, (9.0,), 1.0, 1.0),
                              Accuracy(y, 100.0, 1.0, 100)) for x, y in points]
         front = [(e.proposal.ms, e.accuracy.top1) for e in pareto_front(subnets)]
         assert front == sorted({p for p in points if not dominated(p, points)})

@@ -4,12 +4,12 @@ import csv
 import pytest
 
 from modules.latency import predict_subnets
+from modules.search.measured import measure_best
 from modules.search_space.networks.structure import Structure
 from modules.search_space.networks.zen_space import PRESETS, SPACES
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import STATE_FILE, Run
-from modules.zero_shot.measured import measure_best
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
 
@@ -58,10 +58,10 @@ def test_structures_are_measured_from_the_best_down():
     structures = [Structure.parse(f"SuperConvK3BNRELU(3,{8 * i},1,1)") for i in range(1, 101)]
     ranked = [(structure, 100.0 - i) for i, structure in enumerate(structures)]
     measured = {structure: 10.0 if i % 3 else 1.0 for i, structure in enumerate(structures)}
-    found = measure_best(ranked, lambda s: 0.5, measured.__getitem__, 2.0, 2)
-    assert [m.structure for m in found] == [structures[0], structures[3], structures[1], structures[2]]
+    found = measure_best(ranked, lambda s: 0.5, measured.__getitem__, lambda ms: ms <= 2, 2)
+    assert [m.individual for m in found] == [structures[0], structures[3], structures[1], structures[2]]
     assert [m.measured for m in found] == [1, 1, 10, 10]
-    assert len(measure_best(ranked, lambda s: 0.5, lambda s: 3.0, 2.0, 2)) == 40  # none is within
+    assert len(measure_best(ranked, lambda s: 0.5, lambda s: 3.0, lambda ms: ms <= 2, 2)) == 40  # none is within
 
 
 def test_the_result_is_within_the_limit_as_measured(tmp_path, monkeypatch):
@@ -79,5 +79,5 @@ def test_the_result_is_within_the_limit_as_measured(tmp_path, monkeypatch):
     again = search.platform.measure_subnet(structure_net(Structure.parse(rows[0]["structure"]), 32, 10))
     assert again == pytest.approx(float(rows[0]["measured_ms"]), abs=1e-4)  # from the cache
     assert again > 0
-    with pytest.raises(UserError, match="does not measure"):
-        a_search(Limits(18, latency=1.0, platform="epyc_onnxruntime_int8"), measure=1)
+    with pytest.raises(UserError, match="--measure_best: platform onnx_lut does not measure"):
+        a_search(Limits(18, latency=1.0, platform="onnx_lut"), measure=1)

@@ -28,12 +28,16 @@ SETTINGS_FILE = "lut.json"  # beside the tables: the settings they were made wit
 
 @dataclass(frozen=True)
 class Rows:
-    """The n rows of one table that belong to one resolution, ordered by loss; every field has shape (n,)."""
+    """The n rows of one table that belong to one resolution, ordered by loss; every field has n entries.
+
+    `encodings` are their blocks, `k#w#e_k#w#e...`.
+    """
 
     loss: np.ndarray
     latency: np.ndarray
     input_width: np.ndarray
     last_width: np.ndarray
+    encodings: tuple[str, ...] = ()
 
 
 Choice = tuple[int, int]  # block and window of one stage
@@ -165,13 +169,16 @@ def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
         if size not in table[:, 0]:
             raise UserError(f"{path}: no row for resolution {resolution} (input size {size}); --hw_list names the "
                             "resolutions of the table")
-    return tuple(_rows(table[table[:, 0] == size]) for size in sizes)
+    return tuple(_rows(table, keys, table[:, 0] == size) for size in sizes)
 
 
-def _rows(table: np.ndarray) -> Rows:
+def _rows(table: np.ndarray, keys: list[str], ours: np.ndarray) -> Rows:
     # Ordered by loss, so that one uniform number picks rows of similar rank in any two tables (see `SampleEstimator`).
-    table = table[np.argsort(table[:, 3], kind="stable")]
-    return Rows(table[:, 3].copy(), table[:, 4].copy(), table[:, 1].astype(int), table[:, 2].astype(int))
+    order = np.flatnonzero(ours)
+    order = order[np.argsort(table[order, 3], kind="stable")]
+    table = table[order]
+    return Rows(table[:, 3].copy(), table[:, 4].copy(), table[:, 1].astype(int), table[:, 2].astype(int),
+                tuple(keys[i].partition(",")[0] for i in order))
 
 
 def row_numbers(fields: list[str]) -> list[float]:

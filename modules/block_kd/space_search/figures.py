@@ -26,7 +26,7 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
     figure = new_figure(11, 4.6)
     figure.suptitle(f"{title}   score {score.score:.4f}")
     left, right = figure.subplots(1, 2)
-    end = max(np.quantile(latency, 0.98), 1.15 * max(limits))
+    end = max(np.quantile(latency, 0.98), 1.15 * max(limits, default=0))
     shown = latency <= end
 
     cells = left.hexbin(latency[shown], loss[shown], gridsize=60, bins="log", mincnt=1, cmap="Greys", linewidths=0.1)
@@ -38,7 +38,8 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
         left.scatter(latency[best], loss[best], s=9, color=colour, zorder=3,
                      label=f"{len(best)} smallest losses within {limit:g} ms")
     left.set(xlabel="latency (ms)", ylabel="summed block loss (NSR)", xlim=(0, end), title="drawn subnets")
-    left.legend(loc="upper right", fontsize=8)
+    if limits:
+        left.legend(loc="upper right", fontsize=8)
 
     for value, style in zip(np.unique(resolution), cycle((":", "--", "-.", "-")), strict=False):
         _cumulated(right, latency[resolution == value], end, color="#777777", linewidth=1.2, linestyle=style,

@@ -1,9 +1,10 @@
 """Scoring of spaces of one superspace on one platform: the parts made from the user's settings."""
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from modules.block_kd.lut.tables import BlockTables, load_tables
 from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.quality import COUPLINGS, Estimator, SpaceScore, Target, score_space
 from modules.block_kd.score.sample import SampleEstimator
+from modules.block_kd.score.sizes import TableSizes
 from modules.block_kd.space_search.figures import draw_distribution
 from modules.block_kd.space_search.files import SpaceEntry, describe, write_scores
 from modules.search.evolution import History
+from modules.search.limits import SizeLimits
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
@@ -34,8 +37,9 @@ class Scoring:
     superspace: str
     platform: str
     lut_path: str
-    limits: tuple[float, ...] = setting(MISSING, "latency limits; the scores under several are added up", many="+",
-                                        above=0, unit="ms", name="latency_constraint")
+    limits: tuple[float, ...] = setting((), "latency limits; the scores under several are added up", many="+",
+                                        above=0, unit="ms", name="latency_constraint", shown="any latency, where "
+                                        "another limit is given")
     t: float = setting(0.1, "share of subnets wanted within the limit", above=0, name="latency_loss_t")
     a: float = setting(0.01, "weight of falling short of that share", above=0, name="latency_loss_a")
     estimator: str = setting("sample", "law of a space's subnets; sample: 100,000 are drawn, exact: it is computed",
@@ -47,11 +51,39 @@ class Scoring:
     resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
                                            shown="those in lut.json, or the superspace's")
     seed: int = SEED.field()
+    sizes: SizeLimits = field(default_factory=SizeLimits)
+    num_classes: int = setting(1000, "classes of the networks whose sizes are limited", low=1, high=10**6)
 
     def __post_init__(self):
         check_settings(self)
-        if not self.limits:
-            raise UserError("no latency limit; give --latency_constraint in ms, as in --latency_constraint 10")
+        if not self.limits and not self.sizes:
+            raise UserError("no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of "
+                            "--max_mflops, --max_params, --max_file_mb, --max_memory_mb")
+        if self.estimator == "exact" and (self.sizes or not self.limits):
+            raise UserError(f"--estimator exact with {self.sizes}: it is computed over latency alone; allowed with "
+                            "other limits: sample")
+
+    @property
+    def latencies(self) -> tuple[float, ...]:
+        """The latency limits (ms); where none is given, one that every subnet keeps."""
+        return self.limits or (math.inf,)
+
+    @property
+    def identity(self) -> dict:
+        """What scores depend on, as plain values."""
+        values = {**vars(self), "sizes": self.sizes.given}
+        return values if self.sizes else {k: v for k, v in values.items() if k not in ("sizes", "num_classes")}
+
+    @property
+    def label(self) -> str:
+        """The limits and parameters, for the name of a folder."""
+        latency = f"c{'+'.join(f'{limit:g}' for limit in self.limits)}" if self.limits else ""
+        return "_".join(filter(None, (latency, self.sizes.label, f"t{self.t:g}", f"a{self.a:g}")))
+
+    @property
+    def words(self) -> str:
+        """The limits for people, such as `10 ms, 20 ms, --max_params 5`."""
+        return ", ".join([*(f"{limit:g} ms" for limit in self.limits), *([str(self.sizes)] if self.sizes else [])])
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,7 @@ class SpaceScorer:
     tables: BlockTables
     others: tuple[np.ndarray, ...]
     estimators: tuple[Estimator, ...] = field(repr=False)
+    sizes: TableSizes | None = None
 
     def __call__(self, config: SupernetConfig) -> SpaceScore:
         return score_space(self.estimators, config)
@@ -69,7 +102,8 @@ class SpaceScorer:
     def draw_figure(self, path: Path, config: SupernetConfig, score: SpaceScore) -> None:
         """Distribution of loss and latency of `config`, from 100,000 draws with either estimator."""
         s = self.scoring
-        sampler = SampleEstimator(self.tables, self.others, Target(s.limits[0]), s.width_coupling, (s.seed, 0))
+        sampler = SampleEstimator(self.tables, self.others, Target(s.latencies[0]), s.width_coupling, (s.seed, 0),
+                                  self.sizes)
         draw_distribution(path, str(config), sampler.draw(config), s.limits, score)
 
 
@@ -90,13 +124,14 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
             raise UserError(f"--latency_constraint {limit:g}: below every subnet; the fastest that the tables of "
                             f"{scoring.superspace} give takes {fastest:.2f} ms on {scoring.platform}")
     estimators = []
-    for index, limit in enumerate(scoring.limits):
+    sizes = TableSizes(tables, scoring.sizes, scoring.num_classes) if scoring.sizes else None
+    for index, limit in enumerate(scoring.latencies):
         arguments = (tables, others, Target(limit, scoring.t, scoring.a), scoring.width_coupling)
         if scoring.estimator == "exact":
             estimators.append(ExactEstimator(*arguments, cache_mb=CACHE_MB / len(scoring.limits)))
         else:
-            estimators.append(SampleEstimator(*arguments, seed=(scoring.seed, index)))
-    return SpaceScorer(scoring, tables, others, tuple(estimators))
+            estimators.append(SampleEstimator(*arguments, seed=(scoring.seed, index), sizes=sizes))
+    return SpaceScorer(scoring, tables, others, tuple(estimators), sizes)
 
 
 def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> list[SpaceEntry]:
@@ -109,10 +144,11 @@ def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> lis
             continue
         entry = history.entries[-1]
         print(describe(entry))
-        for limit, quality in zip(scoring.limits, entry.result.per_limit, strict=True):
+        for limit, quality in zip(scoring.latencies, entry.result.per_limit, strict=True):
             if not quality.feasible:
-                print(f"warning: no subnet of {config} is within {limit:g} ms", file=sys.stderr)
+                words = replace(scoring, limits=(limit,) * bool(scoring.limits)).words
+                print(f"warning: no subnet of {config} is within {words}", file=sys.stderr)
         scorer.draw_figure(folder / "cdf" / f"{config.choice}.png", config, entry.result)
-    write_scores(folder / "scores.csv", history.entries, scoring.limits)
-    write_manifest(folder / "scores.csv", **vars(scoring))
+    write_scores(folder / "scores.csv", history.entries, scoring.latencies)
+    write_manifest(folder / "scores.csv", **scoring.identity)
     return history.entries

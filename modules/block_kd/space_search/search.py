@@ -58,7 +58,7 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
 def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     folder = run.path.parent
     scorer = make_scorer(scoring)
-    identity = {**vars(scoring), **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
+    identity = {**scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
     evolution = AgingEvolution(History(scorer, attrgetter("score")), (mutate_block, mutate_window),
@@ -104,13 +104,12 @@ def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folde
                                                    strict=True))
         log.write(f"Discretisation: the score of the best space lies between {low:.5f} and {high:.5f}")
 
-    write_scores(folder / "spaces.csv", history.entries, scoring.limits)
-    write_manifest(folder / "spaces.csv", **vars(scoring))
+    write_scores(folder / "spaces.csv", history.entries, scoring.latencies)
+    write_manifest(folder / "spaces.csv", **scoring.identity)
     scorer.draw_figure(folder / f"{best.individual.choice}_distribution.png", best.individual, best.result)
     scores = np.array([entry.fitness for entry in history.entries])
     start = sum(entry.parent is None for entry in history.entries)
-    limits = ", ".join(f"{limit:g} ms" for limit in scoring.limits)
-    draw_progress(folder / "search_progress.png", f"{scoring.superspace} within {limits}", scores, start,
+    draw_progress(folder / "search_progress.png", f"{scoring.superspace} within {scoring.words}", scores, start,
                   evolution.population_size)
     command = (f"python train_supernet.py --superspace {scoring.superspace} "
                f"--supernet_choice {best.individual.choice} --config-file supernet_training_configs/train.yaml")

@@ -21,7 +21,7 @@ def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], windows: S
         if baseline and number == 0:
             _draw_baseline(axes, baseline)
         dots = _draw_subnets(axes, subnets, number)
-        for window in windows:
+        for window in filter(lambda window: window.limits, windows):
             limit = window.limits[number]
             axes.axvline(limit, color="black", linewidth=0.9, linestyle=":")
             axes.annotate(f"{limit:g} ms ", (limit, 0.01), xycoords=("data", "axes fraction"), fontsize=8, ha="right")

@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain, zip_longest
 
 import numpy as np
 
 from modules.latency.platform import Platform, predict_subnets
 from modules.latency.prediction import check_known_spread
-from modules.modeling.complexity import count_net_flops_and_params
-from modules.modeling.net_spec import resolve
+from modules.modeling.footprint import Footprint, net_footprint
+from modules.modeling.net_spec import NetSpec, resolve
 from modules.search.evolution import PATIENCE, History
 from modules.search.generations import Breeder
+from modules.search.predictor import check_predictor
 from modules.search.subnet.record import Evaluated, Proposal
+from modules.search.subnet.selection import Promise, choose_parents, most_promising
 from modules.search.subnet.settings import SearchSettings
 from modules.search.subnet.window import Latency, Window
 from modules.search_space.config import SubnetChoiceConfig
@@ -56,7 +59,9 @@ class Proposer:
                  settings: SearchSettings):
         self.subnets, self.platforms, self.num_classes = subnets, platforms, num_classes
         self.settings, self.moves = settings, _SubnetMoves(subnets, settings)
+        check_predictor(settings.predictor)
         self._latencies: dict[SubnetChoiceConfig, Latency] = {}
+        self._footprints: dict[SubnetChoiceConfig, Footprint] = {}
 
     def latency(self, choice: SubnetChoiceConfig) -> Latency:
         """Latency of a subnet; each is asked for once."""
@@ -64,8 +69,19 @@ class Proposer:
             self._latencies[choice] = self._predict(choice)
         return self._latencies[choice]
 
+    def footprint(self, choice: SubnetChoiceConfig) -> Footprint:
+        """What a subnet takes beside time; each is counted once."""
+        if choice not in self._footprints:
+            self._footprints[choice] = net_footprint(self.spec(choice))
+        return self._footprints[choice]
+
+    def keeps(self, choice: SubnetChoiceConfig, window: Window) -> bool:
+        """Whether a subnet is within `window` and within the limits of size."""
+        limits = self.settings.size_limits
+        return bool(not limits or limits.keep(self.footprint(choice))) and window.holds(self.latency(choice))
+
     def _predict(self, choice: SubnetChoiceConfig) -> Latency:
-        spec, confidence, ms, upper, extrapolated = self._spec(choice), self.settings.confidence, [], [], False
+        spec, confidence, ms, upper, extrapolated = self.spec(choice), self.settings.confidence, [], [], False
         for name, platform in self.platforms.items():
             prediction = predict_subnets(platform, [spec])
             ms.append(float(prediction.ms[0]))
@@ -75,7 +91,8 @@ class Proposer:
                 upper.append(float(prediction.upper(confidence)[0]))
         return Latency(tuple(ms), tuple(upper), extrapolated)
 
-    def _spec(self, choice):
+    def spec(self, choice: SubnetChoiceConfig) -> NetSpec:
+        """The network of a subnet."""
         return resolve(self.subnets.config, choice, self.num_classes)
 
     def propose(self, number: int, history: History[SubnetChoiceConfig, Evaluated]) -> list[Proposal]:
@@ -85,38 +102,55 @@ class Proposer:
             UserError: no subnet is found within one of the windows; the message has the reachable latencies.
         """
         taken: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
-        per_limit = []
+        per_limit, promise = [], self._promise(number, history)
         for index, window in enumerate(self.settings.windows):
             # Children depend on seed, round and limit alone, not on how many draws others needed.
             rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(number, index)))
             breeder = Breeder(self.moves, lambda choice, window=window: choice not in history and choice not in taken
-                              and window.holds(self.latency(choice)), rng)
-            bred = self._start(breeder, window, taken) if number == 0 else self._next(breeder, window, history)
+                              and self.keeps(choice, window), rng)
+            bred = self._start(breeder, window, taken) if number == 0 else self._next(breeder, window, history, promise)
             taken.update((choice, window.limits) for choice in bred)
             per_limit.append(bred)
         # In turns, so that a bound on the evaluations cuts all limits alike.
         choices = [choice for choice in chain(*zip_longest(*per_limit)) if choice is not None]
         if self.settings.max_evaluations:
             choices = choices[:max(0, self.settings.max_evaluations - len(history))]
-        proposals = [Proposal(choice, self.latency(choice), *count_net_flops_and_params(self._spec(choice)), number,
-                              taken[choice]) for choice in choices]
-        return sorted(proposals, key=lambda proposal: proposal.cost_order)
+        return sorted((self._proposal(choice, number, taken[choice]) for choice in choices),
+                      key=lambda proposal: proposal.cost_order)
+
+    def _proposal(self, choice: SubnetChoiceConfig, number: int, limits: tuple[float, ...]) -> Proposal:
+        size = self.footprint(choice)
+        return Proposal(choice, self.latency(choice), float(size.mflops), float(size.params), number, limits,
+                        float(size.file_mb), float(size.memory_mb))
 
     def _start(self, breeder: Breeder, window: Window, taken) -> list[SubnetChoiceConfig]:
-        there = sum(window.holds(self.latency(choice)) for choice in taken)  # of limits whose windows overlap
+        there = sum(self.keeps(choice, window) for choice in taken)  # of limits whose windows overlap
         if self.settings.method == "evolution":  # the sandwich rule trains both ends in every step: they are good
             breeder.given([self.subnets.extreme(end) for end in (min, max)][: self.settings.sizes.population_size])
         # Blocks have to be measured for the draws: where it is all but certain that there is nothing, ask fewer.
         bred = breeder.random(max(0, self.settings.sizes.population_size - there),
                               PATIENCE if self._beyond(window) else START_PATIENCE)
         if not bred and not there:
-            raise UserError(
-                f"--latency_constraint {' '.join(f'{v:g}' for v in window.limits)} with --latency_delta "
-                f"{window.delta:g}: no subnet of {self.subnets.config} within {self._reach(window)}")
+            raise UserError(self._refusal(window))
         return bred
+
+    def _refusal(self, window: Window) -> str:
+        limits = self.settings.size_limits
+        if limits and not any(limits.keep(size) for size in self._footprints.values()):
+            smallest = min(self._footprints.values(), key=lambda size: size.params)
+            return (f"{limits}: none of {len(self._footprints)} subnets of {self.subnets.config} is within; that of "
+                    f"the fewest parameters has {limits.describe(smallest)}")
+        return (f"--latency_constraint {' '.join(f'{v:g}' for v in window.limits)} with --latency_delta "
+                f"{window.delta:g}{f' and {limits}' if limits else ''}: no subnet of {self.subnets.config} within "
+                f"{self._reach(window)}")
 
     def _beyond(self, window: Window) -> bool:
         """Whether a limit is below the smallest subnet, or every one more than delta above the largest."""
+        limits, smallest = self.settings.size_limits, self.subnets.extreme(min)
+        if limits and not limits.keep(self.footprint(smallest)):
+            return True
+        if not window.limits:
+            return False
         low, high = (self.latency(self.subnets.extreme(pick)).ms for pick in (min, max))
         return any(limit < min(ends) for limit, *ends in zip(window.limits, low, high, strict=True)) or all(
             limit - window.delta > max(ends) for limit, *ends in zip(window.limits, low, high, strict=True))
@@ -132,9 +166,27 @@ class Proposer:
                          f"{middle[1]:.3f} ms")
         return "; ".join(parts)
 
-    def _next(self, breeder: Breeder, window: Window, history: History) -> list[SubnetChoiceConfig]:
-        sizes = self.settings.sizes
+    def _next(self, breeder: Breeder, window: Window, history: History, promise: Promise) -> list[SubnetChoiceConfig]:
+        sizes, pool = self.settings.sizes, self.settings.predictor_pool if promise.ready else 1
+        bred, more = [], replace(sizes, mutation_size=pool * sizes.mutation_size,
+                                 crossover_size=pool * sizes.crossover_size)
+        within = [e.result for e in history.top(len(history), lambda e: window.holds(e.result.proposal.latency))]
         if self.settings.method == "random":
-            return breeder.random(sizes.children, START_PATIENCE)
-        parents = history.top(sizes.parents, lambda entry: window.holds(entry.result.proposal.latency))
-        return breeder.children([entry.individual for entry in parents], sizes) if parents else []
+            bred = breeder.random(more.children, START_PATIENCE)
+        elif within:
+            bred = breeder.children(choose_parents(within, self.settings), more)
+        if not promise.ready or not bred:
+            return bred
+        return most_promising(bred, promise(bred), sizes.children, self._costs(bred))
+
+    def _costs(self, choices: list[SubnetChoiceConfig]) -> np.ndarray | None:
+        """What a Pareto selection weighs beside accuracy; None where the most accurate survive."""
+        if self.settings.survival != "pareto":
+            return None
+        limited = self.settings.size_limits.given
+        return np.array([[*self.latency(c).ms, *(getattr(self.footprint(c), name) for name in limited)]
+                         for c in choices])
+
+    def _promise(self, number: int, history: History) -> Promise:
+        known = [entry.result for entry in history.entries] if self.settings.predictor != "none" else []
+        return Promise(known, self.subnets.stages, (self.settings.seed, number))

@@ -1,9 +1,12 @@
 """What a subnet search knows: proposed and evaluated subnets, the Pareto front."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from modules.search.pareto import ranks
 from modules.search.subnet.window import Latency
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
@@ -11,7 +14,8 @@ from modules.training.evaluation import Accuracy
 
 @dataclass(frozen=True)
 class Proposal:
-    """A subnet to evaluate: its latency, MACs and parameters (millions), and the round and limits (ms) it is for."""
+    """A subnet to evaluate: its latency, MACs and parameters (millions), and the round and limits (ms) it is for;
+    `file_mb` and `memory_mb` are those of `Footprint`."""
 
     choice: SubnetChoiceConfig
     latency: Latency
@@ -19,6 +23,8 @@ class Proposal:
     params: float
     round: int
     limits: tuple[float, ...]
+    file_mb: float
+    memory_mb: float
 
     @property
     def ms(self) -> float:
@@ -49,23 +55,28 @@ class Evaluated:
                 f"-params:{p.params:.2f}")
 
 
+def costs_of(evaluated: Sequence[Evaluated], device: int | None = None, sizes: Sequence[str] = ()) -> np.ndarray:
+    """What each subnet costs, the lower the better; shape (n, objectives).
+
+    Its inaccuracy, its latency on each device (or on number `device` alone), and those of its `sizes` that are named.
+    """
+    def latencies(subnet: Evaluated) -> tuple[float, ...]:
+        ms = subnet.proposal.latency.ms
+        return ms if device is None else ms[device:device + 1]
+
+    return np.array([[-s.accuracy.top1, *latencies(s), *(getattr(s.proposal, name) for name in sizes)]
+                     for s in evaluated])
+
+
 def pareto_front(evaluated: Iterable[Evaluated], device: int | None = None) -> list[Evaluated]:
     """Those that no other beats in accuracy or latency without being worse in another of these; fastest first.
 
     Latencies are those on all devices, or on number `device` alone. Of several with the same accuracy and latencies the
     first stays.
     """
-    def latencies(subnet: Evaluated) -> tuple[float, ...]:
-        ms = subnet.proposal.latency.ms
-        return ms if device is None else ms[device:device + 1]
-
-    def at_least_as_good(a: Evaluated, b: Evaluated) -> bool:
-        return a.accuracy.top1 >= b.accuracy.top1 and all(
-            x <= y for x, y in zip(latencies(a), latencies(b), strict=True))
-
-    front: list[Evaluated] = []
-    for subnet in sorted(evaluated, key=lambda e: (latencies(e), -e.accuracy.top1)):
-        # Whatever comes later is slower on the first device, so it pushes nothing out of the front.
-        if not any(at_least_as_good(other, subnet) for other in front):
-            front.append(subnet)
-    return front
+    subnets = list(evaluated)
+    costs = costs_of(subnets, device)
+    first = {tuple(row): number for number, row in reversed(list(enumerate(costs.tolist())))}
+    best = ranks(costs) == 0
+    front = [row for row in first if best[first[row]]]
+    return [subnets[first[row]] for row in sorted(front, key=lambda row: (*row[1:], row[0]))]

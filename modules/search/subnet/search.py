@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from tqdm import tqdm
 from modules.search.evolution import History
 from modules.search.log import SearchLog
 from modules.search.subnet.figure import draw_search
+from modules.search.subnet.measure import Measurement, Ranking, chosen
 from modules.search.subnet.proposals import Proposer
 from modules.search.subnet.record import Evaluated, pareto_front
 from modules.search.subnet.state import SearchState
 from modules.search.subnet.tables import read_points, write_best, write_export_list, write_subnets
-from modules.search.subnet.window import Window
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.files import write_manifest
@@ -74,7 +74,7 @@ class SubnetSearch:
         """All results in order."""
         return [entry.result for entry in self.history.entries]
 
-    def best(self, count: int) -> dict[Window, list[Evaluated]]:
+    def best(self, count: int) -> Ranking:
         """For each window the `count` most accurate subnets in it, whichever one they were proposed for.
 
         A window of which `max_evaluations` left no subnet is missing.
@@ -97,8 +97,8 @@ class SubnetSearch:
 
 
 def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_num: int = 0, notes: Sequence[str] = (),
-               baseline: str | Path = "") -> dict[Window, list[Evaluated]]:
-    """Run `search`, test the best on the test images, and write log, tables and figure.
+               baseline: str | Path = "", measurement: Measurement | None = None) -> Ranking:
+    """Run `search`, measure the best, test them on the test images, and write log, tables and figure.
 
     Args:
         search: see there.
@@ -107,9 +107,10 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         test_top_num: how many subnets of each limit are tested (0: none).
         notes: lines for the top of the log.
         baseline: another search's subnets.csv, for the figure.
+        measurement: of the best subnets; None: they are ranked by what is predicted.
 
     Returns:
-        The best subnets of each window, best first.
+        The best subnets of each window, best first; `chosen` tells which of them keep their limits as measured.
     """
     points = read_points(baseline) if baseline else []
     search.start()
@@ -117,23 +118,35 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         for note in notes:
             log.write(note)
         _run_rounds(search, folder, log)
-        ranking = search.best(max(test_top_num, 1))
-        tests = search.test(s for subnets in ranking.values() for s in subnets) if test_top_num else {}
-        for window, subnets in ranking.items():
-            log.write(f"Best Valid Acc within {window} ms: {subnets[0].accuracy.top1:.2f}")
-            for subnet in subnets:
-                test = tests.get(subnet.proposal.choice)
-                log.write(str(subnet) + (f" Test Acc1: {test.top1:.2f}" if test else ""))
+        count = max(test_top_num, 1)
+        ranking = measurement.rank(search.best(len(search.history)), count) if measurement else search.best(count)
+        measured = search.state.measured if measurement else {}
+        tests = search.test(s for subnets in ranking.values() for s in subnets[:count]) if test_top_num else {}
+        _log_ranking(log, ranking, measured, tests)
     front = pareto_front(search.evaluated)
     devices = list(search.proposer.platforms)
     write_subnets(folder / "front.csv", front, devices)
-    write_best(folder / "best.csv", ranking, tests, devices)
+    write_best(folder / "best.csv", ranking, tests, measured, devices)
     config = search.proposer.subnets.config
-    write_export_list(folder / "export.csv", config, [subnets[0] for subnets in ranking.values()])
+    write_export_list(folder / "export.csv", config, chosen(ranking, measured).values())
     draw_search(folder / "search.png", f"{config}, {search.settings.method}", search.evaluated,
                 search.settings.windows, devices, points)
     write_manifest(folder / "subnets.csv", **search.state.identity)
     return ranking
+
+
+def _log_ranking(log: SearchLog, ranking: Ranking, measured: Mapping, tests: Mapping) -> None:
+    best = chosen(ranking, measured)
+    for window, subnets in ranking.items():
+        log.write(f"Best Valid Acc within {window.words}: {best[window].accuracy.top1:.2f}" if window in best else
+                  f"None of {len(subnets)} measured subnets is within {window.words}")
+        for subnet in subnets:
+            test, ms = tests.get(subnet.proposal.choice), measured.get(subnet.proposal.choice)
+            line = str(subnet) + (f" Test Acc1: {test.top1:.2f}" if test else "")
+            if ms:
+                line += f" measured: {'+'.join(f'{v:.3f}' for v in ms)} ms" + " (over the limit)" * (
+                    not window.keeps(ms))
+            log.write(line)
 
 
 def _run_rounds(search: SubnetSearch, folder: Path, log: SearchLog) -> None:
@@ -157,6 +170,6 @@ def _end_round(search: SubnetSearch, folder: Path, log: SearchLog, number: int, 
     for window in search.settings.windows:
         within = [e for e in entries if window.holds(e.result.proposal.latency)]
         if within:
-            log.write(f"Best within {window} ms after round {number}: "
+            log.write(f"Best within {window.words} after round {number}: "
                       f"{max(within, key=attrgetter('fitness')).result}")
     write_subnets(folder / "subnets.csv", [entry.result for entry in entries], list(search.proposer.platforms))

@@ -1,35 +1,47 @@
 """Settings of the subnet search. No torch code."""
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from modules.search.generations import GenerationSizes
+from modules.search.limits import SizeLimits
+from modules.search.predictor import PREDICTORS
 from modules.search.subnet.window import Window
 from modules.utils.errors import UserError
 from modules.utils.settings import SEED, check_settings, setting
 
 METHODS = ("evolution", "random")
+SURVIVAL = ("fittest", "pareto")
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """What decides which subnets are evaluated; the defaults are the published ones.
 
-    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once. With a `confidence`
-    (0: none) a latency counts as within a limit if that share of its predicted distribution is. `rounds` follow the
-    start. `max_evaluations` ends the search (0: no bound).
+    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once, and `size_limits` with
+    all of them. With a `confidence` (0: none) a latency counts as within a limit if that share of its predicted
+    distribution is. `rounds` follow the start. `max_evaluations` ends the search (0: no bound).
     """
 
     limits: tuple[float, ...] = setting(
-        MISSING, "latency limits; several share all evaluations. With several platforms: one for each, in their order, "
-        "once or several times", many="+", above=0, unit="ms", name="latency_constraint")
+        (), "latency limits; several share all evaluations. With several platforms: one for each, in their order, "
+        "once or several times", many="+", above=0, unit="ms", name="latency_constraint", shown="any latency, where "
+        "another limit is given")
     delta: float = setting(5.0, "width of the latencies below a limit that are considered (with several platforms on "
                            "one of them; all keep their limit)", above=0, unit="ms", name="latency_delta")
     devices: int = 1
     confidence: float = setting(0.0, "share of a subnet's predicted distribution that must be within a limit, such as "
                                 "0.9; 0: its predicted latency must be", low=0.5, below=1, name="latency_confidence")
     method: str = setting("evolution", "search; random: the baseline", choices=METHODS)
+    survival: str = setting("fittest", "parents; fittest: the most accurate, pareto: by non-dominated sorting and "
+                            "crowding over accuracy, latency and every size that is limited", choices=SURVIVAL)
+    predictor: str = setting("none", "predictor of accuracy, fitted to all evaluations so far before each round; "
+                             "lightgbm: the most promising of many mutants and crossovers are evaluated",
+                             choices=PREDICTORS)
+    predictor_pool: int = setting(20, "subnets that the predictor is asked about for each one evaluated", low=1,
+                                  high=10_000)
     sizes: GenerationSizes = field(default_factory=GenerationSizes)
+    size_limits: SizeLimits = field(default_factory=SizeLimits)
     arch_mutate_prob: float = setting(0.3, "probability that a stage of a mutant changes", low=0, high=1)
     resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1)
     rounds: int = setting(20, "rounds after the start", low=0, unit="rounds", name="max_time_budget")
@@ -38,6 +50,9 @@ class SearchSettings:
 
     def __post_init__(self):
         check_settings(self)
+        if not self.limits and not self.size_limits:
+            raise UserError("no limit; give --latency_constraint in ms, or one of --max_mflops, --max_params, "
+                            "--max_file_mb, --max_memory_mb")
         given = f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}"
         if len(self.limits) % self.devices:
             raise UserError(f"{given}: {len(self.limits)} limits for {self.devices} platforms; expected one for each, "
@@ -54,6 +69,8 @@ class SearchSettings:
 
     @property
     def windows(self) -> list[Window]:
-        """One for each group of limits that hold at once."""
+        """One for each group of limits that hold at once; without limits one that admits every latency."""
+        if not self.limits:
+            return [Window((), self.delta)]
         return [Window(self.limits[i:i + self.devices], self.delta)
                 for i in range(0, len(self.limits), self.devices)]

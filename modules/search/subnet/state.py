@@ -15,7 +15,8 @@ SAVE_SECONDS = 5.0  # work that a kill may lose
 
 
 class SearchState:
-    """Generations of proposals, and accuracies by subnet (of the validation and of the test images).
+    """Generations of proposals, accuracies by subnet (of the validation and of the test images), and measured
+    latencies (ms on each device).
 
     Everything else follows from these, so that a search replays them and goes on where they end.
 
@@ -32,6 +33,7 @@ class SearchState:
         self.generations: list[list[Proposal]] = []
         self.accuracies: dict[SubnetChoiceConfig, Accuracy] = {}
         self.tests: dict[SubnetChoiceConfig, Accuracy] = {}
+        self.measured: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
         self._saved = time.monotonic()
         if run.continues:
             self._load()
@@ -42,6 +44,8 @@ class SearchState:
             self.generations = [[_proposal(row) for row in rows] for rows in state["generations"]]
             for part, rows in ((self.accuracies, state["accuracies"]), (self.tests, state["tests"])):
                 part.update((SubnetChoiceConfig.from_str(text), _accuracy(*values)) for text, values in rows.items())
+            self.measured.update((SubnetChoiceConfig.from_str(text), _floats(values))
+                                 for text, values in state["measured"].items())
 
     def save(self, now: bool = True) -> None:
         """Write everything; unless `now`, only when the last time is some seconds ago."""
@@ -51,7 +55,9 @@ class SearchState:
                        for generation in self.generations]
         accuracies, tests = ({str(choice): astuple(accuracy) for choice, accuracy in part.items()}
                              for part in (self.accuracies, self.tests))
-        self.run.write_state(self.identity, {"generations": generations, "accuracies": accuracies, "tests": tests})
+        measured = {str(choice): ms for choice, ms in self.measured.items()}
+        self.run.write_state(self.identity, {"generations": generations, "accuracies": accuracies, "tests": tests,
+                                             "measured": measured})
         self._saved = time.monotonic()
 
 
@@ -60,7 +66,8 @@ def _proposal(row: dict) -> Proposal:
     return Proposal(
         SubnetChoiceConfig.from_str(row["choice"]),
         Latency(_floats(latency["ms"]), _floats(latency["upper"]), bool(latency["extrapolated"])),
-        float(row["mflops"]), float(row["params"]), operator.index(row["round"]), _floats(row["limits"]))
+        float(row["mflops"]), float(row["params"]), operator.index(row["round"]), _floats(row["limits"]),
+        float(row["file_mb"]), float(row["memory_mb"]))
 
 
 def _accuracy(top1, top5, loss, images) -> Accuracy:

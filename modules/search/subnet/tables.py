@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from modules.search.subnet.record import Evaluated
@@ -20,16 +20,21 @@ def _row(subnet: Evaluated, devices: Sequence[str]) -> dict:
     low, high = accuracy.interval
     return {"enc": str(p.choice), "acc1": f"{accuracy.top1:.3f}", "acc1_low": f"{low:.3f}", "acc1_high": f"{high:.3f}",
             "images": accuracy.images, **_latencies(p.latency, devices), "mflops": f"{p.mflops:.4f}",
-            "params": f"{p.params:.4f}", "round": p.round, "limit": "+".join(f"{v:g}" for v in p.limits)}
+            "params": f"{p.params:.4f}", "file_mb": f"{p.file_mb:.4f}", "memory_mb": f"{p.memory_mb:.4f}",
+            "round": p.round, "limit": str(Window(p.limits, 0))}
 
 
 def _latencies(latency: Latency, devices: Sequence[str]) -> dict:
-    """The first device's is called `latency`, that of each other `latency_<device>`."""
-    names = ["latency", *(f"latency_{device}" for device in devices[1:])]
+    names = _names(devices)
     columns = {name: f"{ms:.5f}" for name, ms in zip(names, latency.ms, strict=True)}
     columns |= {name.replace("latency", "latency_upper", 1): f"{ms:.5f}"
                 for name, ms in zip(names, latency.upper, strict=False)}
     return {**columns, "extrapolated": int(latency.extrapolated)}
+
+
+def _names(devices: Sequence[str]) -> list[str]:
+    """The first device's is called `latency`, that of each other `latency_<device>`."""
+    return ["latency", *(f"latency_{device}" for device in devices[1:])]
 
 
 def _write(path: Path, rows: Sequence[dict]) -> None:
@@ -41,13 +46,18 @@ def _write(path: Path, rows: Sequence[dict]) -> None:
 
 def write_subnets(path: Path, subnets: Iterable[Evaluated], devices: Sequence[str]) -> None:
     """One line per subnet: accuracy with its 95% interval (percent), latency (ms) on each of `devices`, MACs and
-    parameters (millions), and for which round and limit it was proposed."""
+    parameters (millions), predicted size of its file and peak memory (MB), and for which round and limit it
+    was proposed."""
     _write(path, [_row(subnet, devices) for subnet in subnets])
 
 
-def write_best(path: Path, best: dict[Window, Sequence[Evaluated]], tests: dict[SubnetChoiceConfig, Accuracy],
-               devices: Sequence[str]) -> None:
-    """The best subnets of each window, best first, with their test accuracy where they were tested."""
+def write_best(path: Path, best: Mapping[Window, Sequence[Evaluated]], tests: Mapping[SubnetChoiceConfig, Accuracy],
+               measured: Mapping[SubnetChoiceConfig, Sequence[float]], devices: Sequence[str]) -> None:
+    """The best subnets of each window, best first, with their test accuracy where they were tested.
+
+    `latency` (ms) is predicted. Where any was measured (ms on each of `devices`), `latency_measured` stands beside it,
+    and `keeps_limit` says whether that is within the limit (1 or 0); both are empty for the other subnets.
+    """
     rows = []
     for window, subnets in best.items():
         for rank, subnet in enumerate(subnets, 1):
@@ -55,8 +65,21 @@ def write_best(path: Path, best: dict[Window, Sequence[Evaluated]], tests: dict[
             low, high = test.interval if test else (None, None)
             columns = {"test_acc1": test and test.top1, "test_low": low, "test_high": high}
             rows.append({"limit": str(window), "rank": rank, **{k: row[k] for k in row if k not in ("limit", "round")},
+                         **_measured(measured, subnet, window, devices),
                          **{name: "" if value is None else f"{value:.3f}" for name, value in columns.items()}})
     _write(path, rows)
+
+
+def _measured(measured: Mapping[SubnetChoiceConfig, Sequence[float]], subnet: Evaluated, window: Window,
+              devices: Sequence[str]) -> dict:
+    if not measured:
+        return {}
+    ms = measured.get(subnet.proposal.choice)
+    names = [name.replace("latency", "latency_measured", 1) for name in _names(devices)]
+    if ms is None:
+        return dict.fromkeys([*names, "keeps_limit"], "")
+    return {**{name: f"{value:.5f}" for name, value in zip(names, ms, strict=True)},
+            "keeps_limit": int(window.keeps(tuple(ms)))}
 
 
 def write_export_list(path: Path, space: SupernetConfig, subnets: Iterable[Evaluated]) -> None:

@@ -20,16 +20,27 @@ class Latency:
 @dataclass(frozen=True)
 class Window:
     """Admits latencies of at most `limits` (ms, one for each device) that come within `delta` of one of them at least:
-    on one device [limit - delta, limit]."""
+    on one device [limit - delta, limit]. Without limits it admits every latency."""
 
     limits: tuple[float, ...]
     delta: float
 
     def holds(self, latency: Latency) -> bool:
         """Whether `latency` is admitted; with a confidence, that latency has to be within the limits."""
+        if not self.limits:
+            return True
         within = zip(latency.upper or latency.ms, self.limits, strict=True)
         near = zip(latency.ms, self.limits, strict=True)
         return all(ms <= limit for ms, limit in within) and any(ms >= limit - self.delta for ms, limit in near)
 
+    def keeps(self, measured: tuple[float, ...]) -> bool:
+        """Whether latencies as measured (ms, one for each device) are within the limits."""
+        return all(ms <= limit for ms, limit in zip(measured, self.limits or measured, strict=True))
+
     def __str__(self) -> str:
-        return "+".join(f"{limit:g}" for limit in self.limits)
+        return "+".join(f"{limit:g}" for limit in self.limits) if self.limits else "any"
+
+    @property
+    def words(self) -> str:
+        """For people, such as `10+20 ms`."""
+        return f"{self} ms" if self.limits else "any latency"

@@ -1,0 +1,60 @@
+"""What measures whole int8 networks on the device that a platform is of."""
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable
+from pathlib import Path
+
+from modules.latency.profile.profiled import RECORD, find_profiled
+from modules.modeling.net_spec import NetSpec
+from modules.utils.errors import UserError
+from modules.utils.json_files import read_json
+
+Timer = Callable[[NetSpec], float]  # latency of the int8 network in ms
+
+
+def network_timer(name: str, platform, option: str = "--measure_best") -> Timer:
+    """The function that measures networks on `platform`, which is called `name`.
+
+    A platform that measures does it itself (onnxruntime_int8); one that a profile made has its device, engine and
+    number of threads. Each network runs in turns with a reference block, and its latency is that at the speed at which
+    the platform's own figures were measured.
+
+    Raises:
+        UserError: the platform does neither, or its device is another machine than the one that was profiled.
+    """
+    if hasattr(platform, "measure_subnet"):
+        return platform.measure_subnet
+    folder = find_profiled(name)
+    if folder is None:
+        raise UserError(f"{option}: platform {name or '(none)'} does not measure networks; allowed: onnxruntime_int8, "
+                        "or a platform that python -m modules.latency.profile made")
+    return _ProfiledTimer(folder, f"{option}: platform {name}")
+
+
+class _ProfiledTimer:
+    def __init__(self, folder: Path, where: str):
+        from modules.latency.profile.measure import open_reference
+        from modules.runtime.devices import open_device
+
+        form = {"device": str, "backend": str, "threads": int, "batch": int, "machine": dict, "reference_ms": float}
+        record = read_json(folder / RECORD, "platform", form, finite=False)
+        self.backend, self.reference_ms = record["backend"], record["reference_ms"]
+        self.device = open_device(record["device"], self.backend, record["threads"], record["batch"])
+        atexit.register(self.device.stop)
+        machine = self.device.describe()
+        if machine != record["machine"]:
+            raise UserError(f"{where} does not measure networks here: it is of {_words(record['machine'])}, this is "
+                            f"{_words(machine)}; allowed: onnxruntime_int8, or a profile of this device")
+        open_reference(self.device, self.backend)
+
+    def __call__(self, spec: NetSpec) -> float:
+        from modules.latency.profile.measure import measure
+        from modules.latency.profile.models import net_model
+
+        measured = measure(self.device, net_model(self.backend, spec))
+        return measured.ms * self.reference_ms / measured.reference_ms
+
+
+def _words(machine: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in machine.items())

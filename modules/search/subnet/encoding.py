@@ -1,0 +1,25 @@
+"""Subnets as rows of numbers, for a predictor."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from modules.search_space.config import SubnetChoiceConfig
+from modules.search_space.subnet_space import StageOptions
+
+
+def encode_subnets(choices: Sequence[SubnetChoiceConfig], stages: Sequence[StageOptions]) -> np.ndarray:
+    """Resolution, and of each stage the depth and for every block it may have kernel size, width and expand ratio (0
+    for blocks that are not there and ratios that the block lacks), and the mean over its blocks of each of the three.
+
+    Shape (subnets, 1 + the sum over the stages of 1 + 3 * (largest depth + 1)).
+    """
+    return np.array([[choice.resolution, *(value for blocks, options in zip(choice.stages, stages, strict=True)
+                                           for value in _stage(blocks, max(options.depths)))] for choice in choices])
+
+
+def _stage(blocks, most: int) -> list[float]:
+    each = np.zeros((most, 3))
+    each[:len(blocks)] = [(b.kernel, b.width, b.expand or 0) for b in blocks]
+    return [len(blocks), *each.ravel(), *each[:len(blocks)].mean(axis=0)]
