@@ -70,8 +70,8 @@ class SampleEstimator:
         return quality_of_draws(losses, DRAWS if dead is None else max(1, DRAWS - int(dead.sum())), self.target)
 
     def draw(self, config: SupernetConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Loss, latency (ms) and resolution (pixels) of the drawn subnets of one space that keep the limits of size, each
-        of shape (subnets,), such as (100000,)."""
+        """Loss, latency (ms) and resolution (pixels) of the drawn subnets of one space that keep the limits of size,
+        each of shape (subnets,), such as (100000,)."""
         columns, dead = self._columns(config)
         resolution = np.empty(DRAWS, int)
         for part, value in zip(self._parts, self.tables.resolutions, strict=True):
