@@ -20,6 +20,7 @@ from modules.search.subnet.proposals import Proposer
 from modules.search.subnet.settings import SearchSettings
 from modules.search_space.config import SupernetConfig
 from modules.search_space.networks.structure import Structure
+from modules.search_space.networks.zen_space import SPACES
 from modules.search_space.reference import read_network
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
@@ -27,7 +28,6 @@ from modules.utils.csv_files import parse_rows
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.zero_shot.search import Limits, ZenSearch
-from modules.zero_shot.space import SPACES
 
 LUT = REPOSITORY / "data" / "block_lut"
 SPACE = SupernetConfig.from_choice("onnxw_tiny", "053412-000000")
