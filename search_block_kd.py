@@ -3,14 +3,14 @@
     python search_block_kd.py --superspace onnxw --platform onnx_lut --latency_constraint 10 --latency_loss_t 0.08
 
 scores 5,000 spaces by their Q-T score and writes to <output_dir>/<superspace>/c10_t0.08_a0.01:
-output.log, spaces.csv (every scored space), top50.csv, figures, and state.json, from which --resume continues.
+output.log, spaces.csv (every scored space), top50.csv, figures, and state.json for --resume.
 
 To score given spaces instead (scores.csv and cdf/<choice>.png):
 
     python search_block_kd.py --superspace onnxw --platform onnx_lut --latency_constraint 10 --latency_loss_t 0.08 \\
         --supernet_choices 151122-023231 131121-022130
 
-Of the subnets within the latency limit those count that keep the other limits too, which also stand alone:
+Further limits hold beside the latency limit, or without one:
 
     python search_block_kd.py --superspace onnxw --platform onnx_lut --max_mflops 300 --max_memory_mb 7
 
@@ -30,7 +30,7 @@ def main(argv=None):
     parser = make_parser(__doc__)
     option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
     option(parser, "--platform", "", "device the block tables were made for: onnx_lut or tflite27_cpu_int8 for "
-           "published ones; tables that eval_block_kd.py wrote say it themselves")
+           "published ones; tables of eval_block_kd.py know their device")
     option(parser, "--lut_path", REPOSITORY / "data" / "block_lut", "folder of block tables; /<superspace> is appended")
     option(parser, "--output_dir", REPOSITORY / "checkpoints" / "block_kd" / "search",
            "folder of all files; /<superspace>/<limits> is appended")

@@ -1,10 +1,10 @@
-"""How many evaluations a search of subnets needs for what random search finds in 400, with and without a predictor.
+"""Evaluations that a subnet search needs to match 400 of random search, with and without a predictor.
 
     python benchmarks/bench_predictor.py
 
-No network is trained. The fitness of a subnet is the sum of the published INT8 losses of its stages. It is one row
-of the block table of each stage of a space, all at one resolution, as the Q-T score has it: rows of any input width go
-together. Its latency is that of platform onnx_lut. So losses are measured ones of blocks on ImageNet, with their noise.
+No network is trained. The fitness of a subnet is the sum of the published INT8 losses of its stages. A subnet is one
+row of the block table of each stage, all at one resolution and of any input width, as in the Q-T score. Its latency is
+that of platform onnx_lut. The losses were measured on ImageNet: they have real noise.
 """
 import statistics
 import sys
@@ -40,7 +40,7 @@ WAYS = {"random": {"method": "random"}, "evolution": {}, "pareto": {"survival": 
 
 
 class RowSubnets:
-    """The subnets that rows of block tables make, with the functions of `SubnetSpace` that a search calls."""
+    """The subnets made of rows of block tables, with the functions of `SubnetSpace` for a search."""
 
     def __init__(self, config: SupernetConfig, resolution: int):
         self.config, self.resolutions = config, (resolution,)

@@ -1,6 +1,6 @@
-"""What an int8 network takes beside time: multiply-accumulates, parameters, size of its file, memory while it runs.
+"""Costs of an int8 network other than time: multiply-accumulates, parameters, size of its file, memory while it runs.
 
-All of it follows from the specs. No torch code.
+All follow from the specs. No torch code.
 """
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, output_size
 from modules.modeling.walk import walk
 
-# Bytes of an int8 ONNX file, fitted to those that the writer of modules.deploy.to_onnx gives. A channel has the scale
-# and the zero point of its weights, and code, scale and zero point of its bias.
+# Bytes of an int8 ONNX file, fitted to files of modules.deploy.to_onnx. A channel has the scale and the zero point of
+# its weights, and code, scale and zero point of its bias.
 _CHANNEL_BYTES, _LAYER_BYTES, _ACT_BYTES, _OTHER_BYTES, _MODEL_BYTES = 17, 1350, 1500, 500, 2000
 _BIAS_BYTES = 4
-_FUSED = ("relu", "relu6")  # activations that take no operator of their own
+_FUSED = ("relu", "relu6")  # activations without an operator of their own
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of a network or a part of one; numbers, or arrays of shape (n,) for n of them.
+    """Costs of a network or a part of one: numbers, or arrays of shape (n,) for n of them.
 
-    `mflops` and `params` are millions of multiply-accumulates and parameters, as `count_net_flops_and_params` counts.
-    `file_mb` is the predicted size of the int8 ONNX file, `weight_mb` that of weights (int8) and biases (int32) alone,
-    `activation_mb` the most that activations take at once: all in MB (10^6 bytes).
+    `mflops` and `params` are millions of multiply-accumulates and parameters, counted by `count_net_flops_and_params`.
+    The others are in MB (10^6 bytes): `file_mb` is the predicted size of the int8 ONNX file, `weight_mb` that of
+    weights (int8) and biases (int32) alone, and `activation_mb` the peak size of activations.
 
-    Two footprints are added as parts that run one after the other: activations do not live at the same time.
+    A sum of two footprints is that of parts that run one after the other: their activations do not live at the same
+    time.
     """
 
     mflops: float | np.ndarray = 0.0
@@ -41,7 +42,7 @@ class Footprint:
 
     @property
     def memory_mb(self) -> float | np.ndarray:
-        """Peak memory of int8 inference: the weights, and the activations of the step that needs most."""
+        """Peak memory of int8 inference: the weights, and the activations of the largest step."""
         return self.weight_mb + self.activation_mb
 
     def __add__(self, other: Footprint) -> Footprint:
@@ -49,7 +50,7 @@ class Footprint:
                          self.weight_mb + other.weight_mb, np.maximum(self.activation_mb, other.activation_mb))
 
 
-BARE_FILE = Footprint(file_mb=_MODEL_BYTES / 1e6)  # what a file has beside its layers
+BARE_FILE = Footprint(file_mb=_MODEL_BYTES / 1e6)  # of a file without layers
 
 
 def net_footprint(spec: NetSpec) -> Footprint:
@@ -58,12 +59,12 @@ def net_footprint(spec: NetSpec) -> Footprint:
     `file_mb` is within 1% of the file (networks of 0.4 to 50 MB were tried).
     """
     layers = blocks_footprint((block for _, block in spec.blocks), (spec.resolution, spec.resolution))
-    mflops, params = count_net_flops_and_params(spec)  # exact, where sums of parts are rounded
+    mflops, params = count_net_flops_and_params(spec)  # exact; sums of parts are rounded
     return replace(layers + BARE_FILE, mflops=mflops, params=params)
 
 
 def blocks_footprint(blocks: Iterable[BlockSpec], hw: tuple[int, int]) -> Footprint:
-    """The footprint of `blocks` that run one after the other from an input of `hw` pixels on."""
+    """The footprint of `blocks` in sequence, on an input of `hw` pixels."""
     return sum((_block_footprint(block, size) for block, size in with_sizes(blocks, hw)), Footprint())
 
 
@@ -90,10 +91,10 @@ class _Tensor:
 
 
 class _SizeOps:
-    """Walk backend that adds up bytes of weights and file, and notes which tensors each step reads and writes.
+    """Walk backend that adds up bytes of weights and file, and records the tensors that each step reads and writes.
 
-    A convolution and the classifier, the mean, the product with a gate and the sum write a new tensor; an activation is
-    applied where its input lies.
+    A convolution and the classifier, the mean, the product with a gate and the sum write a new tensor; an activation
+    overwrites its input.
     """
 
     def __init__(self):
@@ -130,8 +131,8 @@ class _SizeOps:
         return self._other((shortcut, x), x.channels, x.hw)
 
     def peak_activations(self) -> int:
-        """Bytes of the tensors that are there at once in the step where they are most: those that it reads, the one
-        that it writes, and those that a later step reads."""
+        """Bytes of the tensors of the largest step: those that it reads, the one that it writes, and those that a later
+        step reads."""
         last_read = {tensor: number for number, (read, _) in enumerate(self.steps) for tensor in read}
         peak, alive = 0, {self.tensors[0]}
         for number, (_, written) in enumerate(self.steps):

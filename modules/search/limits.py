@@ -1,4 +1,4 @@
-"""Limits of a search beside latency: what a network may have at most. Every search takes them."""
+"""Limits of a search beside latency: the largest allowed costs of a network. Every search takes them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ class SizeLimits:
     mflops: float | None = _limit("max_mflops", "most multiply-accumulates", "million")
     params: float | None = _limit("max_params", "most parameters", "million")
     file_mb: float | None = _limit("max_file_mb", "largest int8 ONNX file, as predicted", "MB")
-    memory_mb: float | None = _limit("max_memory_mb", "most memory of int8 inference: the weights, and the activations "
-                                     "of the step that needs most", "MB")
+    memory_mb: float | None = _limit("max_memory_mb", "peak memory of int8 inference: the weights, and the activations "
+                                     "of the largest step", "MB")
 
     def __post_init__(self):
         check_settings(self)
 
     @property
     def given(self) -> dict[str, float]:
-        """The limits that there are, by the name of their measure."""
+        """The given limits, by the name of their measure."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def __bool__(self) -> bool:
         return bool(self.given)
 
     def __str__(self) -> str:
-        """As on a command line, such as `--max_params 1 --max_file_mb 1.2`."""
+        """The options of a command line, such as `--max_params 1 --max_file_mb 1.2`."""
         return " ".join(f"--{settings_of(type(self))[name].name} {value:g}" for name, value in self.given.items())
 
     @property
     def label(self) -> str:
-        """For the name of a folder, such as `params1_file_mb1.2`; empty where there is no limit."""
+        """A part of a folder's name, such as `params1_file_mb1.2`; empty without limits."""
         return "_".join(f"{name}{value:g}" for name, value in self.given.items())
 
     def keep(self, footprint: Footprint) -> Any:
@@ -50,5 +50,5 @@ class SizeLimits:
         return within
 
     def describe(self, footprint: Footprint) -> str:
-        """What `footprint` has of all that is limited, such as `params 1.2, file_mb 1.4`."""
+        """The limited measures of `footprint`, such as `params 1.2, file_mb 1.4`."""
         return ", ".join(f"{name} {getattr(footprint, name):.4g}" for name in self.given)

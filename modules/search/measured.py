@@ -1,4 +1,4 @@
-"""The best of a search, measured: a search exploits a latency model where that is wrong."""
+"""The best of a search, measured: a search exploits the errors of a latency model."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,8 @@ MOST = 20  # individuals that are measured for each one wanted
 
 @dataclass(frozen=True)
 class Measured(Generic[T, L]):
-    """An individual, its score, its latency in ms as predicted and as measured, and whether that keeps the limit."""
+    """An individual, its score, its predicted and measured latency in ms, and whether the measured one keeps the
+    limit."""
 
     individual: T
     score: float
@@ -30,7 +31,8 @@ def measure_best(ranked: Iterable[tuple[T, float]], predict: Callable[[T], L], m
     many are measured.
 
     Returns:
-        Those that keep the limit, then the others; each part best first, and of equal scores the faster one first.
+        Those that keep the limit, then the others. Each part is ordered best first; the faster one first if scores are
+        equal.
     """
     found: list[Measured[T, L]] = []
     for individual, score in ranked:

@@ -8,9 +8,10 @@ import numpy as np
 
 
 def ranks(costs: np.ndarray) -> np.ndarray:
-    """The number of the front of each point, 0 for those that none dominates; shape (n,).
+    """The number of the front of each point, (n,), such as (500,); 0 for points that no other dominates.
 
-    Front k is what none dominates once fronts 0 to k - 1 are taken away (section III-A). Takes n * n bytes.
+    Front k holds the points that no other dominates after fronts 0 to k - 1 are taken away (section III-A). Takes n * n
+    bytes.
 
     Args:
         costs: shape (n, objectives), such as (500, 2).
@@ -27,10 +28,10 @@ def ranks(costs: np.ndarray) -> np.ndarray:
 
 
 def crowding(costs: np.ndarray) -> np.ndarray:
-    """The crowding distance of each point among all of them; shape (n,).
+    """The crowding distance of each point among all of them, (n,), such as (500,).
 
     The sum over the objectives of the distance between a point's two neighbours, divided by the range; infinite at both
-    ends (section III-B). An objective that is the same everywhere counts nothing.
+    ends (section III-B). A constant objective counts nothing.
 
     Args:
         costs: shape (n, objectives) of one front.
@@ -46,7 +47,8 @@ def crowding(costs: np.ndarray) -> np.ndarray:
 
 
 def select(costs: np.ndarray, count: int) -> np.ndarray:
-    """The positions of the `count` points that survive, best first: by front, within a front the lonelier ones first.
+    """The positions of the `count` points that survive, best first: by front, and within a front the less crowded ones
+    first.
 
     Args:
         costs: shape (n, objectives).

@@ -1,4 +1,4 @@
-"""A predictor of fitness that says how sure it is: several boosted trees, each fitted to another bootstrap sample."""
+"""A predictor of fitness with uncertainty: several boosted trees, each fitted to another bootstrap sample."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from modules.latency.fitted.trees import Trees, fit_trees
 from modules.utils.errors import UserError
 
 PREDICTORS = ("none", "lightgbm")
-FEWEST = 16  # individuals below which nothing is predicted
+FEWEST = 16  # individuals; with fewer nothing is predicted
 _MEMBERS = 8
 _ROUNDS, _RATE, _LEAVES, _MIN_LEAF = 100, 0.1, 6, 3
 
@@ -25,12 +25,13 @@ def check_predictor(name: str) -> None:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members that were each fitted to another bootstrap sample; where they disagree, little is known."""
+    """Members fitted to different bootstrap samples; their disagreement is the uncertainty."""
 
     members: Sequence[Trees]
 
     def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the members, (rows,) each, of `features` (rows, columns)."""
+        """Mean and standard deviation over the members, (rows,) each, such as (200,), for `features` (rows,
+        columns)."""
         each = np.stack([member.predict(features) for member in self.members])
         return each.mean(axis=0), each.std(axis=0)
 

@@ -15,7 +15,8 @@ from modules.search_space.config import SupernetConfig
 
 @dataclass(frozen=True)
 class _Column:
-    """What one stage adds to every drawn subnet: loss and latency (ms) of shape (draws,), and sizes if they count."""
+    """The share of one stage in every drawn subnet: loss and latency (ms) of shape (draws,), and sizes if they
+    count."""
 
     loss: np.ndarray
     latency: np.ndarray
@@ -35,7 +36,7 @@ class SampleEstimator:
         target: the limit.
         coupling: "independent" combines any rows; "chained" only rows whose input width is the last width of the row
             before. Rows of the first stage are free. A chain that finds no such row does not count as drawn.
-        sizes: of the rows, and their limits, where there are limits beside latency.
+        sizes: of the rows, and their limits; None without limits beside latency.
         seed: anything `numpy.random.default_rng` takes; the same seed gives the same scores.
     """
 
@@ -82,7 +83,7 @@ class SampleEstimator:
         return loss[keep], latency[keep], resolution[keep]
 
     def _small_enough(self, columns: list[_Column]) -> np.ndarray | bool:
-        """Which of the drawn subnets keep the limits of size."""
+        """Mask of the drawn subnets that keep the limits of size."""
         if self.sizes is None:
             return True
         return self.sizes.limits.keep(sum((column.size for column in columns), self._other_size))

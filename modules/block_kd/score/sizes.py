@@ -17,21 +17,21 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 
-_NEEDS = {"memory_mb": ("weight_mb", "activation_mb")}  # a measure that two fields of a footprint make
+_NEEDS = {"memory_mb": ("weight_mb", "activation_mb")}  # a measure that is the sum of two fields of a footprint
 
 
 class TableSizes:
-    """The sizes of table rows as far as `limits` ask for them; the other fields of the footprints are 0.
+    """The sizes of table rows that `limits` need; the other fields of the footprints are 0.
 
     A subnet is as large as its rows and the smallest configuration of the stages that are not searched together.
 
     Args:
         tables: the block tables.
-        limits: one at least.
+        limits: at least one.
         num_classes: of the classifier.
 
     Raises:
-        UserError: a limit that no rows keep.
+        UserError: a limit below the smallest rows.
     """
 
     def __init__(self, tables: BlockTables, limits: SizeLimits, num_classes: int = 1000):
@@ -68,7 +68,7 @@ class TableSizes:
         return self._stack(footprints)
 
     def _other_stages(self, resolution: int, num_classes: int) -> Footprint:
-        """Of the smallest configuration: its network less its searched stages."""
+        """Footprint of the stages that are not searched, in the smallest configuration."""
         none = (0,) * len(self.space.searched)
         config = SupernetConfig(self.space.name, none, none)
         net = resolve(config, SubnetSpace(config, (resolution,)).extreme(min), num_classes)
@@ -84,7 +84,7 @@ class TableSizes:
 
 
 def gather(footprints: Sequence[Footprint], indices: Sequence[np.ndarray]) -> Footprint:
-    """The entries `indices[i]` of `footprints[i]`, one part after the other; numbers stay as they are."""
+    """The entries `indices[i]` of `footprints[i]`, one part after the other; plain numbers stay."""
     first = footprints[0]
     return Footprint(**{field.name: np.concatenate([getattr(f, field.name)[i]
                                                     for f, i in zip(footprints, indices, strict=True)])

@@ -65,12 +65,12 @@ class Scoring:
 
     @property
     def latencies(self) -> tuple[float, ...]:
-        """The latency limits (ms); where none is given, one that every subnet keeps."""
+        """The latency limits (ms); without any, one that every subnet keeps."""
         return self.limits or (math.inf,)
 
     @property
     def identity(self) -> dict:
-        """What scores depend on, as plain values."""
+        """Everything that scores depend on, as plain values."""
         values = {**vars(self), "sizes": self.sizes.given}
         return values if self.sizes else {k: v for k, v in values.items() if k not in ("sizes", "num_classes")}
 
@@ -82,7 +82,7 @@ class Scoring:
 
     @property
     def words(self) -> str:
-        """The limits for people, such as `10 ms, 20 ms, --max_params 5`."""
+        """The limits in words, such as `10 ms, 20 ms, --max_params 5`."""
         return ", ".join([*(f"{limit:g} ms" for limit in self.limits), *([str(self.sizes)] if self.sizes else [])])
 
 

@@ -1,4 +1,4 @@
-"""What measures whole int8 networks on the device that a platform is of."""
+"""Measurements of whole int8 networks on the device of a platform."""
 from __future__ import annotations
 
 import atexit
@@ -14,14 +14,14 @@ Timer = Callable[[NetSpec], float]  # latency of the int8 network in ms
 
 
 def network_timer(name: str, platform, option: str = "--measure_best") -> Timer:
-    """The function that measures networks on `platform`, which is called `name`.
+    """The function that measures networks on `platform`; `name` is the platform's name.
 
-    A platform that measures does it itself (onnxruntime_int8); one that a profile made has its device, engine and
-    number of threads. Each network runs in turns with a reference block, and its latency is that at the speed at which
-    the platform's own figures were measured.
+    onnxruntime_int8 measures by itself. A platform made by a profile uses the device, engine and number of threads of
+    the profile. Each network runs in turns with a reference block; its latency is scaled to the speed of the platform's
+    own measurements.
 
     Raises:
-        UserError: the platform does neither, or its device is another machine than the one that was profiled.
+        UserError: the platform cannot measure, or the device is not the profiled one.
     """
     if hasattr(platform, "measure_subnet"):
         return platform.measure_subnet

@@ -10,8 +10,8 @@ from modules.search_space.subnet_space import StageOptions
 
 
 def encode_subnets(choices: Sequence[SubnetChoiceConfig], stages: Sequence[StageOptions]) -> np.ndarray:
-    """Resolution, and of each stage the depth and for every block it may have kernel size, width and expand ratio (0
-    for blocks that are not there and ratios that the block lacks), and the mean over its blocks of each of the three.
+    """Features of subnets: the resolution; for each stage the depth; for every possible block kernel size, width and
+    expand ratio (0 for absent blocks and ratios); and the mean of each of the three over the stage's blocks.
 
     Shape (subnets, 1 + the sum over the stages of 1 + 3 * (largest depth + 1)).
     """

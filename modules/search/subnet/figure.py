@@ -13,8 +13,8 @@ from modules.utils.figures import new_figure, save_figure
 
 def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], windows: Sequence[Window],
                 devices: Sequence[str], baseline: Sequence[tuple[float, float]] = ()) -> None:
-    """All evaluated subnets coloured by round, their Pareto front and the limits, one panel for each device; on the
-    first also another search's subnets (latency in ms, accuracy in percent) with their front."""
+    """All evaluated subnets coloured by round, their Pareto front and the limits, with one panel for each device. The
+    first panel also shows another search's subnets (latency in ms, accuracy in percent) with their front."""
     figure = new_figure(1 + 7 * len(devices), 5)
     panels = figure.subplots(1, len(devices), squeeze=False)[0]
     for number, (axes, device) in enumerate(zip(panels, devices, strict=True)):

@@ -1,4 +1,4 @@
-"""The best subnets of a search measured on the devices that their limits are of, and ranked anew."""
+"""The best subnets of a search, measured on the devices of their limits and ranked anew."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +19,9 @@ class Measurement:
 
     Args:
         timers: for each device, in order.
-        wanted: see above.
+        wanted: number of subnets of each window that must keep the limits.
         spec: the network of a subnet.
-        state: of the search; keeps what is measured, so that each subnet is measured once.
+        state: of the search; it keeps measurements, so each subnet is measured once.
     """
 
     def __init__(self, timers: Sequence[Timer], wanted: int, spec: Callable[[SubnetChoiceConfig], NetSpec],
@@ -40,8 +40,9 @@ class Measurement:
     def rank(self, all_within: Ranking, count: int) -> Ranking:
         """A new order of `all_within`, the subnets of each window by accuracy.
 
-        The measured ones that keep the limits come first, of equal accuracy the faster one; then others of the best
-        `count`; then the measured ones that break the limits. These come alone where none keeps them.
+        Measured subnets that keep the limits come first; the faster one first if accuracies are equal. Others of the
+        best `count` follow, then measured subnets that break the limits. If none keeps the limits, only the latter are
+        given.
         """
         ranking: Ranking = {}
         for window, subnets in all_within.items():
@@ -55,6 +56,6 @@ class Measurement:
 
 
 def chosen(ranking: Ranking, measured: Mapping[SubnetChoiceConfig, tuple[float, ...]]) -> dict[Window, Evaluated]:
-    """The first subnet of each window; none of one whose measured subnets all break its limits."""
+    """The first subnet of each window; a window whose measured subnets all break its limits has none."""
     return {window: subnets[0] for window, subnets in ranking.items()
             if subnets[0].proposal.choice not in measured or window.keeps(measured[subnets[0].proposal.choice])}

@@ -1,4 +1,4 @@
-"""What a subnet search knows: proposed and evaluated subnets, the Pareto front."""
+"""The record of a subnet search: proposed and evaluated subnets, the Pareto front."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from modules.training.evaluation import Accuracy
 
 @dataclass(frozen=True)
 class Proposal:
-    """A subnet to evaluate: its latency, MACs and parameters (millions), and the round and limits (ms) it is for;
-    `file_mb` and `memory_mb` are those of `Footprint`."""
+    """A subnet to evaluate: its latency, MACs and parameters (millions), and its round and limits (ms). `file_mb` and
+    `memory_mb` are as in `Footprint`."""
 
     choice: SubnetChoiceConfig
     latency: Latency
@@ -33,7 +33,7 @@ class Proposal:
 
     @property
     def cost_order(self) -> tuple:
-        """Sorts a generation: images are resized once per resolution, and neighbours take about equally long."""
+        """Sort key of a generation: images are resized once per resolution, and neighbours take about equally long."""
         return self.choice.resolution, self.mflops, str(self.choice)
 
 
@@ -56,9 +56,9 @@ class Evaluated:
 
 
 def costs_of(evaluated: Sequence[Evaluated], device: int | None = None, sizes: Sequence[str] = ()) -> np.ndarray:
-    """What each subnet costs, the lower the better; shape (n, objectives).
+    """Costs of each subnet, lower is better; (n, objectives), such as (500, 2).
 
-    Its inaccuracy, its latency on each device (or on number `device` alone), and those of its `sizes` that are named.
+    The costs are the error, the latency on each device (or on device number `device` alone), and the named `sizes`.
     """
     def latencies(subnet: Evaluated) -> tuple[float, ...]:
         ms = subnet.proposal.latency.ms
@@ -69,10 +69,11 @@ def costs_of(evaluated: Sequence[Evaluated], device: int | None = None, sizes: S
 
 
 def pareto_front(evaluated: Iterable[Evaluated], device: int | None = None) -> list[Evaluated]:
-    """Those that no other beats in accuracy or latency without being worse in another of these; fastest first.
+    """The Pareto front of `subnets`, fastest first: no other subnet is better in accuracy or in a latency without being
+    worse in another of these.
 
-    Latencies are those on all devices, or on number `device` alone. Of several with the same accuracy and latencies the
-    first stays.
+    Latencies are those on all devices, or on device number `device` alone. The first of several with the same accuracy
+    and latencies stays.
     """
     subnets = list(evaluated)
     costs = costs_of(subnets, device)

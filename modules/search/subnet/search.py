@@ -25,10 +25,10 @@ Evaluate = Callable[..., Iterable[Accuracy]]  # of (subnets, test=False), in ord
 
 
 class SubnetSearch:
-    """The rounds of a search. `history` has what was evaluated, in order; `run` continues from `state`.
+    """The rounds of a search. `history` has the evaluated subnets in order; `run` continues from `state`.
 
     Args:
-        proposer: tells what a round evaluates.
+        proposer: gives the subnets of a round.
         evaluate: function of (subnets, test=False) that yields their accuracies in order.
         state: proposals and accuracies so far; kept up to date on disk.
     """
@@ -39,15 +39,15 @@ class SubnetSearch:
         self.history: History[SubnetChoiceConfig, Evaluated] = History(None, attrgetter("fitness"))
 
     def start(self) -> None:
-        """Propose the first round, unless a continued search has it, and write the state over what an earlier search
-        left. UserError as `Proposer.propose`: nothing is written then."""
+        """Propose the first round, unless a continued search has it, and write the state over that of an earlier
+        search. On a UserError, as of `Proposer.propose`, nothing is written."""
         if not self.state.generations:
             self.state.generations.append(self.proposer.propose(0, self.history))
         self.state.run.begin()
         self.state.save()
 
     def run(self) -> Iterator[Evaluated]:
-        """All rounds; yields each subnet once evaluated. Ends early when a round brings nothing new.
+        """All rounds; yields each subnet after its evaluation. Ends early if a round gives nothing new.
 
         Raises:
             UserError: as `Proposer.propose`.
@@ -75,9 +75,9 @@ class SubnetSearch:
         return [entry.result for entry in self.history.entries]
 
     def best(self, count: int) -> Ranking:
-        """For each window the `count` most accurate subnets in it, whichever one they were proposed for.
+        """For each window the `count` most accurate subnets in it, even if proposed for another window.
 
-        A window of which `max_evaluations` left no subnet is missing.
+        A window without an evaluated subnet is missing; `max_evaluations` may cause that.
         """
         best = {}
         for window in self.settings.windows:
@@ -101,16 +101,16 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
     """Run `search`, measure the best, test them on the test images, and write log, tables and figure.
 
     Args:
-        search: see there.
+        search: the search to run.
         folder: of subnets.csv, front.csv, best.csv, export.csv and search.png.
         log_path: the log.
-        test_top_num: how many subnets of each limit are tested (0: none).
+        test_top_num: number of subnets of each limit to test; 0: none.
         notes: lines for the top of the log.
         baseline: another search's subnets.csv, for the figure.
-        measurement: of the best subnets; None: they are ranked by what is predicted.
+        measurement: of the best subnets; None: predictions rank them.
 
     Returns:
-        The best subnets of each window, best first; `chosen` tells which of them keep their limits as measured.
+        The best subnets of each window, best first; `chosen` selects those that keep their measured limits.
     """
     points = read_points(baseline) if baseline else []
     search.start()

@@ -1,4 +1,4 @@
-"""Which evaluated subnets are bred from, and which of their children are worth an evaluation."""
+"""The choice of parents among evaluated subnets, and of children that are worth an evaluation."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from modules.search.subnet.settings import SearchSettings
 from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.subnet_space import StageOptions
 
-_OPTIMISM = 1.0  # standard deviations that are added to a predicted accuracy
+_OPTIMISM = 1.0  # standard deviations added to a predicted accuracy
 
 
 def choose_parents(evaluated: Sequence[Evaluated], settings: SearchSettings) -> list[SubnetChoiceConfig]:
-    """Those of `evaluated`, which come fittest first, that are bred from, best first."""
+    """The parents among `evaluated` (fittest first), best first."""
     count = settings.sizes.parents
     if settings.survival == "pareto" and evaluated:
         costs = costs_of(evaluated, sizes=tuple(settings.size_limits.given))
@@ -29,7 +29,7 @@ class Promise:
     """A predictor of the accuracy of subnets.
 
     Args:
-        evaluated: subnets of a space, which it is fitted to; it is `ready` if there are enough.
+        evaluated: subnets of a space to fit to; the predictor is `ready` if there are enough.
         stages: of that space.
         seed: of the fit.
     """
@@ -41,15 +41,15 @@ class Promise:
                                          np.array([e.accuracy.top1 for e in evaluated]), seed)
 
     def __call__(self, choices: Sequence[SubnetChoiceConfig]) -> np.ndarray:
-        """The accuracy (percent) that each may have, shape (n,): mean and standard deviation of the prediction added,
-        which is the upper confidence bound, so that what little is known of is tried."""
+        """Upper confidence bound of each accuracy in percent, (n,), such as (200,): mean plus standard deviation of the
+        prediction. Uncertain subnets are therefore tried."""
         mean, deviation = self.ensemble.predict(encode_subnets(choices, self.stages))
         return mean + _OPTIMISM * deviation
 
 
 def most_promising(choices: Sequence[SubnetChoiceConfig], scores: np.ndarray, count: int,
                    costs: np.ndarray | None = None) -> list[SubnetChoiceConfig]:
-    """The `count` of `choices` with the highest `scores` (n,), best first; with other `costs` (n, objectives) those
+    """The `count` of `choices` with the highest `scores` (n,), best first; with other `costs` (n, objectives), those
     that survive a non-dominated sorting over both."""
     if costs is None:
         order = np.argsort(-scores, kind="stable")[:count]

@@ -1,4 +1,4 @@
-"""State of a subnet search on disk: what was proposed and what was evaluated, so that a killed search can go on."""
+"""State of a subnet search on disk: proposals and accuracies. A killed search continues from it."""
 from __future__ import annotations
 
 import operator
@@ -11,18 +11,18 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy
 from modules.utils.runs import Run
 
-SAVE_SECONDS = 5.0  # work that a kill may lose
+SAVE_SECONDS = 5.0  # of work that a kill may lose
 
 
 class SearchState:
     """Generations of proposals, accuracies by subnet (of the validation and of the test images), and measured
     latencies (ms on each device).
 
-    Everything else follows from these, so that a search replays them and goes on where they end.
+    Everything else follows from these: a search replays them and continues at their end.
 
     Args:
-        run: the search's folder; where it continues, its state is read.
-        identity: what the results depend on, as plain values; a state of another identity is refused.
+        run: the search's folder; its state is read if the search continues.
+        identity: everything that the results depend on, as plain values; a state of another identity is refused.
 
     Raises:
         UserError: a state that is damaged, or of another search.
@@ -48,7 +48,7 @@ class SearchState:
                                  for text, values in state["measured"].items())
 
     def save(self, now: bool = True) -> None:
-        """Write everything; unless `now`, only when the last time is some seconds ago."""
+        """Write everything; without `now` only if the last write is some seconds ago."""
         if not now and time.monotonic() - self._saved < SAVE_SECONDS:
             return
         generations = [[{**vars(p), "choice": str(p.choice), "latency": vars(p.latency)} for p in generation]

@@ -1,4 +1,4 @@
-"""Tables of a subnet search. All follow from what was evaluated alone."""
+"""Tables of a subnet search. All follow from the evaluated subnets alone."""
 from __future__ import annotations
 
 import csv
@@ -33,7 +33,7 @@ def _latencies(latency: Latency, devices: Sequence[str]) -> dict:
 
 
 def _names(devices: Sequence[str]) -> list[str]:
-    """The first device's is called `latency`, that of each other `latency_<device>`."""
+    """Names of the latency columns: `latency` for the first device, `latency_<device>` for the others."""
     return ["latency", *(f"latency_{device}" for device in devices[1:])]
 
 
@@ -46,17 +46,17 @@ def _write(path: Path, rows: Sequence[dict]) -> None:
 
 def write_subnets(path: Path, subnets: Iterable[Evaluated], devices: Sequence[str]) -> None:
     """One line per subnet: accuracy with its 95% interval (percent), latency (ms) on each of `devices`, MACs and
-    parameters (millions), predicted size of its file and peak memory (MB), and for which round and limit it
-    was proposed."""
+    parameters (millions), predicted size of its file and peak memory (MB), and its round and limit."""
     _write(path, [_row(subnet, devices) for subnet in subnets])
 
 
 def write_best(path: Path, best: Mapping[Window, Sequence[Evaluated]], tests: Mapping[SubnetChoiceConfig, Accuracy],
                measured: Mapping[SubnetChoiceConfig, Sequence[float]], devices: Sequence[str]) -> None:
-    """The best subnets of each window, best first, with their test accuracy where they were tested.
+    """The best subnets of each window, best first, with the test accuracy of tested ones.
 
-    `latency` (ms) is predicted. Where any was measured (ms on each of `devices`), `latency_measured` stands beside it,
-    and `keeps_limit` says whether that is within the limit (1 or 0); both are empty for the other subnets.
+    `latency` (ms) is predicted. If any was measured (ms on each of `devices`), there are two more columns:
+    `latency_measured`, and `keeps_limit`, 1 if it is within the limit, otherwise 0. Both are empty for unmeasured
+    subnets.
     """
     rows = []
     for window, subnets in best.items():
@@ -83,7 +83,7 @@ def _measured(measured: Mapping[SubnetChoiceConfig, Sequence[float]], subnet: Ev
 
 
 def write_export_list(path: Path, space: SupernetConfig, subnets: Iterable[Evaluated]) -> None:
-    """The list that onnx_tools/export_onnx.py reads: lines superspace,choice,subnet."""
+    """The list for onnx_tools/export_onnx.py: lines superspace,choice,subnet."""
     with atomic_write(path) as file:
         for choice in dict.fromkeys(subnet.proposal.choice for subnet in subnets):
             file.write(f"{space.superspace},{space.choice},{choice}\n")

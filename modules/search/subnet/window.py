@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Of a subnet, in ms on each device: what is predicted, and what is not exceeded with the confidence asked for
-    (none: no confidence was asked for). `extrapolated`: a device's model was not fitted on such a subnet."""
+    """Latency of a subnet in ms on each device: the prediction, and the upper bound that holds with the requested
+    confidence (empty without one). `extrapolated`: the subnet lies outside a device's fitted model."""
 
     ms: tuple[float, ...]
     upper: tuple[float, ...] = ()
@@ -19,14 +19,14 @@ class Latency:
 
 @dataclass(frozen=True)
 class Window:
-    """Admits latencies of at most `limits` (ms, one for each device) that come within `delta` of one of them at least:
+    """Admits latencies of at most `limits` (ms, one for each device) that are within `delta` of at least one of them:
     on one device [limit - delta, limit]. Without limits it admits every latency."""
 
     limits: tuple[float, ...]
     delta: float
 
     def holds(self, latency: Latency) -> bool:
-        """Whether `latency` is admitted; with a confidence, that latency has to be within the limits."""
+        """Whether `latency` is admitted; with a confidence, its upper bounds must be within the limits."""
         if not self.limits:
             return True
         within = zip(latency.upper or latency.ms, self.limits, strict=True)
@@ -34,7 +34,7 @@ class Window:
         return all(ms <= limit for ms, limit in within) and any(ms >= limit - self.delta for ms, limit in near)
 
     def keeps(self, measured: tuple[float, ...]) -> bool:
-        """Whether latencies as measured (ms, one for each device) are within the limits."""
+        """Whether measured latencies (ms, one for each device) are within the limits."""
         return all(ms <= limit for ms, limit in zip(measured, self.limits or measured, strict=True))
 
     def __str__(self) -> str:
@@ -42,5 +42,5 @@ class Window:
 
     @property
     def words(self) -> str:
-        """For people, such as `10+20 ms`."""
+        """The limits in words, such as `10+20 ms`."""
         return f"{self} ms" if self.limits else "any latency"
