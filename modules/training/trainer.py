@@ -163,15 +163,16 @@ class SupernetTrainer(Trainee, Task):
             check_same_classes(record.classes, self.record.classes, str(path))
 
     def _resume(self) -> dict:
-        checkpoint = load_checkpoint(self.path)
+        checkpoint = self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
         self._check_classes(checkpoint, self.path)
         before = checkpoint.get("config", {}).get("training", {})
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])
         load_weights(self.model, {"state_dict": checkpoint.get("trained_state_dict", checkpoint["state_dict"])},
                      self.path)
         if self.distiller:
-            self.distiller.projections.load_state_dict(checkpoint["projections"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+            with self.files.reading():
+                self.distiller.projections.load_state_dict(checkpoint["projections"])
+        self.load_optimizer(checkpoint)
         self.best, self.history = checkpoint["best"], checkpoint["history"]
         return checkpoint
 
@@ -181,7 +182,8 @@ class SupernetTrainer(Trainee, Task):
         average = WeightAverage(self.model, self.config.ema_decay)
         if checkpoint:
             load_weights(average.model, checkpoint, self.path)
-            average.updates = checkpoint["average_updates"]
+            with self.files.reading():
+                average.updates = int(checkpoint["average_updates"])
         return average
 
     @property

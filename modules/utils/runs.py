@@ -166,7 +166,7 @@ class Run:
             yield
         except KeyError as error:
             raise self._damaged(f"it has no {error}") from None
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, UserError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, UserError) as error:
             raise self._damaged(str(error)) from None
 
     def _damaged(self, why: str) -> UserError:

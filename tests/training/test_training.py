@@ -19,6 +19,7 @@ from modules.training.config import TrainConfig, load_yaml
 from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
 from modules.training.optimizer import build_optimizer
 from modules.training.sandwich import sandwich_step, step_generator
+from modules.training.trainer import SupernetTrainer
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import NotFinite, UserError
 from modules.utils.files import REPOSITORY
@@ -186,6 +187,32 @@ def test_foreign_objects_in_a_checkpoint_are_not_executed(tmp_path):
     assert not trap.exists()
     assert loaded["epoch"] == 7
     assert torch.equal(loaded["state_dict"]["module.w"], weights["module.w"])
+
+
+def test_a_state_without_a_part_is_refused_in_one_line(tmp_path):
+    """Each entry that a training goes on from, missing or of another form."""
+    config = TrainConfig(dataset="digits", models_save_dir=str(tmp_path), resolutions=(32,), augment="default",
+                         data_loader_workers_per_gpu=0, batch_size_per_gpu=4)
+    trainer = SupernetTrainer(config, SupernetConfig.from_str(SPACE))
+    with trainer.files:
+        trainer.start()
+    path = trainer.path
+    whole = load_checkpoint(path)
+    groups = whole["optimizer"]["param_groups"]
+    for key, *values in (("epoch", "one", None), ("step", 1.5), ("best", float("nan"), "high"), ("history", {}),
+                         ("optimizer", [], {"state": {}}, {"state": {}, "param_groups": groups[:1]}),
+                         ("state_dict", 3)):
+        for value in (*values, None):
+            content = {k: v for k, v in whole.items() if k != key} | ({} if value is None else {key: value})
+            torch.save(content, path)
+            with pytest.raises(UserError, match=r"checkpoint\.pth'") as refused:
+                SupernetTrainer(config, SupernetConfig.from_str(SPACE), resume=True).run()
+            assert "\n" not in str(refused.value)
+    torch.save(whole, path)
+    trainer = SupernetTrainer(config, SupernetConfig.from_str(SPACE), resume=True)
+    with trainer.files:
+        trainer.start()
+    assert trainer.position.epoch == 0
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):

@@ -104,8 +104,9 @@ class StudentRun(Trainee):
         before = (checkpoint.get("config") or {}).get("training")
         if not before or "step" not in checkpoint:
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
+        self.check_state(checkpoint)
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"] + 1)
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.load_optimizer(checkpoint)
         self.history = checkpoint["history"]
 
     def _make_optimizer(self) -> torch.optim.Optimizer:

@@ -129,9 +129,10 @@ class TeacherTrainer(Trainee, Task):
         before = (state.get("config") or {}).get("training")
         if not before or "step" not in state:
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
+        self.check_state(state)
         # `epoch` is the last finished one, as in published files.
         self.go_on(state, before, dataclasses.asdict(self.config), FREE_ON_RESUME, state["epoch"] + 1)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_optimizer(state)
         self.history = state["history"]
 
     def state(self) -> dict:

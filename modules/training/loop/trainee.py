@@ -16,7 +16,10 @@ from modules.utils import dist
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import NotFinite, UserError
 from modules.utils.files import write_manifest
+from modules.utils.json_files import check_form
 from modules.utils.runs import Run
+
+_FORM = {"epoch": int, "step": int, "optimizer": {"state": dict, "param_groups": list}, "history": list}
 
 
 @dataclass(frozen=True, order=True)
@@ -47,6 +50,8 @@ class Trainee(ABC):
         self.position = Position()
         self._sums, self._count = None, 0
 
+    optimizer: torch.optim.Optimizer
+
     @abstractmethod
     def train_step(self, batch, steps: int) -> torch.Tensor:
         """Make the step at `position`, one of `steps` in its epoch, on a batch from `Task.prepare`. Returns a vector of
@@ -76,6 +81,16 @@ class Trainee(ABC):
         """UserError if settings or numbers of training images differ between processes."""
         dist.check_agreed({"--resume": self.files.resume, "--overwrite": self.files.overwrite, **settings,
                            "the number of training images": images})
+
+    def check_state(self, checkpoint: dict) -> dict:
+        """The file's content if a training can go on from it; UserError that names the entry which is not as it
+        should be."""
+        return check_form(checkpoint, _FORM, repr(str(self.path)))
+
+    def load_optimizer(self, checkpoint: dict) -> None:
+        """Load the optimizer's state; UserError if it is that of other parameters."""
+        with self.files.reading():
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
 
     def go_on(self, checkpoint: dict, before: dict, settings: dict, free: Collection[str], finished: int) -> None:
         """Continue at the position in `checkpoint`: `finished` epochs and some steps.
