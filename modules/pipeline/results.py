@@ -78,9 +78,9 @@ class Results:
         """The folder with the best weights of the subnet found: that of its further training, or of the supernet."""
         return max((self.tuned, self.supernet), key=self.accuracy_held_out)
 
-    def rival_network(self) -> Network | None:
-        """The network that a user would take instead; None if none is within the limit."""
-        return find_rival(self.limit, self.request.platform, self.plan.resolution, self.classes)
+    def rival_network(self) -> Network:
+        """The network that a user would take instead."""
+        return find_rival(self.limit, self.request.platform, self.plan.resolutions, self.classes)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
         """The networks to export: name -> (folder of its checkpoint, network)."""
@@ -89,9 +89,7 @@ class Results:
                    "smallest": (self.supernet, (space, self.smallest))}
         if not self.request.no_baselines:
             exports["random_search"] = (self.supernet, (space, self.best_measured("random")))
-            network = self.rival_network()
-            if network:
-                exports["mobilenet_v2"] = (self.rival, network)
+            exports["mobilenet_v2"] = (self.rival, self.rival_network())
         return exports
 
     def listing(self, name: str) -> Path:

@@ -131,10 +131,7 @@ class Pipeline:
 
     def train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""
-        network, p = self.results.rival_network(), self.plan
-        if network is None:
-            return []
-        space, subnet = network
+        (space, subnet), p = self.results.rival_network(), self.plan
         which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet]
         return self._training(self.results.rival, p.supernet_epochs + p.tuning_epochs,
                               p.supernet_int8_epochs + p.tuning_int8_epochs, which)

@@ -19,7 +19,7 @@ from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import POPULATION, SHARES, held_out, make_plan
 from modules.pipeline.request import Request, parse_duration
 from modules.pipeline.results import Results
-from modules.pipeline.rival import find_rival
+from modules.pipeline.rival import WIDTHS, find_rival
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed
 from modules.search_space.config import SupernetConfig
@@ -130,9 +130,10 @@ def test_without_a_limit_half_of_the_networks_keep_it():
 
 
 def test_the_rival_is_the_largest_within_the_limit():
-    """Of both forms of MobileNetV2; the more time, the more MACs, and none where the limit is out of reach."""
-    assert find_rival(0.001, "onnx_lut", 224, 1000) is None
-    large, small = (find_rival(ms, "onnx_lut", 224, 1000) for ms in (1000, 5))
+    """Of both forms of MobileNetV2: the more time, the more MACs; the fastest where the limit is out of reach."""
+    large, small, fastest = (find_rival(ms, "onnx_lut", (160, 224), 1000) for ms in (1000, 5, 0.001))
+    every = [find_network(f"mobilenet_v2:{width}", 160) for width in WIDTHS]  # the other form and size are slower
+    assert fastest == min(every, key=lambda net: get_platform("onnx_lut").predict_subnet(resolve(*net, 1000)))
     assert large == find_network("mobilenet_v2_cifar:1.4", 224)  # its first strides are 1: 4 to 16 times the pixels
     macs = [count_net_flops_and_params(resolve(*network, 1000))[0] for network in (large, small)]
     assert macs[0] > macs[1]
