@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from modules.modeling.footprint import Footprint
+from modules.search.footprint import Footprint
 from modules.utils.settings import check_settings, setting, settings_of
 
 

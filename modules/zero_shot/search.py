@@ -13,8 +13,8 @@ import numpy as np
 
 from modules.latency import predict_subnets
 from modules.latency.profile.timer import network_timer
-from modules.modeling.footprint import net_footprint
 from modules.search.evolution import History
+from modules.search.footprint import net_footprint
 from modules.search.limits import SizeLimits
 from modules.search.log import SearchLog
 from modules.search.measured import Measured, measure_best

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from modules.modeling.footprint import net_footprint
 from modules.modeling.net_spec import resolve
 from modules.search import predictor
+from modules.search.footprint import net_footprint
 from modules.search.generations import GenerationSizes
 from modules.search.predictor import fit_ensemble
 from modules.search.subnet.encoding import encode_subnets

@@ -11,9 +11,9 @@ from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.score.sizes import TableSizes
 from modules.block_kd.space_search.scorer import Scoring
 from modules.latency.profile.models import net_model
-from modules.modeling.footprint import Footprint, blocks_footprint, net_footprint
 from modules.modeling.net_spec import resolve
 from modules.modeling.spec import BlockArgs, build_block
+from modules.search.footprint import Footprint, blocks_footprint, net_footprint
 from modules.search.generations import GenerationSizes
 from modules.search.limits import SizeLimits
 from modules.search.subnet.proposals import Proposer

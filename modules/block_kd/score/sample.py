@@ -9,7 +9,7 @@ import numpy as np
 from modules.block_kd.lut.tables import BlockTables, Choice, Rows, StageRows, choices
 from modules.block_kd.score.quality import CHUNK_SIZE, CHUNKS, DRAWS, Quality, Target, quality_of_draws
 from modules.block_kd.score.sizes import TableSizes, gather
-from modules.modeling.footprint import Footprint
+from modules.search.footprint import Footprint
 from modules.search_space.config import SupernetConfig
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from modules.block_kd.lut.rows import input_size
 from modules.block_kd.lut.tables import BlockTables, Choice, Rows
 from modules.modeling.complexity import with_sizes
-from modules.modeling.footprint import BARE_FILE, Footprint, blocks_footprint
 from modules.modeling.net_spec import resolve, stage_blocks, stage_choice
+from modules.search.footprint import BARE_FILE, Footprint, blocks_footprint
 from modules.search.limits import SizeLimits
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace

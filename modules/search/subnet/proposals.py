@@ -9,9 +9,9 @@ import numpy as np
 
 from modules.latency.platform import Platform, predict_subnets
 from modules.latency.prediction import check_known_spread
-from modules.modeling.footprint import Footprint, net_footprint
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.search.evolution import PATIENCE, History
+from modules.search.footprint import Footprint, net_footprint
 from modules.search.generations import Breeder
 from modules.search.predictor import check_predictor
 from modules.search.subnet.record import Evaluated, Proposal
