@@ -12,7 +12,8 @@ from modules.utils.checkpoint import save_checkpoint
 from modules.utils.files import REPOSITORY
 
 FOLDERS = (".", "onnx_tools", "tflite_tools", "zen_nas", "adj_quant")
-SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in FOLDERS for p in (REPOSITORY / folder).glob("*.py"))
+SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in FOLDERS for p in (REPOSITORY / folder).glob("*.py")
+                 if "run(main)" in p.read_text())
 SPACE = "onnxw_tiny-000000-000000"
 SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
 
