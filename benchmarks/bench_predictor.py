@@ -31,7 +31,7 @@ from modules.utils.cli import make_parser, run
 from modules.utils.files import REPOSITORY
 from modules.utils.results import format_table
 from modules.utils.runs import Run
-from modules.utils.settings import option
+from modules.utils.settings import PIXELS, option
 
 RESOLUTIONS = (160, 192, 224)  # of the published tables
 WAYS = {"random": {"method": "random"}, "evolution": {}, "pareto": {"survival": "pareto"},
@@ -98,7 +98,7 @@ def search(subnets: RowSubnets, platform, limit: float, evaluations: int, seed: 
 def main(argv=None):
     parser = make_parser(__doc__)
     option(parser, "--supernet_choice", "151122-023231", "space of onnxw")
-    option(parser, "--resolution", 224, "of all subnets", choices=RESOLUTIONS)
+    option(parser, "--resolution", 224, "resolution of all subnets", choices=RESOLUTIONS, **PIXELS)
     option(parser, "--latency_constraint", 0.0, "latency limit; 0: the median of 200 random subnets", low=0, unit="ms")
     option(parser, "--random_evaluations", 400, "evaluations of the random search", low=2)
     option(parser, "--evaluations", 100, "evaluations of the others", low=2)

@@ -10,6 +10,7 @@ from dataclasses import MISSING
 
 import pytest
 import yaml
+from command_lines import FOLDERS, scripts
 
 from modules.training.config import TrainConfig, load_yaml
 from modules.utils import cli
@@ -17,8 +18,7 @@ from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.settings import OptionType, Setting, settings_of
 
-FOLDERS = (".", "onnx_tools", "tflite_tools", "zen_nas", "adj_quant", "benchmarks", "benchmarks/gpu")
-SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in FOLDERS for p in (REPOSITORY / folder).glob("*.py"))
+SCRIPTS = scripts(*FOLDERS, "benchmarks", "benchmarks/gpu")
 COMMANDS = sorted(str(p.relative_to(REPOSITORY).parent).replace("/", ".")
                   for p in (REPOSITORY / "modules").rglob("__main__.py"))
 DIGITS = "7" * 400

@@ -5,15 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from command_lines import FOLDERS, scripts
 
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.files import REPOSITORY
 
-FOLDERS = (".", "onnx_tools", "tflite_tools", "zen_nas", "adj_quant")
-SCRIPTS = sorted(str(p.relative_to(REPOSITORY)) for folder in FOLDERS for p in (REPOSITORY / folder).glob("*.py")
-                 if "run(main)" in p.read_text())
 SPACE = "onnxw_tiny-000000-000000"
 SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
 
@@ -22,7 +20,7 @@ def script(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *command], cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", scripts(*FOLDERS))
 def test_help_needs_no_heavy_import(name):
     code = ("import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
             "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
