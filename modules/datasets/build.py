@@ -56,6 +56,14 @@ class Data:
     test_indices: np.ndarray
 
 
+def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:
+    """Name and path of the data set that was asked for; where neither was, those of the training that made `record`,
+    the record of a checkpoint."""
+    if dataset or dataset_path or record is None:
+        return dataset, dataset_path
+    return record.dataset, (record.training or {}).get("dataset_path", "")
+
+
 def load_data(dataset: str | None = None, dataset_path: str | None = None, valid_size: int | None = 0,
               crop_scale_min: float = 0.0, eval_crop: float = EVAL_CROP) -> Data:
     """The `Data` of a run.

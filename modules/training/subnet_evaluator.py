@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from modules.datasets.announce import announce
-from modules.datasets.build import Data, load_data
+from modules.datasets.build import Data, data_of, load_data
 from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform, train_transform
@@ -72,8 +72,7 @@ class SubnetEvaluator:
                 classes that the checkpoint does not have.
         """
         model, record = load_supernet(path, space, quant_mode)
-        if not dataset and not dataset_path:
-            dataset, dataset_path = record.dataset, record.training.get("dataset_path", "")
+        dataset, dataset_path = data_of(dataset, dataset_path, record)
         valid_size = record.valid_size if valid_size is None else max(valid_size, 0)
         # The crops of training, for its batch-norm statistics; another data set has its own.
         same = (dataset or "folder") == record.dataset

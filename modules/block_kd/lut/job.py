@@ -13,7 +13,7 @@ from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.block_kd.teacher import check_fits
 from modules.block_kd.teacher.backbone import Teacher
 from modules.datasets.announce import announce
-from modules.datasets.build import load_data
+from modules.datasets.build import data_of, load_data
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError, check_choice
 
@@ -50,9 +50,7 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
                             f"{record.name}: {_placement(record)}")
     check_output_sizes(space, stages, resolutions, o.loss_fn)
     training = record.training or {}
-    dataset, path = o.dataset, o.dataset_path
-    if not dataset and not path:
-        dataset, path = record.dataset, training.get("dataset_path", "")
+    dataset, path = data_of(o.dataset, o.dataset_path, record)
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
     check_held_out(record, valid_size)
     data = load_data(dataset or None, path or None, valid_size)

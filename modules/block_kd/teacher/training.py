@@ -15,7 +15,7 @@ from modules.block_kd.teacher.build import build_teacher
 from modules.block_kd.teacher.config import DEBUG_BATCHES, FREE_ON_RESUME, TeacherConfig
 from modules.block_kd.teacher.files import DEFAULT_ARCH, TeacherRecord, load_teacher, load_weights_file, read_teacher
 from modules.datasets.announce import announce
-from modules.datasets.build import Data, load_data
+from modules.datasets.build import Data, data_of, load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
@@ -233,8 +233,8 @@ def checkpoint_path(config: TeacherConfig, quant_mode: bool) -> Path:
 
 
 def _load_data(config: TeacherConfig, teacher: Teacher | None) -> Data:
-    recorded = teacher.record.dataset if teacher else ""
-    return load_data(config.dataset or recorded or None, config.dataset_path or None)
+    dataset, path = data_of(config.dataset, config.dataset_path, teacher.record if teacher else None)
+    return load_data(dataset or None, path or None)
 
 
 def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> TeacherConfig:
