@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from teacher_nets import B5, REGNET, TINY, images, lively, models
 from torch import nn
 
@@ -276,6 +277,24 @@ def test_files(trained):
         assert accuracy.loss == pytest.approx(history[-1][f"loss@{resolution}"], rel=1e-4)
     assert (trained / "lsq.pth.json").is_file()
     assert not list(trained.glob(".*.tmp"))
+
+
+def test_later_steps_find_the_folder_of_the_first(tmp_path):
+    """int8 training and evaluation of a teacher that learned from a folder, without naming it again."""
+    for i in range(16):
+        path = tmp_path / "images" / ("val" if i % 4 == 0 else "train") / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (16 * i, 0, 255 * (i % 2))).save(path)
+    for name in "ab":  # both classes in both parts
+        (tmp_path / "images" / "val" / name).mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / "images" / "val" / name / "more.png")
+    config = TeacherConfig(output_path=str(tmp_path), teacher_arch=TINY, dataset_path=str(tmp_path / "images"),
+                           resolution=(40,), num_epochs=1, train_batch_size=4, num_workers=0)
+    TeacherTrainer(config).run()
+    bare = TeacherConfig(output_path=str(tmp_path), num_workers=0, train_batch_size=4, num_epochs=1)
+    TeacherTrainer(bare, quant_mode=True).run()
+    assert load_teacher(None, tmp_path / "lsq.pth", quant=True).record.classes == ("a", "b")
+    assert set(evaluate_teacher(bare, quant_mode=True)) == {40}
 
 
 def test_training_leaves_no_decay_on_quantisers_and_learns(tmp_path):

@@ -241,7 +241,9 @@ def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> Teac
     """The settings, empty ones filled in from the teacher's record or the data set."""
     default = (64,) if data.info.name == "digits" else (224,)
     resolution = config.resolution or (record.resolutions if record.dataset else default)
-    return dataclasses.replace(config, teacher_arch=record.arch, dataset=data.info.name, resolution=resolution)
+    _, path = data_of(config.dataset, config.dataset_path, record)
+    return dataclasses.replace(config, teacher_arch=record.arch, dataset=data.info.name, dataset_path=path,
+                               resolution=resolution)
 
 
 def _evaluate(model: Teacher, data: Data, config: TeacherConfig) -> dict[int, Accuracy]:
