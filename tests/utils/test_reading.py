@@ -132,7 +132,8 @@ def test_a_file_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["a" * 5000, "a\0b", "SuperConvK3BNRELU(3,8\n8,1,1)",
-                                       "SuperConvK3BNRELU(3,8,1," + "1" * 5000 + ")"])
+                                       "SuperConvK3BNRELU(3,8,1," + "1" * 5000 + ")",
+                                       "SuperConvK" + "3" * 5000 + "BNRELU(3,8,1,1)"])
 def test_network_references_that_are_none(reference):
     with pytest.raises(UserError):
         read_network(reference)

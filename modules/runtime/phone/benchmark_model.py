@@ -9,7 +9,7 @@ from modules.runtime.phone.adb import Adb
 from modules.utils.errors import UserError
 
 # The last line of this form is for the measured runs; a line before it is for the warm-up.
-_RUNS = re.compile(r"\bcount=(\d+)\b.*?\bavg=([\d.e+]+)\s+std=([\d.e+]+)")
+_RUNS = re.compile(r"\bcount=([0-9]{1,9})\b.*?\bavg=([\d.e+]+)\s+std=([\d.e+]+)")
 _MEMORY = re.compile(r"Memory footprint delta[^:]*:.*?\boverall=([\d.]+)")
 
 

@@ -40,10 +40,10 @@ FAMILIES = {
 
 
 _NAMES = {
-    re.compile(r"SuperConvK(?P<k>\d+)BNRELU"): "Conv",
-    re.compile(r"SuperResK(?P<k>\d+)K(?P=k)"): "ZenKK",
-    re.compile(r"SuperResK1K(?P<k>\d+)K1"): "ZenBottleneck",
-    re.compile(r"SuperResIDWE(?P<e>\d+)K(?P<k>\d+)"): "ZenInverted",
+    re.compile(r"SuperConvK(?P<k>[0-9]{1,2})BNRELU"): "Conv",
+    re.compile(r"SuperResK(?P<k>[0-9]{1,2})K(?P=k)"): "ZenKK",
+    re.compile(r"SuperResK1K(?P<k>[0-9]{1,2})K1"): "ZenBottleneck",
+    re.compile(r"SuperResIDWE(?P<e>[0-9]{1,2})K(?P<k>[0-9]{1,2})"): "ZenInverted",
 }
 MOST_KERNEL, MOST_EXPAND = 15, 16
 
