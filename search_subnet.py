@@ -25,6 +25,12 @@ The limits on operations, parameters, file and memory hold beside that of latenc
 
     python search_subnet.py --superspace onnxw --supernet_choice 151122-023231 --max_params 6 --max_memory_mb 7
 
+Without a trained supernet: --fitness puts a training-free score (zen_nas/score.py lists them) in place of the accuracy.
+With one, --prefilter evaluates only the subnets of each round with the best scores.
+
+    python search_subnet.py --superspace onnxw --supernet_choice 151122-023231 --platform onnx_lut \\
+        --latency_constraint 10 --fitness Params
+
 Writes <output_path>/<superspace>-<choice>/<limits>ms.log and, in a folder of that name, subnets.csv (all evaluated
 subnets), front.csv (Pareto front), best.csv (the best of each limit, tested on the validation set if the search used
 images held out of training), export.csv (input of onnx_tools/export_onnx.py), search.png, and state.json, from which
@@ -80,28 +86,40 @@ def main(argv=None):
                               sizes=from_arguments(GenerationSizes, args),
                               size_limits=from_arguments(SizeLimits, args))
 
-    from modules.modeling.restore import find_checkpoint
-    from modules.search.subnet.fitness import SharedEvaluation, make_alone_evaluator
     from modules.search.subnet.search import FILES
     from modules.utils import dist
     from modules.utils.runs import STATE_FILE, Run
+    from modules.zero_shot.subnet_scores import score_fitness
 
     device = dist.init_distributed(args.local_rank)
     stem = name_of(settings, args.platform, args.use_testset)
     with Run(args.output_path / str(space) / stem / STATE_FILE, files=FILES, resume=args.resume,
              overwrite=args.overwrite, option="--output_path") as opened:
-        evaluator = make_alone_evaluator(
-            find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
-            valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
-            calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
-            seed=settings.seed, device=device)
-        evaluation = SharedEvaluation(evaluator)
-        if dist.rank() == 0:
-            with evaluation:
-                search(args, space, settings, evaluator, evaluation, opened)
+        if settings.fitness:
+            if dist.rank() == 0:
+                search(args, space, settings, score_fitness(space, settings.fitness, settings.seed), opened)
         else:
-            evaluation.serve()
+            search_by_accuracy(args, space, settings, opened, device)
     dist.close()
+
+
+def search_by_accuracy(args, space, settings, opened, device):
+    """The search with the int8 accuracy in a trained supernet as fitness; the first process searches."""
+    from modules.modeling.restore import find_checkpoint
+    from modules.search.subnet.fitness import SharedEvaluation, accuracy_fitness, make_alone_evaluator
+    from modules.utils import dist
+
+    evaluator = make_alone_evaluator(
+        find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
+        valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
+        calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
+        seed=settings.seed, device=device)
+    evaluation = SharedEvaluation(evaluator)
+    if dist.rank() == 0:
+        with evaluation:
+            search(args, space, settings, accuracy_fitness(evaluator, evaluation), opened)
+    else:
+        evaluation.serve()
 
 
 def name_of(settings, platforms, use_testset):
@@ -111,34 +129,39 @@ def name_of(settings, platforms, use_testset):
     stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
     stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
     ways = (("_testset", use_testset), ("_random", settings.method == "random"),
-            ("_pareto", settings.survival == "pareto"), (f"_{settings.predictor}", settings.predictor != "none"))
-    return stem + "".join(suffix for suffix, used in ways if used)
+            ("_pareto", settings.survival == "pareto"), (f"_{settings.predictor}", settings.predictor != "none"),
+            (f"_{settings.fitness}", settings.fitness),
+            (f"_prefilter_{settings.prefilter}_{settings.prefilter_keep:g}", settings.prefilter))
+    return stem + "".join(suffix for suffix, used in ways if used).replace(":", "-")
 
 
-def search(args, space, settings, evaluator, evaluation, opened):
+def search(args, space, settings, fitness, opened):
     """What the first process does, in the folder of the run `opened`."""
     from modules.latency.arguments import make_platforms, tables_identity
     from modules.latency.profile.timer import network_timer
-    from modules.search.subnet.fitness import fitness_identity, fitness_notes
     from modules.search.subnet.measure import Measurement, chosen
     from modules.search.subnet.proposals import Proposer
     from modules.search.subnet.search import SubnetSearch, run_search
     from modules.search.subnet.state import SearchState
+    from modules.zero_shot.subnet_scores import BATCH, SubnetScores
 
     platforms = make_platforms(args.platform, args.latency_table, space.space)
-    proposer = Proposer(evaluator.model.subnets, platforms, evaluator.model.num_classes, settings)
+    score = SubnetScores(space, fitness.num_classes, settings.prefilter, BATCH, settings.seed) if settings.prefilter \
+        else None
+    proposer = Proposer(fitness.subnets, platforms, fitness.num_classes, settings, score)
     folder = opened.path.parent
     identity = {**settings.identity, "platform": list(platforms), "latency_table": tables_identity(args.latency_table),
-                **fitness_identity(evaluator)}
+                **fitness.identity}
     state = SearchState(opened, identity)
-    notes = fitness_notes(evaluator)
-    for note in notes:
+    for note in fitness.notes:
         print(note, file=sys.stderr)
     timers = [network_timer(name, platform) for name, platform in platforms.items()] if args.measure_best else []
     measurement = Measurement(timers, args.measure_best, proposer.spec, state) if timers else None
-    ranking = run_search(SubnetSearch(proposer, evaluation, state), folder, folder.with_name(f"{folder.name}.log"),
-                         notes=notes, baseline=args.baseline, measurement=measurement,
-                         test_top_num=args.test_top_num if evaluator.valid_size else 0)
+    ranking = run_search(SubnetSearch(proposer, fitness.evaluate, state), folder,
+                         folder.with_name(f"{folder.name}.log"), notes=fitness.notes, baseline=args.baseline,
+                         measurement=measurement, test_top_num=args.test_top_num if fitness.tested else 0)
+    if settings.prefilter:
+        print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
     best = chosen(ranking, state.measured if measurement else {})
     for window, subnets in ranking.items():
         if window not in best:
@@ -146,8 +169,8 @@ def search(args, space, settings, evaluator, evaluation, opened):
             continue
         interval = ", ".join(f"{value:.2f}" for value in best[window].accuracy.interval)
         print(f"best within {window.words}: {best[window]} [{interval}]")
-    print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} --resume "
-          f"{args.checkpoint_path} --quant_mode")
+    weights = "--skip_weights" if settings.fitness else f"--resume {args.checkpoint_path} --quant_mode"
+    print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} {weights}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Block tables whose losses come of a training-free score."""
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 import eval_block_kd
 from modules.block_kd.lut.proxy_tables import REFERENCE
@@ -9,6 +10,7 @@ from modules.block_kd.lut.tables import how_made, load_tables
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import NetSpec
 from modules.utils.errors import UserError
+from modules.zero_shot.plain_view import plain_view
 
 TABLES = ("stage2_1", "stage2_4")
 
@@ -28,8 +30,7 @@ def test_losses_fall_with_the_score_and_rows_stand_for_themselves(tmp_path):
     assert len(rows) == 6 * len(tables) > 12
     assert (losses > 0).all()
     assert (losses < 1).all()
-    by_size = losses[np.argsort(params, kind="stable")]
-    assert (np.diff(by_size) < 2e-3).all()  # the table's column counts quantisers and has four digits
+    assert spearmanr(losses, params)[0] < -0.99  # the table's column counts quantisers, and the layers that scores miss
     first = build(tmp_path / "b", *quick, "--num_samples_per_stage", "2")
     more = build(tmp_path / "b", *quick, "--num_samples_per_stage", "6", "--resume")
     assert {name: lines[:2] for name, lines in tables.items()} == first
@@ -46,7 +47,7 @@ def test_a_loss_is_the_logistic_of_the_standardised_score(tmp_path):
 
     def macs(block, window, index):
         row = TableRow.draw(0, "onnxw_tiny", "stage2", block, window, index, (64,))
-        net = NetSpec((("stage2", row.blocks),), row.input_shape[-1])
+        net = plain_view(NetSpec((("stage2", row.blocks),), row.input_shape[-1]))
         return count_net_flops_and_params(net)[0] + row.blocks[-1].args.cout * 10 / 1e6  # and a classifier
 
     kinds = [(block, window) for block in range(6) for window in range(len(tables))]
@@ -60,5 +61,6 @@ def test_a_loss_is_the_logistic_of_the_standardised_score(tmp_path):
 def test_a_space_search_takes_the_tables(tmp_path):
     build(tmp_path, "--proxy", "QE", "--num_samples_per_stage", "8", "--hw_list", "64")
     assert how_made(tmp_path, "onnxw_tiny") == ("onnx_lut", (64,))
-    loaded = load_tables(tmp_path, "onnxw_tiny", (64,))
-    assert len(loaded) > 0
+    tables = load_tables(tmp_path, "onnxw_tiny", (64,))
+    losses = [rows[0].loss for stage in tables.stages for rows in stage.values()]
+    assert all(len(values) == 8 and (values > 0).all() and (values < 1).all() for values in losses)

@@ -77,7 +77,7 @@ def test_one_network_is_evaluated_as_it_was_trained(scripts, tmp_path, capsys):
     for resume in (tmp_path, path):
         eval_specific_net.main(["--network", "resnet8:0.25", "--resume", str(resume), *how])
         line = capsys.readouterr().out.splitlines()[-1]
-        accuracy = SubnetEvaluator(path, network.space, quant_mode=False, batch_size=50, calibration_batches=2
+        accuracy = SubnetEvaluator.open(path, network.space, quant_mode=False, batch_size=50, calibration_batches=2
                                    ).accuracy(network.subnet)
         macs, params = count_net_flops_and_params(resolve(network.space, network.subnet, 10))
         assert line == (f"{read_network('resnet8:0.25').name}: acc1={accuracy.top1:.2f}, flops={macs:.2f} "

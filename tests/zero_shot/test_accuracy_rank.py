@@ -55,7 +55,7 @@ def test_subnets_of_a_trained_supernet(rank, tmp_path, capsys):
     rank.main(options)
     with open(tmp_path / f"accuracies_{SPACE}.csv") as file:
         rows = list(csv.DictReader(file))
-    evaluator = SubnetEvaluator(path, SPACE, quant_mode=False, calibration_batches=1, limit_batches=3, seed=3)
+    evaluator = SubnetEvaluator.open(path, SPACE, quant_mode=False, calibration_batches=1, limit_batches=3, seed=3)
     rng = np.random.default_rng(3)
     for row in rows:
         choice = evaluator.model.subnets.sample(rng)

@@ -2,15 +2,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
 from modules.training.arguments import Images
 from modules.training.evaluation import Accuracy
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
 from modules.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """The fitness of a subnet search: whose subnets, how they are evaluated, and whether a test of the best follows.
+
+    Args:
+        evaluate: a function of (subnets, test=False) that yields an `Accuracy` for each, in order.
+        identity: the values that results depend on, for the state of the search.
+        notes: lines for the user.
+        tested: whether images are left for a test.
+    """
+
+    subnets: SubnetSpace
+    num_classes: int
+    evaluate: Callable[..., Iterable[Accuracy]]
+    identity: dict
+    notes: list[str]
+    tested: bool
 
 
 class SharedEvaluation:
@@ -56,6 +77,12 @@ def make_alone_evaluator(path: Path, space: SupernetConfig, images: Images, **ev
         return SubnetEvaluator.open(
             path, space, quant_mode=True, dataset=images.dataset, dataset_path=images.dataset_path,
             augment=images.augment, num_workers=images.data_loader_workers_per_gpu, **evaluator)
+
+
+def accuracy_fitness(evaluator: SubnetEvaluator, evaluation: SharedEvaluation) -> Fitness:
+    """Int8 accuracy in a trained supernet."""
+    return Fitness(evaluator.model.subnets, evaluator.model.num_classes, evaluation, fitness_identity(evaluator),
+                   fitness_notes(evaluator), bool(evaluator.valid_size))
 
 
 def fitness_identity(evaluator: SubnetEvaluator) -> dict:

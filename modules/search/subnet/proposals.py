@@ -1,7 +1,8 @@
 """Which subnets a round evaluates: legal, new, and within the latency window of the limit they are for."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain, zip_longest
 
@@ -53,13 +54,15 @@ class Proposer:
         platforms: tell latencies, by name; as many as the settings say devices.
         num_classes: of the classifier, part of the latency.
         settings: of the search.
+        score: of a subnet, for the prefilter of the settings; `filtered` counts the subnets that it kept out.
     """
 
     def __init__(self, subnets: SubnetSpace, platforms: Mapping[str, Platform], num_classes: int,
-                 settings: SearchSettings):
+                 settings: SearchSettings, score: Callable[[SubnetChoiceConfig], float] | None = None):
         self.subnets, self.platforms, self.num_classes = subnets, platforms, num_classes
         self.settings, self.moves = settings, _SubnetMoves(subnets, settings)
         check_predictor(settings.predictor)
+        self.score, self.filtered = score, 0
         self._latencies: dict[SubnetChoiceConfig, Latency] = {}
         self._footprints: dict[SubnetChoiceConfig, Footprint] = {}
 
@@ -109,6 +112,7 @@ class Proposer:
             breeder = Breeder(self.moves, lambda choice, window=window: choice not in history and choice not in taken
                               and self.keeps(choice, window), rng)
             bred = self._start(breeder, window, taken) if number == 0 else self._next(breeder, window, history, promise)
+            bred = self._filtered(bred)
             taken.update((choice, window.limits) for choice in bred)
             per_limit.append(bred)
         # In turns, so that a bound on the evaluations cuts all limits alike.
@@ -122,6 +126,14 @@ class Proposer:
         size = self.footprint(choice)
         return Proposal(choice, self.latency(choice), float(size.mflops), float(size.params), number, limits,
                         float(size.file_mb), float(size.memory_mb))
+
+    def _filtered(self, bred: list[SubnetChoiceConfig]) -> list[SubnetChoiceConfig]:
+        """The share with the best scores, at least one; all without a prefilter."""
+        if not self.score or not bred:
+            return bred
+        kept = set(sorted(bred, key=self.score, reverse=True)[:math.ceil(self.settings.prefilter_keep * len(bred))])
+        self.filtered += len(bred) - len(kept)
+        return [choice for choice in bred if choice in kept]
 
     def _start(self, breeder: Breeder, window: Window, taken) -> list[SubnetChoiceConfig]:
         there = sum(self.keeps(choice, window) for choice in taken)  # of limits whose windows overlap

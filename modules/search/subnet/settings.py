@@ -46,6 +46,11 @@ class SearchSettings:
     resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1)
     rounds: int = setting(20, "rounds after the start", low=0, unit="rounds", name="max_time_budget")
     max_evaluations: int = setting(0, "subnets after which the search stops; 0: no bound", low=0)
+    fitness: str = setting("", "training-free score in place of the int8 accuracy, such as NASWOT; no checkpoint, no "
+                           "images are read", shown="accuracy")
+    prefilter: str = setting("", "training-free score of the subnets within the latencies; of each round the best "
+                             "--prefilter_keep by it are evaluated", shown="none")
+    prefilter_keep: float = setting(0.5, "share of the subnets that --prefilter keeps", above=0, high=1)
     seed: int = replace(SEED, name="manual_seed").field()
 
     def __post_init__(self):

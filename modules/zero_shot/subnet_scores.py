@@ -1,0 +1,46 @@
+"""Training-free scores of the subnets of a space, in a search of subnets."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from modules.modeling.net_spec import resolve
+from modules.search.subnet.fitness import Fitness
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.training.evaluation import Accuracy
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.scoring import check_proxy, scores, seed_of
+
+CLASSES, BATCH = 1000, 16  # of a network that is scored for its fitness, and images of a score
+_WORST = -1e30  # in place of a score that is not finite
+
+
+class SubnetScores:
+    """The score of a subnet without shortcuts; each subnet is scored once, with a seed that follows from its name."""
+
+    def __init__(self, space: SupernetConfig, num_classes: int, proxy: str, batch: int, seed: int):
+        self.space, self.num_classes, self.batch, self.seed = space, num_classes, batch, seed
+        self.proxy = check_proxy(proxy)
+        self._known: dict[SubnetChoiceConfig, float] = {}
+
+    def __call__(self, choice: SubnetChoiceConfig) -> float:
+        """The score; higher is better."""
+        if choice not in self._known:
+            spec = plain_view(resolve(self.space, choice, self.num_classes))
+            value = scores(spec, self.proxy, self.batch, 1, seed_of(str(choice), self.seed))[0]
+            self._known[choice] = value if math.isfinite(value) else _WORST
+        return self._known[choice]
+
+    def evaluate(self, choices: Sequence[SubnetChoiceConfig], test: bool = False) -> Iterator[Accuracy]:
+        """The scores as the fitness of a search: each in the place of the accuracy, of no images."""
+        for choice in choices:
+            yield Accuracy(self(choice), 0.0, 0.0, 0)
+
+
+def score_fitness(space: SupernetConfig, proxy: str, seed: int) -> Fitness:
+    """A training-free score as the fitness of a search, without checkpoint and images."""
+    found = SubnetScores(space, CLASSES, proxy, BATCH, seed)
+    note = f"fitness: score {found.proxy}; it stands in the place of the accuracy (acc, acc1) in log, tables and figure"
+    return Fitness(SubnetSpace(space, space.space.resolutions), CLASSES, found.evaluate, {"supernet": str(space)},
+                   [note], tested=False)

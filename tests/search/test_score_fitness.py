@@ -1,0 +1,60 @@
+"""The subnet search with training-free scores: as its fitness, and as a filter before evaluation."""
+import csv
+
+import numpy as np
+import pytest
+from test_subnet_search import SIZES, SPACE, SUBNETS, Ruler, latency_of
+
+import search_subnet
+from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.net_spec import resolve
+from modules.search.evolution import History
+from modules.search.subnet.proposals import Proposer
+from modules.search.subnet.settings import SearchSettings
+from modules.search_space.config import SubnetChoiceConfig
+from modules.utils.errors import UserError
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.subnet_scores import SubnetScores
+
+SEARCH = ["--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000", "--platform", "onnx_lut",
+          "--latency_constraint", "3", "--latency_delta", "3", "--population_size", "8", "--mutation_size", "4",
+          "--crossover_size", "4", "--max_time_budget", "2", "--manual_seed", "5"]
+
+
+def rows_of(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_score_can_be_the_fitness(tmp_path, capsys):
+    """Without checkpoint and images; parameters are a score whose value is known."""
+    search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path)])
+    folder = tmp_path / str(SPACE) / "3ms_Params"
+    rows = rows_of(folder / "subnets.csv")
+    assert len(rows) == 8 * 3
+    for row in rows:
+        spec = plain_view(resolve(SPACE, SubnetChoiceConfig.from_str(row["enc"])))
+        assert float(row["acc1"]) == pytest.approx(count_net_flops_and_params(spec)[1], abs=1e-3)
+        assert row["acc1"] == row["acc1_low"] == row["acc1_high"]
+        assert float(row["latency"]) <= 3
+    best = rows_of(folder / "best.csv")[0]
+    assert float(best["acc1"]) == max(float(row["acc1"]) for row in rows)
+    assert "--skip_weights" in capsys.readouterr().out
+    before = (folder / "subnets.csv").read_bytes()
+    search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path), "--resume"])
+    assert (folder / "subnets.csv").read_bytes() == before
+    with pytest.raises(UserError, match="unknown proxy"):
+        search_subnet.main([*SEARCH, "--fitness", "Guess", "--output_path", str(tmp_path)])
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.2])
+def test_the_filter_keeps_the_best_share_of_what_is_bred(keep):
+    limit = float(np.median([latency_of(SUBNETS.sample(np.random.default_rng(i))) for i in range(50)]))
+    settings = SearchSettings((limit,), limit, sizes=SIZES, prefilter="QE", prefilter_keep=keep)
+    score = SubnetScores(SPACE, 10, "QE", 2, 0)
+    plain = Proposer(SUBNETS, {"ruler": Ruler()}, 10, settings)
+    filtered = Proposer(SUBNETS, {"ruler": Ruler()}, 10, settings, score)
+    everything, kept = ({p.choice for p in proposer.propose(0, History(None, float))} for proposer in (plain, filtered))
+    count = int(np.ceil(keep * len(everything)))
+    assert kept == set(sorted(everything, key=score, reverse=True)[:count])
+    assert filtered.filtered == len(everything) - count == 16 - count
