@@ -11,6 +11,7 @@ from torch import nn
 
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
+from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig, load_yaml
@@ -147,14 +148,17 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
     with pytest.raises(Stopped):
         SupernetTrainer(stopped, STUDENT.space).run()
     monkeypatch.setattr(SupernetTrainer, "train_step", step)
-    again = SupernetTrainer(stopped, STUDENT.space, resume=True)
-    again.run()
-    a, b = (load_checkpoint(trainer.path) for trainer in (first, again))
+    second = SupernetTrainer(stopped, STUDENT.space, resume=True)
+    second.run()
+    a, b = (load_checkpoint(trainer.path) for trainer in (first, second))
     assert (b["epoch"], b["step"]) == (2, 0)
     assert a["projections"]["0.bias"].any()
     for part in ("state_dict", "projections"):
         for key, tensor in a[part].items():
             assert torch.equal(tensor, b[part][key]), key
+    again, _ = load_supernet(first.path, STUDENT.space, False)
+    for net in (again, again.get_active_subnet()):
+        assert {m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
     with pytest.raises(UserError, match=r"mixup was 0\.2"):
         SupernetTrainer(replace(stopped, mixup=0.0), STUDENT.space, resume=True).run()
 
