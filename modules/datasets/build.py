@@ -57,8 +57,8 @@ class Data:
 
 
 def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:
-    """Name and path of the data set that was asked for; where neither was, those of the training that made `record`,
-    the record of a checkpoint."""
+    """Name and path of the requested data set. Without a request, those of the training in `record`, the record of a
+    checkpoint."""
     if dataset or dataset_path or record is None:
         return dataset, dataset_path
     return record.dataset, (record.training or {}).get("dataset_path", "")

@@ -30,7 +30,7 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% confidence interval of the top-1 accuracy in percent (Wilson's); of no images the value itself."""
+        """95% confidence interval of the top-1 accuracy in percent (Wilson's); without images the value itself."""
         return (self.top1, self.top1) if not self.images else wilson_interval(self.top1 / 100, self.images)
 
     def __str__(self) -> str:

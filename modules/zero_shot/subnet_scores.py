@@ -33,7 +33,7 @@ class SubnetScores:
         return self._known[choice]
 
     def evaluate(self, choices: Sequence[SubnetChoiceConfig], test: bool = False) -> Iterator[Accuracy]:
-        """The scores as the fitness of a search: each in the place of the accuracy, of no images."""
+        """The scores as the fitness of a search: each takes the place of the accuracy, with no images."""
         for choice in choices:
             yield Accuracy(self(choice), 0.0, 0.0, 0)
 

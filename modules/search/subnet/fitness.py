@@ -17,13 +17,13 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Fitness:
-    """The fitness of a subnet search: whose subnets, how they are evaluated, and whether a test of the best follows.
+    """The fitness of a subnet search: the evaluation of subnets, and a mark for a test of the best.
 
     Args:
         evaluate: a function of (subnets, test=False) that yields an `Accuracy` for each, in order.
         identity: the values that results depend on, for the state of the search.
         notes: lines for the user.
-        tested: whether images are left for a test.
+        tested: whether images remain for a test.
     """
 
     subnets: SubnetSpace

@@ -1,4 +1,4 @@
-"""Which subnets a round evaluates: legal, new, and within the latency window of the limit they are for."""
+"""The subnets that a round evaluates: legal, new, and within the latency window of their limit."""
 from __future__ import annotations
 
 import math
@@ -46,12 +46,12 @@ class _SubnetMoves:
 class Proposer:
     """Proposes generations.
 
-    Each is a function of the settings, the number of the round, the history before it and the platform's latencies, so
-    that a search continued from its history proposes what it would have proposed without the interruption.
+    A generation depends only on the settings, the number of the round, the history before it and the platform's
+    latencies. A search continued from its history therefore proposes the same subnets as an uninterrupted one.
 
     Args:
         subnets: the space.
-        platforms: tell latencies, by name; as many as the settings say devices.
+        platforms: of the latencies, by name; as many as the devices in the settings.
         num_classes: of the classifier, part of the latency.
         settings: of the search.
         score: of a subnet, for the prefilter of the settings; `filtered` counts the subnets that it kept out.
@@ -67,13 +67,13 @@ class Proposer:
         self._footprints: dict[SubnetChoiceConfig, Footprint] = {}
 
     def latency(self, choice: SubnetChoiceConfig) -> Latency:
-        """Latency of a subnet; each is asked for once."""
+        """Latency of a subnet; each is predicted once."""
         if choice not in self._latencies:
             self._latencies[choice] = self._predict(choice)
         return self._latencies[choice]
 
     def footprint(self, choice: SubnetChoiceConfig) -> Footprint:
-        """What a subnet takes beside time; each is counted once."""
+        """The footprint of a subnet; each is counted once."""
         if choice not in self._footprints:
             self._footprints[choice] = net_footprint(self.spec(choice))
         return self._footprints[choice]
@@ -99,7 +99,7 @@ class Proposer:
         return resolve(self.subnets.config, choice, self.num_classes)
 
     def propose(self, number: int, history: History[SubnetChoiceConfig, Evaluated]) -> list[Proposal]:
-        """Round `number` (0: the start) after `history`, in the order of evaluation; empty when nothing new is found.
+        """Round `number` (0: the start) after `history`, in the order of evaluation; empty if nothing new is found.
 
         Raises:
             UserError: no subnet is found within one of the windows; the message has the reachable latencies.
@@ -107,7 +107,7 @@ class Proposer:
         taken: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
         per_limit, promise = [], self._promise(number, history)
         for index, window in enumerate(self.settings.windows):
-            # Children depend on seed, round and limit alone, not on how many draws others needed.
+            # Children depend on seed, round and limit alone, not on the number of draws for others.
             rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(number, index)))
             breeder = Breeder(self.moves, lambda choice, window=window: choice not in history and choice not in taken
                               and self.keeps(choice, window), rng)
@@ -115,7 +115,7 @@ class Proposer:
             bred = self._filtered(bred)
             taken.update((choice, window.limits) for choice in bred)
             per_limit.append(bred)
-        # In turns, so that a bound on the evaluations cuts all limits alike.
+        # In turns: a bound on the evaluations then cuts all limits alike.
         choices = [choice for choice in chain(*zip_longest(*per_limit)) if choice is not None]
         if self.settings.max_evaluations:
             choices = choices[:max(0, self.settings.max_evaluations - len(history))]
@@ -137,9 +137,9 @@ class Proposer:
 
     def _start(self, breeder: Breeder, window: Window, taken) -> list[SubnetChoiceConfig]:
         there = sum(self.keeps(choice, window) for choice in taken)  # of limits whose windows overlap
-        if self.settings.method == "evolution":  # the sandwich rule trains both ends in every step: they are good
+        if self.settings.method == "evolution":  # the sandwich rule trains both ends in every step
             breeder.given([self.subnets.extreme(end) for end in (min, max)][: self.settings.sizes.population_size])
-        # Blocks have to be measured for the draws: where it is all but certain that there is nothing, ask fewer.
+        # Draws need measured blocks: take fewer if it is almost certain that none is within.
         bred = breeder.random(max(0, self.settings.sizes.population_size - there),
                               PATIENCE if self._beyond(window) else START_PATIENCE)
         if not bred and not there:
@@ -157,7 +157,7 @@ class Proposer:
                 f"{self._reach(window)}")
 
     def _beyond(self, window: Window) -> bool:
-        """Whether a limit is below the smallest subnet, or every one more than delta above the largest."""
+        """Whether a limit is below the smallest subnet, or all are more than delta above the largest."""
         limits, smallest = self.settings.size_limits, self.subnets.extreme(min)
         if limits and not limits.keep(self.footprint(smallest)):
             return True
@@ -168,7 +168,7 @@ class Proposer:
             limit - window.delta > max(ends) for limit, *ends in zip(window.limits, low, high, strict=True))
 
     def _reach(self, window: Window) -> str:
-        """What was asked for and what was drawn, on each device."""
+        """The limits and the drawn latencies, on each device."""
         parts = []
         for i, (name, limit) in enumerate(zip(self.platforms, window.limits, strict=True)):
             drawn = [latency.ms[i] for latency in self._latencies.values()]
@@ -192,7 +192,7 @@ class Proposer:
         return most_promising(bred, promise(bred), sizes.children, self._costs(bred))
 
     def _costs(self, choices: list[SubnetChoiceConfig]) -> np.ndarray | None:
-        """What a Pareto selection weighs beside accuracy; None where the most accurate survive."""
+        """The costs for a Pareto selection; None if the most accurate survive."""
         if self.settings.survival != "pareto":
             return None
         limited = self.settings.size_limits.given

@@ -16,11 +16,11 @@ SURVIVAL = ("fittest", "pareto")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What decides which subnets are evaluated; the defaults are the published ones.
+    """Settings that decide which subnets are evaluated; the defaults are the published ones.
 
-    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once, and `size_limits` with
-    all of them. With a `confidence` (0: none) a latency counts as within a limit if that share of its predicted
-    distribution is. `rounds` follow the start. `max_evaluations` ends the search (0: no bound).
+    `limits` and `delta` are in ms; `devices` limits in a row, one for each device, hold at once; `size_limits` hold
+    with all of them. With a `confidence` (0: none) a latency counts as within a limit if that share of its predicted
+    distribution is within. `rounds` follow the start. `max_evaluations` ends the search (0: no bound).
     """
 
     limits: tuple[float, ...] = setting(
@@ -45,7 +45,7 @@ class SearchSettings:
     arch_mutate_prob: float = setting(0.3, "probability that a stage of a mutant changes", low=0, high=1)
     resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1)
     rounds: int = setting(20, "rounds after the start", low=0, unit="rounds", name="max_time_budget")
-    max_evaluations: int = setting(0, "subnets after which the search stops; 0: no bound", low=0)
+    max_evaluations: int = setting(0, "most subnets to evaluate; 0: no bound", low=0)
     fitness: str = setting("", "training-free score in place of the int8 accuracy, such as NASWOT; no checkpoint, no "
                            "images are read", shown="accuracy")
     prefilter: str = setting("", "training-free score of the subnets within the latencies; of each round the best "
@@ -67,14 +67,14 @@ class SearchSettings:
 
     @property
     def identity(self) -> dict:
-        """What a continued search must have in common with its beginning: all but the number of rounds."""
+        """Settings that a continued search must keep: all but the number of rounds."""
         values = asdict(self)
         del values["rounds"]
         return values
 
     @property
     def windows(self) -> list[Window]:
-        """One for each group of limits that hold at once; without limits one that admits every latency."""
+        """One window for each group of limits that hold at once; without limits one window for every latency."""
         if not self.limits:
             return [Window((), self.delta)]
         return [Window(self.limits[i:i + self.devices], self.delta)
