@@ -17,24 +17,26 @@ from modules.utils.settings import BATCH, from_arguments, option
 def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth or adj_swa.pth")
+    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth, adj_swa.pth, or the folder of a run")
+    option(parser, "--pick", "", "which point of the run in the folder --model: accuracy>=75, score<=0.3")
     option(parser, "--batch_size", 50, "images per batch and process", **BATCH)
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from modules.adjustable.cost import micronet_score
-    from modules.adjustable.training import evaluate_adjustable
+    from modules.adjustable.points import chosen_file
+    from modules.adjustable.report import bit_table
+    from modules.adjustable.start import evaluate_adjustable
     from modules.utils.dist import close, init_distributed, rank
+    from modules.utils.results import format_table
 
     evaluator = make_source(from_arguments(Source, args), given_networks(args)[0][0], args.align_sample,
                             device=init_distributed(args.local_rank), batch_size=args.batch_size)
-    network, config, accuracy = evaluate_adjustable(args.model, evaluator)
-    score = micronet_score(*network.costs(), norms=config.norms)
+    model = chosen_file(args.model, args.pick)
+    network, config, accuracy = evaluate_adjustable(model, evaluator)
+    score = network.score(config.gamma, config.norms)
     if rank() == 0:
-        for name, bits in network.bits().items():
-            means = [f"{sum(values) / len(values):.2f}" if values else "8 (image)" for values in bits.values()]
-            print(f"{name:40s} weight {means[0]} bits, input {means[1]}")
-        print(f"{args.model}: acc1 {accuracy}, score {score.item():.6f}")
+        print(format_table(bit_table(network)))
+        print(f"{model}: acc1 {accuracy}, score {score.item():.6f}")
     close()
 
 

@@ -10,26 +10,29 @@ from modules.utils.settings import add_arguments, setting
 
 @dataclass(frozen=True)
 class Source(Images):
-    """Which checkpoint of a supernet, and which images."""
+    """Which checkpoint, and which images."""
 
     checkpoint_path: str = setting(SUPERNETS, "checkpoint.pth, or the folder that holds "
-                                   "<superspace>-<choice>-align0/checkpoint.pth")
+                                   "<superspace>-<choice>-align0/checkpoint.pth; of efficientnet_b0 and "
+                                   "efficientnet_b0_tf public weights too", aliases=("--weight_path",))
+    quant_mode: bool = setting(False, "int8: lsq.pth instead of checkpoint.pth, and its learned scales as ranges")
     valid_size: int | None = setting(None, "training images, held out, to validate on; 0: the validation set", low=0,
                                      unit="images", shown="as many as training held out")
 
 
 def add_source_arguments(parser) -> None:
-    """Which supernet's checkpoint and which images."""
+    """Which network, which checkpoint of it and which images."""
     add_supernet_arguments(parser, network=True)
     add_arguments(parser, Source)
 
 
 def make_source(source: Source, space: SupernetConfig, align_sample: bool, **evaluator):
-    """The `SubnetEvaluator` of a supernet's fp32 checkpoint; `evaluator`: more of its arguments."""
+    """The `SubnetEvaluator` of a checkpoint; `evaluator`: more of its arguments."""
     from modules.modeling.restore import find_checkpoint
     from modules.training.subnet_evaluator import SubnetEvaluator
 
     return SubnetEvaluator.open(
-        find_checkpoint(source.checkpoint_path, space, False, align_sample), space, quant_mode=False,
+        find_checkpoint(source.checkpoint_path, space, source.quant_mode, align_sample), space,
+        quant_mode=source.quant_mode,
         dataset=source.dataset, dataset_path=source.dataset_path, valid_size=source.valid_size,
         augment=source.augment, num_workers=source.data_loader_workers_per_gpu, **evaluator)

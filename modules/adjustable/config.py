@@ -8,9 +8,28 @@ from modules.utils.settings import BATCH, SEED, check_settings, setting
 MINI_EPOCHS = 10  # per epoch, each with a validation and a checkpoint
 GAMMA = 0.7
 NORMS = ("micronet", "own")
+METRICS = ("repository", "official", "bitops")  # rules of the score
+PAIRINGS = ("all", "tile")
 # How far the width's factor and the shift of the minimum (in widths) may go.
 RANGES = {"1": ((0.5, 1.3), (-0.2, 0.4)), "2": ((0.5, 1.0), (-0.2, 0.4)), "3": ((0.2, 1.7), (-0.4, 0.7)),
           "4": ((0.1, 2.0), (-0.5, 1.0)), "5": ((0.0, 2.0), (-0.6, 1.2)), "6": ((0.0, 2.2), (-0.8, 1.5))}
+
+
+GRANULARITIES = ("channel", "layer")
+
+
+@dataclass(frozen=True)
+class QuantizerSettings:
+    """How the quantisers of a network are made; the fields are those of `AdjustConfig`. `limits`: of `RANGES`."""
+
+    bits_trainable: bool = False
+    weight_bits: int = 8
+    act_bits: int = 8
+    swish_bits: int = 8
+    bias_bits: int = 8
+    mix_prec: bool = False
+    engine: bool = False
+    limits: tuple = RANGES["5"]
 
 
 def _group(name: str):
@@ -30,11 +49,21 @@ class AdjustConfig:
     gamma: float = _loss(GAMMA, "share of the operations' gradient that goes to the bits of activations", low=0, high=1,
                          aliases=("-g",))
     metric: float = _loss(0.18, "score that the bits are driven to", low=0)
+    dead_band: float = _loss(0.01, "share of the target below it within which the score moves nothing", low=0, high=1)
     norms: str = _loss("micronet", "norms of the score; own: those of the network in 32 bits", choices=NORMS)
 
     range: str = _quantisers("5", "how far ranges may be adjusted, from a little to much", choices=tuple(RANGES),
                              aliases=("-r",))
-    bits_trainable: bool = _quantisers(False, "the bits are trained; otherwise they are 8 everywhere")
+    bits_trainable: bool = _quantisers(False, "the bits are trained; otherwise they stay those of the next options")
+    weight_bits: int = _quantisers(8, "bits of weights, from which training starts", low=2, high=8, unit="bits")
+    act_bits: int = _quantisers(8, "bits of what layers read, from which training starts", low=2, high=8, unit="bits")
+    swish_bits: int = _quantisers(8, "bits of what smooth activations read; 0: trained, -1: not quantised", low=-1,
+                                  high=8, unit="bits")
+    bias_bits: int = _quantisers(8, "bits of biases; 0: not quantised", low=0, high=8, unit="bits")
+    mix_prec: bool = _quantisers(False, "the weights of the first layer, of squeeze-and-excitation and of the "
+                                 "classifier stay in float")
+    granularity: str = _quantisers("channel", "what has bits of its own; layer: as engines run it, weights of 4 or 8 "
+                                   "bits per layer, tensors of 8", choices=GRANULARITIES)
     finetune: bool = _quantisers(False, "the bits stay as they are")
     iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only")
     iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1)
@@ -55,6 +84,16 @@ class AdjustConfig:
 
     def __post_init__(self):
         check_settings(self)
+
+    @property
+    def quantizers(self) -> QuantizerSettings:
+        """The part that decides which parameters the network has, and the ranges' bounds."""
+        return QuantizerSettings(self.bits_trainable, self.weight_bits, self.act_bits, self.swish_bits, self.bias_bits,
+                                 self.mix_prec, self.granularity == "layer", RANGES[self.range])
+
+    def sign(self, score: float) -> float:
+        """The direction in which the bits are driven: 1 above the target, -1 below the dead band, 0 in between."""
+        return 1.0 if score > self.metric else -1.0 if score < self.metric * (1 - self.dead_band) else 0.0
 
     def moves_bits(self, mini_epoch: int) -> bool:
         """Whether the bits are trained in this mini-epoch, counted from the start of training."""

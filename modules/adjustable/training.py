@@ -1,8 +1,6 @@
 """Training of an adjustable network towards a MicroNet score, its float network the teacher."""
 from __future__ import annotations
 
-import csv
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -11,27 +9,24 @@ import torch
 import torch.nn.functional as F
 
 from modules.adjustable.config import MINI_EPOCHS, AdjustConfig
-from modules.adjustable.cost import micronet_score
-from modules.adjustable.network import AdjustableNetwork
-from modules.adjustable.quantizer import RANGES
-from modules.datasets.classes import check_same_classes
+from modules.adjustable.points import FOLDER, STATE, TABLE, Point, front, write_points
+from modules.adjustable.quantizer import land
+from modules.adjustable.report import REPORTS, write_average, write_report
+from modules.adjustable.start import load_start, start_graph, start_network, teacher_network
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import eval_transform, train_transform
-from modules.deploy.graph.lower import lower
-from modules.deploy.graph.untrained import untrained_graph
 from modules.search_space.config import SubnetChoiceConfig
-from modules.training.evaluation import Accuracy, evaluate
+from modules.training.evaluation import evaluate
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import NotFinite, UserError
-from modules.utils.figures import COLOURS, new_figure, save_figure
-from modules.utils.files import atomic_write, write_manifest
 from modules.utils.runs import Run
 
-NAME = "adj.pth"
-FILES = ("adj.pth.json", "adj_swa.pth", "quant_info.json", "history.csv", "curves.png")
+NAME = STATE
+FILES = (FOLDER, TABLE, *REPORTS)
 _EPSILON = 1e-5
+_TRACED = 50  # scores of a mini-epoch that are kept for the figure
 
 
 def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -40,17 +35,21 @@ def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tens
 
 
 class AdjustTrainer:
-    """Trains subnet `choice` of the fp32 checkpoint of `evaluator`.
+    """Trains subnet `choice` of the checkpoint of `evaluator`, which is in fp32 or in int8.
 
     Args:
         evaluator: gives network, images and the training's preprocessing.
         run: the folder that is written, `NAME` its state.
-        start: adj.pth or adj_swa.pth of another run to start from, with other settings; None: the calibrated network.
+        start: adj.pth or another network of another run to start from, with other settings; None: the calibrated
+            network.
+        teacher: an fp32 checkpoint of the same subnet; "": the network itself in float.
+        thresholds: a file of ranges to start from; "": they are calibrated.
     """
 
     def __init__(self, evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, config: AdjustConfig, run: Run, *,
-                 start: str | Path | None = None):
+                 start: str | Path | None = None, teacher: str = "", thresholds: str | Path = ""):
         self.evaluator, self.choice, self.config, self.opened, self.start = evaluator, choice, config, run, start
+        self.teacher_path, self.thresholds = teacher, thresholds
         self.folder = run.path.parent
 
     def prepare(self) -> None:
@@ -62,20 +61,18 @@ class AdjustTrainer:
         """
         self._check_images()
         config = self.config
-        self.teacher = self.evaluator.subnet(self.choice)
-        device = next(self.teacher.parameters()).device
-        self.network = AdjustableNetwork(lower(self.teacher), RANGES[config.range], config.bits_trainable)
-        self.teacher.to(device).eval()
-        self.network.calibrate(self.evaluator.calibration).to(device)
+        graph = start_graph(self.evaluator, self.choice)
+        self.teacher = teacher_network(self.evaluator, graph, self.choice, self.teacher_path)
+        self.network = start_network(self.evaluator, graph, config, self.thresholds)
         if self.start and not self.opened.continues:
-            self._load_start(self.start)
+            load_start(self.network, self.start, self.choice, config)
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
         self.optimizer = torch.optim.Adam(self.rest, config.lr)
         self.bits_optimizer = torch.optim.Adam(self.bits, config.lr_bits) if self.bits else None
-        self.mini_epoch, self.step, self.history = 0, 0, []
-        self.sums, self.averaged = None, 0
+        self.mini_epoch, self.step, self.history, self.trace = 0, 0, [], []
+        self.sums, self.averaged, self.reached = None, 0, False
         if self.opened.continues:
             self._resume()
         dist.broadcast_state(self.network)
@@ -89,16 +86,15 @@ class AdjustTrainer:
                             f"batches, one for each mini-epoch; "
                             + (f"allowed: up to {most}" if most else f"at least {MINI_EPOCHS} images are needed"))
 
-    def _load_start(self, start: str | Path) -> None:
-        checkpoint = load_checkpoint(start)
-        subnet = checkpoint.get("config", {}).get("subnet")
-        if subnet != str(self.choice):
-            raise UserError(f"checkpoint {str(start)!r} (--ckpt_path) is of subnet {subnet}, not of {self.choice}")
-        load_weights(self.network, checkpoint, start)
-
     def score(self) -> torch.Tensor:
         """The network's MicroNet score; differentiable."""
-        return micronet_score(*self.network.costs(), gamma=self.config.gamma, norms=self.config.norms)
+        return self.network.score(self.config.gamma, self.config.norms)
+
+    def validate(self) -> dict:
+        """Accuracy and score of the network that the run would start from; nothing is written."""
+        self.prepare()
+        self._validate()
+        return self.history[-1]
 
     def run(self) -> dict:
         """Train to the last epoch; returns the last entry of the history. UserError as `prepare`, or where training
@@ -110,15 +106,23 @@ class AdjustTrainer:
             self._save()
         while self.mini_epoch < self.config.max_epoch * MINI_EPOCHS:
             self._train()
+            self._land()
             if self.config.averages(self.mini_epoch):
                 self._add_to_average()
             self.mini_epoch += 1
             self._validate()
             self._save()
+        self._say_outcome()
+        dist.on_first(lambda: write_report(self))
         if self.averaged:
             self._take_average()
-        self._report()
+            dist.on_first(lambda: write_average(self))
         return self.history[-1]
+
+    @property
+    def points(self) -> list[Point]:
+        """The history."""
+        return [Point(**entry) for entry in self.history]
 
     @property
     def _images(self) -> int:
@@ -135,16 +139,20 @@ class AdjustTrainer:
                                 start_step=part * steps, rank=dist.rank(), world_size=dist.world_size(),
                                 num_workers=self.evaluator.num_workers)
         self.network.train()
-        for _, (images, labels) in zip(range(steps), batches, strict=False):
-            self._train_step(images.to(self.evaluator.device), labels.to(self.evaluator.device))
+        for i, (images, labels) in zip(range(steps), batches, strict=False):
+            score = self._train_step(images.to(self.evaluator.device), labels.to(self.evaluator.device))
+            if i % -(-steps // _TRACED) == 0:
+                self.trace.append((self.step, score))
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """One step; returns the score before it."""
         c = self.config
         with torch.no_grad():
             target = self.teacher(images)
         logits, score = self.network(images), self.score()
-        sign = 1.0 if score.item() > c.metric else -1.0
-        loss = distillation_loss(logits, target) + c.alpha * F.cross_entropy(logits, labels) + sign * c.beta * score
+        self.reached = self.reached or score.item() <= c.metric
+        loss = (distillation_loss(logits, target) + c.alpha * F.cross_entropy(logits, labels)
+                + c.sign(score.item()) * c.beta * score)
         if not math.isfinite(loss.item()):
             raise self._diverged("the loss is not finite")
         self.network.zero_grad(set_to_none=True)
@@ -153,9 +161,25 @@ class AdjustTrainer:
         if not c.lr_fixed:
             self._swing()
         self.optimizer.step()
-        if self.bits_optimizer and c.moves_bits(self.mini_epoch):
+        if self._moves_bits:
             self.bits_optimizer.step()
         self.step += 1
+        return score.item()
+
+    @property
+    def _moves_bits(self) -> bool:
+        return self.bits_optimizer is not None and self.config.moves_bits(self.mini_epoch)
+
+    def _land(self) -> None:
+        """A network that has been at the target ends no mini-epoch above it."""
+        if self.reached and self._moves_bits:
+            land(self.network.learned_quantizers(), lambda: self.score().item(), self.config.metric)
+
+    def _say_outcome(self) -> None:
+        last = self.history[-1]
+        if dist.rank() == 0 and self.config.bits_trainable and last["score"] > self.config.metric:
+            print(f"the run ends at a score of {last['score']:.6f}, above --metric {self.config.metric:g}; for the "
+                  "target give it more --max_epoch or a larger --lr_bits or --beta", flush=True)
 
     def _diverged(self, why: str) -> UserError:
         return UserError(f"training diverged in mini-epoch {self.mini_epoch}; the last checkpoint in "
@@ -181,9 +205,9 @@ class AdjustTrainer:
         with torch.no_grad():
             for parameter, total in zip(self.network.parameters(), self.sums, strict=True):
                 parameter.copy_(total / self.averaged)
+        if self.reached and self.bits and not self.config.finetune:
+            land(self.network.learned_quantizers(), lambda: self.score().item(), self.config.metric)
         self._validate(average=True)
-        if dist.rank() == 0:
-            save_checkpoint(self.folder / "adj_swa.pth", self._model_state())
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -195,7 +219,8 @@ class AdjustTrainer:
             print(f"mini-epoch {self.mini_epoch}{' (average)' if average else ''}: acc1 {accuracy}, score "
                   f"{self.history[-1]['score']:.6f}", flush=True)
 
-    def _model_state(self) -> dict:
+    def model_state(self) -> dict:
+        """What a file of the network holds."""
         return {"state_dict": self.network.state_dict(), "config": {
             **self.evaluator.record.to_dict(), "subnet": str(self.choice), "adjust": asdict(self.config)}}
 
@@ -206,10 +231,15 @@ class AdjustTrainer:
             raise self._diverged(str(error)) from None
 
     def _write(self) -> None:
-        save_checkpoint(self.folder / NAME, self._model_state() | {
+        points = self.points
+        if points[-1] in front(points):
+            save_checkpoint(self.folder / points[-1].file, self.model_state())
+        save_checkpoint(self.folder / NAME, self.model_state() | {
             "optimizer": self.optimizer.state_dict(), "mini_epoch": self.mini_epoch, "step": self.step,
             "bits_optimizer": self.bits_optimizer.state_dict() if self.bits_optimizer else None,
-            "history": self.history, "sums": self.sums, "averaged": self.averaged})
+            "history": self.history, "sums": self.sums, "averaged": self.averaged, "trace": self.trace,
+            "reached": self.reached})
+        write_points(self.folder, points)
 
     def _resume(self) -> None:
         run = self.opened
@@ -224,59 +254,4 @@ class AdjustTrainer:
                 self.bits_optimizer.load_state_dict(checkpoint["bits_optimizer"])
             self.mini_epoch, self.step, self.history = (checkpoint[key] for key in ("mini_epoch", "step", "history"))
             self.sums, self.averaged = checkpoint["sums"], checkpoint["averaged"]
-
-    def _report(self) -> None:
-        if dist.rank():
-            return
-        with atomic_write(self.folder / "quant_info.json") as file:
-            lines = (f"{json.dumps(name)}: {json.dumps(bits)}" for name, bits in self.network.bits().items())
-            file.write("{\n" + ",\n".join(lines) + "\n}\n")
-        with atomic_write(self.folder / "history.csv") as file:
-            writer = csv.DictWriter(file, list(self.history[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.history)
-        self._draw()
-        write_manifest(self.folder / NAME, subnet=str(self.choice), checkpoint=str(self.evaluator.path),
-                       **{key: self.history[-1][key] for key in ("top1", "score")})
-
-    def _draw(self) -> None:
-        figure = new_figure(10, 4)
-        left, right = figure.subplots(1, 2)
-        steps = [entry["mini_epoch"] for entry in self.history if not entry["average"]]
-        for axes, key, label in ((left, "top1", "validation top-1, %"), (right, "score", "MicroNet score")):
-            axes.plot(steps, [entry[key] for entry in self.history if not entry["average"]], marker="o",
-                      color=COLOURS[0])
-            for entry in self.history:
-                if entry["average"]:
-                    axes.plot(entry["mini_epoch"], entry[key], marker="*", markersize=12, color=COLOURS[1],
-                              linestyle="", label="average of the weights")
-            axes.set(xlabel="mini-epoch", ylabel=label)
-            axes.grid(alpha=0.3)
-        right.axhline(self.config.metric, color="black", linestyle=":", linewidth=1, label="target")
-        right.set_ylim(bottom=0)
-        right.legend()
-        save_figure(figure, self.folder / "curves.png")
-
-
-def evaluate_adjustable(path: str | Path, evaluator: SubnetEvaluator
-                        ) -> tuple[AdjustableNetwork, AdjustConfig, Accuracy]:
-    """The network of an `adj.pth` or `adj_swa.pth`, its settings, and its accuracy on the evaluator's validation part.
-
-    Args:
-        evaluator: of the checkpoint that the training started from.
-
-    Raises:
-        UserError: a missing or foreign file; one of other classes than the evaluator's checkpoint.
-    """
-    checkpoint = load_checkpoint(path)
-    settings = checkpoint.get("config", {})
-    if "adjust" not in settings:
-        raise UserError(f"checkpoint {str(path)!r} is not one of adj_quant/train.py")
-    check_same_classes(settings.get("classes", ()), evaluator.record.classes, str(path))
-    config = AdjustConfig(**settings["adjust"])
-    graph = untrained_graph(evaluator.space, SubnetChoiceConfig.from_str(settings["subnet"]), int8=False,
-                            num_classes=len(evaluator.record.classes))
-    network = AdjustableNetwork(graph, RANGES[config.range], config.bits_trainable)
-    load_weights(network, checkpoint, path)
-    network.quantize().to(evaluator.device).eval()
-    return network, config, evaluate(network, evaluator.validation_batches())
+            self.trace, self.reached = list(checkpoint["trace"]), checkpoint["reached"]

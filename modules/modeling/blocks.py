@@ -60,8 +60,10 @@ class ConvNorm(nn.Module):
 
 
 def _conv(spec: ConvSpec, stride: int) -> DynamicQConv:
-    return DynamicQConv(spec.cin, spec.cout, spec.kernel, stride, spec.kernel // 2,
+    conv = DynamicQConv(spec.cin, spec.cout, spec.kernel, stride, spec.kernel // 2,
                         groups=spec.cin if spec.depthwise else 1, bias=spec.bias)
+    conv.same = spec.same
+    return conv
 
 
 class Block(nn.Module):

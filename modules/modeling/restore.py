@@ -9,6 +9,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from modules.modeling.public_weights.efficientnet import foreign_form, from_foreign
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.modeling.zen_weights import NORM_EPS, from_published, is_published, published_classes
@@ -99,6 +100,11 @@ class ModelRecord(Record):
         return self.training.get("bn_eps", 1e-5)
 
     @property
+    def keeps_statistics(self) -> bool:
+        """Whether batch norm has statistics that hold, as published weights have; others are calibrated."""
+        return bool(self.training.get("keeps_statistics"))
+
+    @property
     def crop_size(self) -> int:
         """Size of loaded images in pixels; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)
@@ -127,7 +133,7 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
     """The supernet of a checkpoint, in the quantiser mode of its training, and its record.
 
     A file without a record is a published one. It has 1000 classes, the superspace's resolutions, and in int8 the
-    published quantisers (float offset, codes from -128).
+    published quantisers (float offset, codes from -128). Public weights of EfficientNet-B0 and Zen-NAS are taken too.
 
     Raises:
         UserError: missing, damaged or foreign file; a space other than `config`; an fp32 file in int8 mode.
@@ -140,6 +146,8 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
         if quant_mode and record.quant is None:
             raise UserError(f"checkpoint {str(path)!r} is an fp32 one; --quant_mode needs the lsq.pth that "
                             "train_supernet.py --quant_mode writes")
+    elif form := foreign_form(checkpoint):
+        checkpoint, record = _foreign(checkpoint, form, config, quant_mode, f"checkpoint {str(path)!r}")
     else:
         record = _published_record(checkpoint, config, quant_mode)
     model = Supernet(config, len(record.classes), record.resolutions)
@@ -164,6 +172,19 @@ def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool
         classes, training = published_classes(weights), {"bn_eps": NORM_EPS}
     return ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(classes))),
                        quant=PUBLISHED_QUANT if quant_mode else None, training=training)
+
+
+def _foreign(checkpoint: dict, form: str, config: SupernetConfig, quant_mode: bool, where: str
+             ) -> tuple[dict, ModelRecord]:
+    """A checkpoint and a record of EfficientNet's public weights."""
+    if quant_mode:
+        raise UserError(f"{where} has {form} weights in fp32; --quant_mode needs the lsq.pth that train_supernet.py "
+                        "--quant_mode writes")
+    weights, classes, epsilon = from_foreign(checkpoint, form, config, where)
+    unused = Supernet(config, classes).state_dict()
+    return {"state_dict": unused | weights}, ModelRecord(
+        str(config), config.space.resolutions, tuple(map(str, range(classes))),
+        training={"keeps_statistics": True, "bn_eps": epsilon})
 
 
 def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | None = None) -> None:

@@ -20,12 +20,23 @@ def output_size(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
+def borders(size: int, kernel: int, stride: int, same: bool = False) -> tuple[int, int]:
+    """Rows of zeros before and after `size` rows that a convolution of an odd kernel reads.
+
+    kernel // 2 before, and after as many as the last window needs; with `same` both halves of their sum, the larger one
+    after, as TensorFlow pads: borders(224, 3, 2) is (1, 0), borders(224, 3, 2, same=True) is (0, 1).
+    """
+    total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
+    before = total // 2 if same else kernel // 2
+    return before, max(total - before, 0)
+
+
 @dataclass(frozen=True)
 class ConvSpec:
     """A convolution with its batch norm and activation.
 
     `stack` > 0 makes it a chain of `stack` depthwise convolutions of kernel size 3. Only the first has the stride; one
-    norm and one activation follow the chain.
+    norm and one activation follow the chain. `same`: padded as TensorFlow does (`borders`).
     """
 
     name: str
@@ -39,6 +50,7 @@ class ConvSpec:
     norm: bool = True
     bias: bool = False
     used: bool = True
+    same: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -182,6 +194,18 @@ def conv(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     return BlockSpec(NO_ARGS, (ConvSpec("conv", cin, cout, kernel, stride, act=act),))
 
 
+@register_block("ConvSame")
+def conv_same(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """The same, padded as TensorFlow does."""
+    return same_padded(conv(cin, cout, kernel, expand, stride, act))
+
+
+def same_padded(block: BlockSpec) -> BlockSpec:
+    """`block` with its strided convolutions padded as TensorFlow does."""
+    return replace(block, main=tuple(replace(layer, same=True) if isinstance(layer, ConvSpec) and layer.stride > 1
+                                     else layer for layer in block.main))
+
+
 @register_block("FeatureMix")
 def feature_mix(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     """Global mean, then a pointwise convolution."""
@@ -254,6 +278,12 @@ def efficientnet_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     hidden = plain.main[-1].cin
     return replace(plain, main=(*plain.main[:-1], SESpec(hidden, max(1, cin // 4), act=act, gate="sigmoid"),
                                 plain.main[-1]))
+
+
+@register_block("MBConvSame")
+def tensorflow_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """The same, padded as TensorFlow does."""
+    return same_padded(efficientnet_block(cin, cout, kernel, expand, stride, act))
 
 
 @register_block("ResNet")

@@ -71,10 +71,12 @@ def evaluate(net: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.T
     return Accuracy(100 * right / images, 100 * right5 / images, loss / images, int(images))
 
 
-def extract_calibrated(supernet: Supernet, choice: SubnetChoiceConfig, calibration: Iterable[torch.Tensor]) -> QNetwork:
-    """A static copy of subnet `choice`, its batch norm calibrated on `calibration` (image batches), in eval mode."""
+def extract_calibrated(supernet: Supernet, choice: SubnetChoiceConfig, calibration: Iterable[torch.Tensor] | None
+                       ) -> QNetwork:
+    """A static copy of subnet `choice`, its batch norm calibrated on `calibration` (image batches; None: not at all),
+    in eval mode."""
     active = supernet.get_active_subnet_config()
     supernet.set_active_subnet(choice)
     net = supernet.get_active_subnet()
     supernet.set_active_subnet(active)
-    return calibrate_bn(net, calibration).eval()
+    return (net if calibration is None else calibrate_bn(net, calibration)).eval()

@@ -128,9 +128,12 @@ class SubnetEvaluator:
         return batches
 
     def subnet(self, choice: SubnetChoiceConfig):
-        """Subnet `choice` as a calibrated static network in eval mode; UserError if another one was trained alone."""
+        """Subnet `choice` as a static network in eval mode, calibrated unless published statistics hold; UserError if
+        another one was trained alone."""
         if self.only_subnet not in (None, choice):
             raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
+        if self.record.keeps_statistics:
+            return extract_calibrated(self.model, choice, None)
         images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
 

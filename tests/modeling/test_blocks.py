@@ -26,6 +26,7 @@ class Reference:
 
     def __init__(self, state, act):
         self.state, self.act, self.read = state, ACTIVATIONS[act or "relu"], set()
+        self.same = False
 
     def take(self, key, *shape):
         """The tensor `key`, which must have this shape."""
@@ -34,8 +35,12 @@ class Reference:
         return self.state[key]
 
     def conv(self, x, name, cin, cout, k=1, stride=1, groups=1):
-        """A k x k convolution without bias, padded by k // 2."""
+        """A k x k convolution without bias, padded by k // 2, or as TensorFlow does."""
         weight = self.take(f"{name}.weight", cout, cin // groups, k, k)
+        if self.same:  # the result has ceil(size / stride) rows, and of an odd sum of zeros the last row has one more
+            missing = [max((-(-size // stride) - 1) * stride + k - size, 0) for size in x.shape[:1:-1]]
+            x = F.pad(x, [side for total in missing for side in (total // 2, total - total // 2)])
+            return F.conv2d(x, weight, None, stride, 0, 1, groups)
         return F.conv2d(x, weight, None, stride, k // 2, 1, groups)
 
     def bn(self, x, name):
@@ -170,6 +175,11 @@ def plain_conv(net, x, cin, cout, k, e, s):
     return net.act(net.cb(x, "conv", cin, cout, k, s))
 
 
+def padded_as_in_tensorflow(net, *args, block):
+    net.same = True
+    return block(net, *args)
+
+
 def feature_mix(net, x, cin, cout, k, e, s):
     return net.act(net.cb(x.mean((2, 3), keepdim=True), "conv", cin, cout))
 
@@ -208,6 +218,8 @@ REFERENCES = {
     "FusedMBConvRes": (fused, {}),
     "FusedMBConvSERes": (fused, {"se": True}),
     "MBConv": (mbconv, {}),
+    "MBConvSame": (padded_as_in_tensorflow, {"block": mbconv}),
+    "ConvSame": (padded_as_in_tensorflow, {"block": plain_conv}),
     **{f"Zen{unit}{'SE' * se}{suffix}": (zen, {"unit": unit, "se": se, **options})
        for unit in ("KK", "Bottleneck", "Inverted") for se in (False, True)
        for suffix, options in (("", {}), ("Proj", {"project": True}), ("Chain", {"link": False}))},

@@ -38,7 +38,8 @@ class GraphOps:
         for i, stride in enumerate(layer.strides):
             last = i == len(layer.strides) - 1
             node = WeightNode("conv", (x,), self._name(layer.name if last else f"{layer.name}.{i}"), stride=stride,
-                              groups=layer.cin if layer.depthwise else 1)
+                              groups=layer.cin if layer.depthwise else 1, same=layer.same,
+                              bias_from=_bias_from(layer, last))
             self.weights.fill(node, self.prefix, layer, i)
             x = self._append(node)
         return x
@@ -68,6 +69,12 @@ def build_graph(blocks: list[tuple[str, BlockSpec]], weights: Weights, input_sha
     for prefix, block in blocks:
         x = walk(block, GraphOps(prefix, weights, nodes), x)
     return Graph(nodes, input_shape)
+
+
+def _bias_from(layer: ConvSpec, last: bool) -> str:
+    if layer.norm:
+        return "norm" if last else "nothing"
+    return "layer" if layer.bias else "nothing"
 
 
 class SyntheticWeights:

@@ -104,10 +104,17 @@ def _weight_codes(module, weight, factor, bias, quantizer):
     codes = np.clip(codes, -127, 127)
     codes = codes * np.where(factor < 0, -1, 1).reshape((-1,) + (1,) * (codes.ndim - 1))
     scales = weight_scales(torch.from_numpy(factor), module.weight_scale).numpy()
+    return silence_dead(codes.astype(np.int8), scales, bias, quantizer)
+
+
+def silence_dead(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, quantizer: Quantizer
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """`codes` and `scales` of a weight in which channels whose bias has no integer at the products' scale keep the bias
+    alone; changed in place."""
     dead = is_dead(bias, scales, quantizer.scale)
     codes[dead] = 0
     scales[dead] = np.maximum(np.abs(bias[dead].astype(np.float64)), 1e-6) / (2**20 * quantizer.scale)
-    return codes.astype(np.int8), scales
+    return codes, scales
 
 
 def lower(net: QNetwork, calibration=None, source: str = "") -> Graph:

@@ -36,7 +36,7 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
         # A channel without weights keeps a scale that its bias fits at.
         scales = np.maximum(scales, np.abs(node.bias) / MOST_STEPS)
         fields |= {"codes": np.round(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8),
-                   "scales": scales.astype(np.float32), "quantizer": PIXELS}
+                   "scales": scales.astype(np.float32), "quantizer": PIXELS, "bits": 8}
     nodes = [replace(node, **fields) if other is node else other for other in graph.nodes]
     quantizers = graph.quantizers and {**graph.quantizers, INPUT: PIXELS}
     return replace(graph, nodes=nodes, quantizers=quantizers, pixels=True)

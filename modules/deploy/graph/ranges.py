@@ -14,7 +14,7 @@ _SHARES = np.linspace(1, 0.2, 17)  # shares of an end of the observed range that
 _SWEEPS = (1, 0, 1, 0)
 
 
-def observe_ranges(net: QNetwork, batches) -> dict[str, tuple[float, float]]:
+def observe_ranges(net: QNetwork, batches, observe=observe) -> dict[str, tuple[float, float]]:
     """Minimum and maximum of every tensor of `net` over `batches` of images."""
     ranges: dict[str, tuple[float, float]] = {}
 
@@ -28,18 +28,19 @@ def observe_ranges(net: QNetwork, batches) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def best_ranges(net: QNetwork, graph: Graph, batches: list) -> dict[str, tuple[float, float]]:
+def best_ranges(net: QNetwork, graph: Graph, batches: list, observe=observe) -> dict[str, tuple[float, float]]:
     """For every tensor of `net`, the range whose codes have the least mean squared error over `batches`.
 
-    For an activation's input, the error of its output counts.
+    For an activation's input, the error of its output counts. `observe` runs another kind of network as `observe` does
+    a `QNetwork`.
     """
-    ranges = observe_ranges(net, batches)
-    counts = _histograms(net, batches, ranges)
+    ranges = observe_ranges(net, batches, observe)
+    counts = _histograms(net, batches, ranges, observe)
     kinds = {node.inputs[0]: node.kind for node in graph.nodes if node.op == "act"}
     return {name: _best_range(counts[name], ends, kinds.get(name, "")) for name, ends in ranges.items()}
 
 
-def _histograms(net: QNetwork, batches, ranges) -> dict[str, np.ndarray]:
+def _histograms(net: QNetwork, batches, ranges, observe) -> dict[str, np.ndarray]:
     counts = {name: np.zeros(_BINS) for name in ranges}
 
     def count(name, tensor):

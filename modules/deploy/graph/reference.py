@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from modules.deploy.graph.activations import ACTIVATIONS
 from modules.deploy.graph.graph import INPUT, Quantizer, WeightNode
 from modules.deploy.graph.plan import Operand, Plan, Step
+from modules.modeling.spec import borders
 
 
 def execute(plan: Plan, images: np.ndarray, known: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
@@ -94,9 +95,10 @@ def _layer(step: Step, x: np.ndarray, product) -> np.ndarray:
 
 def convolve(x: np.ndarray, weight: np.ndarray, node: WeightNode) -> np.ndarray:
     """Convolution of `x` (N, C, H, W) with `weight` (O, C / groups, k, k), groups 1 or C, at the node's stride, padded
-    by k // 2. Example: (1, 16, 32, 32) with (24, 16, 3, 3) at stride 2 gives (1, 24, 16, 16)."""
+    by k // 2, or as TensorFlow does. Example: (1, 16, 32, 32) with (24, 16, 3, 3) at stride 2 gives (1, 24, 16, 16)."""
     kernel, stride = weight.shape[2], node.stride
-    x = np.pad(x, ((0, 0), (0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2))
+    pads = [borders(size, kernel, stride, same=True) if node.same else (kernel // 2,) * 2 for size in x.shape[2:]]
+    x = np.pad(x, ((0, 0), (0, 0), *pads))
     windows = sliding_window_view(x, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
     if node.groups == 1:
         return np.tensordot(windows, weight, ((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)

@@ -42,7 +42,7 @@ class KerasOps:
         else:
             kind, kernel, width = self.layers.Conv2D, weight.transpose(2, 3, 1, 0), {"filters": layer.cout}
         padding = "same"
-        if stride > 1 and layer.kernel > 1:  # "same" would pad less before the image than behind it
+        if stride > 1 and layer.kernel > 1 and not layer.same:  # "same" would pad less before the image than behind it
             x, padding = self.layers.ZeroPadding2D(layer.kernel // 2, name=f"{name}.pad")(x), "valid"
         module = kind(**width, kernel_size=layer.kernel, strides=stride, padding=padding, name=name)
         return self._filled(module, x, kernel, bias)

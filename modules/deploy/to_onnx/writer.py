@@ -1,4 +1,8 @@
-"""ONNX files from an inference graph: float, or int8 as Q/DQ pairs (uint8 activations, int8 weights per channel)."""
+"""ONNX files from an inference graph: float, or int8 as Q/DQ pairs (uint8 activations, int8 weights per channel).
+
+Weights of 4 bits are stored as int4 and cast to int8, which onnxruntime does once, when it opens the file: it has no
+convolution on int4, and one behind a DequantizeLinear of int4 runs in float.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +12,8 @@ from modules.deploy.graph.padding import pad_channels
 from modules.deploy.graph.plan import Operand, Plan, Step, make_plan
 from modules.utils.files import atomic_write
 
-OPSET = 17
+OPSET, IR = 17, 8
+INT4_OPSET, INT4_IR = 21, 10  # the first ones that know int4
 
 
 def onnx_bytes(graph: Graph, metadata: dict[str, str] | None = None) -> bytes:
@@ -43,6 +48,7 @@ class _Writer:
         self.plan = plan
         self.nodes, self.initializers = [], []
         self.constants: set[str] = set()
+        self.int4 = False
         self.floats: dict[tuple[str, Quantizer | None], str] = {}
 
     def model(self, metadata: dict[str, str]):
@@ -61,7 +67,8 @@ class _Writer:
             self.nodes, "subnet",
             [self.source()],
             [helper.make_tensor_value_info(result, TensorProto.FLOAT, shape)], self.initializers)
-        model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        opset, ir = (INT4_OPSET, INT4_IR) if self.int4 else (OPSET, IR)
+        model = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
         helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
         onnx.checker.check_model(model)
         return model
@@ -156,8 +163,9 @@ class _Writer:
     def emit_conv(self, step: Step):
         node = step.node
         kernel = list(node.weight.shape[2:])
+        pads = {"auto_pad": "SAME_UPPER"} if node.same else {"pads": [k // 2 for k in kernel] * 2}
         self.result(step, "Conv", [self.value(step.inputs[0]), *self.weights(node, node.output)], kernel_shape=kernel,
-                    strides=[node.stride] * 2, group=node.groups, pads=[k // 2 for k in kernel] * 2)
+                    strides=[node.stride] * 2, group=node.groups, **pads)
 
     def emit_linear(self, step: Step):
         x, name = step.inputs[0], step.output
@@ -170,7 +178,7 @@ class _Writer:
             return [self.constant(f"{name}.weight", node.weight.T if transpose else node.weight),
                     self.constant(f"{name}.bias", node.bias)]
         weight = self.op("DequantizeLinear", [
-            self.constant(f"{name}.weight", node.codes.T if transpose else node.codes),
+            self.codes(f"{name}.weight", node.codes.T if transpose else node.codes, node.bits),
             self.constant(f"{name}.weight.scale", node.scales),
             self.constant(f"{name}.weight.zero_point", np.zeros(len(node.scales), np.int8))],
             f"{name}.weight.dq", axis=1 if transpose else 0)
@@ -179,3 +187,13 @@ class _Writer:
             self.constant(f"{name}.bias", codes), self.constant(f"{name}.bias.scale", scale),
             self.constant(f"{name}.bias.zero_point", np.zeros(len(codes), np.int32))], f"{name}.bias.dq", axis=0)
         return [weight, bias]
+
+    def codes(self, name: str, codes: np.ndarray, bits: int) -> str:
+        """The int8 codes of a weight, stored in as many `bits`."""
+        if bits != 4:
+            return self.constant(name, codes)
+        from onnx import TensorProto, helper
+
+        self.int4 = True
+        self.initializers.append(helper.make_tensor(f"{name}.int4", TensorProto.INT4, codes.shape, codes.ravel()))
+        return self.op("Cast", [f"{name}.int4"], name, to=TensorProto.INT8)

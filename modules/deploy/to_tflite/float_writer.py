@@ -10,8 +10,9 @@ import numpy as np
 from modules.deploy.graph.graph import INPUT, Graph, Node, Quantizer, WeightNode
 from modules.deploy.graph.plan import LOGISTIC_CODES
 from modules.deploy.to_tflite.file import TfliteModel
-from modules.deploy.to_tflite.layers import Filter, Layer, arrange, layer_codes, output_size, padding
+from modules.deploy.to_tflite.layers import Filter, Layer, arrange, layer_codes, padding
 from modules.modeling.placement import HARD_SIGMOID_SHIFT, gate_name
+from modules.modeling.spec import output_size
 
 # Activations fused into an operator. The hard sigmoid clamp(x / 6 + 1 / 2, 0, 1) is written as six times itself,
 # clamp(x + 3, 0, 6).
@@ -161,7 +162,7 @@ class FloatWriter:
         XNNPACK makes the padding a part of the convolution, in int8 too. The border holds the code of zero.
         """
         (rows, same_rows), (columns, same_columns) = (
-            padding(size, node.weight.shape[-1], node.stride) for size in x.shape[:2])
+            padding(size, node.weight.shape[-1], node.stride, node.same) for size in x.shape[:2])
         if same_rows and same_columns:
             return x, True
         amounts = self.file.constant(f"{node.output}.pads", np.array([(0, 0), rows, columns, (0, 0)], np.int32))

@@ -7,7 +7,7 @@ import numpy as np
 
 from modules.deploy.to_tflite.file import Codes
 from modules.modeling.codes import MOST_STEPS, is_dead
-from modules.modeling.spec import output_size
+from modules.modeling.spec import borders
 
 # XNNPACK has no fast kernel for depthwise filters of more taps. A 7 x 7 filter runs 6 to 9 times faster in int8 and 1.3
 # times faster in float as a grouped convolution with this many channels in a group and zeros between them.
@@ -42,13 +42,10 @@ def arrange(weight: np.ndarray, groups: int, grouped: bool = True) -> Filter:
     return Filter("DEPTHWISE_CONV_2D", hwc.transpose(3, 1, 2, 0), axis=3)
 
 
-def padding(size: int, kernel: int, stride: int) -> tuple[tuple[int, int], bool]:
-    """Rows to add before and after `size` rows for the padding kernel // 2, and whether TFLite's SAME adds the same
-    rows.
-    """
-    total = max((output_size(size, stride) - 1) * stride + kernel - size, 0)
-    before = kernel // 2
-    return (before, max(total - before, 0)), total // 2 == before
+def padding(size: int, kernel: int, stride: int, same: bool = False) -> tuple[tuple[int, int], bool]:
+    """Rows to add before and after `size` rows (`borders`), and whether TFLite's SAME adds the same rows."""
+    rows = borders(size, kernel, stride, same)
+    return rows, rows == borders(size, kernel, stride, same=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from modules.modeling.spec import borders
+
 SMALL = 4  # pixels along the longer side of the output: up to here, sums of products are faster than oneDNN
 
 
@@ -38,6 +40,18 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, s
     if small or (dtype == torch.bfloat16 and (pad > 1 or max(stride) > 1)):
         return _Depthwise.apply(x.to(dtype), weight.to(dtype), stride)
     return F.conv2d(x, weight, bias, stride, pad, 1, groups)
+
+
+def convolve_same(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple[int, int],
+                  groups: int) -> torch.Tensor:
+    """The same, padded as TensorFlow does (`borders`): where that is less before the map, zeros that make it up to a
+    stride more come before it, and the first result goes."""
+    kernel = weight.shape[-1]
+    missing = [kernel // 2 - borders(size, kernel, step, same=True)[0]
+               for size, step in zip(x.shape[-2:], stride, strict=True)]
+    top, left = (step - few if few else 0 for few, step in zip(missing, stride, strict=True))
+    y = convolve(F.pad(x, (left, 0, top, 0)), weight, bias, stride, groups)
+    return y[..., bool(top):, bool(left):]
 
 
 class _Depthwise(torch.autograd.Function):

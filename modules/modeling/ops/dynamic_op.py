@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.modeling.ops.convolve import convolve
+from modules.modeling.ops.convolve import convolve, convolve_same
 from modules.modeling.ops.op import QConv, QLinear
 
 
@@ -22,7 +22,9 @@ def slice_like(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 class DynamicQConv(QConv):
     """Elastic `QConv`. It uses as many input channels as the input has; a depthwise one as many output channels,
-    too."""
+    too. With `same` it pads as TensorFlow does."""
+
+    same = False
 
     def forward(self, x: torch.Tensor, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
         """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window: (8, 16, 32,
@@ -32,7 +34,8 @@ class DynamicQConv(QConv):
         cout = cin if groups > 1 else cout
         weight = slice_like(self.weight, (cout, per_group, kernel, kernel))
         bias = None if self.bias is None else self.bias[:cout]
-        return convolve(self.quantize_input(x), self.quantize_weight(weight), bias, self.stride, groups)
+        pad = convolve_same if self.same else convolve
+        return pad(self.quantize_input(x), self.quantize_weight(weight), bias, self.stride, groups)
 
 
 class DynamicQLinear(QLinear):

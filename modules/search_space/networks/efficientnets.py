@@ -1,6 +1,10 @@
-"""EfficientNet-B0 (Tan and Le, 2019, table 1), and Lite0 to Lite2 with ReLU6 and without squeeze-and-excitation."""
+"""EfficientNet-B0 (Tan and Le, 2019, table 1), and Lite0 to Lite2 with ReLU6 and without squeeze-and-excitation.
+
+`efficientnet_b0_tf` has the padding of TensorFlow, in which B0 was published; the others have that of torchvision.
+"""
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 from modules.search_space.networks.rows import Row, expand_head, register_both, register_network, scaled
@@ -13,6 +17,10 @@ _LAST = 1280
 
 def _b0(width: float) -> list[Row]:
     return [Row("Conv", scaled(32, width), stride=2, act="swish"), *_body("MBConv", "swish", width)]
+
+
+def _tensorflow_b0(width: float) -> list[Row]:
+    return [replace(row, block=f"{row.block}Same") for row in _b0(width)]
 
 
 def _body(block: str, act: str, width: float, depth: float = 1.0) -> list[Row]:
@@ -39,6 +47,7 @@ def _heads(act: str):
 
 
 register_both("efficientnet_b0", _b0, *_heads("swish"))
+register_network("efficientnet_b0_tf", _tensorflow_b0, _heads("swish")[0], 224)
 register_both("efficientnet_lite0", _lite(1.0, 1.0), *_heads("relu6"))
 register_network("efficientnet_lite1", _lite(1.0, 1.1), _heads("relu6")[0], 240)
 register_network("efficientnet_lite2", _lite(1.1, 1.2), _heads("relu6")[0], 260)

@@ -1,0 +1,1 @@
+"""Weights that others published, under this project's names."""
