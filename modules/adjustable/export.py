@@ -45,6 +45,7 @@ class Row:
     top1: float
 
 
+@torch.no_grad()
 def engine_graph(network: AdjustableNetwork, batches) -> Graph:
     """The integer graph of `network` (granularity "layer"): its codes, its tensors' quantisers, and the ranges of the
     other tensors chosen on `batches` of images.

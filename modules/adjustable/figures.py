@@ -4,12 +4,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.placement import layer_places
 from modules.adjustable.points import Point, front
 from modules.utils.figures import COLOURS, new_figure, save_figure
 
 
+@torch.no_grad()
 def draw_bits(network: AdjustableNetwork, path: str | Path) -> None:
     """Mean bits of every layer's weights and input in order of execution; a bar reaches from the fewest to the most."""
     layers, places = network.costs()[0], layer_places(network.nodes)

@@ -113,16 +113,18 @@ def write_thresholds(path: str | Path, placement: Placement, weights: Ranges, te
     content = {}
     for keys, ranges in zip(_scopes(placement), (weights, tensors), strict=True):
         content |= {key: {"min": ranges[name][0].tolist(), "max": ranges[name][1].tolist()}
-                    for name, key in keys.items()}
+                    for name, key in keys.items() if name in ranges}
     _write(path, content)
 
 
-def read_thresholds(path: str | Path, placement: Placement, channels: dict[str, int]) -> tuple[Ranges, Ranges]:
-    """The inverse of `write_thresholds`. UserError for a missing entry, or one of another number of channels."""
+def read_thresholds(path: str | Path, placement: Placement, weights: dict[str, int], tensors: dict[str, int]
+                    ) -> tuple[Ranges, Ranges]:
+    """The inverse of `write_thresholds` for those of the given names, each with its number of channels. UserError for a
+    missing entry, or one of another number of channels."""
     where, content = f"ranges {str(path)!r}", read_json(path, "ranges", {str: dict})
-    return tuple({name: tuple(_channels(content.get(key), end, channels[name], where, f"{key}.{end}")
-                              for end in ("min", "max")) for name, key in keys.items()}
-                 for keys in _scopes(placement))
+    return tuple({name: tuple(_channels(content.get(key), end, needed[name], where, f"{key}.{end}")
+                              for end in ("min", "max")) for name, key in keys.items() if name in needed}
+                 for keys, needed in zip(_scopes(placement), (weights, tensors), strict=True))
 
 
 # -- counts ---------------------------------------------------------------------------------------------------------

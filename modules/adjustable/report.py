@@ -1,6 +1,8 @@
 """What a run leaves besides its networks: bits, ranges, counts, tables and figures."""
 from __future__ import annotations
 
+import torch
+
 from modules.adjustable.figures import draw_bits, draw_curves, draw_front
 from modules.adjustable.files import (
     MODEL_INFO,
@@ -54,6 +56,7 @@ def _write_manifest(trainer, name: str, entry: dict) -> None:
                    seed=trainer.config.seed, **{key: entry[key] for key in ("top1", "score")})
 
 
+@torch.no_grad()
 def bit_table(network: AdjustableNetwork) -> list[dict]:
     """Mean bits of every layer's weight and input, for a table."""
     return [{"layer": cost.name, "weight bits": f"{cost.weight_bits.mean():.2f}",

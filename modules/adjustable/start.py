@@ -37,8 +37,8 @@ def start_network(evaluator: SubnetEvaluator, graph: Graph, config: AdjustConfig
     if not thresholds or config.quantizers.engine:  # no file has the image's range, which engines need
         network.to(evaluator.device).calibrate(images.to(evaluator.device) for images in evaluator.calibration).cpu()
     if thresholds:
-        channels = {name: shape[0] for name, shape in network.shapes.items()}
-        network.set_ranges(*read_thresholds(thresholds, network.placement, channels))
+        needed = ({name: len(low) for name, (low, _) in part.items()} for part in network.ranges())
+        network.set_ranges(*read_thresholds(thresholds, network.placement, *needed))
     elif graph.int8:
         network.set_ranges(*learned_ranges(graph, network))
     return network.to(evaluator.device)

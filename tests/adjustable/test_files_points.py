@@ -62,7 +62,7 @@ def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp
     for end in content["output/weights"].values():
         end.insert(0, 77.0)  # the background's
     (tmp_path / "ranges.json").write_text(json.dumps(content))
-    b0.set_ranges(*read_thresholds(tmp_path / "ranges.json", b0.placement, channels(b0)))
+    b0.set_ranges(*read_thresholds(tmp_path / "ranges.json", b0.placement, *[channels(b0)] * 2))
     for found, expected in zip(b0.ranges(), drawn, strict=True):
         for name, ends in expected.items():
             np.testing.assert_allclose(found[name], ends, rtol=0, atol=1e-6)
@@ -73,7 +73,7 @@ def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp
         damage(broken)
         (tmp_path / "broken.json").write_text(json.dumps(broken))
         with pytest.raises(UserError, match=message):
-            read_thresholds(tmp_path / "broken.json", b0.placement, channels(b0))
+            read_thresholds(tmp_path / "broken.json", b0.placement, *[channels(b0)] * 2)
 
 
 def test_ranges_of_the_tensors_are_those_of_the_values(tmp_path):

@@ -80,7 +80,7 @@ def test_bits_of_products_are_those_of_all_pairs_or_of_the_published_tiles():
     assert part.work == pytest.approx(macs * pairs / len(weight) / len(inputs), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", get_available_networks())
+@pytest.mark.parametrize("name", [name for name in get_available_networks() if "latency" not in name])
 def test_every_layer_reads_bits_and_every_tensor_has_one_name(name):
     cost = cost_of(name, 10)
     placement = cost.placement

@@ -195,5 +195,7 @@ class _Writer:
         from onnx import TensorProto, helper
 
         self.int4 = True
-        self.initializers.append(helper.make_tensor(f"{name}.int4", TensorProto.INT4, codes.shape, codes.ravel()))
+        pairs = np.pad(codes.ravel(), (0, codes.size % 2)).view(np.uint8).reshape(-1, 2) & 15  # the first one is low
+        packed = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        self.initializers.append(helper.make_tensor(f"{name}.int4", TensorProto.INT4, codes.shape, packed, raw=True))
         return self.op("Cast", [f"{name}.int4"], name, to=TensorProto.INT8)
