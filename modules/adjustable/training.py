@@ -176,9 +176,9 @@ class AdjustTrainer:
             land(self.network.learned_quantizers(), lambda: self.score().item(), self.config.metric)
 
     def _say_outcome(self) -> None:
-        last = self.history[-1]
-        if dist.rank() == 0 and self.config.bits_trainable and last["score"] > self.config.metric:
-            print(f"the run ends at a score of {last['score']:.6f}, above --metric {self.config.metric:g}; for the "
+        last, c = self.history[-1], self.config
+        if dist.rank() == 0 and c.bits_trainable and not c.finetune and last["score"] > c.metric:
+            print(f"the run ends at a score of {last['score']:.6f}, above --metric {c.metric:g}; for the "
                   "target give it more --max_epoch or a larger --lr_bits or --beta", flush=True)
 
     def _diverged(self, why: str) -> UserError:
