@@ -169,8 +169,11 @@ def search(args, space, settings, fitness, opened):
             continue
         interval = ", ".join(f"{value:.2f}" for value in best[window].accuracy.interval)
         print(f"best within {window.words}: {best[window]} [{interval}]")
-    weights = "--skip_weights" if settings.fitness else f"--resume {args.checkpoint_path} --quant_mode"
-    print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {folder / 'export.csv'} {weights}")
+    found, weights = folder / "export.csv", f"{args.checkpoint_path} --quant_mode"
+    print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {found} "
+          f"{'--skip_weights' if settings.fitness else f'--resume {weights}'}")
+    if not settings.fitness:
+        print(f"or first: python train_subnet.py --input {found} --checkpoint_path {args.checkpoint_path}")
 
 
 if __name__ == "__main__":

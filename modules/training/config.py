@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,11 +160,11 @@ FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "cali
                   "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--config-file` and one option per setting."""
+def add_config_arguments(parser: argparse.ArgumentParser, leave_out: Iterable[str] = (), **facts) -> None:
+    """Add `--config-file` and one option per setting but those of `leave_out`; `facts` as of `add_arguments`."""
     option(parser, "--config-file", CONFIG_FILE, "yaml file with the settings, which the options override",
            aliases=("--config_file",))
-    add_arguments(parser, TrainConfig, leave_out=("align_sample",), switches=False)
+    add_arguments(parser, TrainConfig, leave_out=("align_sample", *leave_out), switches=False, **facts)
 
 
 def load_yaml(path: str | Path) -> dict:

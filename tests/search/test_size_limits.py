@@ -1,4 +1,5 @@
 """Limits beside latency: what a network takes is counted right, and each search keeps the limits."""
+import csv
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from modules.block_kd.lut.tables import load_tables, row_numbers, table_file
 from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.score.sizes import TableSizes
-from modules.block_kd.space_search.scorer import Scoring
+from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.latency.profile.models import net_model
 from modules.modeling.net_spec import resolve
 from modules.modeling.spec import BlockArgs, build_block
@@ -226,3 +227,32 @@ def test_the_zero_shot_search_keeps_the_limits():
         assert bound.accepts(structure) == (open_search.accepts(structure) and small)
     assert 0 < sum(map(bound.accepts, structures)) < sum(map(open_search.accepts, structures))
     assert str(bound.limits) == "at most 18 layers, --max_file_mb 0.2"
+
+
+def test_a_search_of_spaces_without_latency(tmp_path):
+    from search_block_kd import main
+
+    main(["--superspace", "onnxw_tiny", "--max_params", "0.8", "--num_classes", "10", "--output_dir", str(tmp_path),
+          "--cycles", "24", "--population_size", "12", "--parent_size", "4"])
+    folder = tmp_path / "onnxw_tiny" / "params0.8_t0.1_a0.01"
+    with open(folder / "spaces.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    shares = [float(row["feasible_inf"]) for row in rows]
+    assert 0 < min(shares) < 0.5 < max(shares) <= 1
+    assert json.loads((folder / "spaces.csv.json").read_text())["sizes"] == {"params": 0.8}
+    best = max(rows, key=lambda row: float(row["score"]))["choice"]
+    assert (folder / f"{best}_distribution.png").is_file()
+    again = make_scorer(Scoring("onnxw_tiny", "onnxruntime_int8", str(LUT), resolutions=(48, 64), num_classes=10,
+                                sizes=SizeLimits(params=0.8)))(SupernetConfig.from_choice("onnxw_tiny", best))
+    assert again.score == pytest.approx(float(max(rows, key=lambda row: float(row["score"]))["score"]), rel=1e-5)
+
+
+def test_the_folder_of_a_search_of_subnets_says_its_limits():
+    from search_subnet import name_of
+
+    sizes = SizeLimits(params=1.2, memory_mb=2.0)
+    assert name_of(SearchSettings(size_limits=sizes), ["onnx_lut"], False) == "params1.2_memory_mb2"
+    both = SearchSettings(limits=(1.0, 2.5), size_limits=sizes, survival="pareto", predictor="lightgbm")
+    assert name_of(both, ["onnx_lut"], False) == "1+2.5ms_params1.2_memory_mb2_pareto_lightgbm"
+    assert name_of(SearchSettings(limits=(1.0,), method="random"), ["onnx_lut"], True) == "1ms_testset_random"

@@ -1,0 +1,52 @@
+"""A subnet trained on alone, from the weights of its supernet and with a teacher: fp32, then int8."""
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from modules.modeling.restore import ModelRecord, find_checkpoint
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.published import subnet_id
+from modules.search_space.subnet_space import SubnetSpace
+from modules.training.config import TrainConfig
+from modules.training.trainer import train
+from modules.utils.checkpoint import load_checkpoint
+
+
+def tune(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig, supernet: str | Path, *,
+         resume: bool = False, overwrite: bool = False, device: torch.device | None = None) -> Path:
+    """Train `subnet` in fp32, then in int8; returns the folder of both checkpoints.
+
+    Args:
+        config: of the fp32 training; `models_save_dir` gets a folder for the subnet. Without a teacher it is the
+            largest subnet of the supernet, whose logits are learnt; "none" stands for no teacher.
+        supernet: the fp32 checkpoint, or the folder of supernets.
+        resume, overwrite, device: as of `SupernetTrainer`.
+    """
+    path = find_checkpoint(supernet, space, False, config.align_sample)
+    config = _settings(config, space, subnet, path)
+    for quant_mode in (False, True):
+        ours = replace(config, init_checkpoint="").for_quantization() if quant_mode else config
+        folder = train(ours, space, quant_mode=quant_mode, resume=resume, overwrite=overwrite, device=device)
+    return folder
+
+
+def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig, path: Path) -> TrainConfig:
+    """`config` with the subnet, its weights, and its teacher.
+
+    Images are loaded as large as those of the supernet, for the teacher, and batch norm was trained on such.
+    """
+    checkpoint = load_checkpoint(path, "checkpoint of the supernet (--checkpoint_path)")
+    record = ModelRecord.from_dict(checkpoint["config"]) if "config" in checkpoint else None
+    resolutions = record.resolutions if record else space.space.resolutions
+    config = replace(
+        config, subnet_choice=str(subnet), init_checkpoint=str(path), resolutions=resolutions,
+        models_save_dir=str(Path(config.models_save_dir) / subnet_id(space, subnet)))
+    if config.teacher == "none":
+        return replace(config, teacher="")
+    if not config.teacher:
+        largest = SubnetSpace(space, resolutions).extreme(max)
+        return replace(config, teacher=f"{space}-{largest}", teacher_checkpoint=str(path), teacher_strides=())
+    return replace(config, teacher_checkpoint=config.teacher_checkpoint or str(path.parents[1]))

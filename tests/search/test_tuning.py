@@ -1,0 +1,99 @@
+"""Subnets of a search trained on by one command: from the supernet's weights, with its largest subnet as teacher."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+from modules.modeling.restore import ModelRecord, checkpoint_folder
+from modules.modeling.supernet import Supernet
+from modules.search.subnet.tuning import tune
+from modules.search_space.config import SupernetConfig
+from modules.search_space.published import subnet_id
+from modules.search_space.subnet_space import SubnetSpace
+from modules.training.config import TrainConfig, load_yaml
+from modules.training.trainer import train
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
+from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
+from train_subnet import main
+
+SPACE = SupernetConfig.from_choice("onnxw_tiny", "053412-000000")
+SUBNETS = SubnetSpace(SPACE, (32,))
+SUBNET = SUBNETS.extreme(min)
+YAML = REPOSITORY / "supernet_training_configs" / "digits.yaml"
+SHORT = {"epochs": 2, "warmup_epochs": 0, "quant_epochs": 1, "quant_warmup_epochs": 0, "debug_batches": 2,
+         "valid_freq": 9, "valid_batches": 1, "eval_batch_size_per_gpu": 16, "post_bn_calibration_batch_num": 1,
+         "base_lr": 0.2, "batch_size_per_gpu": 16}
+FILES = ("checkpoint.pth", "lsq.pth")
+
+
+@pytest.fixture(scope="module")
+def supernets(tmp_path_factory):
+    """A folder with an fp32 supernet of random weights."""
+    folder = tmp_path_factory.mktemp("supernets")
+    torch.manual_seed(0)
+    model = Supernet(SPACE, 10, (32,)).train()
+    model(torch.randn(8, 3, 32, 32))
+    record = ModelRecord(str(SPACE), (32,), tuple("0123456789"), "digits", training={"augment": "default"})
+    save_checkpoint(checkpoint_folder(folder, SPACE) / "checkpoint.pth",
+                    {"state_dict": model.state_dict(), "config": record.to_dict()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(supernets, tmp_path_factory):
+    """The folder of the two checkpoints that the script wrote for the one subnet of a list."""
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "export.csv").write_text(f"onnxw_tiny,053412-000000,{SUBNET}\n")
+    main(["--input", str(folder / "export.csv"), "--checkpoint_path", str(supernets), "--models_save_dir", str(folder),
+          "--config-file", str(YAML), *(text for name, value in SHORT.items() for text in (f"--{name}", str(value)))])
+    return checkpoint_folder(folder / subnet_id(SPACE, SUBNET), SPACE)
+
+
+def settings(**changes):
+    return TrainConfig(**load_yaml(YAML) | SHORT | changes)
+
+
+def weights(path):
+    return load_checkpoint(path)["state_dict"]
+
+
+def assert_same(folder, tuned):
+    for name in FILES:
+        ours, theirs = weights(folder / name), weights(tuned / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs), name
+
+
+def test_it_is_training_from_the_supernet_with_its_largest_subnet_as_teacher(supernets, tuned, tmp_path):
+    path = checkpoint_folder(supernets, SPACE) / "checkpoint.pth"
+    config = settings(models_save_dir=str(tmp_path), resolutions=(32,), subnet_choice=str(SUBNET),
+                      init_checkpoint=str(path), teacher=f"{SPACE}-{SUBNETS.extreme(max)}",
+                      teacher_checkpoint=str(path), teacher_strides=())
+    folder = train(config, SPACE)
+    train(replace(config, init_checkpoint="").for_quantization(), SPACE, quant_mode=True)
+    assert_same(folder, tuned)
+    start, end = weights(path), weights(tuned / "checkpoint.pth")
+    moved = [(end[key] - start[key]).abs().max() for key in start if key.endswith("weight")]
+    assert 0 < max(moved) < 1  # on from these weights, not from others
+
+
+def test_stopped_it_goes_on_to_the_same_weights(supernets, tuned, tmp_path, monkeypatch):
+    def stop(trainer, trainees):
+        trainer.save()
+        raise KeyboardInterrupt  # as if killed after the first epoch's file was written
+
+    config = settings(models_save_dir=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("modules.training.trainer.SupernetTrainer.end_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(config, SPACE, SUBNET, supernets)
+    assert_same(tune(config, SPACE, SUBNET, supernets, resume=True), tuned)
+
+
+def test_bad_input_is_refused_in_one_line(tmp_path):
+    listed = tmp_path / "export.csv"
+    with pytest.raises(UserError, match=r"list of subnets .* does not exist"):
+        main(["--input", str(listed)])
+    listed.write_text(f"onnxw_tiny,053412-000000,{SUBNET}\n")
+    with pytest.raises(UserError, match=r"checkpoint of the supernet \(--checkpoint_path\)"):
+        main(["--input", str(listed), "--checkpoint_path", str(tmp_path), "--config-file", str(YAML)])
