@@ -162,7 +162,11 @@ def search(args, space, settings, fitness, opened):
                          measurement=measurement, test_top_num=args.test_top_num if fitness.tested else 0)
     if settings.prefilter:
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
-    best = chosen(ranking, state.measured if measurement else {})
+    tell(args, settings, folder, ranking, chosen(ranking, state.measured if measurement else {}))
+
+
+def tell(args, settings, folder, ranking, best):
+    """The best subnet of each window, and the commands to run next."""
     for window, subnets in ranking.items():
         if window not in best:
             print(f"none of {len(subnets)} measured subnets is within {window.words}", file=sys.stderr)
