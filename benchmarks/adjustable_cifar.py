@@ -26,7 +26,6 @@ from modules.utils.cli import make_parser, run  # noqa: E402
 from modules.utils.errors import UserError  # noqa: E402
 from modules.utils.settings import BATCH, from_arguments, option  # noqa: E402
 
-UNIFORM = 0.25  # the score of 4 bits everywhere
 LEAST_BY_LAYER = 0.375  # of weights of 4 bits and tensors of 8
 
 
@@ -39,14 +38,24 @@ class Case:
     int8: bool = True
 
 
-def cases(args) -> list[Case]:
-    """The lines of the table, for one seed."""
+def uniform_score(space, choice, classes: int) -> float:
+    """The score of 4 bits everywhere: 0.25 and what biases, the image and swish have in 8 bits."""
+    from modules.adjustable.network import AdjustableNetwork
+    from modules.deploy.graph.untrained import untrained_graph
+
+    config = AdjustConfig(norms="own", weight_bits=4, act_bits=4)
+    graph = untrained_graph(space, choice, int8=False, num_classes=classes)
+    return AdjustableNetwork(graph, config.quantizers).score(config.gamma, config.norms).item()
+
+
+def cases(args, uniform: float) -> list[Case]:
+    """The lines of the table, for one seed; `uniform` is the score of 4 bits everywhere."""
     common = AdjustConfig(norms="own", alpha=7, beta=args.beta, lr=args.lr, lr_fixed=True, lr_bits=args.lr_bits,
                           batch_size=args.batch_size, max_epoch=args.epochs, aug=True)
     learned = replace(common, bits_trainable=True, iter_train=True)
     return [Case("fp32", int8=False), Case("LSQ+ 8 bits"),
-            Case("uniform 4 bits", replace(common, metric=UNIFORM, weight_bits=4, act_bits=4)),
-            *(Case(f"channel {target:g}", replace(learned, metric=target)) for target in args.targets),
+            Case("uniform 4 bits", replace(common, metric=uniform, weight_bits=4, act_bits=4)),
+            *(Case(f"channel {share:g} of it", replace(learned, metric=share * uniform)) for share in args.targets),
             *(Case(f"layer {target:g}", replace(learned, metric=target, granularity="layer"))
               for target in args.layer_targets)]
 
@@ -127,7 +136,8 @@ def main(argv=None):
     add_source_arguments(parser)
     option(parser, "--subnet_choice", "", "subnet of the superspace, d..._k..._w..._e..._r...")
     option(parser, "--output_dir", "checkpoints/adjustable_cifar", "folder of the runs and of table.csv")
-    option(parser, "--targets", (UNIFORM, 0.2, 0.16), "scores of bits per channel", kind=float, many="*", above=0)
+    option(parser, "--targets", (1.0, 0.8, 0.65), "scores of bits per channel, as shares of that of uniform 4 bits",
+           kind=float, many="*", above=0)
     option(parser, "--layer_targets", (0.45, 0.4), "scores of bits per layer", kind=float, many="*",
            low=LEAST_BY_LAYER)
     option(parser, "--seeds", (0, 1), "seeds of the runs", kind=int, many="+", low=0)
@@ -148,8 +158,10 @@ def main(argv=None):
         raise UserError("neither --network nor --subnet_choice given; expected one")
     choice, rows = network.subnet if network else SubnetChoiceConfig.from_str(args.subnet_choice), []
     source = from_arguments(Source, args)
+    classes = make_source(source, space, args.align_sample).record.classes
+    uniform = uniform_score(space, choice, len(classes))
     for seed in args.seeds:
-        for case in cases(args):
+        for case in cases(args, uniform):
             if case.config is None and seed != args.seeds[0]:
                 continue
             rows.append(measure(case, seed, args, source, space, choice))
