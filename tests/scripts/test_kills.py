@@ -41,7 +41,7 @@ COMMANDS = {
               "--rows_per_pass 1 --num_calib_batches 1 --teacher_checkpoint_path {whole}/teacher/checkpoint.pth "
               "--checkpoint_path {whole}/students --output_path {out}",
     "spaces": "search_block_kd.py --superspace onnxw_tiny --lut_path data/block_lut --latency_constraint 0.3 "
-              "--latency_loss_t 0.08 --population_size 20 --parent_size 5 --cycles 4000 --output_dir {out}",
+              "--latency_loss_t 0.08 --population_size 20 --parent_size 5 --cycles 20000 --output_dir {out}",
     "supernet": TRAINING,
     "int8": f"{TRAINING} --quant_mode --init_checkpoint {{whole}}/supernet/onnxw_tiny-000000-000000-align0/"
             "checkpoint.pth",
