@@ -50,10 +50,11 @@ class Plan:
     threads: int
 
     def __str__(self) -> str:
+        blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
+                  f"batches of {BATCH} (fp32, int8); tables of {self.table_rows} rows; ")
         return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
-                f"{'/'.join(map(str, self.resolutions))} pixels; teacher {self.teacher_epochs} epochs; blocks "
-                f"{self.block_batches} and {self.block_int8_batches} batches of {BATCH} (fp32, int8); tables of "
-                f"{self.table_rows} rows; supernet {self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
+                f"{'/'.join(map(str, self.resolutions))} pixels; {blocks if self.table_rows else ''}supernet "
+                f"{self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
                 f"{self.evaluations} subnets evaluated; the one found trained for {self.tuning_epochs} and "
                 f"{self.tuning_int8_epochs} epochs more")
 
@@ -62,7 +63,7 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
               tables_given: bool = False) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
-    step's share of the rest, and is at least one."""
+    step's share of the rest, and is at least one; with tables given, those of the steps that make tables are 0."""
     budget = max(budget - COMMANDS * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
@@ -75,6 +76,8 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
     kinds, stages = len(superspace.candidates), len(superspace.searched)
 
     def size(name: str, seconds: float, most: int, least: int = 1) -> int:
+        if tables_given and name in FOR_TABLES:
+            return 0
         return int(min(max(SHARES[name] * budget / seconds, least), most))
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD

@@ -80,6 +80,8 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
     one, both, given = (make_plan(10000, 4000, TINY, pixels, SPEED, tables) for pixels, tables in (
         ((48,), False), ((24, 48), False), ((48,), True)))
     assert both.supernet_epochs / one.supernet_epochs == pytest.approx(8 / 5, rel=0.02)
+    assert (given.teacher_epochs, given.block_batches, given.table_rows) == (0, 0, 0)
+    assert ("tables of" in str(one), "tables of" in str(given)) == (True, False)
     assert given.supernet_epochs / one.supernet_epochs == pytest.approx(4 / 3, rel=0.02)
 
 
