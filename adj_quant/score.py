@@ -38,7 +38,7 @@ def main(argv=None):
     option(parser, "--pairing", "all", "channels of weights and activations that meet", choices=PAIRINGS)
     option(parser, "--weight_bits", 8.0, "bits of all weights", **BITS)
     option(parser, "--act_bits", 8.0, "bits of all inputs of layers; the image has 8", **BITS)
-    option(parser, "--swish_bits", 8.0, "bits of what is neither a weight, a bias nor a layer's input", **BITS)
+    option(parser, "--swish_bits", 8.0, "bits of all other values: no weights, no biases, no inputs of layers", **BITS)
     option(parser, "--bias_bits", 8.0, "bits of all biases", **BITS)
     option(parser, "--quant_info", "", "quant_info.json with the bits of every channel; instead of --weight_bits and "
            "--act_bits")

@@ -56,14 +56,15 @@ class AdjustConfig:
                              aliases=("-r",))
     bits_trainable: bool = _quantisers(False, "the bits are trained; otherwise they stay those of the next options")
     weight_bits: int = _quantisers(8, "bits of weights, from which training starts", low=2, high=8, unit="bits")
-    act_bits: int = _quantisers(8, "bits of what layers read, from which training starts", low=2, high=8, unit="bits")
-    swish_bits: int = _quantisers(8, "bits of what smooth activations read; 0: trained, -1: not quantised", low=-1,
+    act_bits: int = _quantisers(8, "bits of the inputs of layers, from which training starts", low=2,
+                                high=8, unit="bits")
+    swish_bits: int = _quantisers(8, "bits of the inputs of smooth activations; 0: trained, -1: not quantised", low=-1,
                                   high=8, unit="bits")
     bias_bits: int = _quantisers(8, "bits of biases; 0: not quantised", low=0, high=8, unit="bits")
     mix_prec: bool = _quantisers(False, "the weights of the first layer, of squeeze-and-excitation and of the "
                                  "classifier stay in float")
-    granularity: str = _quantisers("channel", "what has bits of its own; layer: as engines run it, weights of 4 or 8 "
-                                   "bits per layer, tensors of 8", choices=GRANULARITIES)
+    granularity: str = _quantisers("channel", "parts with bits of their own; layer: as engines run it, weights of 4 or "
+                                   "8 bits per layer, tensors of 8", choices=GRANULARITIES)
     finetune: bool = _quantisers(False, "the bits stay as they are")
     iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only")
     iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1)

@@ -15,7 +15,7 @@ from modules.deploy.graph.graph import INPUT, Node, WeightNode
 from modules.modeling.spec import output_size
 
 MICRONET = 6.9e6, 1170e6  # storage and operations of MobileNetV2-1.4 on ImageNet
-FULL, FIXED = 32, 8  # bits of a value that is not quantised; of biases, images and what activations read
+FULL, FIXED = 32, 8  # bits of a value that is not quantised; of biases, images and inputs of activations
 SWISH_OPERATIONS = 3  # for each value
 SMOOTH = ("swish", "hswish")
 IMAGENET_CLASSES = 1000  # classes, besides which TensorFlow's networks have one for the background
@@ -95,7 +95,7 @@ Bits = Callable[[WeightNode], tuple[torch.Tensor, torch.Tensor | None]]  # of a 
 
 
 def layer_costs(nodes: Sequence[Node], shapes: dict[str, Shape], bits: Bits) -> tuple[list[LayerCost], int, int]:
-    """What `micronet_score` takes: layers, number of biases that stand for norms, values that pass a swish.
+    """The arguments of `micronet_score`: layers, number of biases that stand for norms, values that pass a swish.
 
     A layer's own bias counts with its weight. So does TensorFlow's class for the background with the 1000 of ImageNet,
     as published: its weights are stored, and are not multiplied.

@@ -14,7 +14,7 @@ _ACTIVATIONS = {"relu": (1, 0), "relu6": (1, 0), "swish": (3, 1), "hswish": (3, 
 
 @dataclass(frozen=True)
 class Count:
-    """What one node stores and computes for an image."""
+    """Storage and operations of one node for an image."""
 
     node: Node
     weights: int = 0

@@ -101,7 +101,7 @@ def _scopes(placement: Placement) -> tuple[dict[str, str], dict[str, str]]:
     """The key of every layer's weight, and of every quantised tensor, in initial_thresholds.json."""
     places = layer_places(placement.nodes)
     weights = {layer: f"{place.scope}/weights" for layer, place in places.items()}
-    # What follows a gate is outside of the gate's own scope in the published file.
+    # The published file puts the tensor after a gate outside of the gate's own scope.
     outputs = {tensor: f"{place.block if place.part == GATE else place.scope}/output"
                for layer, tensor in placement.acts.items() if (place := places[layer])}
     return weights, outputs | {tensor: f"{places[tensor].scope}/swish_input" for tensor in placement.fixed

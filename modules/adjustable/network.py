@@ -53,9 +53,9 @@ class _Layer(nn.Module):
 class AdjustableNetwork(nn.Module):
     """Runs `graph` (float, norms folded), quantised once its ranges are set (`calibrate`, `set_ranges`).
 
-    Where quantisers are, `Placement` says. Those of tensors that layers read have learned bits per channel, those of
-    what smooth activations read fixed ones. For engines (`settings.engine`) the former have one range of 8 bits, the
-    image too, and the others wait for the export, which calibrates them.
+    `Placement` names the places of the quantisers. Quantisers of tensors that layers read have learned bits per
+    channel, and those of inputs of smooth activations fixed ones. For engines (`settings.engine`) the former have one
+    range of 8 bits, the image too. The export calibrates the others.
 
     Args:
         graph: as `lower` gives it without calibration; weights may be random where a checkpoint is loaded after.
@@ -152,7 +152,7 @@ class AdjustableNetwork(nn.Module):
         return self.quantize()
 
     def ranges(self) -> tuple[dict, dict]:
-        """What `set_ranges` takes, as arrays; learned factors and shifts are not in it."""
+        """The arguments of `set_ranges`, as arrays, without learned factors and shifts."""
         weights = {node.output: self.layers[module_name(node.output)].weight_quantizer
                    for node in self.nodes if isinstance(node, WeightNode)}
         tensors = {name: self.tensors[module_name(name)] for name in self.shapes if module_name(name) in self.tensors}
@@ -167,7 +167,7 @@ class AdjustableNetwork(nn.Module):
     # -- bits -------------------------------------------------------------------------------------------------------
 
     def bit_parameters(self) -> list[nn.Parameter]:
-        """What decides the bits."""
+        """The parameters that decide the bits."""
         return [p for name, p in self.named_parameters() if name.endswith("bits_scale")]
 
     def learned_quantizers(self) -> list[AdjustableQuantizer]:
@@ -175,7 +175,7 @@ class AdjustableNetwork(nn.Module):
         return [m for m in self.modules() if isinstance(m, AdjustableQuantizer) and m.bits_trainable]
 
     def costs(self) -> tuple[list[LayerCost], int, int]:
-        """What `micronet_score` takes: layers, number of folded biases, values that pass a swish."""
+        """The arguments of `micronet_score`: layers, number of folded biases, values that pass a swish."""
         return layer_costs(self.nodes, self.shapes, lambda node: (
             self.layers[module_name(node.output)].weight_bits(), self._bits_of(self.placement.source(node))))
 

@@ -1,5 +1,5 @@
-"""Which tensors of a graph are quantised, which of them decides the bits that a layer reads, and what the published
-files call layers and tensors.
+"""Places of quantisers in a graph: the quantised tensors, the tensor that decides the bits of a layer's input, and the
+published names of layers and tensors.
 
 Inverted bottlenecks between plain convolutions have the published names: Conv, expanded_conv_0 with expand, dws, se_1,
 se_2 and project ..., Conv_1, output. Layers of other networks keep their own: stage0.0 with conv1, conv2 ...
@@ -62,9 +62,9 @@ def owner(tensor: str, nodes: Sequence[Node]) -> str:
 class Placement:
     """Quantised tensors of `graph`.
 
-    Every tensor that layers read has a quantiser whose bits are learned (`learned`), and what a smooth activation reads
-    has one of fixed bits (`fixed`); the image has none. A sum that layers read has none either, but what is added has
-    one, as published. With `sums` it is the other way round, and the image has one, as engines need it.
+    Every tensor that layers read has a quantiser whose bits are learned (`learned`). The input of a smooth activation
+    has one of fixed bits (`fixed`). The image has none. A sum that layers read has none either, but its branches have,
+    as published. With `sums` the sum and the image have one, and the branches have none, as engines need it.
     """
 
     def __init__(self, graph: Graph, sums: bool = False):
@@ -86,7 +86,7 @@ class Placement:
         return set() if name == INPUT else {name}
 
     def source(self, node: WeightNode) -> str:
-        """The tensor whose bits meet the weights of `node`: what it reads, or of a sum its branch."""
+        """The tensor whose bits meet the weights of `node`: its input, or the branch of a sum."""
         name = node.inputs[0]
         while name in self._sums:
             name = self._sums[name].inputs[-1]

@@ -1,4 +1,4 @@
-"""What a run leaves besides its networks: bits, ranges, counts, tables and figures."""
+"""Files of a run besides its networks: bits, ranges, counts, tables and figures."""
 from __future__ import annotations
 
 import torch

@@ -119,7 +119,7 @@ def _bit_operations(cost) -> float:
 
 
 def part_score(part: Part, metric: str) -> float:
-    """What a part adds to the score: its shares of MobileNetV2-1.4's storage and operations, or 10^9 bit operations."""
+    """A part's share of the score: relative to MobileNetV2-1.4's storage and operations, or 10^9 bit operations."""
     if metric == "bitops":
         return part.work / _GIGA
     return part.storage / MICRONET[0] + part.work / MICRONET[1]

@@ -66,7 +66,7 @@ def _span(quantizer: Quantizer) -> tuple[float, float]:
 
 def teacher_network(evaluator: SubnetEvaluator, graph: Graph, choice: SubnetChoiceConfig, path: str = ""
                     ) -> torch.nn.Module:
-    """What the network is to answer like: the fp32 checkpoint `path` of the same subnet, or `graph` in float."""
+    """The teacher of the network: the fp32 checkpoint `path` of the same subnet, or `graph` in float."""
     teacher = AdjustableNetwork(graph, QuantizerSettings())
     if path:
         supernet, record = load_supernet(path, evaluator.space, quant_mode=False)
@@ -82,7 +82,7 @@ def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoic
     """Take the network of another run. One without trained bits starts the bits where it has them.
 
     Raises:
-        UserError: a file of another network, or of quantisers that this run does not have; it says what to add.
+        UserError: a file of another network, or of quantisers that this run does not have; it names the option to add.
     """
     checkpoint = load_checkpoint(path)
     settings = checkpoint.get("config", {})

@@ -220,7 +220,7 @@ class AdjustTrainer:
                   f"{self.history[-1]['score']:.6f}", flush=True)
 
     def model_state(self) -> dict:
-        """What a file of the network holds."""
+        """The entries of a file of the network."""
         return {"state_dict": self.network.state_dict(), "config": {
             **self.evaluator.record.to_dict(), "subnet": str(self.choice), "adjust": asdict(self.config)}}
 

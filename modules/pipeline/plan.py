@@ -9,8 +9,8 @@ from modules.search_space.superspace import Superspace
 
 # Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
 # that are too low.
-SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.28, "supernet int8": 0.10,
-          "subnets": 0.08, "tuning": 0.08, "tuning int8": 0.05}
+SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.23, "supernet int8": 0.08,
+          "subnets": 0.07, "tuning": 0.07, "tuning int8": 0.04}
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule

@@ -38,7 +38,7 @@ FILES = ("scores.csv", "best_structure.txt", "best_structure.txt.json", "search.
 
 @dataclass(frozen=True)
 class Limits:
-    """What a structure may have at most; None: any number. FLOPs and model size as `published_counts` has them.
+    """Upper limits of a structure; None: any number. FLOPs and model size as `published_counts` has them.
 
     Where the platform's model extrapolates, a latency (ms) is to be kept with probability `confidence` if errors are
     normal; 0: as predicted, as it is everywhere else. `sizes` are counted as everywhere else, not as published.
@@ -113,7 +113,7 @@ class ZenSearch:
             draw=space.draw if random_start else None, children=children, score_all=self.pool)
 
     def accepts(self, structure: Structure) -> bool:
-        """Whether the structure keeps the limits; what is cheap to tell is asked first."""
+        """Whether the structure keeps the limits; cheap ones are checked first."""
         limits = self.limits
         if limits.layers is not None and structure.num_layers > limits.layers:
             return False
@@ -134,8 +134,8 @@ class ZenSearch:
         return float((prediction.upper(confidence) if unsure else prediction.ms)[0])
 
     def run(self, run: Run, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
-        """Search, and return the best structure. The folder of `run` gets everything that continuing needs, and what
-        was found.
+        """Search, and return the best structure. The folder of `run` gets everything that continuing needs, and
+        the result.
 
         Raises:
             UserError: nothing within the limits was found; a state that is damaged, or of another search.

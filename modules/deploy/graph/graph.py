@@ -52,9 +52,9 @@ class WeightNode(Node):
 
     `weight` (out, in / groups, k, k), such as (64, 32, 3, 3), and `bias` (out,) are float32 with batch norm folded in.
     `codes` (int8, -127 ... 127) and `scales` (out,) are the trained weight: `codes * scales` equals `weight` after
-    quantisation. `quantizer` codes the input. All three are None in a float graph. `bias_from` says what the bias
-    stands for: a folded "norm", the "layer" itself, or "nothing" (it is zero then). `same`: strided windows are placed
-    as TensorFlow pads (`borders`). With 4 `bits` the codes lie within -7 ... 7.
+    quantisation. `quantizer` codes the input. All three are None in a float graph. `bias_from` names the
+    origin of the bias: a folded "norm", the "layer" itself, or "nothing" (it is zero then). `same`: strided windows are
+    placed as TensorFlow pads (`borders`). With 4 `bits` the codes lie within -7 ... 7.
     """
 
     weight: np.ndarray = None
