@@ -17,6 +17,7 @@ from modules.block_kd.teacher.files import DEFAULT_ARCH, TeacherRecord, load_tea
 from modules.datasets.announce import announce
 from modules.datasets.build import Data, data_of, load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes
+from modules.datasets.embedded import EMBEDDED
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
@@ -239,7 +240,7 @@ def _load_data(config: TeacherConfig, teacher: Teacher | None) -> Data:
 
 def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> TeacherConfig:
     """The settings, empty ones filled in from the teacher's record or the data set."""
-    default = (64,) if data.info.name == "digits" else (224,)
+    default = (64,) if data.info.name in EMBEDDED else (224,)
     resolution = config.resolution or (record.resolutions if record.dataset else default)
     _, path = data_of(config.dataset, config.dataset_path, record)
     return dataclasses.replace(config, teacher_arch=record.arch, dataset=data.info.name, dataset_path=path,
