@@ -282,5 +282,5 @@ def test_batch_norm_constants():
 
 def test_unknown_block():
     """A block type that does not exist is named beside those that do."""
-    with pytest.raises(UserError, match="unknown block type 'Nothing'; allowed: Conv, FeatureMix, Logits"):
+    with pytest.raises(UserError, match="unknown block type 'Nothing'; allowed: Conv, ConvSame, FeatureMix, Logits"):
         build_block(BlockArgs("Nothing", 8, 8))
