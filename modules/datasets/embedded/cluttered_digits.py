@@ -1,4 +1,4 @@
-"""The embedded digits made harder: turned, scaled and moved in a picture of 32x32 pixels; hard with pieces of others
+"""The embedded digits made hard: turned, scaled and moved in a picture of 32x32 pixels, with pieces of others
 around."""
 from __future__ import annotations
 
@@ -9,44 +9,37 @@ from modules.datasets.sources import ArraySource
 
 SIZE = 32       # pixels of a side
 VARIANTS = 3    # pictures made of each digit
-_PIECES = 2     # of other digits, in each picture with clutter
+_PIECES = 2     # of other digits, in each picture
 _PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
 
 
-def open_moved_digits() -> tuple[ArraySource, ArraySource]:
-    """The (training, validation) sources without clutter: 4,326 and 1,065 pictures, the same on every machine. Each
-    part is made of its own digits alone."""
-    return _draw_all(0)
-
-
 def open_cluttered_digits() -> tuple[ArraySource, ArraySource]:
-    """The same with clutter, as in the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention"
-    (2014)."""
-    return _draw_all(_PIECES)
+    """The (training, validation) sources: 4,326 and 1,065 pictures. Each part is made of its own digits alone.
 
-
-def _draw_all(pieces: int) -> tuple[ArraySource, ArraySource]:
-    return tuple(_draw_source(source, pieces, np.random.Generator(np.random.PCG64(part)))
+    The task follows the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention" (2014). The pictures
+    are the same on every machine.
+    """
+    return tuple(_clutter(source, np.random.Generator(np.random.PCG64(part)))
                  for part, source in enumerate(open_digits()))
 
 
-def _draw_source(source: ArraySource, pieces: int, rng: np.random.Generator) -> ArraySource:
+def _clutter(source: ArraySource, rng: np.random.Generator) -> ArraySource:
     digits = source.pixels[..., 0].astype(np.float32) / 255
     order = np.repeat(np.arange(len(digits)), VARIANTS)
-    pictures = [draw(digits, chosen, pieces, rng) for chosen in np.array_split(order, max(len(order) // 256, 1))]
+    pictures = [draw(digits, chosen, rng) for chosen in np.array_split(order, max(len(order) // 256, 1))]
     return ArraySource(np.concatenate(pictures), source.classes, source.labels[order])
 
 
-def draw(digits: np.ndarray, chosen: np.ndarray, pieces: int, rng: np.random.Generator) -> np.ndarray:
+def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pictures, uint8 (B, 32, 32, 3), such as (256, 32, 32, 3), of the digits number `chosen` (B,) of `digits` (N, 8,
-    8) in 0..1, each with `pieces` pieces of others."""
+    8) in 0..1."""
     count = len(chosen)
     ink = _place(digits[chosen], rng.uniform(2, 2.9, count), rng.uniform(-0.4, 0.4, count), rng)
-    for _ in range(pieces):
+    for _ in range(_PIECES):
         others, (tops, lefts) = rng.integers(len(digits), size=count), rng.integers(8 - _PIECE + 1, size=(2, count))
         span = np.arange(_PIECE)
-        cuts = digits[others[:, None, None], (tops[:, None] + span)[:, :, None], (lefts[:, None] + span)[:, None]]
-        placed = _place(cuts, rng.uniform(1.4, 2.2, count), rng.uniform(0, 2 * np.pi, count), rng)
+        pieces = digits[others[:, None, None], (tops[:, None] + span)[:, :, None], (lefts[:, None] + span)[:, None]]
+        placed = _place(pieces, rng.uniform(1.4, 2.2, count), rng.uniform(0, 2 * np.pi, count), rng)
         ink = np.maximum(ink, 0.8 * placed)
     light, dark = (rng.uniform(*ends, (count, 1, 1, 3)).astype(np.float32) for ends in ((0.5, 1), (0, 0.45)))
     swapped = rng.random((count, 1, 1, 1)) < 0.5
