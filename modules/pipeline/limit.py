@@ -20,21 +20,21 @@ def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, .
     Raises:
         UserError: the smallest subnets of all block types are slower than `limit`.
     """
-    predictor = get_platform(platform)
+    predictor, resolution = get_platform(platform), max(resolutions)  # of the block tables
     if not limit:
         rng = np.random.default_rng(0)
         nets = []
         for _ in range(_DRAWS):
             space = SupernetConfig(superspace.name, *(tuple(int(rng.integers(n)) for n in sizes) for sizes in (
                 [len(superspace.candidates)] * len(superspace.searched), [s.num_windows for s in superspace.searched])))
-            nets.append(resolve(space, SubnetSpace(space, resolutions).sample(rng), classes))
+            nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
         return float(f"{np.median(predictor.predict_subnets(nets).ms):.2g}")
     kinds = range(len(superspace.candidates))
-    fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, resolutions).extreme(min), classes))
+    fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, (resolution,)).extreme(min), classes))
                   for space in (SupernetConfig(superspace.name, (kind,) * len(superspace.searched),
                                                (0,) * len(superspace.searched)) for kind in kinds))
     if fastest > limit:
         raise UserError(f"--latency_constraint {limit:g} ms: the smallest networks of {superspace.name} take "
-                        f"{fastest:.2g} ms on {platform} at {min(resolutions)} pixels; allowed: more than that, or "
+                        f"{fastest:.2g} ms on {platform} at {resolution} pixels; allowed: more than that, or "
                         "smaller --resolutions")
     return limit

@@ -125,6 +125,14 @@ def test_a_limit_out_of_reach_is_refused_with_the_reachable_one():
         choose_limit(0.0001, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
 
 
+def test_the_limit_is_one_of_the_tables_resolution():
+    """Block tables are made at the largest resolution: a limit that only smaller images keep finds nothing there."""
+    assert choose_limit(0, get_superspace("onnxw"), (160, 224), "onnx_lut", 1000) == choose_limit(
+        0, get_superspace("onnxw"), (224,), "onnx_lut", 1000)
+    with pytest.raises(UserError, match="at 224 pixels"):
+        choose_limit(1.0, get_superspace("onnxw"), (64, 224), "onnx_lut", 1000)
+
+
 def test_without_a_limit_half_of_the_networks_keep_it():
     limit = choose_limit(0, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
     low = choose_limit(limit, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
