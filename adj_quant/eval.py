@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.adjustable.arguments import Source, add_source_arguments, make_source
+from modules.adjustable.arguments import Source, add_model_arguments, add_source_arguments, make_source
 from modules.training.arguments import given_networks
 from modules.utils.cli import add_local_rank, make_parser, run
 from modules.utils.settings import BATCH, from_arguments, option
@@ -17,8 +17,7 @@ from modules.utils.settings import BATCH, from_arguments, option
 def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth, adj_swa.pth, or the folder of a run")
-    option(parser, "--pick", "", "which point of the run in the folder --model: accuracy>=75, score<=0.3")
+    add_model_arguments(parser)
     option(parser, "--batch_size", 50, "images per batch and process", **BATCH)
     add_local_rank(parser)
     args = parser.parse_args(argv)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.adjustable.arguments import Source, add_source_arguments, make_source
+from modules.adjustable.arguments import Source, add_model_arguments, add_source_arguments, make_source
 from modules.training.arguments import given_networks
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, from_arguments, option
@@ -24,8 +24,7 @@ FORMATS = ("onnx", "tflite")
 def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
-    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth, adj_swa.pth, or the folder of a run")
-    option(parser, "--pick", "", "which point of the run in the folder --model: accuracy>=75, score<=0.3")
+    add_model_arguments(parser)
     option(parser, "--format", FORMATS, "formats of files", kind=str, many="+", choices=FORMATS)
     option(parser, "--output_dir", "checkpoints/models/adjustable", "folder of the files")
     option(parser, "--num_calib_batches", 20, "training batches that choose the remaining ranges", low=1)

@@ -25,23 +25,22 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     from modules.latency import get_platform, predict_subnets
-    from modules.latency.anatomy import anatomy_rows, format_table
+    from modules.latency.anatomy import anatomy_rows
     from modules.modeling.net_spec import resolve
-    from modules.utils.results import append_rows
+    from modules.utils.results import format_table, write_rows
     from modules.zero_shot.published.flags import given_network
 
     network = given_network(args)
     spec = resolve(network.space, network.subnet, args.num_classes)
     platform = get_platform(args.platform) if args.platform else None
     rows = anatomy_rows(spec, platform)
-    print("\n".join(format_table(rows)))
+    print(format_table(rows))
     macs, parameters = (sum(row[column] for row in rows) for column in ("macs", "parameters"))
     print(f"Flops:  {macs:4g}\nParams: {parameters:4g}")
     if platform:
         print(f"Latency: {predict_subnets(platform, [spec]).text(0)}ms on {args.platform}")
     if args.output:
-        Path(args.output).unlink(missing_ok=True)
-        append_rows(args.output, rows)
+        write_rows(args.output, rows)
 
 
 if __name__ == "__main__":

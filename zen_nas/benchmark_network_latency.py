@@ -36,11 +36,10 @@ def main(argv=None):
     spec = resolve(network.space, network.subnet, args.num_classes)
     if args.platform:
         from modules.latency import get_platform
+        from modules.latency.profile.timer import network_timer
 
-        platform = get_platform(args.platform)
-        if not hasattr(platform, "measure_subnet"):
-            raise UserError(f"--platform {args.platform} does not measure networks; allowed: onnxruntime_int8")
-        print(f"{network}: {platform.measure_subnet(spec):.4f} ms, int8 on {args.platform}")
+        timer = network_timer(args.platform, get_platform(args.platform), "--platform")
+        print(f"{network}: {timer(spec):.4f} ms, int8 on {args.platform}")
         return
     choose_gpu(args)
 

@@ -52,14 +52,9 @@ def main(argv=None):
     add_run_arguments(parser, "search")
     args = parser.parse_args(argv)
 
-    from modules.utils.runs import STATE_FILE, Run
-    from modules.zero_shot.search import FILES, LOGS
+    from modules.zero_shot.search import search_in
 
-    search = make_search(args)
-    with Run(Path(args.save_dir) / STATE_FILE, logs=LOGS, files=FILES, resume=args.resume, overwrite=args.overwrite,
-             option="--save_dir") as opened:
-        best = search.run(opened, args.evolution_max_iter)
-    print(f"{len(search.history)} structures scored; best {search.history.top(1)[0].fitness:.4f}: {best}")
+    search_in(args.save_dir, make_search(args), args.evolution_max_iter, resume=args.resume, overwrite=args.overwrite)
 
 
 def make_search(args):

@@ -56,7 +56,7 @@ def main(argv=None):
 def rank_tables(args):
     """Sub-stages against the losses of block distillation."""
     from modules.block_kd.lut.proxy_rank import COLUMNS, draw_substages, rankings, score_substages
-    from modules.utils.results import append_rows
+    from modules.utils.results import write_rows
     from modules.zero_shot.scoring import check_proxy
 
     rows = draw_substages(args.block_tables, args.superspace, args.resolution, args.rows, args.seed)
@@ -64,8 +64,7 @@ def rank_tables(args):
     values = {proxy: score_substages(rows, proxy, args.batch_size, args.seed) for proxy in proxies}
     found = rankings(rows, values, AGGREGATE if args.aggregate else "")
     path = Path(args.output) / f"rank_{args.superspace}.csv"
-    path.unlink(missing_ok=True)
-    append_rows(path, [
+    write_rows(path, [
         {"score": r.proxy, "stage": r.stage, "rows": r.rows, "across_kendall": f"{r.across[0]:.4f}",
          "across_spearman": f"{r.across[1]:.4f}", "within_kendall": f"{r.within[0]:.4f}",
          "within_spearman": f"{r.within[1]:.4f}"} for r in found])
@@ -86,7 +85,7 @@ def mean(pairs):
 def rank_networks(args):
     """Networks against their accuracies."""
     from modules.search_space.config import SupernetConfig
-    from modules.utils.results import append_rows
+    from modules.utils.results import write_rows
     from modules.zero_shot.accuracy_rank import rank_by_accuracy, read_accuracies
     from modules.zero_shot.scoring import check_proxy
 
@@ -96,9 +95,8 @@ def rank_networks(args):
     networks = read_accuracies(source, space)
     found = rank_by_accuracy(networks, proxies, args.batch_size, args.seed, AGGREGATE if args.aggregate else "")
     path = Path(args.output) / "rank_accuracy.csv"
-    path.unlink(missing_ok=True)
-    append_rows(path, [{"score": proxy, "networks": len(networks), "kendall": f"{tau:.4f}", "spearman": f"{rho:.4f}"}
-                       for proxy, (tau, rho) in found.items()])
+    write_rows(path, [{"score": proxy, "networks": len(networks), "kendall": f"{tau:.4f}", "spearman": f"{rho:.4f}"}
+                      for proxy, (tau, rho) in found.items()])
     print(f"{len(networks)} networks of {source}; correlation with the accuracy (Kendall, Spearman)")
     for proxy, (tau, rho) in found.items():
         print(f"{proxy:12s} {tau:.3f} {rho:.3f}")

@@ -70,9 +70,8 @@ def main(argv=None):
     from modules.search_space.networks.structure import read_structure
     from modules.search_space.networks.zen_space import PRESETS, first_preset, read_space
     from modules.utils.errors import check_choice
-    from modules.utils.runs import STATE_FILE, Run
     from modules.zero_shot.scoring import check_proxy
-    from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
+    from modules.zero_shot.search import Limits, ZenSearch, search_in
 
     preset = PRESETS[check_choice(args.preset, PRESETS, "preset (--preset)")] if args.preset else None
     name = args.space or (preset.space if preset else "cifar")
@@ -93,11 +92,8 @@ def main(argv=None):
         classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,
         population_size=args.population_size, seed=args.seed, measure=args.measure_best, random_start=args.random_start,
         children=args.children, workers=args.workers)
-    with Run(Path(args.save_dir) / STATE_FILE, logs=LOGS, files=FILES, resume=args.resume, overwrite=args.overwrite,
-             option="--save_dir") as opened:
-        best = search.run(opened, args.evolution_max_iter, args.max_evaluations)
-    score = next(entry.fitness for entry in search.history.entries if entry.individual == best)
-    print(f"{len(search.history)} structures scored; best {score:.4f}: {best}")
+    search_in(args.save_dir, search, args.evolution_max_iter, args.max_evaluations, resume=args.resume,
+              overwrite=args.overwrite)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.utils.cli import add_run_arguments, make_parser, run
-from modules.zero_shot.published.flags import add_network_flags, add_training_flags
+from modules.utils.cli import run
+from modules.zero_shot.published.flags import parse_training
 
 
 def main(argv=None):
-    parser = make_parser(__doc__)
-    add_network_flags(parser)
-    add_training_flags(parser, teacher=False)
-    add_run_arguments(parser, "training of this mode")
-    args = parser.parse_args(argv)
+    args = parse_training(__doc__, argv, teacher=False)
 
     from modules.zero_shot.published.training import train_published
 

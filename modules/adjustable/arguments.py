@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from modules.search_space.config import SupernetConfig
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
-from modules.utils.settings import add_arguments, setting
+from modules.utils.settings import add_arguments, option, setting
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ def add_source_arguments(parser) -> None:
     """Which network, which checkpoint of it and which images."""
     add_supernet_arguments(parser, network=True)
     add_arguments(parser, Source)
+
+
+def add_model_arguments(parser) -> None:
+    """Which network that adj_quant/train.py wrote."""
+    option(parser, "--model", "checkpoints/adj_quant/adj.pth", "adj.pth, adj_swa.pth, or the folder of a run")
+    option(parser, "--pick", "", "which point of the run in the folder --model: accuracy>=75, score<=0.3")
 
 
 def make_source(source: Source, space: SupernetConfig, align_sample: bool, **evaluator):

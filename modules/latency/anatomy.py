@@ -42,11 +42,3 @@ def _counts(block: BlockSpec, hw) -> Iterator[tuple[str, int, int]]:
     for count in count_block(block, hw)[0]:
         scalars = QUANTIZER_PARAMETERS if count.macs else 0
         yield count.layer, count.macs, sum(count.parameters) - scalars
-
-
-def format_table(rows: list[dict]) -> list[str]:
-    """The rows as aligned lines, a heading first."""
-    columns = list(rows[0])
-    texts = [columns, *([str(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in texts) for i in range(len(columns))]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in texts]

@@ -19,6 +19,7 @@ from modules.search_space.networks import find_structure
 from modules.search_space.reference import Network
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
+from modules.utils.files import is_file
 from modules.utils.json_files import check_form
 
 
@@ -117,16 +118,16 @@ def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = Fa
 
 def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:
     """`resume` itself if it is a file, otherwise the supernet's file in that folder."""
-    if Path(resume).is_file():
-        return Path(resume)
-    return checkpoint_folder(resume, config, align) / ("lsq.pth" if quant_mode else "checkpoint.pth")
+    return _checkpoint_in(resume, checkpoint_folder(resume, config, align), quant_mode)
 
 
 def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bool) -> Path:
     """`resume` itself if it is a file, otherwise the file of the network's supernet in that folder."""
-    if Path(resume).is_file():
-        return Path(resume)
-    return Path(resume) / network.supernet / ("lsq.pth" if quant_mode else "checkpoint.pth")
+    return _checkpoint_in(resume, Path(resume) / network.supernet, quant_mode)
+
+
+def _checkpoint_in(resume: str | Path, folder: Path, quant_mode: bool) -> Path:
+    return Path(resume) if is_file(resume) else folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:

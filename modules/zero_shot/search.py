@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from modules.search_space.networks.structure import Structure
 from modules.search_space.networks.zen_space import ZenSpace
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
-from modules.utils.runs import Run
+from modules.utils.runs import STATE_FILE, Run
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
@@ -219,3 +220,14 @@ class ZenSearch:
             self.evolution.iteration = operator.index(state["iteration"])
             self.evolution.rng.bit_generator.state = state["rng"]
             return {name: operator.index(size) for name, size in state["logs"].items()}
+
+
+def search_in(folder: str | Path, search: ZenSearch, iterations: int, evaluations: int | None = None, *, resume: bool,
+              overwrite: bool) -> None:
+    """Run `search` with its files in `folder` (`--save_dir`), and print the best structure and its score; errors as of
+    `Run` and `ZenSearch.run`."""
+    with Run(Path(folder) / STATE_FILE, logs=LOGS, files=FILES, resume=resume, overwrite=overwrite,
+             option="--save_dir") as opened:
+        best = search.run(opened, iterations, evaluations)
+    score = next(entry.fitness for entry in search.history.entries if entry.individual == best)
+    print(f"{len(search.history)} structures scored; best {score:.4f}: {best}")

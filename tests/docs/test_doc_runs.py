@@ -1,6 +1,7 @@
 """The commands of a page run one after the other, as printed, in an empty folder; small settings are appended.
 
-Left out: commands with a placeholder for something that no test has (ImageNet, a phone, a board).
+Left out: commands with a placeholder for something that no test has (ImageNet, a phone, a board). A supernet of onnxw,
+whose training takes days, has random weights.
 """
 import glob
 import os
@@ -11,6 +12,10 @@ import sys
 import pytest
 from test_doc_commands import PAGES, commands, script_of
 
+from modules.modeling.quant_mode import QuantMode
+from modules.modeling.restore import ModelRecord
+from modules.modeling.supernet import Supernet
+from modules.utils.checkpoint import save_checkpoint
 from modules.utils.files import REPOSITORY
 
 SUBNET = "d1#1#2#1#2#2#2#1_k3#3#7#7#5#3#5#5#5#3#3#5_w8#16#16#24#32#64#56#72#56#96#112#128_" \
@@ -41,6 +46,7 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         if entry.name not in {"checkpoints", "results", "demo_output"}:
             (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{SUBNET}\n")
+    write_onnxw_supernet(tmp_path / "checkpoints" / "supernet_training" / "onnxw-151122-023231-align0" / "lsq.pth")
     (path,) = [path for path in PAGES if path.stem == page]
     calls = [script_of(command) for command in commands(path) if not any(word in command for word in PLACEHOLDERS)]
     assert len(calls) >= 5
@@ -51,3 +57,11 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=900,
                               env=os.environ | {"SPACEEVO_CACHE": str(tmp_path / "cache")})
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}"
+
+
+def write_onnxw_supernet(path):
+    supernet = Supernet.build_from_str("onnxw-151122-023231", 10)
+    QuantMode().apply(supernet)
+    record = ModelRecord(str(supernet.config), supernet.subnets.resolutions, tuple("0123456789"), "digits",
+                         quant=QuantMode(), training={"augment": "default"})
+    save_checkpoint(path, {"state_dict": supernet.state_dict(), "config": record.to_dict()})

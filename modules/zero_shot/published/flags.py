@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 from modules.search_space.networks.structure import SE, read_structure
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.training.config import TrainConfig
-from modules.utils.cli import add_local_rank, say
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, say
 from modules.utils.errors import UserError
+from modules.utils.files import is_file
 from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, option
 
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -53,7 +53,7 @@ def given_network(args) -> Network:
 
 def named_network(text: str, use_se: bool = False, resolution: int = 0) -> Network:
     """The network of a reference at `resolution` (0: its own), with squeeze-and-excitation if `use_se` is set."""
-    if use_se and ("(" in text or Path(text).is_file()):
+    if use_se and ("(" in text or is_file(text)):
         text = str(replace(read_structure(text.removesuffix(SE)), use_se=True))
     return read_network(text).at(resolution)
 
@@ -120,6 +120,15 @@ def _add_teacher_flags(group) -> None:
     option(group, "--ts_clip", 0.0, "largest size of a teacher's feature; 0: any", low=0)
     option(group, "--ts_proj_no_relu", False, "accepted for old command lines; projections have no ReLU")
     option(group, "--ts_proj_no_bn", False, "accepted for old command lines; projections have no batch norm")
+
+
+def parse_training(doc: str, argv: list[str] | None, teacher: bool):
+    """The values of the flags of a training program with the docstring `doc`, with or without a teacher's."""
+    parser = make_parser(doc)
+    add_network_flags(parser)
+    add_training_flags(parser, teacher)
+    add_run_arguments(parser, "training of this mode")
+    return parser.parse_args(argv)
 
 
 def training_config(args, network: Network) -> TrainConfig:
