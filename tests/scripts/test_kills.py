@@ -55,6 +55,7 @@ COMMANDS = {
     "bits": f"adj_quant/train.py {SPACE} --subnet_choice {SUBNET} --checkpoint_path {{whole}}/supernet "
             "--bits_trainable --max_epoch 4 --batch_size 8 --num_calib_batches 1 --valid_size 60 --output_dir {out}",
 }
+SECONDS, QUICK = (1, 8), {"spaces": (0.5, 3), "structures": (0.5, 3)}  # from the first line to a kill; of quick ones
 TIMES = {"seconds", "time", "created", "date", "logs", "command", "argv", "duration"}
 
 
@@ -91,7 +92,7 @@ def undisturbed(name: str, whole: Path) -> Path:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_that_is_killed_ten_times_ends_as_undisturbed(name, whole, tmp_path, capsys):
     expected, rng, kills = undisturbed(name, whole), random.Random(name), 0
-    while kills < KILLS and killed(start(name, tmp_path / "out", whole), rng) != 0:
+    while kills < KILLS and killed(start(name, tmp_path / "out", whole), rng, QUICK.get(name, SECONDS)) != 0:
         kills += 1
     finish(start(name, tmp_path / "out", whole))
     with capsys.disabled():
@@ -100,10 +101,10 @@ def test_a_run_that_is_killed_ten_times_ends_as_undisturbed(name, whole, tmp_pat
     compare(expected, tmp_path / "out")
 
 
-def killed(process: subprocess.Popen, rng: random.Random) -> int:
-    """Kill `process` after some lines of its output, or some seconds after the first; returns its status, 0 if it had
-    ended before."""
-    lines, seconds, timer = rng.randint(2, 6), rng.uniform(1, 8), None
+def killed(process: subprocess.Popen, rng: random.Random, within: tuple[float, float]) -> int:
+    """Kill `process` after some lines of its output, or some seconds (`within`) after the first; returns its status, 0
+    if it had ended before."""
+    lines, seconds, timer = rng.randint(2, 6), rng.uniform(*within), None
     for number, _ in enumerate(process.stdout, 1):
         if timer is None:
             timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
