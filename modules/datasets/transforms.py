@@ -19,6 +19,10 @@ AUGMENTS = ("default", "auto_augment_tf", "auto_augment", "shift")
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
 SMALL = 64  # pixels; up to this size auto_augment treats images like those of CIFAR
+# Principal components of the colours of ImageNet (Krizhevsky et al., 2012): standard deviations, and directions as rows
+# of (red, green, blue), for values of 0 to 1.
+COLOUR_SPREADS = (0.2175, 0.0188, 0.0045)
+COLOUR_DIRECTIONS = ((-0.5675, -0.5808, -0.5836), (0.7192, -0.0045, -0.6948), (0.4009, -0.8140, 0.4203))
 
 
 def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float],
@@ -67,15 +71,22 @@ class ToNormalizedTensor:
         return pixels.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
 
 
+def draw_light(strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw the change of (red, green, blue), of values of 0 to 1, that all pixels of an image get (Krizhevsky et al.,
+    2012, section 4.1): the sum of the principal components of ImageNet's colours, each times its standard deviation and
+    a normal number of standard deviation `strength`."""
+    return (rng.normal(0, strength, 3) * COLOUR_SPREADS) @ np.array(COLOUR_DIRECTIONS)
+
+
 class TrainTransform:
-    """Random crop, resized to a square, mirrored at random if the data set allows it, augmented, normalised. With
-    probability `erasing` a rectangle is set to 0. With `shifted` the crop is the image shifted by a few pixels, black
-    beyond its border."""
+    """Random crop, resized to a square, mirrored at random if the data set allows it, augmented, normalised. Colours
+    change by `draw_light` of `lighting`. With probability `erasing` a rectangle is set to 0. With `shifted` the crop is
+    the image shifted by a few pixels, black beyond its border."""
 
     def __init__(self, size: int, info: DataInfo, augment: Callable | None = None, erasing: float = 0.0,
-                 shifted: bool = False):
+                 shifted: bool = False, lighting: float = 0.0):
         self.size, self.info, self.augment, self.shifted = size, info, augment, shifted
-        self.erase = _eraser(erasing)
+        self.erase, self.lighting = _eraser(erasing), lighting
         self.to_tensor = ToNormalizedTensor(info.mean, info.std)
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Tensor:
@@ -89,6 +100,8 @@ class TrainTransform:
         if self.augment is not None:
             image = self.augment(image, rng)
         pixels = self.to_tensor(image)
+        if self.lighting:
+            pixels += pixels.new_tensor(draw_light(self.lighting, rng) / self.info.std).view(3, 1, 1)
         return self.erase(pixels, rng) if self.erase else pixels
 
 
@@ -113,14 +126,16 @@ class EvalTransform:
         return self.to_tensor(image.crop((left, top, left + self.size, top + self.size)))
 
 
-def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0) -> TrainTransform:
+def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0,
+                    lighting: float = 0.0) -> TrainTransform:
     """The training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size], such as [3,
     224, 224].
 
     augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "auto_augment" for torchvision's
     AutoAugment (images of at most 64 pixels get the policy of CIFAR-10 after a shift and flip, as in Zen-NAS);
     "shift" for small shifts and flips, which `train_batches` makes in batches. UserError for anything else.
-    erasing: probability that a rectangle is set to 0; not with "shift".
+    erasing: probability that a rectangle is set to 0; lighting: strength of the noise of `draw_light`. Neither with
+    "shift".
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
     if augment == "shift":
@@ -128,7 +143,7 @@ def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.
 
         return Shift(size, info)
     small = augment == "auto_augment" and size <= SMALL
-    return TrainTransform(size, info, _augmentation(augment, small), erasing, shifted=small)
+    return TrainTransform(size, info, _augmentation(augment, small), erasing, small, lighting)
 
 
 def _augmentation(augment: str, small: bool) -> Callable | None:

@@ -48,6 +48,8 @@ class TrainConfig:
                               aliases=("--dataset_dir",))
     augment: str = _data("auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
     random_erasing: float = _data(0.0, "probability that a rectangle of a training image is set to 0", low=0, high=1)
+    lighting: float = _data(0.0, "strength of the colour noise along the principal components of ImageNet's colours",
+                            low=0, high=10)
     crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: the data set's own value", low=0,
                                   high=1)
     eval_crop: float = _data(224 / 256, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
@@ -142,9 +144,10 @@ class TrainConfig:
         check_settings(self)
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
-        if self.random_erasing and self.augment == "shift":
-            raise UserError(f"--random_erasing {self.random_erasing:g} with --augment shift, which makes whole "
-                            "batches; allowed: 0, or another augmentation")
+        for name in ("random_erasing", "lighting"):
+            if getattr(self, name) and self.augment == "shift":
+                raise UserError(f"--{name} {getattr(self, name):g} with --augment shift, which makes whole batches; "
+                                "allowed: 0, or another augmentation")
 
     def for_quantization(self) -> TrainConfig:
         """The settings of int8 training."""

@@ -225,7 +225,7 @@ class SupernetTrainer(Trainee, Task):
         c = self.config
         size = max(self.record.crop_size, self.distiller.resolution if self.distiller else 0)
         return train_batches(
-            self.data, train_transform(c.augment, size, self.data.info, c.random_erasing),
+            self.data, train_transform(c.augment, size, self.data.info, c.random_erasing, c.lighting),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
             device=self.device)

@@ -15,6 +15,7 @@ from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, option
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 MASTERNET = "Masternet"  # beginning of --arch if --plainnet_struct_txt has the network
 SMOOTHING, MIXUP, ERASING = 0.1, 0.2, 0.5
+LIGHTING = 0.1  # on ImageNet
 
 
 def add_network_flags(parser) -> None:
@@ -61,8 +62,8 @@ def named_network(text: str, use_se: bool = False, resolution: int = 0) -> Netwo
 def add_training_flags(parser, teacher: bool) -> None:
     """The published recipe; with `teacher`, that of teacher-student training too."""
     data = parser.add_argument_group("data")
-    option(data, "--dataset", "imagenet", "imagenet, cifar10, cifar100, or a data set by its name here: folder, "
-           "digits ...")
+    option(data, "--dataset", "imagenet", "imagenet (with colour noise), cifar10, cifar100, or a data set by its name "
+           "here: folder, digits ...")
     option(data, "--data_dir", "", "folder of the images", aliases=("--dataset_path", "--data"))
     option(data, "--valid_size", 0, "training images held out for validation; 0: the validation set", low=0)
     option(data, "--auto_augment", False, "AutoAugment")
@@ -140,7 +141,7 @@ def training_config(args, network: Network) -> TrainConfig:
     config = TrainConfig(
         dataset=dataset, dataset_path=args.data_dir, valid_size=args.valid_size,
         augment="auto_augment" if args.auto_augment else "default",
-        random_erasing=ERASING if args.random_erase else 0.0,
+        random_erasing=ERASING if args.random_erase else 0.0, lighting=LIGHTING if dataset == "folder" else 0.0,
         mixup=MIXUP if args.mixup else 0.0, label_smoothing=SMOOTHING if args.label_smoothing else 0.0, dropout=0.0,
         eval_crop=1.0 if dataset.startswith("CIFAR") else 0.875, subnet_choice=str(network.subnet),
         resolutions=(network.resolution,), batch_size_per_gpu=args.batch_size_per_gpu,
