@@ -1,6 +1,8 @@
-"""Evaluations that a subnet search needs to match 400 of random search, with and without a predictor.
+"""Evaluations that a subnet search needs to match 400 of random search: with and without a predictor, and with a
+training-free score as a filter before the evaluation.
 
     python benchmarks/bench_predictor.py
+    python benchmarks/bench_predictor.py --prefilter Params NASWOT
 
 No network is trained. The fitness of a subnet is the sum of the published INT8 losses of its stages. A subnet is one
 row of the block table of each stage, all at one resolution and of any input width, as in the Q-T score. Its latency is
@@ -32,6 +34,7 @@ from modules.utils.files import REPOSITORY
 from modules.utils.results import format_table
 from modules.utils.runs import Run
 from modules.utils.settings import PIXELS, option
+from modules.zero_shot.subnet_scores import BATCH, SubnetScores
 
 RESOLUTIONS = (160, 192, 224)  # of the published tables
 WAYS = {"random": {"method": "random"}, "evolution": {}, "pareto": {"survival": "pareto"},
@@ -86,10 +89,12 @@ def search(subnets: RowSubnets, platform, limit: float, evaluations: int, seed: 
     sizes = GenerationSizes(start, mutation_size=5, crossover_size=5)
     settings = SearchSettings((limit,), limit, sizes=sizes, rounds=evaluations, max_evaluations=evaluations, seed=seed,
                               **changes)
+    score = SubnetScores(subnets.config, 1000, settings.prefilter, BATCH, seed) if settings.prefilter else None
     with tempfile.TemporaryDirectory() as folder:
         with Run(Path(folder) / "state.json", files=FILES, resume=False, overwrite=False, option="") as opened:
             state = SearchState(opened, settings.identity)
-        found = SubnetSearch(Proposer(subnets, {"onnx_lut": platform}, 1000, settings), lambda asked, test=False: (
+        proposer = Proposer(subnets, {"onnx_lut": platform}, 1000, settings, score=score)
+        found = SubnetSearch(proposer, lambda asked, test=False: (
             Accuracy(100 - 10 * subnets.loss(choice), 100.0, 1.0, 10_000) for choice in asked), state)
         found.start()
         return [subnets.loss(subnet.proposal.choice) for subnet in found.run()]
@@ -103,6 +108,8 @@ def main(argv=None):
     option(parser, "--random_evaluations", 400, "evaluations of the random search", low=2)
     option(parser, "--evaluations", 100, "evaluations of the others", low=2)
     option(parser, "--start", 30, "random subnets that the others start with", low=2)
+    option(parser, "--prefilter", ("Params", "Flops"), "scores that filter what evolution evaluates", kind=str,
+           many="*")
     option(parser, "--seeds", (0, 1, 2), "seeds", many="+", low=0)
     args = parser.parse_args(argv)
 
@@ -111,7 +118,8 @@ def main(argv=None):
     probe = Proposer(subnets, {"onnx_lut": platform}, 1000, SearchSettings((1.0,)))
     limit = args.latency_constraint or float(np.median([probe.latency(subnets.sample(rng)).ms[0] for _ in range(200)]))
     rows, to_reach = [], {}
-    for name, changes in WAYS.items():
+    ways = WAYS | {f"evolution, {name} first": {"prefilter": name} for name in args.prefilter}
+    for name, changes in ways.items():
         figures = []
         for seed in args.seeds:
             start, count = time.monotonic(), args.random_evaluations if name == "random" else args.evaluations

@@ -44,6 +44,7 @@ def main(argv=None):
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path
     from modules.runtime.session import summarize, time_interleaved
+    from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
 
     ratios = []
@@ -57,12 +58,13 @@ def main(argv=None):
                                  time.process_time if args.processor_time else time.perf_counter)
         figures = {name: summarize(values) for name, values in times.items()}
         speedup = figures["fp32"][0] / figures["int8"][0]
-        append_row(args.output, row(f"{space}-{choice}", figures, speedup) | constants | memory)
+        network = reference_to(space, choice)
+        append_row(args.output, row(network, figures, speedup) | constants | memory)
         for name in ("fp32", "int8"):
             add_latency(paths[name], {
                 "ms": figures[name][0], "spread_ms": figures[name][1], "peak_mb": memory[f"{name}_peak_mb"],
                 **constants})
-        print(f"{space}-{choice}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
+        print(f"{network}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
               f"{speedup:.2f}x", flush=True)
         ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
     for name in ratios[0]:

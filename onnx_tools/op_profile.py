@@ -28,6 +28,7 @@ def main(argv=None):
     from modules.deploy.naming import model_path
     from modules.deploy.to_onnx.op_profile import plot_profiles, profile_operators
     from modules.search_space.published import published_name
+    from modules.search_space.reference import reference_to
     from modules.utils.results import format_table, write_rows
 
     profiles, rows = {}, []
@@ -37,7 +38,7 @@ def main(argv=None):
         for kind, path in {"fp32": fp32, "int8": int8, **({"static": static} if static.is_file() else {})}.items():
             name = f"{published_name(space, choice) or fp32.stem} {kind}"
             profiles[name] = profile_operators(path, args.threads, args.num_runs, args.warmup_runs)
-            rows += [{"name": f"{space}-{choice}", "file": kind, "operator": e.operator, "nodes": e.nodes,
+            rows += [{"name": reference_to(space, choice), "file": kind, "operator": e.operator, "nodes": e.nodes,
                       "ms": f"{e.ms:.4f}"} for e in profiles[name]]
             print(name)
             print(format_table([{"operator": e.operator, "nodes": e.nodes, "ms": f"{e.ms:.3f}"}

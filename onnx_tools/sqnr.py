@@ -31,6 +31,7 @@ def main(argv=None):
     from modules.deploy.graph.lower import lower
     from modules.deploy.naming import model_path
     from modules.modeling.restore import find_checkpoint
+    from modules.search_space.reference import reference_to
     from modules.utils.results import format_table, write_rows
 
     evaluators = {}
@@ -46,8 +47,8 @@ def main(argv=None):
         path = model_path(args.output_dir, space, choice, int8=True).with_suffix("")
         write_rows(f"{path}_sqnr.csv", table(rows))
         plot_noise(rows, f"{path}_sqnr.png")
-        print(f"{space}-{choice}: logits {rows[-1].engine_db:.1f} dB, in training {rows[-1].training_db:.1f} dB; "
-              f"{path}_sqnr.csv")
+        print(f"{reference_to(space, choice)}: logits {rows[-1].engine_db:.1f} dB, in training "
+              f"{rows[-1].training_db:.1f} dB; {path}_sqnr.csv")
         print(format_table(table(sorted(rows, key=lambda row: row.engine_db)[:args.worst])), flush=True)
 
 

@@ -53,6 +53,7 @@ def main(argv=None):
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.runtime.phone.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
+    from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
 
     timer = LocalTimer(args.num_threads, args.num_runs, args.warmup_runs)
@@ -73,11 +74,11 @@ def main(argv=None):
             add_latency(paths[name], {
                 "ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
                 "threads": args.num_threads, **machine, "engine": measured.engine})
-        print(f"{space}-{choice}: {', '.join(f'{name} {m.ms:.2f} ms' for name, m in times.items())}, "
+        print(f"{reference_to(space, choice)}: {', '.join(f'{name} {m.ms:.2f} ms' for name, m in times.items())}, "
               f"{fp32.ms / int8.ms:.2f}x ({int8.engine})", flush=True)
         ratios.append({name: m.ms / int8.ms for name, m in times.items() if name != "int8"})
         append_row(args.output, {
-            "name": f"{space}-{choice}", "fp32_ms": f"{fp32.ms:.3f}", "int8_ms": f"{int8.ms:.3f}",
+            "name": reference_to(space, choice), "fp32_ms": f"{fp32.ms:.3f}", "int8_ms": f"{int8.ms:.3f}",
             "speedup": f"{fp32.ms / int8.ms:.2f}", "fp32_spread_ms": f"{fp32.spread_ms:.3f}",
             "int8_spread_ms": f"{int8.spread_ms:.3f}", "threads": args.num_threads, **machine,
             "engine": int8.engine, "fp32_peak_mb": _megabytes(fp32), "int8_peak_mb": _megabytes(int8),

@@ -110,6 +110,11 @@ def read_network(reference: str, superspace: str = "", choice: str = "", resolut
                     "structure or its file")
 
 
+def reference_to(space: SupernetConfig, subnet: SubnetChoiceConfig) -> str:
+    """A reference for `read_network` to a network: the name alone where the space has no other network."""
+    return str(_network(space, subnet))
+
+
 def _readings(text: str) -> list[tuple[str, int | None]]:
     """The ways to read `text` as a name and pixels (None: not given). A file's name may end like a resolution; a
     structure does not."""

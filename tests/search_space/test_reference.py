@@ -6,7 +6,7 @@ from modules.modeling.net_spec import resolve
 from modules.search_space.config import SupernetConfig
 from modules.search_space.networks import find_network, get_available_networks
 from modules.search_space.published import find_published
-from modules.search_space.reference import read_network
+from modules.search_space.reference import read_network, reference_to
 from modules.search_space.subnet_list import read_subnets
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
@@ -47,6 +47,8 @@ def test_fixed_networks_with_width_and_resolution():
     for name in get_available_networks():
         assert read_network(str(read_network(f"{name}:0.5_r96"))) == read_network(f"{name}:0.5_r96")
         assert read_network(str(read_network(name))) == read_network(name)
+        assert reference_to(*find_network(name)) == name
+    assert reference_to(SPACE, SUBNET) == f"{SPACE}-{SUBNET}"
 
 
 def test_structures_as_text_and_as_file(tmp_path):

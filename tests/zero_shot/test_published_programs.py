@@ -62,9 +62,10 @@ def test_the_published_flags_mean_the_published_recipe(zen_nas):
             assert found[name] == pytest.approx(value), name
     imagenet = parser.parse_args([*RECIPE, "--dataset", "imagenet", "--arch", STRUCTURE])
     assert training_config(imagenet, network).lighting == 0.1
-    expected = {"lighting": 0.0, "mixup": 0.2, "random_erasing": 0.5, "label_smoothing": 0.1, "augment": "auto_augment", "base_lr": 0.1,
-                "bn_eps": 1e-3, "bn_momentum": 0.01, "epochs": 1440, "warmup_epochs": 5, "weight_init": "custom",
-                "weight_decay_weight": 5e-4, "zero_last_gamma": True, "schedule": "cosine", "dropout": 0.0}
+    expected = {"lighting": 0.0, "mixup": 0.2, "random_erasing": 0.5, "label_smoothing": 0.1,
+                "augment": "auto_augment", "base_lr": 0.1, "bn_eps": 1e-3, "bn_momentum": 0.01, "epochs": 1440,
+                "warmup_epochs": 5, "weight_init": "custom", "weight_decay_weight": 5e-4, "zero_last_gamma": True,
+                "schedule": "cosine", "dropout": 0.0}
     assert {name: found[name] for name in expected} == expected
 
 
