@@ -139,7 +139,11 @@ class Round:
         return self.folder / "trained"
 
     def _references(self) -> list[str]:
-        return [self.reference(score) for score in self.contest.scores]
+        """Those of all structures, once where two scores chose the same one."""
+        from modules.search_space.reference import read_network
+
+        return list({read_network(reference): reference
+                     for reference in map(self.reference, self.contest.scores)}.values())
 
     def _images(self) -> list:
         c = self.contest

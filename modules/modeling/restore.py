@@ -1,7 +1,7 @@
 """Supernets from checkpoint files: the record of the network in a checkpoint, and the network from it."""
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -106,6 +106,11 @@ class ModelRecord(Record):
         return bool(self.training.get("keeps_statistics"))
 
     @property
+    def any_resolution(self) -> bool:
+        """Whether the file does not say which resolution its network is for: weights from elsewhere, of one network."""
+        return bool(self.training.get("any_resolution"))
+
+    @property
     def crop_size(self) -> int:
         """Size of loaded images in pixels; the network resizes them to a subnet's resolution."""
         return max(self.resolutions)
@@ -134,7 +139,8 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
     """The supernet of a checkpoint, in the quantiser mode of its training, and its record.
 
     A file without a record is a published one. It has 1000 classes, the superspace's resolutions, and in int8 the
-    published quantisers (float offset, codes from -128). Public weights of EfficientNet-B0 and Zen-NAS are taken too.
+    published quantisers (float offset, codes from -128). Public weights of EfficientNet-B0 and Zen-NAS are taken too;
+    they hold for any resolution.
 
     Raises:
         UserError: missing, damaged or foreign file; a space other than `config`; an fp32 file in int8 mode.
@@ -152,6 +158,7 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
     else:
         record = _published_record(checkpoint, config, quant_mode)
     model = Supernet(config, len(record.classes), record.resolutions)
+    model.subnets = replace(model.subnets, any_resolution=record.any_resolution)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = record.bn_eps
@@ -170,7 +177,7 @@ def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool
         if quant_mode:
             raise UserError("a published Zen-NAS network is fp32; --quant_mode needs the lsq.pth that "
                             "train_supernet.py --quant_mode writes")
-        classes, training = published_classes(weights), {"bn_eps": NORM_EPS}
+        classes, training = published_classes(weights), {"bn_eps": NORM_EPS, "any_resolution": True}
     return ModelRecord(str(config), config.space.resolutions, tuple(map(str, range(classes))),
                        quant=PUBLISHED_QUANT if quant_mode else None, training=training)
 
@@ -185,7 +192,7 @@ def _foreign(checkpoint: dict, form: str, config: SupernetConfig, quant_mode: bo
     unused = Supernet(config, classes).state_dict()
     return {"state_dict": unused | weights}, ModelRecord(
         str(config), config.space.resolutions, tuple(map(str, range(classes))),
-        training={"keeps_statistics": True, "bn_eps": epsilon})
+        training={"keeps_statistics": True, "bn_eps": epsilon, "any_resolution": True})
 
 
 def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | None = None) -> None:

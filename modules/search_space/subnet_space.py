@@ -56,13 +56,14 @@ def pick(rng: Rng, options: Sequence[T]) -> T:
 
 @dataclass(frozen=True)
 class SubnetSpace:
-    """All subnets of `config` at `resolutions` (pixels).
+    """All subnets of `config` at `resolutions` (pixels); with `any_resolution`, `check` allows all others too.
 
     Every method that draws takes `rng`, a numpy Generator or RandomState; ranks that must agree pass equal states.
     """
 
     config: SupernetConfig
     resolutions: tuple[int, ...]
+    any_resolution: bool = False
 
     @cached_property
     def stages(self) -> tuple[StageOptions, ...]:
@@ -143,7 +144,7 @@ class SubnetSpace:
                 if value not in allowed:
                     raise UserError(f"{what} {value} in {s.name} of {self.config}; allowed: "
                                     f"{', '.join(map(str, allowed))}")
-        if choice.resolution not in self.resolutions:
+        if not self.any_resolution and choice.resolution not in self.resolutions:
             raise UserError(f"resolution {choice.resolution} of {self.config}; allowed: "
                             f"{', '.join(map(str, self.resolutions))}")
         return choice

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -132,10 +133,21 @@ class SubnetEvaluator:
         another one was trained alone."""
         if self.only_subnet not in (None, choice):
             raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
+        if self.record.any_resolution:
+            self._load_at(choice.resolution)
         if self.record.keeps_statistics:
             return extract_calibrated(self.model, choice, None)
         images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
+
+    def _load_at(self, resolution: int) -> None:
+        """Load images of `resolution` pixels from now on."""
+        if resolution != self.record.crop_size:
+            self.record = replace(self.record, resolutions=(resolution,))
+            self._calibration = None
+            self._images.clear()
+            self._resized.clear()
+            announce(self.data, self.record.resolutions)
 
     def accuracy(self, choice: SubnetChoiceConfig, test: bool = False) -> Accuracy:
         """Accuracy of subnet `choice` on the validation part, or on the test part."""

@@ -9,6 +9,8 @@ from modules.modeling.zen_weights import to_published
 from modules.search_space.networks.structure import Structure, round_to
 from modules.search_space.networks.zennets import STRUCTURES
 from modules.search_space.reference import read_network
+from modules.training.calibration import calibrate_bn
+from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.zero_shot.published.zennet import get_ZenNet, zennet_model_zoo
@@ -158,3 +160,27 @@ def test_every_tool_takes_a_published_weight_file(tmp_path, monkeypatch):
         ZenNet.get_ZenNet("zennet_cifar10_model_size2M_res32", pretrained=path)
     with pytest.raises(UserError, match="zennet_imagenet1k_latency12ms_res224"):
         ZenNet.get_ZenNet("zennet_13", pretrained=path)
+
+
+def test_weights_without_a_record_hold_for_any_resolution(tmp_path):
+    """A bare structure, whose own resolution is 224; the images are loaded at that of the network, not resized."""
+    structure = "SuperConvK3BNRELU(3,8,1,1)SuperResIDWE1K3(8,8,2,8,1)SuperConvK1BNRELU(8,16,1,1)"
+    torch.manual_seed(0)
+    theirs = Published(Structure.parse(structure), 10).eval()
+    path = tmp_path / "best-params_rank0.pth"
+    torch.save(theirs.state_dict(), path)
+    evaluator = SubnetEvaluator.open(path, read_network(structure).space, quant_mode=False, dataset="digits",
+                                     limit_batches=1, calibration_batches=2)
+    for resolution in (32, 24, 32):
+        network = read_network(f"{structure}_r{resolution}")
+        net = evaluator.subnet(evaluator.choice_of(network))
+        images = next(iter(evaluator.validation_batches()))[0]
+        assert images.shape[1:] == (3, resolution, resolution)
+        assert all(batch.shape[-1] == resolution for batch in evaluator.calibration)
+        calibrated = calibrate_bn(theirs, evaluator.calibration).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(net(images), calibrated(images), rtol=1e-3, atol=1e-3)
+    trained, _ = load_supernet(path, network.space, False)
+    assert trained.set_active_subnet(read_network(f"{structure}_r40").subnet).resolution == 40
+    with pytest.raises(UserError, match="width 24"):
+        trained.set_active_subnet(str(network.subnet).replace("w8#8#8#16", "w8#8#24#16"))
