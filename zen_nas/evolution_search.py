@@ -23,7 +23,6 @@ from modules.zero_shot.arguments import add_search_arguments, given_limits, run_
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--gpu", None, "accepted for old command lines; the CPU scores", kind=int, low=0, high=1023)
     option(parser, "--zero_shot_score", "Zen", "score, as of score.py")
     option(parser, "--search_space", "", "space: search_space_XXBL.py, search_space_IDW_fixfc.py, cifar, flops, "
            "latency, or a yaml file", shown="cifar")

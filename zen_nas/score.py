@@ -35,6 +35,7 @@ def main(argv=None):
     option(parser, "--batch_size", 16, "images per draw", **BATCH)
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the network's", **PIXELS)
     option(parser, "--num_classes", 1000, "classes", low=1, high=10**6)
+    option(parser, "--gpu", None, "number of the GPU that scores", kind=int, low=0, high=1023, shown="the CPU scores")
     SEED.add_to(parser, "--seed")
     args = parser.parse_args(argv)
 
@@ -43,13 +44,15 @@ def main(argv=None):
     from modules.modeling.complexity import count_net_flops_and_params
     from modules.zero_shot.plain_view import plain_view
     from modules.zero_shot.proxies import check_proxy
+    from modules.zero_shot.published.flags import choose_gpu
     from modules.zero_shot.scoring import scores
 
-    spec = _spec(args)
+    spec, device = _spec(args), choose_gpu(args)
     macs, params = count_net_flops_and_params(spec)
     print(f"{macs:.2f} million multiply-accumulates, {params:.2f} million parameters, {spec.resolution} pixels")
     for proxy in map(check_proxy, args.zero_shot_score):
-        values = np.array(scores(plain_view(spec, not args.no_reslink), proxy, args.batch_size, args.repeat, args.seed))
+        values = np.array(scores(plain_view(spec, not args.no_reslink), proxy, args.batch_size, args.repeat, args.seed,
+                                 device))
         print(f"{proxy}: {summary(values)}")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def add_search_arguments(parser, *, latency_unit: str, batch: str) -> None:
     """Limits, size and files of a search. `latency_unit` is that of --budget_latency; `batch` describes the default of
     --batch_size."""
+    option(parser, "--gpu", None, "number of the GPU that scores", kind=int, low=0, high=1023, shown="the CPU scores")
     option(parser, "--evolution_max_iter", 480000, "mutations; most are refused", low=1)
     option(parser, "--max_evaluations", None, "scored structures after which the search stops", kind=int, low=1,
            shown="never")
@@ -65,6 +66,7 @@ def run_search(args, space: ZenSpace, start: Structure, limits: Limits, *, proxy
                random_start: bool) -> None:
     """Search `space` from `start`, with the files in --save_dir; --batch_size wins over `batch`. Errors as of
     `search_in`."""
+    from modules.zero_shot.published.flags import choose_gpu
     from modules.zero_shot.scoring import check_proxy
     from modules.zero_shot.search import ZenSearch, search_in
 
@@ -73,6 +75,6 @@ def run_search(args, space: ZenSpace, start: Structure, limits: Limits, *, proxy
         space, start, limits, proxy=check_proxy(proxy), batch=args.batch_size or batch,
         classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,
         population_size=args.population_size, seed=args.seed, measure=args.measure_best, random_start=random_start,
-        children=args.children, workers=args.workers)
+        children=args.children, workers=args.workers, device=choose_gpu(args))
     search_in(args.save_dir, search, args.evolution_max_iter, args.max_evaluations, resume=args.resume,
               overwrite=args.overwrite)

@@ -1,7 +1,7 @@
 """Scores of untrained networks; higher is better. Inputs are noise, and no data set is read.
 
 Every proxy is a function of (network, images per batch, generator). The network is a `QNetwork` in fp32; proxies leave
-it in training mode with overwritten weights.
+it in training mode with overwritten weights. The generator is of the CPU: a GPU scores the same weights and images.
 """
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, LAYERS):
-                module.weight.normal_(generator=generator)
+                module.weight.copy_(torch.empty(module.weight.shape).normal_(generator=generator))
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.fill_(1)
             if isinstance(module, (*LAYERS, nn.BatchNorm2d)) and module.bias is not None:
@@ -76,7 +76,18 @@ def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
 def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
     """Images (batch, 3, R, R) from N(0, 1) at the network's resolution, such as (16, 3, 224, 224). A part of a network
     gets its input's channels."""
-    return torch.randn(batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution, generator=generator)
+    shape = batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution
+    return torch.randn(shape, generator=generator).to(device_of(net))
+
+
+def random_labels(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
+    """Classes (batch,), such as (16,), each as likely as another."""
+    return torch.randint(net.spec.num_classes, (batch,), generator=generator).to(device_of(net))
+
+
+def device_of(net: QNetwork) -> torch.device:
+    """Where the network is."""
+    return next(net.parameters()).device
 
 
 def _body(net: QNetwork) -> nn.Sequential:
@@ -141,7 +152,7 @@ def naswot(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """ln |det K| of the kernel of common activation signs (Mellor et al., ICML 2021)."""
     prepare(net)
     gaussian_init(net, generator)
-    kernel = torch.zeros(batch, batch, dtype=torch.float64)
+    kernel = torch.zeros(batch, batch, dtype=torch.float64, device=device_of(net))
     for sign in activation_signs(net, noise(net, batch, generator)):
         on, off = sign.float(), (~sign).float()
         kernel += (on @ on.T + off @ off.T).double()
@@ -154,9 +165,8 @@ def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     prepare(net)
     gaussian_init(net, generator)
     logits = net(noise(net, batch, generator))
-    labels = torch.randint(logits.shape[1], (batch,), generator=generator)
-    gradients = torch.autograd.grad(F.cross_entropy(logits, labels), list(net.parameters()),
-                                    allow_unused=True)
+    loss = F.cross_entropy(logits, random_labels(net, batch, generator))
+    gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
     return sum(g.double().square().sum() for g in gradients if g is not None).sqrt().item()
 
 
@@ -172,7 +182,8 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
             if tensor.is_floating_point():
                 tensor.abs_()
     layers = [m for m in net.modules() if isinstance(m, LAYERS)]
-    total = net(torch.ones(1, 3, net.resolution, net.resolution, dtype=torch.float64)).sum()
+    ones = torch.ones(1, 3, net.resolution, net.resolution, dtype=torch.float64, device=device_of(net))
+    total = net(ones).sum()
     gradients = torch.autograd.grad(total, [layer.weight for layer in layers])
     return -sum((layer.weight.detach() * g).abs().flatten(1).sum(1).mean().item()
                 for layer, g in zip(layers, gradients, strict=True))
@@ -205,8 +216,8 @@ def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> flo
     """
     prepare(net)
     ends = noise(net, 2, generator)
-    signs = torch.cat(activation_signs(net, torch.lerp(*ends[:, None], torch.linspace(0, 1, batch).view(-1, 1, 1, 1))),
-                      1)
+    places = torch.linspace(0, 1, batch, device=ends.device).view(-1, 1, 1, 1)
+    signs = torch.cat(activation_signs(net, torch.lerp(*ends[:, None], places)), 1)
     return 1.0 + (signs[1:] != signs[:-1]).sum().item()
 
 

@@ -15,7 +15,8 @@ from modules.zero_shot.proxies import SpecScore, check_proxy, get_proxy
 __all__ = ["check_proxy", "scores", "seed_of"]
 
 
-def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> list[float]:
+def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int,
+           device: str = "cpu") -> list[float]:
     """`repeat` scores (repeat,), such as (32,), of one network of `spec`; each draws its own weights. -inf stands for
     nan.
 
@@ -24,6 +25,7 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> lis
         proxy: one of `get_available_proxies()`.
         batch: images per batch, at least two.
         seed: of weights and inputs.
+        device: where the network computes, such as "cuda".
     """
     if batch < 2:
         raise UserError(f"batch size {batch} (--batch_size); allowed: 2 or more, for batch norm and for comparing")
@@ -32,7 +34,7 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int) -> lis
         return [float(score.compute(spec))] * repeat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = QNetwork(spec)
+        net = QNetwork(spec).to(device)
         values = [score(net, batch, generator) for _ in range(repeat)]
     return [value if math.isfinite(value) else -math.inf for value in values]
 

@@ -69,10 +69,11 @@ class Limits:
             raise UserError("--budget_latency without --platform; expected the device it is of, such as onnx_lut")
 
 
-def score_structure(structure: Structure, proxy: str, batch: int, classes: int, resolution: int, seed: int) -> float:
+def score_structure(structure: Structure, proxy: str, batch: int, classes: int, resolution: int, seed: int,
+                    device: str = "cpu") -> float:
     """The proxy's score of a structure without shortcuts."""
     spec = plain_view(structure_net(structure, resolution, classes, shortcuts=False))
-    return scores(spec, proxy, batch, 1, seed_of(str(structure), seed))[0]
+    return scores(spec, proxy, batch, 1, seed_of(str(structure), seed), device)[0]
 
 
 class ZenSearch:
@@ -85,17 +86,18 @@ class ZenSearch:
         random_start: the first structures are random, not mutated from `start`.
         children: number of structures from one population. `workers` processes score them side by side (0: this one);
             the result is the same for any number.
+        device: where scores are computed, such as "cuda"; the result depends on it by its rounding.
     """
 
     def __init__(self, space: ZenSpace, start: Structure, limits: Limits, *, proxy: str, batch: int, classes: int,
                  resolution: int, population_size: int, seed: int, measure: int = 0, random_start: bool = False,
-                 children: int = 1, workers: int = 0):
+                 children: int = 1, workers: int = 0, device: str = "cpu"):
         self.limits, self.proxy, self.batch, self.seed = limits, proxy, batch, seed
         self.classes, self.resolution = classes, resolution
         self.identity = {"space": asdict(space), "start": str(start), "limits": asdict(limits), "proxy": proxy,
                          "batch_size": batch, "classes": classes, "resolution": resolution,
                          "population_size": population_size, "seed": seed, "random_start": random_start,
-                         "children": children}
+                         "children": children, "device": device}
         if workers > 1 and children == 1:
             raise UserError(f"--workers {workers} with --children 1, which one worker scores; allowed: --children 2 or "
                             "more, such as 16")
@@ -106,7 +108,7 @@ class ZenSearch:
             self.platform = get_platform(limits.platform)
         self.timer = network_timer(limits.platform, self.platform) if measure else None
         self.score = partial(score_structure, proxy=proxy, batch=batch, classes=classes, resolution=resolution,
-                             seed=seed)
+                             seed=seed, device=device)
         self.pool = ScorePool(self.score, workers) if children > 1 else None
         self.history: History[Structure, float] = History(self.score, float)
         self.evolution = SurvivalEvolution(

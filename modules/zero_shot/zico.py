@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from modules.modeling.network import QNetwork
-from modules.zero_shot.proxies import LAYERS, noise, prepare, register_proxy
+from modules.zero_shot.proxies import LAYERS, noise, prepare, random_labels, register_proxy
 
 _BATCHES = 2
 
@@ -23,12 +23,11 @@ def zico(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     gradients = []
     for _ in range(_BATCHES):
         logits = net(noise(net, batch, generator))
-        labels = torch.randint(logits.shape[1], (batch,), generator=generator)
-        gradients.append(torch.autograd.grad(F.cross_entropy(logits, labels), weights))
+        gradients.append(torch.autograd.grad(F.cross_entropy(logits, random_labels(net, batch, generator)), weights))
     score = 0.0
     for of_layer in zip(*gradients, strict=True):
         values = torch.stack(of_layer).double()
         mean, deviation = values.abs().mean(0), values.std(0, correction=0)
-        ratio = (mean / deviation)[deviation > 0].sum()
+        ratio = torch.where(deviation > 0, mean / deviation, 0).sum()
         score += ratio.log().item() if ratio > 0 else 0.0
     return score

@@ -16,6 +16,7 @@ from modules.utils.files import REPOSITORY
 from modules.zero_shot.aggregate import rank_aggregate, rank_correlations
 from modules.zero_shot.entropy import qe_score, quantized_deviation
 from modules.zero_shot.network import structure_net
+from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.proxies import get_proxy
 from modules.zero_shot.scoring import scores
 
@@ -119,6 +120,15 @@ def test_tables_that_a_score_is_ranked_by(tmp_path):
         rankings(rows, {"Params": loss}, aggregate="all")
     with pytest.raises(UserError, match="no row for resolution 500"):
         draw_substages(TABLES, "onnxw_tiny", 500, 2, 1)
+
+
+@pytest.mark.parametrize("proxy", ["Zen", "NASWOT", "GradNorm", "Syncflow", "NTK", "RN", "ZiCo", "TE-NAS"])
+def test_a_score_is_computed_where_its_network_is(proxy):
+    """On meta, a device without values, a tensor that is elsewhere is refused before the one number is read."""
+    text = "SuperConvK3BNRELU(3,8,1,1)SuperResK1K3K1(8,16,2,8,1)SuperConvK1BNRELU(16,24,1,1)"
+    net = QNetwork(plain_view(structure_net(Structure.parse(text), 16, 10))).to("meta")
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta"):
+        get_proxy(proxy)(net, 4, torch.Generator().manual_seed(0))
 
 
 def test_a_single_repeat_has_no_interval(monkeypatch):

@@ -32,14 +32,18 @@ def add_network_flags(parser) -> None:
            "one")
 
 
-def choose_gpu(args) -> None:
-    """Make `--gpu` the only GPU for torch; call this before torch starts."""
-    if args.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
-        import torch
+def choose_gpu(args) -> str:
+    """Make `--gpu` the only GPU for torch; call this before torch starts. Returns torch's name of the device for a
+    computation: "cpu" without `--gpu`, or if torch finds no GPU, which a line says."""
+    if args.gpu is None:
+        return "cpu"
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
+    import torch
 
-        if not torch.cuda.is_available():
-            say(f"--gpu {args.gpu}: torch finds no CUDA device; the CPU computes")
+    if torch.cuda.is_available():
+        return "cuda"
+    say(f"--gpu {args.gpu}: torch finds no CUDA device; the CPU computes")
+    return "cpu"
 
 
 def given_network(args) -> Network:

@@ -31,9 +31,8 @@ class Shrunk(nn.Module):
 def validate_published(args, dataset: str) -> str:
     """A line with the accuracy of the ZenNet of the flags. As published, classes of images and weights are matched by
     position."""
-    choose_gpu(args)
+    device = choose_gpu(args)
     net, facts = get_ZenNet(args.arch, args.weights or True), zennet_model_zoo[args.arch]
-    device = torch.device("cuda" if args.gpu is not None and torch.cuda.is_available() else "cpu")
     crop, eval_crop = facts.crop_image_size, 1.0 if facts.crop_image_size == facts.resolution else 0.875
     data = load_data(dataset, args.data or None, 0, eval_crop=eval_crop)
     data = follow_classes(data, tuple(map(str, range(net.spec.num_classes))), args.arch, named=False)
