@@ -154,7 +154,7 @@ def test_light_changes_all_pixels_along_the_published_components():
     image = Image.fromarray(noise(1, (60, 50)))
     plain, lit = (train_transform("default", 8, INFO, lighting=strength) for strength in (0.0, 0.1))
     changes = []
-    for seed in range(4000):
+    for seed in range(800):
         before, after = (one(image, np.random.default_rng(seed)) for one in (plain, lit))
         change = ((after - before) * torch.tensor(STD).view(3, 1, 1)).flatten(1)
         assert (change - change.mean(1, keepdim=True)).abs().max() < 1e-5
@@ -162,9 +162,9 @@ def test_light_changes_all_pixels_along_the_published_components():
     values = np.array([0.2175, 0.0188, 0.0045])
     vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     principal = np.array(changes) @ vectors
-    assert np.allclose(principal.std(0), 0.1 * values, rtol=0.05, atol=2e-6)
-    assert np.allclose(np.corrcoef(principal.T), np.eye(3), atol=0.05)
-    assert np.abs(principal.mean(0)).max() < 0.1 * values.max() * 4 / 4000**0.5
+    assert np.allclose(principal.std(0), 0.1 * values, rtol=0.1, atol=2e-6)
+    assert np.allclose(np.corrcoef(principal.T), np.eye(3), atol=0.14)
+    assert np.abs(principal.mean(0)).max() < 0.1 * values.max() * 4 / 800**0.5
 
 
 def test_unknown_augmentation_is_refused():
