@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modules.datasets.embedded import EMBEDDED
+from modules.datasets.embedded import EMBEDDED, LEAST_CROP
 from modules.datasets.sources import ImageSource
 from modules.search_space.imagenet import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError, check_choice
@@ -85,15 +85,14 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
     name = dataset or "folder"
     check_choice(name, DATASETS, "dataset (--dataset)")
     train, official = _open(name, dataset_path)
-    digits = name in EMBEDDED
-    # A mirrored digit is another sign; a small crop of an 8x8 image shows next to nothing of it.
-    scale = crop_scale_min or (0.7 if digits else 0.08)
+    scale = crop_scale_min or LEAST_CROP.get(name, 0.08)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
     if not 0 < eval_crop <= 1:
         raise UserError(f"eval_crop {eval_crop}; allowed: above 0, at most 1")
-    info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=not digits, crop_scale=(scale, 1.0),
-                    eval_crop=eval_crop, path=str(dataset_path or ""))
+    # A mirrored digit is another sign.
+    info = DataInfo(name, train.classes, IMAGENET_MEAN, IMAGENET_STD, hflip=name not in EMBEDDED,
+                    crop_scale=(scale, 1.0), eval_crop=eval_crop, path=str(dataset_path or ""))
     everything = np.arange(len(official))
     if not valid_size or valid_size < 0:
         return Data(info, train, np.arange(len(train)), official, everything, official, everything)

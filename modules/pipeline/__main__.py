@@ -1,7 +1,7 @@
 """Make a verified INT8 file within a latency limit from a folder of images, in one command.
 
     python -m modules.pipeline --dataset_path /path/to/images --latency_constraint 1.0 --budget 30m
-    python -m modules.pipeline --dataset digits --tables data/block_lut --budget 12m
+    python -m modules.pipeline --dataset moved_digits --tables data/block_lut --budget 12m
 
 The folder holds train/ and val/ with a folder of images for each class. The steps: train a teacher, distil the blocks
 of the superspace from it, tabulate their loss and latency, search the best space, train its supernet in fp32 and INT8,

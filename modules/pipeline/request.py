@@ -18,7 +18,7 @@ OWN = "own"  # tables
 class Request:
     """The options of `python -m modules.pipeline`."""
 
-    dataset: str = setting("", "data set, such as digits or CIFAR10", shown="folder")
+    dataset: str = setting("", "data set, such as moved_digits or CIFAR10", shown="folder")
     dataset_path: str = setting("", "folder with train/ and val/")
     latency_constraint: float = setting(0.0, "latency limit; 0: the median of the superspace's networks", low=0,
                                         unit="ms")

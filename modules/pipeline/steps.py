@@ -1,6 +1,7 @@
 """The steps of the pipeline as commands of scripts, from the teacher to the checked file."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from modules.pipeline.speed import BATCH
 
 CONFIG = "supernet_training_configs/pipeline.yaml"
 CANDIDATES = 4  # number of subnets of each search that are measured
+# First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
+# nothing: docs/measured.md, "Demo".
+LABEL_STEPS = 600
 
 
 class Pipeline:
@@ -87,7 +91,8 @@ class Pipeline:
     def train_supernet(self) -> list[Command]:
         """The supernet of that space, fp32, then INT8 with the engine's placement of quantisers."""
         p = self.plan
-        return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, self._space())
+        return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, [
+            *self._space(), "--label_epochs", min(p.supernet_epochs, math.ceil(LABEL_STEPS / p.steps))])
 
     def search_subnets(self) -> list[Command]:
         """The supernet's best subnets within the limit; with baselines also by random search with as many

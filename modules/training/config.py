@@ -64,6 +64,8 @@ class TrainConfig:
 
     num_arch_training: int = _sandwich(4, "subnets per step: largest, random ones, smallest", low=2, high=1000)
     inplace_distill: bool = _sandwich(True, "the other subnets learn from the largest; false: from the labels")
+    label_epochs: float = _sandwich(0.0, "first epochs of fp32 training in which all subnets learn from the labels, "
+                                    "before in-place distillation", low=0, **_EPOCHS)
     soft_target_dropout: bool = _sandwich(True, "the soft target carries the largest net's dropout noise")
     align_sample: bool = _sandwich(False, "all blocks of a stage alike in random subnets")
     subnet_choice: str = _sandwich("", "subnet to train alone, from the labels; empty: all")
@@ -153,7 +155,7 @@ class TrainConfig:
         """The settings of int8 training."""
         return dataclasses.replace(
             self, base_lr=self.base_lr * self.quant_base_lr_factor, warmup_epochs=self.quant_warmup_epochs,
-            epochs=self.quant_epochs,
+            epochs=self.quant_epochs, label_epochs=0.0,
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 

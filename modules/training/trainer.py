@@ -237,9 +237,11 @@ class SupernetTrainer(Trainee, Task):
             images = images.contiguous(memory_format=torch.channels_last)
         return images, labels
 
+    def _iteration(self, steps: int) -> int:
+        return self.position.epoch * steps + self.position.step
+
     def _learning_rate(self, steps: int) -> float:
-        c = self.config
-        iteration = self.position.epoch * steps + self.position.step
+        c, iteration = self.config, self._iteration(steps)
         base = {"base_lr": c.base_lr * self.images_per_step / 256,
                 "iterations": c.epochs * steps, "warmup_iterations": c.warmup_epochs * steps}
         if c.schedule == "linear":
@@ -254,7 +256,9 @@ class SupernetTrainer(Trainee, Task):
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
         rng = step_generator(c.seed, self.position.epoch, self.position.step)
-        values = self._step_function(self.model, *batch, dataclasses.replace(c, amp=self.amp), rng)
+        distil = c.inplace_distill and self._iteration(steps) >= c.label_epochs * steps
+        step_config = dataclasses.replace(c, amp=self.amp, inplace_distill=distil)
+        values = self._step_function(self.model, *batch, step_config, rng)
         if c.grad_clip_value:
             torch.nn.utils.clip_grad_value_(trained_parameters(self.model, self.distiller), c.grad_clip_value)
         if c.grad_clip_norm:

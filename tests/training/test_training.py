@@ -124,6 +124,21 @@ def test_a_step_adds_the_gradients_of_its_subnets(int8):
     assert len({p.grad is None for p in ours.parameters()}) == 2  # some parameters belong to no subnet of the step
 
 
+def test_all_subnets_learn_from_the_labels_in_the_first_epochs(tmp_path):
+    """Half an epoch of four steps: the losses logged for the smallest net are cross-entropies for two steps, as with
+    in-place distillation off, and divergences from then on."""
+    logs = {}
+    for name, options in {"half": ("--label_epochs", "0.5"), "labels": ("--inplace_distill", "false"),
+                          "always": ()}.items():
+        done = run_script(tmp_path / name, "--epochs", "1", "--valid_batches", "1", *options)
+        assert done.returncode == 0, done.stderr
+        logs[name] = re.findall(r"epoch 0 \| step \d/4 \| (.*) \| min acc1", done.stdout)
+        assert len(logs[name]) == 4
+    assert logs["half"][:2] == logs["labels"][:2]
+    assert logs["half"][:2] != logs["always"][:2]
+    assert logs["half"][2] != logs["labels"][2]
+
+
 def test_only_weights_decay():
     model = tiny_supernet()
     decaying, others = build_optimizer(model, TrainConfig()).param_groups

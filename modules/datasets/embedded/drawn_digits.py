@@ -1,5 +1,5 @@
-"""The embedded digits made hard: turned, scaled and moved in a picture of 32x32 pixels, with pieces of others
-around."""
+"""The embedded digits made harder: turned, scaled and moved in a picture of 32x32 pixels, lighter than the paper; and
+hard: darker or lighter, with pieces of others around."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,41 +8,49 @@ from modules.datasets.embedded.digits import open_digits
 from modules.datasets.sources import ArraySource
 
 SIZE = 32       # pixels of a side
+MARGIN = 2      # pixels at each side that a centre crop of 7/8 leaves out; no shape reaches there unturned
 VARIANTS = 3    # pictures made of each digit
-_PIECES = 2     # of other digits, in each picture
+_PIECES = 2     # of other digits, in each picture with clutter
 _PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
 
 
-def open_cluttered_digits() -> tuple[ArraySource, ArraySource]:
-    """The (training, validation) sources: 4,326 and 1,065 pictures. Each part is made of its own digits alone.
+def open_moved_digits() -> tuple[ArraySource, ArraySource]:
+    """The (training, validation) sources without clutter: 4,326 and 1,065 pictures, the same on every machine. Each
+    part is made of its own digits alone."""
+    return _draw_all(0)
 
-    The task follows the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention" (2014). The pictures
-    are the same on every machine.
-    """
-    return tuple(_clutter(source, np.random.Generator(np.random.PCG64(part)))
+
+def open_cluttered_digits() -> tuple[ArraySource, ArraySource]:
+    """The same with clutter, as in the cluttered digits of Mnih et al., "Recurrent Models of Visual Attention"
+    (2014)."""
+    return _draw_all(_PIECES)
+
+
+def _draw_all(pieces: int) -> tuple[ArraySource, ArraySource]:
+    return tuple(_draw_source(source, pieces, np.random.Generator(np.random.PCG64(part)))
                  for part, source in enumerate(open_digits()))
 
 
-def _clutter(source: ArraySource, rng: np.random.Generator) -> ArraySource:
+def _draw_source(source: ArraySource, pieces: int, rng: np.random.Generator) -> ArraySource:
     digits = source.pixels[..., 0].astype(np.float32) / 255
     order = np.repeat(np.arange(len(digits)), VARIANTS)
-    pictures = [draw(digits, chosen, rng) for chosen in np.array_split(order, max(len(order) // 256, 1))]
+    pictures = [draw(digits, chosen, pieces, rng) for chosen in np.array_split(order, max(len(order) // 256, 1))]
     return ArraySource(np.concatenate(pictures), source.classes, source.labels[order])
 
 
-def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw(digits: np.ndarray, chosen: np.ndarray, pieces: int, rng: np.random.Generator) -> np.ndarray:
     """Pictures, uint8 (B, 32, 32, 3), such as (256, 32, 32, 3), of the digits number `chosen` (B,) of `digits` (N, 8,
-    8) in 0..1."""
+    8) in 0..1. Without `pieces` of other digits all are lighter than their paper, with them half of them."""
     count = len(chosen)
     ink = _place(digits[chosen], rng.uniform(2, 2.9, count), rng.uniform(-0.4, 0.4, count), rng)
-    for _ in range(_PIECES):
+    for _ in range(pieces):
         others, (tops, lefts) = rng.integers(len(digits), size=count), rng.integers(8 - _PIECE + 1, size=(2, count))
         span = np.arange(_PIECE)
-        pieces = digits[others[:, None, None], (tops[:, None] + span)[:, :, None], (lefts[:, None] + span)[:, None]]
-        placed = _place(pieces, rng.uniform(1.4, 2.2, count), rng.uniform(0, 2 * np.pi, count), rng)
+        cuts = digits[others[:, None, None], (tops[:, None] + span)[:, :, None], (lefts[:, None] + span)[:, None]]
+        placed = _place(cuts, rng.uniform(1.4, 2.2, count), rng.uniform(0, 2 * np.pi, count), rng)
         ink = np.maximum(ink, 0.8 * placed)
     light, dark = (rng.uniform(*ends, (count, 1, 1, 3)).astype(np.float32) for ends in ((0.5, 1), (0, 0.45)))
-    swapped = rng.random((count, 1, 1, 1)) < 0.5
+    swapped = rng.random((count, 1, 1, 1)) < 0.5 if pieces else True
     paper, pen = np.where(swapped, dark, light), np.where(swapped, light, dark)
     pictures = paper + ink[..., None] * (pen - paper) + 0.03 * rng.standard_normal((count, SIZE, SIZE, 3), np.float32)
     return np.rint(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
@@ -50,10 +58,11 @@ def draw(digits: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np
 
 def _place(shapes: np.ndarray, scale: np.ndarray, angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`shapes` (B, side, side) on fields (B, 32, 32), `scale` (B,) times as large and turned by `angle` (B,) in
-    radians, by bilinear interpolation. Their middles are drawn so that unturned shapes lie within the picture."""
+    radians, by bilinear interpolation. Their middles are drawn so that unturned shapes lie within the margin."""
     count, side = len(shapes), shapes.shape[1]
     reach = side * scale / 2
-    middle = (reach + rng.random((2, count)) * (SIZE - 1 - 2 * reach)).astype(np.float32)
+    least = reach + MARGIN
+    middle = (least + rng.random((2, count)) * (SIZE - 1 - 2 * least)).astype(np.float32)
     y, x = (np.arange(SIZE, dtype=np.float32) - m[:, None] for m in middle)
     y, x = y[:, :, None], x[:, None]
     cosine, sine = ((f(angle) / scale).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
