@@ -109,7 +109,7 @@ class ZenSearch:
         self.timer = network_timer(limits.platform, self.platform) if measure else None
         self.score = partial(score_structure, proxy=proxy, batch=batch, classes=classes, resolution=resolution,
                              seed=seed, device=device)
-        self.pool = ScorePool(self.score, workers) if children > 1 else None
+        self.pool = ScorePool(self.score, workers, self._macs) if children > 1 else None
         self.history: History[Structure, float] = History(self.score, float)
         self.evolution = SurvivalEvolution(
             self.history, start, space.mutate, self.accepts, population_size, np.random.default_rng(seed), _SEED_SIZE,
@@ -128,6 +128,9 @@ class ZenSearch:
                 net_footprint(structure_net(structure, self.resolution, self.classes))):
             return False
         return limits.latency is None or self.latency(structure) <= limits.latency
+
+    def _macs(self, structure: Structure) -> float:
+        return published_counts(structure, self.resolution, self.classes)[0]
 
     def latency(self, structure: Structure) -> float:
         """The milliseconds on the platform that the limit is for (`Limits`)."""
