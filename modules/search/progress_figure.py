@@ -33,8 +33,9 @@ def draw_progress(path: Path, title: str, scores: np.ndarray, start_size: int, p
     if start_size < len(scores):
         axes.axvline(start_size + 0.5, color="black", linewidth=0.8, linestyle=":", label="evolution starts")
     low, high = np.quantile(scores, 0.05), scores.max()  # the few bad ones would squeeze the rest
+    margin = 0.05 * (high - low) or 0.5  # all scores may be equal
     axes.set(xlabel=f"{noun}s scored", ylabel="score", title=title, xlim=(0, len(scores) + 1),
-             ylim=(low - 0.05 * (high - low), high + 0.05 * (high - low)))
+             ylim=(low - margin, high + margin))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=8)
     save_figure(figure, path)

@@ -3,6 +3,7 @@ the flags of the published search."""
 import numpy as np
 import pytest
 
+from modules.latency import get_platform
 from modules.latency.profile.design import Net, choose_blocks
 from modules.latency.profile.zen_nets import MOST_MACS, draw_nets_of, zen_space
 from modules.modeling.complexity import count_net_flops_and_params
@@ -13,6 +14,7 @@ from modules.search_space.networks.zen_space import PUBLISHED_BLOCKS, SPACES, re
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import STATE_FILE, Run
+from modules.zero_shot.network import structure_net
 from modules.zero_shot.scoring import scores
 from modules.zero_shot.search import FILES, LOGS, Limits, ZenSearch
 
@@ -120,9 +122,32 @@ def test_the_flags_of_the_published_search(tmp_path, monkeypatch, capsys):
         evolution_search.main(["--fix_initialize", "--save_dir", str(tmp_path / "none")])
 
 
-def test_the_perturbation_of_the_zen_score_can_be_told():
-    from modules.zero_shot.network import structure_net
+def test_the_published_search_has_the_limits_of_the_other(tmp_path, monkeypatch, capsys):
+    """The score prefers large structures; a tenth of a millisecond is 1e-4 of the published seconds."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "zen_nas"))
+    import evolution_search
+    import search
 
+    common = ["--zero_shot_score", "Params", "--max_mflops", "4", "--max_file_mb", "0.15", "--platform", "onnx_lut",
+              "--input_image_size", "16", "--num_classes", "10", "--evolution_max_iter", "60", "--population_size", "8",
+              "--max_evaluations", "20"]
+    found = {}
+    for program, ms in ((search, 1), (evolution_search, 1e-3)):
+        folder = tmp_path / program.__name__
+        flags = ["--space", "cifar"] if program is search else ["--search_space", "cifar", "--fix_initialize",
+                                                                "--plainnet_struct", SPACES["cifar"].start]
+        program.main([*common, *flags, "--budget_latency", str(50 * ms), "--save_dir", str(folder)])
+        assert "50 ms on onnx_lut, --max_mflops 4 --max_file_mb 0.15" in capsys.readouterr().out
+        found[program] = (folder / "scores.csv").read_text()
+        for line in found[program].splitlines()[1:]:
+            structure = Structure.parse(line.split(",", 5)[5].strip('"'))
+            spec = structure_net(structure, 16, 10)
+            assert count_net_flops_and_params(spec)[0] <= 4
+            assert get_platform("onnx_lut").predict_subnets([spec]).ms[0] <= 50
+    assert found[search] == found[evolution_search]
+
+
+def test_the_perturbation_of_the_zen_score_can_be_told():
     spec = structure_net(Structure.parse(SMALL), 16, 10, shortcuts=False)
     plain, same, larger = (scores(spec, name, 4, 1, 3)[0] for name in ("Zen", "Zen:0.01", "Zen:0.02"))
     assert plain == same
