@@ -7,10 +7,11 @@ multiply-accumulates, and a random one. All are trained by supernet_training_con
 int8, and exported to ONNX and TFLite. All of this is done by the project's scripts, and each command is printed. No
 choice sees an image: searches score without images, and the last weights of a training are taken.
 
-Every step is done once. A run that was stopped goes on with the same command; more --seeds may be given then. Writes
-table.csv, a row for each network, with Wilson's 95 % interval of the int8 accuracy of the ONNX file on the test images.
-"Differ" counts test images on which file and network give other answers. Latencies are medians, on one thread. The
-summary holds means over the seeds and the distance from the last score.
+Every step is done once. A run that was stopped goes on with the same command. Other --seeds may be given then; the
+table holds those of earlier calls too. Writes table.csv, a row for each network, with Wilson's 95 % interval of the
+int8 accuracy of the ONNX file on the test images. "Differ" counts test images on which file and network give other
+answers. Latencies are medians, on one thread. The summary holds means over the seeds and the distance from the last
+score.
 """
 import sys
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from modules.utils.settings import (  # noqa: E402
 
 CONFIG = "supernet_training_configs/cifar10_net.yaml"
 STATE = "state.json"
+LAST = "latency"  # step
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Round:
         for score in self.contest.scores:
             parts += [(f"search by {score}", lambda score=score: [self.search(score)]),
                       (f"training of the structure by {score}", lambda score=score: self.train(score))]
-        parts += [("held-out images", self.check), ("files", self.export), ("latency", self.benchmark)]
+        parts += [("held-out images", self.check), ("files", self.export), (LAST, self.benchmark)]
         return [Step(f"seed {self.seed}: {name}", commands) for name, commands in parts]
 
     def search(self, score: str) -> Command:
@@ -151,6 +153,11 @@ class Round:
                 *(["--dataset_path", Path(c.dataset_path).resolve()] if c.dataset_path else [])]
 
 
+def finished_seeds(state: dict) -> list[int]:
+    """The seeds whose last step is done, in this call or an earlier one."""
+    return sorted(int(name.split()[1].rstrip(":")) for name in state["seconds"] if name.endswith(f": {LAST}"))
+
+
 def summary(rows: list[dict]) -> list[dict]:
     """Means over the seeds, and the distance from the last score with its 95 % interval (that of independent shares,
     wider than that of the same images)."""
@@ -189,15 +196,14 @@ def main(argv=None):
     from modules.utils.results import format_table, write_rows
     from modules.utils.runs import Run
 
-    contest, output, rows = from_arguments(Contest, args), Path(args.output_dir).resolve(), []
+    contest, output = from_arguments(Contest, args), Path(args.output_dir).resolve()
     with Run(output / STATE, resume=True, overwrite=False, option="--output_dir") as opened:
         identity = asdict(contest)
         state = opened.read_state(identity) if opened.continues else {}
         opened.begin()
         for seed in args.seeds:
-            current = Round(contest, seed, output)
-            run_steps(opened, identity, state, current.steps())
-            rows += current.rows()
+            run_steps(opened, identity, state, Round(contest, seed, output).steps())
+            rows = [row for done in finished_seeds(state) for row in Round(contest, done, output).rows()]
             write_rows(output / "table.csv", rows)
             print(format_table([{name: value for name, value in row.items() if name != "structure"} for row in rows]),
                   flush=True)

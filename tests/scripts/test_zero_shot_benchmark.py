@@ -43,6 +43,15 @@ def test_from_the_search_to_measured_files(tmp_path):
     assert (other.returncode, "epochs was 1" in other.stderr) == (2, True)
 
 
+def test_seeds_of_earlier_calls_stay_in_the_table(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    from zero_shot_cifar import Contest, Round, finished_seeds
+
+    names = {seed: [step.name for step in Round(Contest(), seed, REPOSITORY).steps()] for seed in (10, 2, 0)}
+    done = [*names[10], *names[2], *names[0][:-1]]
+    assert finished_seeds({"seconds": dict.fromkeys(done, 1.0)}) == [2, 10]
+
+
 def test_summary_is_means_and_their_distance(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     from zero_shot_cifar import summary
