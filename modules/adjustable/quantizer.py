@@ -8,35 +8,12 @@ import torch
 from torch import nn
 
 from modules.adjustable.config import RANGES
+from modules.adjustable.fake_quant import fake_quantize
 
 LEAST_BITS, MOST_BITS = 2, 8
 ENGINE_BITS = 4, 8  # of weights that engines have kernels for
 _EPS = 1e-7
 _JUST_BELOW = 1e-3  # bits, by which a lowered number stays away from where it would round up
-
-
-class _Quantize(torch.autograd.Function):
-    """x -> (clip(round(x s) - z, 0, top) + z) / s with z = round(low s); rounding passes gradients straight through."""
-
-    @staticmethod
-    def forward(ctx, x, low, scale, top):
-        zero = torch.round(low * scale)
-        code = torch.round(x * scale) - zero
-        result = (torch.minimum(code.clamp(min=0), top) + zero) / scale
-        above = code > top
-        ctx.save_for_backward(x, low, scale, result, above, (code < 0) | above)
-        return result
-
-    @staticmethod
-    def backward(ctx, gradient):
-        x, low, scale, result, above, outside = ctx.saved_tensors
-
-        def summed(values):
-            return values.sum_to_size(scale.shape)
-
-        return (gradient.masked_fill(outside, 0), summed(gradient * outside),
-                summed(gradient * (torch.where(outside, low, x) - result) / scale),
-                summed(gradient * above / scale))
 
 
 class AdjustableQuantizer(nn.Module):
@@ -116,12 +93,7 @@ class AdjustableQuantizer(nn.Module):
 
     def forward(self, x: torch.Tensor, live: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
         """`x` fake-quantised; `live` are (min, max) that take the calibrated ones' place, with their gradient."""
-        low, scale, top = self.grid(live)
-        if self.axis is not None:
-            shape = [1] * x.ndim
-            shape[self.axis] = -1
-            low, scale, top = (t.view(shape) for t in (low, scale, top))
-        return _Quantize.apply(x, low, scale, top)
+        return fake_quantize(x, *self.grid(live), self.axis)
 
     def grid(self, live=None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(channels,) each: the low end, steps for a unit, and the number of steps."""
@@ -129,7 +101,8 @@ class AdjustableQuantizer(nn.Module):
         scale_limits, shift_limits = self.limits
         adjusted = width * self.width_scale.clamp(*scale_limits)
         if self.symmetric:
-            return -adjusted / 2, (2 ** self.bits() - 2) / (adjusted + _EPS), 2 ** self.bits() - 2
+            top = 2 ** self.bits() - 2
+            return -adjusted / 2, top / (adjusted + _EPS), top
         low = low + width * self.shift.clamp(*shift_limits)
         if self.engine:
             high = (low + adjusted).clamp(min=0)

@@ -55,7 +55,7 @@ def composed(x, quantizer):
     low = q.low + q.width * q.shift.clamp(-0.6, 1.2)
     top = 2**bits - 1
     s = top / (width + 1e-7)
-    shape = (1, -1, 1)
+    shape = [-1 if i == q.axis else 1 for i in range(x.ndim)]
     low, s, top = low.view(shape), s.view(shape), top.view(shape)
     z = round_through(low * s)
     code = round_through(x * s) - z
@@ -63,18 +63,27 @@ def composed(x, quantizer):
     return (code + z) / s
 
 
-def quantizer_of(x, seed=0):
+def quantizer_of(x, axis=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    q = AdjustableQuantizer(*channel_range(x, 1), 1).double()
+    ends = channel_range(x, axis) if axis is not None else (x.detach().min().view(1), x.detach().max().view(1))
+    q = AdjustableQuantizer(*ends, axis).double()
     with torch.no_grad():
         for p, spread in ((q.width_scale, 0.3), (q.shift, 0.3), (q.bits_scale, 0.6)):
             p += spread * torch.randn(len(p), generator=generator, dtype=torch.float64)
+        if axis is None:  # not at the bounds, where there is no gradient; and some values are outside of the range
+            q.bits_scale.fill_(0.6)
+            q.width_scale.fill_(0.6)
     return q
 
 
-def test_values_and_gradients_are_those_of_the_published_formulas():
-    x = torch.randn(5, 7, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    q, weight = quantizer_of(x), torch.randn(5, 7, 11, dtype=torch.float64)
+@pytest.mark.parametrize(("shape", "axis"), [((5, 7, 11), 1), ((7, 5, 3, 3), 0), ((7, 4), 1), ((9, 4), 0),
+                                             ((40,), None), ((5, 3, 4, 4), None), ((5, 7, 4, 3), 1)])
+def test_values_and_gradients_are_those_of_the_published_formulas(shape, axis):
+    generator = torch.Generator().manual_seed(1)
+    x, weight = (torch.randn(shape, dtype=torch.float64, generator=generator) for _ in range(2))
+    if shape[-1] == 3:  # not in one piece of memory
+        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    q = quantizer_of(x.requires_grad_(), axis)
     parameters = [x, q.width_scale, q.shift, q.bits_scale]
     ours, expected = q(x), composed(x, q)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
@@ -83,8 +92,9 @@ def test_values_and_gradients_are_those_of_the_published_formulas():
     for a, b in zip(found, wanted, strict=True):
         assert b.abs().max() > 0
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    codes = torch.tensor([len(ours[:, i].unique()) for i in range(7)])
-    assert (codes <= 2 ** q.bits()).all()
+    if axis == 1:
+        codes = torch.tensor([len(ours[:, i].unique()) for i in range(shape[1])])
+        assert (codes <= 2 ** q.bits()).all()
 
 
 def test_gradients_are_the_slopes_where_rounding_is_fine():
