@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.adjustable.config import METRICS, PAIRINGS
 from modules.search_space.reference import NETWORK, read_network
 from modules.utils.cli import make_parser, run
+from modules.utils.errors import UserError
 from modules.utils.settings import option
 
 BITS = {"above": 0, "high": 32, "unit": "bits"}
@@ -35,7 +36,8 @@ def main(argv=None):
     NETWORK.add_to(parser, "--network", default="efficientnet_b0")
     option(parser, "--num_classes", 1000, "classes of the network", low=1)
     option(parser, "--metric", "repository", "rule of the score", choices=METRICS)
-    option(parser, "--pairing", "all", "channels of weights and activations that meet", choices=PAIRINGS)
+    option(parser, "--pairing", "all", "channels of weights and activations that meet, in the rules repository and "
+           "official", choices=PAIRINGS)
     option(parser, "--weight_bits", 8.0, "bits of all weights", **BITS)
     option(parser, "--act_bits", 8.0, "bits of all inputs of layers; the image has 8", **BITS)
     option(parser, "--swish_bits", 8.0, "bits of all other values: no weights, no biases, no inputs of layers", **BITS)
@@ -45,6 +47,9 @@ def main(argv=None):
     option(parser, "--model_info", "", "model_info.json whose counts take the place of the network's")
     option(parser, "--output", "", "csv file for the table")
     args = parser.parse_args(argv)
+    if args.model_info and args.metric == "official":
+        raise UserError(f"--model_info {args.model_info} with --metric official, which counts additions apart; allowed "
+                        "with --metric repository or bitops")
 
     from modules.adjustable.score import NetworkCost, part_score, table, total
     from modules.deploy.graph.untrained import untrained_graph

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, SEED, check_settings, setting
 
 MINI_EPOCHS = 10  # per epoch, each with a validation and a checkpoint
@@ -13,9 +14,8 @@ PAIRINGS = ("all", "tile")
 # How far the width's factor and the shift of the minimum (in widths) may go.
 RANGES = {"1": ((0.5, 1.3), (-0.2, 0.4)), "2": ((0.5, 1.0), (-0.2, 0.4)), "3": ((0.2, 1.7), (-0.4, 0.7)),
           "4": ((0.1, 2.0), (-0.5, 1.0)), "5": ((0.0, 2.0), (-0.6, 1.2)), "6": ((0.0, 2.2), (-0.8, 1.5))}
-
-
 GRANULARITIES = ("channel", "layer")
+ENGINE_BITS = 4, 8  # of weights in files for engines; all else has the latter
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class AdjustConfig:
 
     def __post_init__(self):
         check_settings(self)
+        if self.granularity == "layer":
+            for name, allowed in (("weight_bits", ENGINE_BITS), ("act_bits", ENGINE_BITS[-1:])):
+                if getattr(self, name) not in allowed:
+                    raise UserError(f"--{name} {getattr(self, name)} with --granularity layer; allowed: "
+                                    + " or ".join(map(str, allowed)))
 
     @property
     def quantizers(self) -> QuantizerSettings:

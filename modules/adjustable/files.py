@@ -120,10 +120,18 @@ def write_thresholds(path: str | Path, placement: Placement, weights: Ranges, te
 def read_thresholds(path: str | Path, placement: Placement, weights: dict[str, int], tensors: dict[str, int]
                     ) -> tuple[Ranges, Ranges]:
     """The inverse of `write_thresholds` for those of the given names, each with its number of channels. UserError for a
-    missing entry, or one of another number of channels."""
+    missing entry, one of another number of channels, or a minimum above its maximum."""
     where, content = f"ranges {str(path)!r}", read_json(path, "ranges", {str: dict})
-    return tuple({name: tuple(_channels(content.get(key), end, needed[name], where, f"{key}.{end}")
-                              for end in ("min", "max")) for name, key in keys.items() if name in needed}
+
+    def ends(key: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        low, high = (_channels(content.get(key), end, count, where, f"{key}.{end}") for end in ("min", "max"))
+        if (low > high).any():
+            at = int((low > high).argmax())
+            raise UserError(f"{where}: {key} of channel {at} has a minimum of {low[at]:g}, above its maximum of "
+                            f"{high[at]:g}")
+        return low, high
+
+    return tuple({name: ends(key, needed[name]) for name, key in keys.items() if name in needed}
                  for keys, needed in zip(_scopes(placement), (weights, tensors), strict=True))
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from modules.adjustable.config import RANGES
+from modules.adjustable.config import ENGINE_BITS, RANGES
 from modules.adjustable.fake_quant import fake_quantize
 
 LEAST_BITS, MOST_BITS = 2, 8
-ENGINE_BITS = 4, 8  # of weights that engines have kernels for
 _EPS = 1e-7
 _JUST_BELOW = 1e-3  # bits, by which a lowered number stays away from where it would round up
 

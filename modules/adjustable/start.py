@@ -78,18 +78,27 @@ def teacher_network(evaluator: SubnetEvaluator, graph: Graph, choice: SubnetChoi
 
 # -- networks of runs -----------------------------------------------------------------------------------------------
 
+def _load_run(path: str | Path) -> tuple[dict, AdjustConfig, SubnetChoiceConfig, tuple[str, ...]]:
+    """A checkpoint of adj_quant/train.py, the settings of its training, its subnet and its classes."""
+    checkpoint = load_checkpoint(path)
+    try:
+        settings = checkpoint["config"]
+        return (checkpoint, AdjustConfig(**settings["adjust"]), SubnetChoiceConfig.from_str(settings["subnet"]),
+                tuple(settings["classes"]))
+    except (KeyError, TypeError):
+        raise UserError(f"checkpoint {str(path)!r} is not one of adj_quant/train.py; one of train_supernet.py goes to "
+                        "--checkpoint_path") from None
+
+
 def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoiceConfig, config: AdjustConfig) -> None:
     """Take the network of another run. One without trained bits starts the bits where it has them.
 
     Raises:
         UserError: a file of another network, or of quantisers that this run does not have; it names the option to add.
     """
-    checkpoint = load_checkpoint(path)
-    settings = checkpoint.get("config", {})
-    subnet = settings.get("subnet")
-    if subnet != str(choice):
+    checkpoint, before, subnet, _ = _load_run(path)
+    if subnet != choice:
         raise UserError(f"checkpoint {str(path)!r} (--ckpt_path) is of subnet {subnet}, not of {choice}")
-    before = AdjustConfig(**settings["adjust"])
     for name in _STRUCTURE:
         old, new = getattr(before, name), getattr(config, name)
         if old != new and not (name == "bits_trainable" and new):
@@ -114,12 +123,8 @@ def load_adjustable(path: str | Path, evaluator: SubnetEvaluator
     Raises:
         UserError: a missing or foreign file; one of other classes than the evaluator's checkpoint.
     """
-    checkpoint = load_checkpoint(path)
-    settings = checkpoint.get("config", {})
-    if "adjust" not in settings:
-        raise UserError(f"checkpoint {str(path)!r} is not one of adj_quant/train.py")
-    check_same_classes(settings.get("classes", ()), evaluator.record.classes, str(path))
-    config, choice = AdjustConfig(**settings["adjust"]), SubnetChoiceConfig.from_str(settings["subnet"])
+    checkpoint, config, choice, classes = _load_run(path)
+    check_same_classes(classes, evaluator.record.classes, str(path))
     graph = untrained_graph(evaluator.space, choice, int8=False, num_classes=len(evaluator.record.classes))
     network = AdjustableNetwork(graph, config.quantizers)
     load_weights(network, checkpoint, path)

@@ -69,8 +69,8 @@ class AdjustTrainer:
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
-        self.optimizer = torch.optim.Adam(self.rest, config.lr)
-        self.bits_optimizer = torch.optim.Adam(self.bits, config.lr_bits) if self.bits else None
+        self.optimizer = torch.optim.Adam(self.rest, config.lr, fused=True)
+        self.bits_optimizer = torch.optim.Adam(self.bits, config.lr_bits, fused=True) if self.bits else None
         self.mini_epoch, self.step, self.history, self.trace = 0, 0, [], []
         self.sums, self.averaged, self.reached = None, 0, False
         if self.opened.continues:
@@ -189,7 +189,7 @@ class AdjustTrainer:
         """The published learning rate: it decays, swings, and starts Adam afresh every `reinit` steps."""
         c = self.config
         if self.step and self.step % c.reinit == 0:
-            self.optimizer = torch.optim.Adam(self.rest, c.lr)
+            self.optimizer = torch.optim.Adam(self.rest, c.lr, fused=True)
         rate = c.lr * math.exp(-self.step * c.lr_decay) * abs(math.cos(math.pi * self.step / (4 * c.reinit))) + 1e-7
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -238,8 +238,16 @@ class AdjustTrainer:
             "optimizer": self.optimizer.state_dict(), "mini_epoch": self.mini_epoch, "step": self.step,
             "bits_optimizer": self.bits_optimizer.state_dict() if self.bits_optimizer else None,
             "history": self.history, "sums": self.sums, "averaged": self.averaged, "trace": self.trace,
-            "reached": self.reached})
+            "reached": self.reached, "source": self._source})
         write_points(self.folder, points)
+
+    @property
+    def _source(self) -> dict:
+        """Images and teacher, which a continued run keeps."""
+        evaluator = self.evaluator
+        return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
+                "training images": len(evaluator.data.train_indices),
+                "validation images": len(evaluator.data.valid_indices)}
 
     def _resume(self) -> None:
         run = self.opened
@@ -247,6 +255,7 @@ class AdjustTrainer:
         with run.reading():
             before = checkpoint["config"]["adjust"] | {"subnet": checkpoint["config"]["subnet"]}
         run.check_same(before, asdict(self.config) | {"subnet": str(self.choice)}, {"max_epoch"})
+        run.check_same(checkpoint.get("source", {}), self._source)  # older files do not have it
         load_weights(self.network, checkpoint, run.path)
         with run.reading():
             self.optimizer.load_state_dict(checkpoint["optimizer"])

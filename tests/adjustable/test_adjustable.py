@@ -172,7 +172,9 @@ def test_when_bits_move_and_weights_are_averaged():
     assert [k for k in range(10) if config.averages(k)] == [2, 3, 4, 5, 6, 7, 8, 9]  # the published eight
     assert not any(AdjustConfig(bits_trainable=True, finetune=True).moves_bits(k) for k in range(30))
     for wrong, message in (({"range": "9"}, "allowed: 1, 2"), ({"norms": "his"}, "allowed: micronet, own"),
-                           ({"gamma": 2.0}, "0 to 1"), ({"reinit": 0}, "1 or more")):
+                           ({"gamma": 2.0}, "0 to 1"), ({"reinit": 0}, "1 or more"),
+                           ({"granularity": "layer", "weight_bits": 6}, "weight_bits 6 with .*allowed: 4 or 8"),
+                           ({"granularity": "layer", "act_bits": 4}, "act_bits 4 with .*allowed: 8")):
         with pytest.raises(UserError, match=message):
             AdjustConfig(0.18, **wrong)
 
@@ -248,7 +250,7 @@ def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
     before = [p.clone() for p in tuned.bits]
     assert tuned.run()["score"] == pytest.approx(last["score"])
     assert all(torch.equal(a, b) for a, b in zip(before, tuned.bits, strict=True))
-    with pytest.raises(UserError, match="is of subnet None"):
+    with pytest.raises(UserError, match=r"is not one of adj_quant.*goes to --checkpoint_path"):
         trainer(digits, tmp_path / "none", start=evaluator.path).prepare()
     with pytest.raises(UserError, match="is not one of adj_quant"):
         evaluate_adjustable(evaluator.path, evaluator)

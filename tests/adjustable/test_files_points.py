@@ -16,9 +16,11 @@ from modules.adjustable.files import (
     write_thresholds,
 )
 from modules.adjustable.network import AdjustableNetwork
+from modules.adjustable.placement import layer_places
 from modules.adjustable.points import Point, chosen_file, front, pick, read_points, write_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range, land
 from modules.adjustable.score import NetworkCost, part_score, total
+from modules.deploy.graph.graph import WeightNode
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.untrained import untrained_graph
 from modules.search_space.reference import read_network
@@ -68,6 +70,8 @@ def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp
             np.testing.assert_allclose(found[name], ends, rtol=0, atol=1e-6)
     for damage, message in ((lambda c: c.pop("Conv/output"), r"Conv/output\.min is missing; expected 32 numbers"),
                             (lambda c: c["Conv/output"].update(max=[1, 2]), r"Conv/output\.max is something else"),
+                            (lambda c: c["Conv/output"]["max"].__setitem__(3, -2.0),
+                             r"Conv/output of channel 3 has a minimum of .*, above its maximum of -2"),
                             (lambda c: c["Conv/output"].update(max="x"), r"Conv/output\.max is something else")):
         broken = json.loads(json.dumps(content))
         damage(broken)
@@ -92,6 +96,18 @@ def test_ranges_of_the_tensors_are_those_of_the_values(tmp_path):
         np.testing.assert_allclose(content[f"{scope}/output"]["max"], high, atol=1e-6)
 
 
+def older_counts(content, network):
+    """The counts as the first published file has them: factor and shift of a norm with its layer, no biases apart."""
+    older = {key: json.loads(json.dumps(value)) for key, value in content.items() if key != "total_bias"}
+    places = layer_places(network.nodes)
+    for node in network.nodes:
+        if isinstance(node, WeightNode) and node.bias_from == "norm":
+            parameters = older[places[node.output].block.removesuffix("_0")][0]
+            for part in {places[node.output].part or "total", "total"}:
+                parameters[part] += 2 * len(node.bias)
+    return older
+
+
 def test_counts_of_efficientnet_b0_are_those_of_the_published_file(b0, tmp_path):
     layers, biases, _ = b0.costs()
     write_model_info(tmp_path / "model_info.json", b0.placement, layers, biases)
@@ -111,6 +127,14 @@ def test_counts_of_efficientnet_b0_are_those_of_the_published_file(b0, tmp_path)
     cost = NetworkCost(untrained_graph(network.space, network.subnet, int8=False), tmp_path / "more.json")
     assert part_score(total(cost.parts(cost.uniform(8, 8, 8, 8))), "repository") == pytest.approx(0.359725 + 0.25,
                                                                                                   abs=1e-6)
+    content["Logits"][0]["total"] -= 6_900_000
+    older = older_counts(content, b0)
+    assert sum(parameters["total"] for parameters, _ in older.values()) == 5_289_829
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    cost = NetworkCost(cost.graph, tmp_path / "older.json")
+    for bits, published in ((8, 0.360486), (4, 0.184532), (3, 0.140544)):
+        assert part_score(total(cost.parts(cost.uniform(bits, bits, 8, 8))), "repository") == pytest.approx(published,
+                                                                                                           abs=6e-7)
     del content["expanded_conv_3"]
     (tmp_path / "more.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="expanded_conv_3 has no two numbers 'expand'"):
