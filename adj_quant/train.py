@@ -81,7 +81,8 @@ def main(argv=None):
     (space, network), = given_networks(args)
     choice = network.subnet if network else SubnetChoiceConfig.from_str(args.subnet_choice)
     start = chosen_file(args.ckpt_path, args.pick) if args.ckpt_path else None
-    with Run(Path(args.output_dir) / NAME, files=FILES, resume=args.resume, overwrite=args.overwrite,
+    overwrite = args.overwrite or (args.validation and not args.resume)  # which replaces nothing
+    with Run(Path(args.output_dir) / NAME, files=FILES, resume=args.resume, overwrite=overwrite,
              option="--output_dir") as opened:
         evaluator = make_source(from_arguments(Source, args), space, args.align_sample, device=device,
                                 batch_size=config.batch_size, calibration_batches=args.num_calib_batches,

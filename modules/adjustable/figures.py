@@ -21,10 +21,15 @@ def draw_bits(network: AdjustableNetwork, path: str | Path) -> None:
     for ax, colour, label, bits in ((axes[0], COLOURS[0], "bits of the weights", [c.weight_bits for c in layers]),
                                     (axes[1], COLOURS[1], "bits of the input", [c.input_bits for c in layers])):
         for x, channels in enumerate(bits):
-            if channels is not None:
+            if channels is None:
+                ax.text(x, 5, "image, 8 bits", rotation=90, ha="center", va="center", fontsize=7)
+            else:
                 low, mean, high = (float(v) for v in (channels.min(), channels.mean(), channels.max()))
                 ax.vlines(x, low, high, color=colour, alpha=0.4, linewidth=5)
                 ax.plot(x, mean, marker="o", markersize=4, color=colour)
+        ax.plot([], [], marker="o", markersize=4, linestyle="", color=colour, label="mean of the channels")
+        ax.plot([], [], color=colour, alpha=0.4, linewidth=5, label="from the fewest to the most")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
         ax.set(ylabel=label, ylim=(1.5, 8.5))
         ax.grid(axis="y", alpha=0.3)
     axes[1].set_xticks(range(len(layers)), [places[c.name].scope for c in layers], rotation=90, fontsize=7)
@@ -41,6 +46,7 @@ def draw_curves(points: Sequence[Point], trace: Sequence[tuple[int, float]], tar
     left.plot([p.mini_epoch for p in averages], [p.top1 for p in averages], marker="*", markersize=12, linestyle="",
               color=COLOURS[1], label="average of the weights")
     left.set(xlabel="mini-epoch", ylabel="validation top-1, %")
+    left.xaxis.get_major_locator().set_params(integer=True)
     right.plot([step for step, _ in trace], [score for _, score in trace], color=COLOURS[0])
     right.axhline(target, color="black", linestyle=":", linewidth=1, label="target")
     right.axhspan(target * (1 - dead_band), target, color="black", alpha=0.1, label="dead band")
