@@ -64,6 +64,11 @@ def parse_args(argv):
         raise UserError("--eval_initial_thresholds without --initial_thresholds; expected the file for the ranges")
     if args.pick and not args.ckpt_path:
         raise UserError(f"--pick {args.pick} without --ckpt_path; expected the folder of a run")
+    if args.network and args.subnet_choice:
+        raise UserError(f"--subnet_choice {args.subnet_choice} with --network, which names a subnet; allowed with "
+                        "--superspace")
+    if args.superspace and not args.subnet_choice:
+        raise UserError(f"--superspace {args.superspace} without --subnet_choice; expected d..._k..._w..._e..._r...")
     return args
 
 
@@ -79,7 +84,7 @@ def main(argv=None):
 
     device, config = init_distributed(args.local_rank), from_arguments(AdjustConfig, args)
     (space, network), = given_networks(args)
-    choice = network.subnet if network else SubnetChoiceConfig.from_str(args.subnet_choice)
+    choice = None if network else SubnetChoiceConfig.from_str(args.subnet_choice)
     start = chosen_file(args.ckpt_path, args.pick) if args.ckpt_path else None
     overwrite = args.overwrite or (args.validation and not args.resume)  # which replaces nothing
     with Run(Path(args.output_dir) / NAME, files=FILES, resume=args.resume, overwrite=overwrite,
@@ -87,7 +92,7 @@ def main(argv=None):
         evaluator = make_source(from_arguments(Source, args), space, args.align_sample, device=device,
                                 batch_size=config.batch_size, calibration_batches=args.num_calib_batches,
                                 seed=config.seed)
-        evaluator.model.subnets.check(choice)
+        choice = evaluator.choice_of(network) if network else evaluator.model.subnets.check(choice)
         trainer = AdjustTrainer(evaluator, choice, config, opened, start=start, teacher=args.teacher_path,
                                 thresholds="" if args.eval_initial_thresholds else args.initial_thresholds)
         last = trainer.validate() if args.validation else trainer.run()

@@ -246,8 +246,8 @@ class AdjustTrainer:
         """Images and teacher, which a continued run keeps."""
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
-                "training images": len(evaluator.data.train_indices),
-                "validation images": len(evaluator.data.valid_indices)}
+                "number of training images": len(evaluator.data.train_indices),
+                "number of validation images": len(evaluator.data.valid_indices)}
 
     def _resume(self) -> None:
         run = self.opened

@@ -432,7 +432,8 @@ def test_scripts(digits, tmp_path):
     assert done.stdout.startswith("data set digits: 10 classes")
     assert "8 (image)" in done.stdout.splitlines()[2]
     for options, what in ((("--subnet_choice", CHOICE, "--range", 9), "allowed: 1, 2"),
-                          (("--subnet_choice", str(CHOICE).replace("r32", "r48")), "48")):
+                          (("--subnet_choice", str(CHOICE).replace("r32", "r48")), "48"),
+                          ((), "--superspace onnxw_tiny without --subnet_choice")):
         done = run("train", *options, "--output_dir", tmp_path / "other")
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
