@@ -12,7 +12,8 @@ of its space's first preset. Published latencies are of a V100 in fp16 at batch 
 Limits hold for the whole network with its shortcuts. --budget_flops and --budget_model_size are counted as published,
 --max_mflops, --max_params, --max_file_mb and --max_memory_mb as in the other searches. Latency is the platform's
 prediction for int8 at batch 1 in ms; for an extrapolation the upper end of its interval counts. With
---measure_best the best structures are measured at the end, and the best one within the limit is the result. Writes
+--measure_best the best structures are measured at the end, and the best one within the limit is the result. Where none
+is, predictions are corrected by the measurements, and the search goes on. Writes
 <save_dir>/best_structure.txt, scores.csv (all scored structures), measured.csv, search.png, search.log, and state.json
 for --resume.
 """

@@ -26,9 +26,9 @@ class Measured(Generic[T, L]):
 
 
 def measure_best(ranked: Iterable[tuple[T, float]], predict: Callable[[T], L], measure: Callable[[T], L],
-                 keeps: Callable[[L], bool], wanted: int) -> list[Measured[T, L]]:
+                 keeps: Callable[[L], bool], wanted: int, patience: int = MOST) -> list[Measured[T, L]]:
     """Measure individuals, given best first with their scores, until `wanted` of them keep the limit or 20 times as
-    many are measured.
+    many are measured. It ends, too, if none of `patience` times as many keeps it.
 
     Returns:
         Those that keep the limit, then the others. Each part is ordered best first; the faster one first if scores are
@@ -36,7 +36,8 @@ def measure_best(ranked: Iterable[tuple[T, float]], predict: Callable[[T], L], m
     """
     found: list[Measured[T, L]] = []
     for individual, score in ranked:
-        if sum(m.keeps for m in found) == wanted or len(found) == MOST * wanted:
+        kept = sum(m.keeps for m in found)
+        if kept == wanted or len(found) == wanted * (MOST if kept else patience):
             break
         ms = measure(individual)
         found.append(Measured(individual, score, predict(individual), ms, bool(keeps(ms))))

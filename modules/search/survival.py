@@ -41,11 +41,17 @@ class SurvivalEvolution(Generic[T, R]):
         self.iteration = 0
         self._alive: list[tuple[float, int]] = []  # fitness and position in the history, least fit first
         self._seen = 0
+        self._fits: Callable[[T], bool] = lambda individual: True
+
+    def restrict(self, fits: Callable[[T], bool]) -> None:
+        """From now on only individuals of which `fits` is true live."""
+        self._fits, self._alive, self._seen = fits, [], 0
 
     def population(self) -> list[tuple[float, int]]:
         """(fitness, position in the history) of the living individuals, least fit first."""
         for entry in self.history.entries[self._seen:]:
-            insort(self._alive, (entry.fitness, self._seen))
+            if self._fits(entry.individual):
+                insort(self._alive, (entry.fitness, self._seen))
             self._seen += 1
             del self._alive[: max(len(self._alive) - self.population_size, 0)]
         return self._alive
@@ -69,7 +75,7 @@ class SurvivalEvolution(Generic[T, R]):
         last = min(iterations, self.iteration + _TRIES * most)
         while self.iteration < last and len(found) < most:
             parent = None
-            if len(self.history) >= self.seed_size:
+            if population and len(self.history) >= self.seed_size:
                 parent = self.history.entries[population[self.rng.integers(len(population))][1]]
             child = self._child(parent)
             if child not in self.history and child not in found and self.accept(child):

@@ -18,7 +18,7 @@ from modules.search.evolution import History
 from modules.search.footprint import net_footprint
 from modules.search.limits import SizeLimits
 from modules.search.log import SearchLog
-from modules.search.measured import Measured, measure_best
+from modules.search.measured import MOST, Measured, measure_best
 from modules.search.progress_figure import draw_progress
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks.structure import Structure
@@ -33,6 +33,8 @@ from modules.zero_shot.pool import ScorePool
 from modules.zero_shot.scoring import scores, seed_of
 
 _SEED_SIZE = 10
+_ROUNDS = 4  # of search and measurement; each but the first searches a quarter as long as the first
+_PATIENCE = 4  # networks measured, for each one wanted, before a round ends with none that keeps the limit
 LOGS = ("search.log",)
 FILES = ("scores.csv", "best_structure.txt", "best_structure.txt.json", "search.png", "measured.csv")
 
@@ -102,6 +104,7 @@ class ZenSearch:
             raise UserError(f"--workers {workers} with --children 1, which one worker scores; allowed: --children 2 or "
                             "more, such as 16")
         self.platform, self.measure = None, measure
+        self.round, self.factor = 0, 1.0  # how many times the predicted latency networks took as measured
         if limits.platform:
             from modules.latency import get_platform
 
@@ -127,7 +130,12 @@ class ZenSearch:
         if limits.sizes and not limits.sizes.keep(
                 net_footprint(structure_net(structure, self.resolution, self.classes))):
             return False
-        return limits.latency is None or self.latency(structure) <= limits.latency
+        return self.fits(structure)
+
+    def fits(self, structure: Structure) -> bool:
+        """Whether the structure keeps the limit of latency, as predicted and corrected by measurements."""
+        limit = self.limits.latency
+        return limit is None or self.latency(structure) * self.factor <= limit
 
     def _macs(self, structure: Structure) -> float:
         return published_counts(structure, self.resolution, self.classes)[0]
@@ -141,26 +149,23 @@ class ZenSearch:
 
     def run(self, run: Run, iterations: int, evaluations: int | None = None, save_seconds: float = 30) -> Structure:
         """Search, and return the best structure. The folder of `run` gets everything that continuing needs, and
-        the result.
+        the result. Where none of the best keeps the limit as measured, predictions are corrected by the median ratio
+        of measured to predicted latency, and the search goes on.
 
         Raises:
             UserError: nothing within the limits was found; a state that is damaged, or of another search.
         """
         run.begin(self._load(run) if run.continues else None)
         with SearchLog(run.path.with_name("search.log"), append=True) as log:
-            saved = -math.inf
-            for _ in self.evolution.run(iterations, evaluations):
-                if time.monotonic() - saved > save_seconds:
-                    self._save(run, log)
-                    saved = time.monotonic()
-            self._save(run, log)
+            self._evolve(run, log, iterations, evaluations, save_seconds)
+            measured = self._measure_best(run)
+            while measured and not measured[0].keeps and self.round < _ROUNDS - 1:
+                self._correct(measured)
+                self._evolve(run, log, iterations, evaluations, save_seconds)
+                measured = self._measure_best(run) or measured
         if self.pool:
             self.pool.close()
-        if not self.history.entries:
-            raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
-                            f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
         best = self.history.top(1)[0]
-        measured = self._measure_best(run)
         if measured and measured[0].keeps:
             best = next(e for e in self.history.entries if e.individual == measured[0].individual)
         elif measured:
@@ -169,15 +174,38 @@ class ZenSearch:
         self._report(run, best)
         return best.individual
 
+    def _evolve(self, run: Run, log: SearchLog, iterations: int, evaluations: int | None, save_seconds: float) -> None:
+        """Evolution up to the end of the current round; UserError if it has found nothing."""
+        share, saved = 1 + self.round / 4, -math.inf
+        for _ in self.evolution.run(math.ceil(share * iterations), evaluations and math.ceil(share * evaluations)):
+            if time.monotonic() - saved > save_seconds:
+                self._save(run, log)
+                saved = time.monotonic()
+        self._save(run, log)
+        if not self.history.entries:
+            raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
+                            f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
+
+    def _correct(self, measured: list[Measured]) -> None:
+        """Begin a round with predictions corrected by what was measured."""
+        self.round += 1
+        self.factor = max(self.factor, float(np.median([m.measured / m.predicted for m in measured])))
+        print(f"none of the {len(measured)} best structures is within {self.limits.latency:g} ms as measured; the "
+              f"search goes on with {self.factor:.3g} times the predicted latencies", flush=True)
+        self.evolution.restrict(self.fits)
+
     def _measure_best(self, run: Run) -> list[Measured]:
         """The best structures as measured, also in measured.csv; none without a limit of latency."""
         if not self.measure or self.limits.latency is None:
             return []
-        ranked = ((entry.individual, entry.fitness) for entry in self.history.top(len(self.history)))
+        ranked = ((entry.individual, entry.fitness) for entry in self.history.top(len(self.history))
+                  if self.fits(entry.individual))
         found = measure_best(
             ranked, self.latency,
             lambda structure: self.timer(structure_net(structure, self.resolution, self.classes)),
-            lambda ms: ms <= self.limits.latency, self.measure)
+            lambda ms: ms <= self.limits.latency, self.measure, _PATIENCE if self.round < _ROUNDS - 1 else MOST)
+        if not found:
+            return []
         with atomic_write(run.path.with_name("measured.csv")) as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["score", "predicted_ms", "measured_ms", "keeps_limit", "structure"])
@@ -214,6 +242,7 @@ class ZenSearch:
         entries = [[str(e.individual), e.fitness if math.isfinite(e.fitness) else str(e.fitness),
                     positions[e.parent.individual] if e.parent else None] for e in self.history.entries]
         run.write_state(self.identity, {"logs": run.log_sizes(), "iteration": self.evolution.iteration,
+                                        "round": self.round, "factor": self.factor,
                                         "rng": self.evolution.rng.bit_generator.state, "entries": entries})
 
     def _load(self, run: Run) -> dict[str, int]:
@@ -223,6 +252,9 @@ class ZenSearch:
             for text, fitness, parent in state["entries"]:
                 self.history.restore_child(Structure.parse(text), float(fitness), parent)
             self.evolution.iteration = operator.index(state["iteration"])
+            self.round, self.factor = operator.index(state.get("round", 0)), float(state.get("factor", 1.0))
+            if self.round:
+                self.evolution.restrict(self.fits)
             self.evolution.rng.bit_generator.state = state["rng"]
             return {name: operator.index(size) for name, size in state["logs"].items()}
 

@@ -3,7 +3,7 @@ import csv
 
 import pytest
 
-from modules.latency import predict_subnets
+from modules.latency import get_platform, predict_subnets
 from modules.search.measured import measure_best
 from modules.search_space.networks.structure import Structure
 from modules.search_space.networks.zen_space import PRESETS, SPACES
@@ -81,3 +81,49 @@ def test_the_result_is_within_the_limit_as_measured(tmp_path, monkeypatch):
     assert again > 0
     with pytest.raises(UserError, match="--measure_best: platform onnx_lut does not measure"):
         a_search(Limits(18, latency=1.0, platform="onnx_lut"), measure=1)
+
+
+def test_a_search_on_a_slower_device_than_predicted_keeps_its_limit(tmp_path, capsys):
+    """A device that takes 1.7 times the predicted latency of every network; killed in the second round, too."""
+    limit = 2.2 * predict_subnets(get_platform("onnx_lut"), [structure_net(START, 32, 10)]).ms[0]
+
+    def slow(kills: int = 0):
+        search = a_search(Limits(18, latency=limit, platform="onnx_lut", confidence=0))
+        search.measure, search.timer = 2, lambda net: 1.7 * float(predict_subnets(search.platform, [net]).ms[0])
+        if kills:
+            search.evolution.score_all = Killed(search.evolution.score_all, kills)
+        return search
+
+    def run(search, name: str, resume: bool):
+        with Run(tmp_path / name / STATE_FILE, logs=LOGS, files=FILES, resume=resume, overwrite=False,
+                 option="--save_dir") as opened:
+            return search.run(opened, 10**4, 40, save_seconds=0)
+
+    search = slow()
+    best = run(search, "whole", False)
+    assert search.round == 1
+    assert search.factor == pytest.approx(1.7)
+    assert "none of the 8 best structures" in capsys.readouterr().out
+    keeping = [e for e in search.history.entries if 1.7 * search.latency(e.individual) <= limit]
+    assert best == max(keeping, key=lambda e: e.fitness).individual
+    assert 40 < len(search.history) <= 50
+    assert (tmp_path / "whole" / "measured.csv").read_text().splitlines()[1].split(",")[3] == "1"
+    with pytest.raises(KeyboardInterrupt):
+        run(slow(45), "killed", False)
+    again = slow()
+    assert run(again, "killed", True) == best
+    assert [(e.individual, e.fitness) for e in again.history.entries] == [
+        (e.individual, e.fitness) for e in search.history.entries]
+
+
+class Killed:
+    """A function that can be called `count` times."""
+
+    def __init__(self, function, count: int):
+        self.function, self.count = function, count
+
+    def __call__(self, argument):
+        self.count -= 1
+        if self.count < 0:
+            raise KeyboardInterrupt
+        return self.function(argument)
