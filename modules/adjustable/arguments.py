@@ -13,8 +13,9 @@ class Source(Images):
     """Which checkpoint, and which images."""
 
     checkpoint_path: str = setting(SUPERNETS, "checkpoint.pth, or the folder that holds "
-                                   "<superspace>-<choice>-align0/checkpoint.pth; of efficientnet_b0 and "
-                                   "efficientnet_b0_tf public weights too", aliases=("--weight_path",))
+                                   "<superspace>-<choice>-align0/checkpoint.pth; a file of public weights too "
+                                   "(efficientnet_b0, mobilenet_v2 ...), or package (efficientnet_lite0 ... lite2)",
+                                   aliases=("--weight_path",))
     quant_mode: bool = setting(False, "int8: lsq.pth instead of checkpoint.pth, and its learned scales as ranges")
     valid_size: int | None = setting(None, "training images, held out, to validate on; 0: the validation set", low=0,
                                      unit="images", shown="as many as training held out")

@@ -24,11 +24,11 @@ DEFAULTS = {
 def add_teacher_arguments(parser: argparse.ArgumentParser, checkpoint_path: str) -> None:
     """Options that choose the teacher."""
     option(parser, "--teacher_arch", "efficientnet-b5", "teacher, such as efficientnet-b0, efficientnet-tiny, "
-           "regnet-y-1.6gf")
+           "efficientnet-lite0, regnet-y-1.6gf")
     option(parser, "--teacher_checkpoint_path", checkpoint_path, "file that `python -m modules.block_kd.teacher` "
            "wrote, or a published one", shown=checkpoint_path or "none, see --teacher_weights")
-    option(parser, "--teacher_weights", "", "weights instead of a checkpoint: imagenet, for torchvision's, or a "
-           "torchvision file (fp32 only)")
+    option(parser, "--teacher_weights", "", "weights instead of a checkpoint (fp32 only): imagenet, for "
+           "torchvision's; package, for those of an installed one (efficientnet-lite0 ... lite2); or a file")
 
 
 def open_teacher(arch: str, checkpoint_path: str, weights: str, int8: bool, device: torch.device) -> Teacher:

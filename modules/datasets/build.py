@@ -1,7 +1,7 @@
 """The images of a run, from the values of --dataset, --dataset_path and --valid_size."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class Data:
     test: ImageSource
     test_indices: np.ndarray
 
+    def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:
+        """The same images, whose transforms normalise by `mean` and `std`, per channel, of values in 0..1."""
+        return replace(self, info=replace(self.info, mean=tuple(mean), std=tuple(std)))
+
 
 def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:
     """Name and path of the requested data set. Without a request, those of the training in `record`, the record of a
@@ -65,7 +69,7 @@ def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:
 
 
 def load_data(dataset: str | None = None, dataset_path: str | None = None, valid_size: int | None = 0,
-              crop_scale_min: float = 0.0, eval_crop: float = EVAL_CROP) -> Data:
+              crop_scale_min: float = 0.0, eval_crop: float = EVAL_CROP, labelled: bool = True) -> Data:
     """The `Data` of a run.
 
     Args:
@@ -75,6 +79,8 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
         valid_size: number of training images held out for validation; 0 or less, or None: none.
         crop_scale_min: least part of the area that a training crop keeps; 0: the data set's own value.
         eval_crop: part of the side that the centre crop of evaluation keeps; 1: the whole image.
+        labelled: whether the labels count. Otherwise any folder with image files in it will do; every tenth of them is
+            for validation, if the folder has no such part.
 
     Raises:
         UserError: no data set, an unknown name, a missing or useless path, a split that leaves no image.
@@ -84,7 +90,7 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
                         f"of the allowed: {', '.join(DATASETS)} (digits are embedded, to try things out)")
     name = dataset or "folder"
     check_choice(name, DATASETS, "dataset (--dataset)")
-    train, official = _open(name, dataset_path)
+    train, official = _open(name, dataset_path, labelled)
     scale = crop_scale_min or LEAST_CROP.get(name, 0.08)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
@@ -112,18 +118,18 @@ def split(count: int, valid_size: int) -> tuple[np.ndarray, np.ndarray]:
     return order[valid_size:], order[:valid_size]
 
 
-def _open(name: str, path: str | None) -> tuple[ImageSource, ImageSource]:
+def _open(name: str, path: str | None, labelled: bool) -> tuple[ImageSource, ImageSource]:
     if name in EMBEDDED:
         if path:
             raise UserError(f"dataset path {str(path)!r} given with dataset {name!r}, which is embedded; "
                             "allowed: no path, or --dataset folder")
         return EMBEDDED[name]()
     if name == "folder":
-        from modules.datasets.folder import open_path
+        from modules.datasets.folder import open_path, open_unlabelled
 
         if not path:
             raise UserError("dataset 'folder' without a path; allowed: --dataset_path <folder of the images>")
-        return _held(open_path(path))
+        return _held(open_path(path) if labelled else open_unlabelled(path))
     from modules.datasets.torchvision_sets import open_torchvision
 
     return _held(open_torchvision(name, path))

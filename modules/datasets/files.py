@@ -32,6 +32,20 @@ class FileSource(EncodedSource):
             raise UserError(f"{error}; allowed: image files that stay where they were listed") from error
 
 
+def unlabelled(paths: Iterable[str]) -> FileSource:
+    """Image files, all of one class."""
+    paths = list(paths)
+    return FileSource(paths, ("unlabelled",), [0] * len(paths))
+
+
+def open_images(folder: str) -> FileSource:
+    """All image files in `folder` and the folders in it, in the order of their paths, all of one class."""
+    passed = PassedOver(folder)
+    source = unlabelled(sorted(os.path.join(folder, name) for name in _images_below(folder, passed)))
+    passed.say()
+    return source
+
+
 def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> FileSource:
     """The source of `<folder>/<class>/<image files>`, also of files in folders within a class's folder.
 

@@ -15,6 +15,23 @@ LAYOUTS = (
 )
 
 
+VALIDATION_STEP = 10  # of unlabelled images, every tenth is for validation
+
+
+def open_unlabelled(path: str) -> tuple[EncodedSource, EncodedSource]:
+    """The sources below `path` for tools that need no labels: as of `open_path` where a layout is there, otherwise all
+    image files in the folder and the folders in it, every tenth for validation. UserError if there are not two."""
+    there = set(os.listdir(path)) if os.path.isdir(path) else set()
+    if not os.path.isdir(path) or any(train in there and val in there for train, val, *_ in LAYOUTS):
+        return open_path(path)
+    source = files.open_images(path)
+    if len(source) < 2:
+        raise UserError(f"{len(source)} images in {str(path)!r}; allowed: two or more image files, or a folder with "
+                        f"{'; or '.join(layout[-1] for layout in LAYOUTS)}")
+    held = source.paths[::VALIDATION_STEP]
+    return files.unlabelled(sorted(set(source.paths) - set(held))), files.unlabelled(held)
+
+
 def open_path(path: str) -> tuple[EncodedSource, EncodedSource]:
     """The training and the validation source below `path`; UserError if no layout is there with both parts."""
     allowed = "; or ".join(layout[-1] for layout in LAYOUTS)

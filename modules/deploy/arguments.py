@@ -32,7 +32,8 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
     add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
-    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
+    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/; a file, or package (public "
+           "weights of efficientnet_lite0 ... lite2)")
     option(parser, "--quant_mode", False, "export the int8 files only")
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
     add_arguments(parser, Evaluation)

@@ -9,13 +9,16 @@ from typing import get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from modules.modeling.public_weights.efficientnet import foreign_form, from_foreign
+from modules.modeling.public_weights.form import Form
+from modules.modeling.public_weights.forms import find_form, from_foreign
+from modules.modeling.public_weights.packages import PACKAGE, package_weights
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.modeling.zen_weights import NORM_EPS, from_published, is_published, published_classes
 from modules.search_space.config import SupernetConfig
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.networks import find_structure
+from modules.search_space.networks.rows import network_of
 from modules.search_space.reference import Network
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
@@ -121,26 +124,35 @@ def checkpoint_folder(root: str | Path, config: SupernetConfig, align: bool = Fa
     return Path(root) / f"{config.file_name}-align{int(align)}"
 
 
+def weights_file(path: str | Path, config: SupernetConfig) -> Path:
+    """`path`, or for "package" the file in the package for the network of `config`; UserError if there is none."""
+    return package_weights(network_of(config.superspace)) if str(path) == PACKAGE else Path(path)
+
+
 def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:
-    """`resume` itself if it is a file, otherwise the supernet's file in that folder."""
-    return _checkpoint_in(resume, checkpoint_folder(resume, config, align), quant_mode)
+    """`resume` itself if it is a file, the file of the network's package for "package", otherwise the supernet's file
+    in that folder."""
+    return _checkpoint_in(resume, checkpoint_folder(resume, config, align), config, quant_mode)
 
 
 def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bool) -> Path:
-    """`resume` itself if it is a file, otherwise the file of the network's supernet in that folder."""
-    return _checkpoint_in(resume, Path(resume) / network.supernet, quant_mode)
+    """`resume` itself if it is a file, the file of the network's package for "package", otherwise the file of the
+    network's supernet in that folder."""
+    return _checkpoint_in(resume, Path(resume) / network.supernet, network.space, quant_mode)
 
 
-def _checkpoint_in(resume: str | Path, folder: Path, quant_mode: bool) -> Path:
-    return Path(resume) if is_file(resume) else folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
+def _checkpoint_in(resume: str | Path, folder: Path, config: SupernetConfig, quant_mode: bool) -> Path:
+    if str(resume) == PACKAGE or is_file(resume):
+        return weights_file(resume, config)
+    return folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
     """The supernet of a checkpoint, in the quantiser mode of its training, and its record.
 
     A file without a record is a published one. It has 1000 classes, the superspace's resolutions, and in int8 the
-    published quantisers (float offset, codes from -128). Public weights of EfficientNet-B0 and Zen-NAS are taken too;
-    they hold for any resolution.
+    published quantisers (float offset, codes from -128). Weights of Zen-NAS and of `public_weights` are taken too; they
+    hold for any resolution.
 
     Raises:
         UserError: missing, damaged or foreign file; a space other than `config`; an fp32 file in int8 mode.
@@ -153,8 +165,8 @@ def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) ->
         if quant_mode and record.quant is None:
             raise UserError(f"checkpoint {str(path)!r} is an fp32 one; --quant_mode needs the lsq.pth that "
                             "train_supernet.py --quant_mode writes")
-    elif form := foreign_form(checkpoint):
-        checkpoint, record = _foreign(checkpoint, form, config, quant_mode, f"checkpoint {str(path)!r}")
+    elif form := find_form(checkpoint):
+        checkpoint, record = _foreign(checkpoint, form, config, quant_mode, path)
     else:
         record = _published_record(checkpoint, config, quant_mode)
     model = Supernet(config, len(record.classes), record.resolutions)
@@ -182,25 +194,43 @@ def _published_record(checkpoint: dict, config: SupernetConfig, quant_mode: bool
                        quant=PUBLISHED_QUANT if quant_mode else None, training=training)
 
 
-def _foreign(checkpoint: dict, form: str, config: SupernetConfig, quant_mode: bool, where: str
+def _foreign(checkpoint: dict, form: Form, config: SupernetConfig, quant_mode: bool, path: str | Path
              ) -> tuple[dict, ModelRecord]:
-    """A checkpoint and a record of EfficientNet's public weights."""
+    """A checkpoint and a record of public weights."""
+    where = f"checkpoint {str(path)!r}"
     if quant_mode:
-        raise UserError(f"{where} has {form} weights in fp32; --quant_mode needs the lsq.pth that train_supernet.py "
+        raise UserError(f"{where} has {form.what} in fp32; --quant_mode needs the lsq.pth that train_supernet.py "
                         "--quant_mode writes")
-    weights, classes, epsilon = from_foreign(checkpoint, form, config, where)
-    unused = Supernet(config, classes).state_dict()
-    return {"state_dict": unused | weights}, ModelRecord(
-        str(config), config.space.resolutions, tuple(map(str, range(classes))),
-        training={"keeps_statistics": True, "bn_eps": epsilon, "any_resolution": True})
+    weights, classes = from_foreign(checkpoint, form, config, where), len(checkpoint[form.classifier])
+    return {"state_dict": Supernet(config, classes).state_dict() | weights}, ModelRecord(
+        str(config), config.space.resolutions, tuple(map(str, range(classes))), mean=form.mean, std=form.std,
+        training={"keeps_statistics": True, "bn_eps": form.epsilon, "any_resolution": True})
 
 
 def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | None = None) -> None:
-    """`load_weights` of a supernet. It takes the weights of a published Zen-NAS network too."""
+    """`load_weights` of a supernet. It takes the weights of a published Zen-NAS network, and public weights, too."""
     weights = checkpoint.get("state_dict", checkpoint)
     if is_published(weights):
         structure = find_structure(model.config.superspace)
         if structure is None:
             raise UserError(f"checkpoint {str(path)!r} is of a Zen-NAS network, not of {model.config}")
         checkpoint = {"state_dict": from_published(weights, structure, model, path)}
+    elif form := find_form(checkpoint):
+        state = from_foreign(checkpoint, form, model.config, f"checkpoint {str(path)!r}")
+        checkpoint = {"state_dict": model.state_dict() | _with_epsilon(state, form.epsilon, model)}
     load_weights(model, checkpoint, path, keep=keep)
+
+
+def _with_epsilon(state: dict, epsilon: float, model: nn.Module) -> dict:
+    """`state` of batch norms with `epsilon`, for those of `model`: the variance takes up the difference."""
+    ours = next(module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    return {key: value + (epsilon - ours) if key.endswith(".running_var") else value for key, value in state.items()}
+
+
+def start_normalization(checkpoint: dict) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation of the images that a checkpoint's network expects; None: the file does not tell."""
+    if "config" in checkpoint:
+        record = ModelRecord.from_dict(checkpoint["config"])
+        return record.mean, record.std
+    form = find_form(checkpoint)
+    return (form.mean, form.std) if form else None

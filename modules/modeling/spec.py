@@ -286,6 +286,12 @@ def tensorflow_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
     return same_padded(efficientnet_block(cin, cout, kernel, expand, stride, act))
 
 
+@register_block("MobileNetV2Same")
+def lite_block(cin, cout, kernel, expand, stride, act) -> BlockSpec:
+    """EfficientNet-Lite's block: MobileNetV2's, padded as TensorFlow does."""
+    return same_padded(inverted_bottleneck(cin, cout, kernel, expand, stride, act))
+
+
 @register_block("ResNet")
 @register_block("ResNetSE", se=True)
 @register_block("ResNetBug")

@@ -24,7 +24,8 @@ class Request:
                                         unit="ms")
     platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or a profiled one")
     teacher: str = setting("efficientnet-tiny", "architecture of the teacher")
-    teacher_weights: str = setting("", "weights that the teacher starts from", shown="random ones")
+    teacher_weights: str = setting("", "weights that the teacher starts from: a file, or package (those "
+                                   "of an installed one, kept as they are)", shown="random ones")
     superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw, onnxw, mobilew")
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modules.block_kd.teacher.build import build_teacher
+from modules.block_kd.teacher.build import build_teacher, enlargement
+from modules.modeling.network import resize
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import Superspace
@@ -55,8 +56,8 @@ def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher
         sandwich[threads] = _sandwich_seconds(superspace, resolution, classes, images, labels)
     threads = min(sandwich, key=sandwich.get)
     torch.set_num_threads(threads)
-    speed = Speed(sandwich[threads], _teacher_seconds(teacher, classes, images, labels) if teacher else 0.0, threads,
-                  _start_seconds())
+    taught = _teacher_seconds(teacher, classes, superspace, images, labels) if teacher else 0.0
+    speed = Speed(sandwich[threads], taught, threads, _start_seconds())
     torch.set_num_threads(before)
     return speed
 
@@ -77,7 +78,9 @@ def _sandwich_seconds(superspace: Superspace, resolution: int, classes: int, ima
     return _seconds(lambda: sandwich_step(net, images, labels, TrainConfig(), rng))
 
 
-def _teacher_seconds(arch: str, classes: int, images: torch.Tensor, labels: torch.Tensor) -> float:
+def _teacher_seconds(arch: str, classes: int, superspace: Superspace, images: torch.Tensor, labels: torch.Tensor
+                     ) -> float:
+    images = resize(images, images.shape[-1] * enlargement(arch, superspace))
     net = build_teacher(arch, classes).to(images.device)
     return _seconds(lambda: torch.nn.functional.cross_entropy(net(images), labels).backward())
 

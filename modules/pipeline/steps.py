@@ -5,13 +5,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from modules.block_kd.teacher.build import enlargement
+from modules.modeling.public_weights.packages import PACKAGE
 from modules.pipeline.plan import POPULATION
 from modules.pipeline.request import OWN
 from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.runner import Command, Step
 from modules.pipeline.speed import BATCH
+from modules.search_space.superspace import get_superspace
 
 CONFIG = "supernet_training_configs/pipeline.yaml"
+MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answers of a package's weights
+EVALUATED = 500  # images on which its answers are compared
 CANDIDATES = 4  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "Demo".
@@ -41,16 +46,23 @@ class Pipeline:
         """The teacher, fp32, then INT8."""
         r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
                                    self.results.teacher, "--resume"]
-        fp32 = [*common, *r.images(), "--teacher_arch", r.teacher, "--resolution", self.plan.resolution,
-                "--train_batch_size", 32, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs]
+        start = [*common, *r.images(), "--teacher_arch", r.teacher, "--resolution",
+                 self.plan.resolution * enlargement(r.teacher, get_superspace(r.superspace)), "--train_batch_size", 32]
+        if r.teacher_weights == PACKAGE:  # its answers are kept as they are
+            batches = min(self.plan.teacher_epochs * self.plan.steps, MOST_ANSWERED)
+            return [[*start, "--quant_mode", "--teacher_weights", PACKAGE, "--optimizer", "adam", "--learning_rate",
+                     1e-5, "--train_batches", batches, "--eval_images", EVALUATED]]
+        fp32 = [*start, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs]
         if r.teacher_weights:
             fp32 += ["--teacher_weights", r.teacher_weights]
         return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
                        "--train_batch_size", 32]]
 
     def _teacher(self, name: str) -> list:
-        return ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher,
-                "--teacher_checkpoint_path", self.results.teacher / name]
+        which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher]
+        if name == "checkpoint.pth" and self.request.teacher_weights == PACKAGE:
+            return [*which, "--teacher_weights", PACKAGE]
+        return [*which, "--teacher_checkpoint_path", self.results.teacher / name]
 
     def distil_blocks(self) -> list[Command]:
         """All blocks, fp32, then INT8."""

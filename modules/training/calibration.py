@@ -40,7 +40,7 @@ def calibrate_start(model: Supernet, record: ModelRecord, config: TrainConfig) -
         record: the `ModelRecord` of the run, with the size and normalisation of the images.
         config: the `TrainConfig` of the run.
     """
-    data = load_data("folder", config.calibration_path)
+    data = load_data("folder", config.calibration_path).normalised(record.mean, record.std)
     transform = train_transform(config.augment, record.crop_size, data.info)
     images = load_calibration_images(data, transform, START_BATCHES, batch_size=START_BATCH_SIZE, seed=config.seed,
                                      num_workers=config.data_loader_workers_per_gpu)

@@ -122,8 +122,8 @@ class TrainConfig:
     valid_batches: int = _valid(0, "batches per process to validate on; 0: all", low=0)
     post_bn_calibration_batch_num: int = _valid(20, "training batches that calibrate batch norm", low=1)
 
-    init_checkpoint: str = _run("", "file with the first weights; empty: random, or in int8 training "
-                                "checkpoint.pth of the same folder")
+    init_checkpoint: str = _run("", "file with the first weights, or package (of efficientnet_lite0 ... lite2); "
+                                "empty: random, or in int8 training checkpoint.pth of the same folder")
     calibration_path: str = _run("", "folder of images that calibrate the batch norm of --init_checkpoint; empty: "
                                  "its statistics stay")
     new_head: bool = _run(False, "the classifier starts afresh, not from --init_checkpoint")

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modules.modeling.restore import ModelRecord
+from modules.modeling.public_weights.forms import find_form
+from modules.modeling.restore import ModelRecord, weights_file
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.trainer import SupernetTrainer
@@ -34,7 +35,7 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
     Returns:
         The file, and the accuracy in percent after the last epoch.
     """
-    start = Path(checkpoint)
+    start = weights_file(checkpoint, space)
     if not is_file(start):
         start = start / supernet / ("lsq.pth" if int8 else "checkpoint.pth")
     folder = Path(output) / f"{name}_{dataset}"
@@ -78,9 +79,9 @@ def downstream_config(start: Path, choice: SubnetChoiceConfig, *, dataset: str, 
 def _placement(start: Path) -> str:
     """The placement of the quantisers in an int8 checkpoint."""
     checkpoint = load_checkpoint(start)
-    if "config" not in checkpoint:
+    if "config" not in checkpoint and not find_form(checkpoint):
         return "lsq"  # a published one
-    quant = ModelRecord.from_dict(checkpoint["config"]).quant
+    quant = ModelRecord.from_dict(checkpoint["config"]).quant if "config" in checkpoint else None
     if quant is None:
         raise UserError(f"checkpoint {str(start)!r} is an fp32 one, where --fp32 starts; int8 starts from the lsq.pth "
                         "that train_supernet.py --quant_mode writes")

@@ -79,6 +79,7 @@ class SubnetEvaluator:
         same = (dataset or "folder") == record.dataset
         crop_scale_min = record.training.get("crop_scale_min", 0.0) if same else 0.0
         data = load_data(dataset or None, dataset_path or None, valid_size, crop_scale_min, record.eval_crop)
+        data = data.normalised(record.mean, record.std)
         announce(data, record.resolutions)
         data = follow_classes(data, record.classes, f"checkpoint {str(path)!r}", record.named)
         return cls(path, model.to(device or "cpu"), record, data, valid_size=valid_size, **settings)

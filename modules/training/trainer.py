@@ -16,7 +16,13 @@ from modules.datasets.loading import train_batches
 from modules.datasets.transforms import train_transform
 from modules.modeling.ops.fake_quant import use_compiled
 from modules.modeling.quant_mode import QuantMode
-from modules.modeling.restore import ModelRecord, checkpoint_folder, load_model_weights
+from modules.modeling.restore import (
+    ModelRecord,
+    checkpoint_folder,
+    load_model_weights,
+    start_normalization,
+    weights_file,
+)
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SupernetConfig
 from modules.training.calibration import calibrate_start
@@ -90,6 +96,9 @@ class SupernetTrainer(Trainee, Task):
                               config.crop_scale_min, config.eval_crop)
         self.check_agreed(dataclasses.asdict(config) | {"--quant_mode": self.quant_mode, "the space": str(self.space)},
                           len(self.data.train_indices))
+        path, given = self._given()
+        if known := start_normalization(given):
+            self.data = self.data.normalised(*known)
         self.record = self._make_record(self.space)
         torch.manual_seed(config.seed)
         self.model = self._make_model(self.space)
@@ -99,9 +108,9 @@ class SupernetTrainer(Trainee, Task):
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
         self.optimizer = build_optimizer(self._trained, config)
-        checkpoint = self._resume() if self.files.continues else {}
+        checkpoint = self._resume(given) if self.files.continues else {}
         if not checkpoint:
-            self._load_start()
+            self._load_start(path, given)
         dist.broadcast_state(self._trained)
         self.average = self._make_average(checkpoint)
         self.amp = checkpoint.get("amp", config.amp)
@@ -145,12 +154,20 @@ class SupernetTrainer(Trainee, Task):
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
-    def _load_start(self) -> None:
-        path, what = self.config.init_checkpoint, "checkpoint of --init_checkpoint"
-        if self.quant_mode and not path:
-            path, what = self.folder / "checkpoint.pth", "fp32 checkpoint, where --quant_mode starts,"
-        if path:
-            checkpoint = load_checkpoint(path, what)
+    def _given(self) -> tuple[Path | None, dict]:
+        """The file that the training starts from or continues, and its content; (None, {}) if there is none."""
+        if self.files.continues:
+            return self.path, self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
+        if self.config.init_checkpoint:
+            path = weights_file(self.config.init_checkpoint, self.space)
+            return path, load_checkpoint(path, "checkpoint of --init_checkpoint")
+        if self.quant_mode:
+            path = self.folder / "checkpoint.pth"
+            return path, load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
+        return None, {}
+
+    def _load_start(self, path: Path | None, checkpoint: dict) -> None:
+        if checkpoint:
             if not self.config.new_head:
                 self._check_classes(checkpoint, path)
             load_model_weights(self.model, checkpoint, path, keep=HEAD if self.config.new_head else None)
@@ -162,8 +179,7 @@ class SupernetTrainer(Trainee, Task):
         if "config" in checkpoint and (record := ModelRecord.from_dict(checkpoint["config"])).named:
             check_same_classes(record.classes, self.record.classes, str(path))
 
-    def _resume(self) -> dict:
-        checkpoint = self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
+    def _resume(self, checkpoint: dict) -> dict:
         self._check_classes(checkpoint, self.path)
         before = checkpoint.get("config", {}).get("training", {})
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])

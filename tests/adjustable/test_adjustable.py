@@ -27,7 +27,7 @@ from modules.deploy.to_onnx.writer import onnx_bytes
 from modules.modeling.blocks import module_name
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
-from modules.modeling.public_weights.efficientnet import _ported
+from modules.modeling.public_weights.tensorflow import _ported
 from modules.modeling.supernet import Supernet
 from modules.runtime.ort import optimized_ops
 from modules.search_space.config import SupernetConfig

@@ -219,6 +219,7 @@ REFERENCES = {
     "FusedMBConvSERes": (fused, {"se": True}),
     "MBConv": (mbconv, {}),
     "MBConvSame": (padded_as_in_tensorflow, {"block": mbconv}),
+    "MobileNetV2Same": (padded_as_in_tensorflow, {"block": mobile_bottleneck}),
     "ConvSame": (padded_as_in_tensorflow, {"block": plain_conv}),
     **{f"Zen{unit}{'SE' * se}{suffix}": (zen, {"unit": unit, "se": se, **options})
        for unit in ("KK", "Bottleneck", "Inverted") for se in (False, True)

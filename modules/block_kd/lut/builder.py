@@ -87,7 +87,7 @@ class LutBuilder:
         self.config, self.opened, self.teacher, self.students = job.config, run, teacher, job.students
         self.windows, self.num_rows, self.data, self.platform = job.windows, job.num_rows, job.data, job.platform
         self.device, self.num_workers, self.rows_per_pass = job.device, job.num_workers, job.rows_per_pass
-        self.size, self.folder = max(job.config.resolutions), run.path.parent
+        self.size, self.folder = max(job.config.resolutions) * (teacher.enlarge if teacher else 1), run.path.parent
 
     def run(self, progress=None) -> None:
         """Build the missing rows; `progress(stage, rows done, rows wanted)` is called after every pass.

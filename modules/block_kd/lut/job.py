@@ -10,7 +10,7 @@ from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.student.files import StudentRecord, read_student, student_path
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import check_output_sizes, stage_list
-from modules.block_kd.teacher import check_fits
+from modules.block_kd.teacher import fit_teacher
 from modules.block_kd.teacher.backbone import Teacher
 from modules.datasets.announce import announce
 from modules.datasets.build import data_of, load_data
@@ -35,7 +35,7 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     for window in o.width_window_filter:
         check_choice(window, range(max(space.stage(stage).num_windows for stage in stages)),
                      f"width window of {o.superspace} (--width_window_filter)")
-    check_fits(teacher, space)
+    fit_teacher(teacher, space)
     paths = {(stage, block): student_path(f"{o.checkpoint_path}/{o.superspace}", f"{stage}_{block}",
                                           not o.fp32_mode) for stage, blocks in stages.items() for block in blocks}
     records = {key: _record(path, o, teacher, key) for key, path in paths.items()}
@@ -53,8 +53,8 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     dataset, path = data_of(o.dataset, o.dataset_path, record)
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
     check_held_out(record, valid_size)
-    data = load_data(dataset or None, path or None, valid_size)
-    announce(data, resolutions)
+    data = load_data(dataset or None, path or None, valid_size, labelled=False).normalised(*teacher.normalization)
+    announce(data, [resolution * teacher.enlarge for resolution in resolutions])
     config = LutConfig(
         o.superspace, o.platform, resolutions, data.info.name, valid_size, o.augment, o.train_batch_size,
         o.num_calib_batches, o.debug_batches if o.debug else 0, o.eval_batch_size, o.loss_fn,

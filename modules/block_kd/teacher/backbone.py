@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from modules.modeling.ops.op import QConv, QLinear
+from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import check_choice
 
 FORMS = ("tensorflow", "torchvision")
@@ -30,18 +31,29 @@ class Teacher(nn.Module):
 
     `segments` are names in the order of execution, stage1 ... stage6 among them. `form` is the kind of arithmetic:
     "tensorflow" pads as TensorFlow's "same" does, "torchvision" pads symmetrically. `shapes` holds, per
-    segment, the shapes (C, H, W) of input and output for an image of 64 pixels.
+    segment, the shapes (C, H, W) of input and output for an image of 64 pixels times `enlarge`, the number of times
+    that its images are as wide as the students'.
     """
 
     arch, form, num_classes = "", "torchvision", 0
     segments: tuple[str, ...] = ()
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     frozen = False
+    enlarge = 1
     record = None  # of a loaded teacher: the record in its file (`files.TeacherRecord`)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation that its images are normalised by, per channel, of values in 0..1."""
+        return (self.record.mean, self.record.std) if self.record else (IMAGENET_MEAN, IMAGENET_STD)
 
     def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The output of one segment for its input `x`."""
         raise NotImplementedError
+
+    def cut_for_small_images(self) -> bool:
+        """Cut it as `build.fit_teacher` says; False if it has no such cut."""
+        return False
 
     def torchvision_key(self, key: str) -> str:
         """Our name of the tensor that a torchvision state dict calls `key`."""

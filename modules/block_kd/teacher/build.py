@@ -43,12 +43,38 @@ def build_teacher(arch: str, num_classes: int = 1000, form: str | None = None) -
 
 def _probe(teacher: Teacher):
     weight = next(teacher.parameters())
-    images = torch.zeros(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=weight.device, dtype=weight.dtype)
+    images = torch.zeros(1, 3, *[_PROBE_SIZE * teacher.enlarge] * 2, device=weight.device, dtype=weight.dtype)
     teacher.eval()
     with torch.no_grad():
         found = teacher.features(images, teacher.segments)
     teacher.train()
     return {name: (tuple(x.shape[1:]), tuple(y.shape[1:])) for name, (x, y) in found.items()}
+
+
+def fit_teacher(teacher: Teacher, superspace: Superspace) -> None:
+    """Cut `teacher` for `superspace`, if it is one for small images; errors as of `check_fits`.
+
+    Such a superspace reduces an image 8 times instead of 32 times. Then the teacher gets images of 4 times the
+    students' size, such as 96 pixels for 24, and its first segment ends where these have become as small.
+    """
+    if not _fits(teacher, superspace) and teacher.cut_for_small_images():
+        teacher.shapes = _probe(teacher)
+    check_fits(teacher, superspace)
+
+
+def enlargement(arch: str, superspace: Superspace) -> int:
+    """How many times as wide as the students' images those of teacher `arch` are; errors as of `check_fits`."""
+    teacher = build_teacher(arch, 2)
+    fit_teacher(teacher, superspace)
+    return teacher.enlarge
+
+
+def _fits(teacher: Teacher, superspace: Superspace) -> bool:
+    try:
+        check_fits(teacher, superspace)
+    except UserError:
+        return False
+    return True
 
 
 def check_fits(teacher: Teacher, superspace: Superspace) -> None:

@@ -28,10 +28,15 @@ class TeacherConfig:
 
     output_path: str = setting(DEFAULT_OUTPUT, "folder of checkpoint.pth (fp32) and lsq.pth (int8)")
     teacher_arch: str = setting("", "teacher, such as efficientnet-b0 ... efficientnet-b7, efficientnet-tiny, "
-                                "regnet-y-1.6gf; empty: with --quant_mode that of the fp32 file, else efficientnet-b5")
-    teacher_weights: str = setting("", "weights to start from: imagenet (torchvision downloads them), or a file: "
+                                "efficientnet-lite0 ... lite2, regnet-y-1.6gf; empty: with --quant_mode that of the "
+                                "fp32 file, else efficientnet-b5")
+    teacher_weights: str = setting("", "weights to start from: imagenet (torchvision downloads them), package "
+                                   "(those of an installed one, for efficientnet-lite0 ... lite2), or a file: "
                                    "torchvision's or a published teacher's; empty: random, or with --quant_mode "
                                    "<output_path>/checkpoint.pth")
+    learn: str = setting("", "what the int8 teacher learns: labels, or the answers of its fp32 form, for which images "
+                         "without labels will do (a folder of image files); empty: answers with --quant_mode and "
+                         "--teacher_weights package, else labels", choices=("", "labels", "answers"))
     dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: with --quant_mode that of the fp32 file, "
                            "else folder if --dataset_path is given, else digits")
     dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
@@ -40,6 +45,8 @@ class TeacherConfig:
         (), "image size; of several each batch takes one at random; empty: with --quant_mode those of the fp32 file, "
         "else 224, for digits 64", many="+", **PIXELS | {"low": 32})
     num_epochs: int = setting(1, "epochs", low=1)
+    train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
+    eval_images: int = setting(0, "most images of an evaluation, spread over the validation images; 0: all", low=0)
     train_batch_size: int = setting(12, "images per batch and process", **BATCH | {"low": 2})  # batch norm of 1 pixel
     eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
     num_workers: int = replace(WORKERS, default=16).field()

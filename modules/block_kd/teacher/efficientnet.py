@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +16,18 @@ from torch import nn
 from modules.block_kd.teacher.backbone import FORMS, Teacher
 from modules.block_kd.teacher.registry import register_teacher
 from modules.modeling.spec import make_divisible, output_size
+from modules.search_space.networks.efficientnets import (
+    GROUPS,
+    HEAD,
+    LITE,
+    LITE_MEAN,
+    LITE_STD,
+    STEM,
+    Group,
+    LiteScale,
+    lite_repeats,
+)
 
-
-@dataclass(frozen=True)
-class Group:
-    """Blocks of equal shape; only the first has the stride and changes the number of channels."""
-
-    kernel: int
-    stride: int
-    expand: int
-    cout: int
-    repeats: int
-
-
-STEM, HEAD = 32, 1280
-GROUPS = (Group(3, 1, 1, 16, 1), Group(3, 2, 6, 24, 2), Group(5, 2, 6, 40, 2), Group(3, 2, 6, 80, 3),
-          Group(5, 1, 6, 112, 3), Group(5, 2, 6, 192, 4), Group(3, 1, 6, 320, 1))
 # Factors of width and depth. "tiny" is no published network: a teacher for small images that trains in a minute.
 SCALES = {"tiny": (0.35, 0.35), "b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4),
           "b4": (1.4, 1.8), "b5": (1.6, 2.2), "b6": (1.8, 2.6), "b7": (2.0, 3.1)}
@@ -75,46 +70,54 @@ class _Convs(nn.Module):
 
 
 class MBConv(_Convs):
-    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection, perhaps a shortcut."""
+    """[1x1 expansion], depthwise convolution, squeeze-and-excitation, linear 1x1 projection, perhaps a shortcut.
+    `lite`: without squeeze-and-excitation, and with ReLU6."""
 
-    def __init__(self, cin: int, group: Group, cout: int, stride: int, form: str, norm: dict):
+    def __init__(self, cin: int, group: Group, cout: int, stride: int, form: str, norm: dict, lite: bool = False):
         super().__init__(form, norm)
+        self.lite, self.act = lite, F.relu6 if lite else F.silu
         mid, squeezed = cin * group.expand, max(1, int(SE_RATIO * cin))
         self.expands, self.shortcut = group.expand != 1, stride == 1 and cin == cout
         if self.expands:
             self._expand_conv, self._bn0 = self.conv(cin, mid), self.bn(mid)
         self._depthwise_conv, self._bn1 = self.conv(mid, mid, group.kernel, stride, groups=mid), self.bn(mid)
-        self._se_reduce, self._se_expand = self.conv(mid, squeezed, bias=True), self.conv(squeezed, mid, bias=True)
+        if not lite:
+            self._se_reduce, self._se_expand = self.conv(mid, squeezed, bias=True), self.conv(squeezed, mid, bias=True)
         self._project_conv, self._bn2 = self.conv(mid, cout), self.bn(cout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride)), such as (64, 24, 56, 56) to (64, 40, 28,
         28)."""
-        y = F.silu(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = F.silu(self._bn1(self._depthwise_conv(self.padded(y, self._depthwise_conv))))
-        gate = self._se_expand(F.silu(self._se_reduce(y.mean((2, 3), keepdim=True))))
-        y = self._bn2(self._project_conv(y * gate.sigmoid()))
+        y = self.act(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self.act(self._bn1(self._depthwise_conv(self.padded(y, self._depthwise_conv))))
+        if not self.lite:
+            gate = self._se_expand(F.silu(self._se_reduce(y.mean((2, 3), keepdim=True))))
+            y = y * gate.sigmoid()
+        y = self._bn2(self._project_conv(y))
         return x + y if self.shortcut else y
 
 
 class EfficientNet(_Convs, Teacher):
-    """EfficientNet with widths and depths of the basic network times `width` and `depth`, without dropout."""
+    """EfficientNet with widths and depths of the basic network times `width` and `depth`, without dropout. `lite`: as
+    EfficientNet-Lite, whose first convolution and head keep their widths."""
 
-    def __init__(self, width: float, depth: float, num_classes: int, form: str, norm: dict):
+    def __init__(self, width: float, depth: float, num_classes: int, form: str, norm: dict, lite: bool = False):
         super().__init__(form, norm)
-        stem, head = make_divisible(STEM * width), make_divisible(HEAD * width)
+        self.act = F.relu6 if lite else F.silu
+        stem, head = (STEM, HEAD) if lite else (make_divisible(STEM * width), make_divisible(HEAD * width))
         self._conv_stem, self._bn0 = self.conv(3, stem, 3, 2), self.bn(stem)
         blocks, cin, self.groups = [], stem, {}
         for i, group in enumerate(GROUPS):
             cout, first = make_divisible(group.cout * width), len(blocks)
-            for repeat in range(math.ceil(group.repeats * depth)):
-                blocks.append(MBConv(cin, group, cout, group.stride if repeat == 0 else 1, form, norm))
+            for repeat in range(lite_repeats(group, depth) if lite else math.ceil(group.repeats * depth)):
+                blocks.append(MBConv(cin, group, cout, group.stride if repeat == 0 else 1, form, norm, lite))
                 cin = cout
             self.groups[f"stage{i}"] = range(first, len(blocks))
         self._blocks = nn.ModuleList(blocks)
         self._conv_head, self._bn1 = self.conv(cin, head), self.bn(head)
         self._fc = nn.Linear(head, num_classes)
-        self.segments = ("first_conv", *self.groups, "feature_mix", "logits")
+        self.cuts = {"first_conv": range(0), **self.groups}
+        self.segments = (*self.cuts, "feature_mix", "logits")
         self._initialize()
 
     def _initialize(self) -> None:
@@ -130,14 +133,24 @@ class EfficientNet(_Convs, Teacher):
     def run_segment(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """The output of one segment for its input `x`; that of a stage has no activation."""
         if name == "first_conv":
-            return F.silu(self._bn0(self._conv_stem(self.padded(x, self._conv_stem))))
+            x = self.act(self._bn0(self._conv_stem(self.padded(x, self._conv_stem))))
         if name == "feature_mix":
-            return F.silu(self._bn1(self._conv_head(x)))
+            return self.act(self._bn1(self._conv_head(x)))
         if name == "logits":
             return self._fc(x.mean((2, 3)))
-        for i in self.groups[name]:
+        for i in self.cuts[name]:
             x = self._blocks[i](x)
         return x
+
+    def cut_for_small_images(self) -> bool:
+        """The first segment takes stages 0 and 1; stage 2 becomes stages 1 and 2."""
+        halved = self.groups["stage2"]
+        if len(halved) == 1:
+            return False
+        self.cuts = {"first_conv": range(halved.start), "stage1": halved[:1], "stage2": halved[1:],
+                     **{f"stage{i}": self.groups[f"stage{i}"] for i in range(3, len(GROUPS))}}
+        self.segments, self.enlarge = (*self.cuts, "feature_mix", "logits"), 4
+        return True
 
     def torchvision_key(self, key: str) -> str:
         """Our name of the tensor that a torchvision state dict calls `key`."""
@@ -165,5 +178,13 @@ def _register(scale: str) -> None:
         return EfficientNet(*SCALES[scale], num_classes, form, norm)
 
 
+def _register_lite(name: str, scale: LiteScale) -> None:
+    @register_teacher(name.replace("_", "-"), forms=("tensorflow",), mean=LITE_MEAN, std=LITE_STD)
+    def build(num_classes: int, form: str) -> EfficientNet:
+        return EfficientNet(scale.width, scale.depth, num_classes, form, TENSORFLOW_NORM, lite=True)
+
+
 for _scale in SCALES:
     _register(_scale)
+for _name, _lite in LITE.items():
+    _register_lite(_name, _lite)

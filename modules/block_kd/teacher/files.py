@@ -8,7 +8,9 @@ import torch
 
 from modules.block_kd.teacher.backbone import Teacher, quantize_layers
 from modules.block_kd.teacher.build import build_teacher, torchvision_name
+from modules.block_kd.teacher.registry import teachers
 from modules.modeling.ops.lsq_plus import PUBLISHED_NAMES
+from modules.modeling.public_weights.packages import PACKAGE, package_weights
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
@@ -47,6 +49,11 @@ class TeacherRecord(Record):
         return teacher
 
 
+def fresh_record(arch: str, classes: tuple[str, ...], form: str) -> TeacherRecord:
+    """The record of a teacher without a checkpoint, with the normalisation that its kind has."""
+    return TeacherRecord(arch, classes, form, mean=teachers[arch].mean, std=teachers[arch].std)
+
+
 def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weights: str | Path | None = None,
                  quant: bool = False, num_classes: int | None = None) -> Teacher:
     """A teacher with loaded weights, always in eval mode, without gradients; `record` describes it.
@@ -54,7 +61,8 @@ def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weig
     Args:
         arch: one of `get_available_teachers()`; None: the checkpoint's.
         checkpoint: a file that `python -m modules.block_kd.teacher` wrote, or a published one.
-        weights: instead of it "imagenet", for torchvision's weights, or a file of weights (see `load_weights_file`).
+        weights: instead of it "imagenet", for torchvision's weights, "package", or a file of weights (see
+            `load_weights_file`).
         quant: the LSQ+ teacher; `checkpoint` must be one.
         num_classes: checked against the file.
 
@@ -64,7 +72,7 @@ def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weig
     """
     if (checkpoint is None) == (weights is None):
         raise UserError(f"a teacher needs either a checkpoint, which `{HOW_TO}` writes, or --teacher_weights "
-                        "(imagenet, or a file)")
+                        "(imagenet, package, or a file)")
     if weights is not None and quant:
         raise UserError(f"weights {str(weights)!r} are fp32; an LSQ+ teacher is a checkpoint that "
                         f"`{HOW_TO} --quant_mode` writes")
@@ -119,21 +127,24 @@ def load_weights_file(arch: str, weights: str | Path, num_classes: int | None = 
     """An fp32 teacher from weights without a record.
 
     Args:
-        weights: "imagenet": torchvision downloads its weights. Or the file of a state dict, bare or under `model` or
-            `state_dict`, with published names or with torchvision's names (then the teacher has torchvision's form).
+        weights: "imagenet": torchvision downloads its weights. "package": those of an installed package. Or the file
+            of a state dict, bare or under `model` or `state_dict`, with published names or with torchvision's names
+            (then the teacher has torchvision's form).
         num_classes: the classifier stays random if the file has another number.
 
     Raises:
         UserError: a failed download, a missing, damaged or foreign file.
     """
+    if str(weights) == PACKAGE:
+        weights = package_weights(arch)
     state = _imagenet_weights(arch) if str(weights) == "imagenet" else _tensors(weights)
     published = any(key.startswith("_conv_stem") for key in state)
-    teacher = build_teacher(arch, 1000, "tensorflow" if published else "torchvision")
+    teacher = build_teacher(arch, 1000, "tensorflow" if published else teachers[arch].forms[-1])
     if not published:
         state = _renamed(teacher, state, weights)
     classifier = list(teacher.state_dict())[-1].rpartition(".")[0]  # the last layer
     given = len(state.get(f"{classifier}.bias", range(1000)))
-    record = TeacherRecord(arch, tuple(map(str, range(num_classes or given))), teacher.form)
+    record = fresh_record(arch, tuple(map(str, range(num_classes or given))), teacher.form)
     teacher = record.build()
     if len(record.classes) != given:
         state |= {key: value for key, value in teacher.state_dict().items() if key.rpartition(".")[0] == classifier}

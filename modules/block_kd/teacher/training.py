@@ -10,10 +10,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from modules.block_kd.teacher.answers import Answers, keep_statistics
 from modules.block_kd.teacher.backbone import Teacher, quantize_layers
 from modules.block_kd.teacher.build import build_teacher
 from modules.block_kd.teacher.config import DEBUG_BATCHES, FREE_ON_RESUME, TeacherConfig
-from modules.block_kd.teacher.files import DEFAULT_ARCH, TeacherRecord, load_teacher, load_weights_file, read_teacher
+from modules.block_kd.teacher.files import (
+    DEFAULT_ARCH,
+    TeacherRecord,
+    fresh_record,
+    load_teacher,
+    load_weights_file,
+    read_teacher,
+)
 from modules.datasets.announce import announce
 from modules.datasets.build import Data, data_of, load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes
@@ -21,6 +29,7 @@ from modules.datasets.embedded import EMBEDDED
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.network import resize
+from modules.modeling.public_weights.packages import PACKAGE
 from modules.modeling.quant_mode import QuantMode
 from modules.training.evaluation import Accuracy, evaluate
 from modules.training.loop.epochs import Pace, Task, train_all
@@ -56,6 +65,7 @@ class TeacherTrainer(Trainee, Task):
                          batch_option="train_batch_size", seed=config.manual_seed,
                          remedy="a smaller --learning_rate or a --grad_clip_value")
         self.history: list[dict] = []
+        self.accuracy: dict[int, Accuracy] = {}  # of the last epoch of this run, for each resolution
         self.best_loss = math.inf  # on the validation set; that of the fp32 teacher counts too
 
     def run(self) -> None:
@@ -66,7 +76,7 @@ class TeacherTrainer(Trainee, Task):
             self.save()
             c = self.config
             train_all(self, [self], Pace(c.num_epochs, c.print_freq, c.checkpoint_minutes,
-                                         DEBUG_BATCHES if c.debug else 0))
+                                         DEBUG_BATCHES if c.debug else c.train_batches))
             self.report.close()
 
     def build(self) -> dict:
@@ -74,14 +84,16 @@ class TeacherTrainer(Trainee, Task):
         Returns that checkpoint."""
         config = self.config
         torch.manual_seed(config.manual_seed)
+        self.answers = self._open_answers()
         teacher, state = None, {}
         if self.files.continues:
             teacher, state = read_teacher(self.path, config.teacher_arch or None, self.quant_mode)
         elif self.quant_mode and not config.teacher_weights:
             teacher, state = read_teacher(self.path.with_name("checkpoint.pth"), config.teacher_arch or None, False)
-        self.data = _load_data(config, teacher)
+        self.data = _load_data(config, teacher, labelled=not self.answers)
         self.check_agreed(dataclasses.asdict(config) | {"--quant_mode": self.quant_mode}, len(self.data.train_indices))
         teacher = teacher or self._fresh_teacher(config)
+        self.data = self.data.normalised(*teacher.normalization)
         self.config = _completed(config, teacher.record, self.data)
         self.record = self._make_record(teacher)
         self.model = self._prepare_model(teacher)
@@ -95,20 +107,32 @@ class TeacherTrainer(Trainee, Task):
     def _fresh_teacher(self, config: TeacherConfig) -> Teacher:
         arch, classes = config.teacher_arch or DEFAULT_ARCH, self.data.info.classes
         if config.teacher_weights:
-            return load_weights_file(arch, config.teacher_weights, len(classes))
+            return load_weights_file(arch, config.teacher_weights, None if self.answers else len(classes))
         teacher = build_teacher(arch, len(classes))
-        teacher.record = TeacherRecord(arch, classes, teacher.form)
+        teacher.record = fresh_record(arch, classes, teacher.form)
         return teacher
 
+    def _open_answers(self) -> Answers | None:
+        """The fp32 teacher, if the int8 one learns its answers."""
+        c = self.config
+        if c.learn == "answers" and not self.quant_mode:
+            raise UserError("--learn answers without --quant_mode; allowed: with it, or --learn labels")
+        if not self.quant_mode or (c.learn or ("answers" if c.teacher_weights == PACKAGE else "labels")) == "labels":
+            return None
+        fp32 = None if c.teacher_weights else self.path.with_name("checkpoint.pth")
+        return Answers(load_teacher(c.teacher_arch or None, fp32, weights=c.teacher_weights or None).to(self.device))
+
     def _make_record(self, teacher: Teacher) -> TeacherRecord:
-        info = self.data.info
+        info, quant = self.data.info, QuantMode(zero_point=self.config.quant_zero_point) if self.quant_mode else None
+        if self.answers:  # the classes of the images do not count
+            return dataclasses.replace(teacher.record, resolutions=self.config.resolution, quant=quant,
+                                       training=dataclasses.asdict(self.config))
         check_enough_classes(info)
         if teacher.num_classes != len(info.classes):
             raise UserError(f"the teacher has {teacher.num_classes} classes, {info.name} has {len(info.classes)}; give "
                             "the data set that it was trained on, or start from --teacher_weights")
         if teacher.record.named:
             check_same_classes(teacher.record.classes, info.classes, str(self.path.parent))
-        quant = QuantMode(zero_point=self.config.quant_zero_point) if self.quant_mode else None
         return TeacherRecord(teacher.arch, info.classes, teacher.form, info.name, self.config.resolution, info.mean,
                              info.std, quant, dataclasses.asdict(self.config))
 
@@ -173,14 +197,17 @@ class TeacherTrainer(Trainee, Task):
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
+        if self.answers:
+            keep_statistics(self.model)
         logits = self.model(images)
-        loss = F.cross_entropy(logits, labels)
+        target = self.answers.probabilities(images) if self.answers else labels
+        loss = F.cross_entropy(logits, target)
         loss.backward()
         dist.average_gradients(self.model.parameters())
         if self.config.grad_clip_value:
             torch.nn.utils.clip_grad_value_(self.model.parameters(), self.config.grad_clip_value)
         self.optimizer.step()
-        right = (logits.detach().argmax(1) == labels).float().mean()
+        right = (logits.detach().argmax(1) == (target.argmax(1) if self.answers else labels)).float().mean()
         return torch.stack((loss.detach(), right))
 
     def report_means(self, means: list[float], steps: int) -> None:
@@ -194,7 +221,7 @@ class TeacherTrainer(Trainee, Task):
     def end_epoch(self, trainees) -> None:
         """Evaluate and save; UserError if the training collapsed."""
         self._average_norms()
-        results = _evaluate(self.model, self.data, self.config)
+        results = self.accuracy = _evaluate(self.model, self.data, self.config, self.answers)
         self._report_evaluation(results)
         self._check_collapse(results[max(results)].loss)
         self.history.append({"epoch": self.position.epoch - 1} | {f"acc1@{r}": a.top1 for r, a in results.items()}
@@ -233,9 +260,9 @@ def checkpoint_path(config: TeacherConfig, quant_mode: bool) -> Path:
     return Path(config.output_path) / ("lsq.pth" if quant_mode else "checkpoint.pth")
 
 
-def _load_data(config: TeacherConfig, teacher: Teacher | None) -> Data:
+def _load_data(config: TeacherConfig, teacher: Teacher | None, labelled: bool = True) -> Data:
     dataset, path = data_of(config.dataset, config.dataset_path, teacher.record if teacher else None)
-    return load_data(dataset or None, path or None)
+    return load_data(dataset or None, path or None, labelled=labelled)
 
 
 def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> TeacherConfig:
@@ -247,15 +274,19 @@ def _completed(config: TeacherConfig, record: TeacherRecord, data: Data) -> Teac
                                resolution=resolution)
 
 
-def _evaluate(model: Teacher, data: Data, config: TeacherConfig) -> dict[int, Accuracy]:
-    """Accuracy at each resolution. Images are loaded at the largest one and resized, as for students."""
-    results = {}
+def _evaluate(model: Teacher, data: Data, config: TeacherConfig, answers: Answers | None = None
+              ) -> dict[int, Accuracy]:
+    """Accuracy at each resolution, or the agreement with `answers`. Images are loaded at the largest one and resized,
+    as for students."""
+    results, count = {}, len(data.test_indices)
+    indices = data.test_indices[np.linspace(0, count - 1, min(config.eval_images or count, count)).astype(int)]
     for resolution in config.resolution:
-        batches = eval_batches(data.test, data.test_indices, eval_transform(max(config.resolution), data.info),
+        batches = eval_batches(data.test, indices, eval_transform(max(config.resolution), data.info),
                                batch_size=config.eval_batch_size, rank=dist.rank(), world_size=dist.world_size(),
                                num_workers=config.num_workers)
         batches = itertools.islice(batches, DEBUG_BATCHES if config.debug else None)
-        results[resolution] = evaluate(model, ((resize(images, resolution), labels) for images, labels in batches))
+        batches = ((resize(images, resolution), labels) for images, labels in batches)
+        results[resolution] = evaluate(model, answers.labelled(batches) if answers else batches)
     return results
 
 
@@ -269,7 +300,7 @@ def evaluate_teacher(config: TeacherConfig, *, quant_mode: bool = False,
     weights = config.teacher_weights or None
     teacher = load_teacher(config.teacher_arch or None, None if weights else checkpoint_path(config, quant_mode),
                            weights=weights, quant=quant_mode)
-    data = _load_data(config, teacher)
+    data = _load_data(config, teacher).normalised(*teacher.normalization)
     config = _completed(config, teacher.record, data)
     announce(data, config.resolution)
     data = follow_classes(data, teacher.record.classes, f"teacher {teacher.arch}", teacher.record.named)

@@ -11,7 +11,14 @@ from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.check.agreement import predict_batches
-from modules.runtime.metadata import has_class_names, model_name, read_classes, read_crop_size, read_eval_crop
+from modules.runtime.metadata import (
+    has_class_names,
+    model_name,
+    read_classes,
+    read_crop_size,
+    read_eval_crop,
+    read_normalization,
+)
 from modules.runtime.session import Session
 from modules.search_space.imagenet import EVAL_CROP
 from modules.training.evaluation import Accuracy
@@ -33,6 +40,8 @@ def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = 
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
     resolution, model = session.get_inputs()[0].shape[-1], model_name(metadata)
     data = load_data(dataset or None, dataset_path or None, eval_crop=read_eval_crop(metadata, EVAL_CROP))
+    if "mean" in metadata:
+        data = data.normalised(*read_normalization(metadata))
     announce(data, [resolution])
     classes = read_classes(metadata) if "classes" in metadata else data.info.classes
     data = follow_classes(data, classes, model, has_class_names(metadata))

@@ -121,6 +121,12 @@ def network_space(name: str) -> Superspace | None:
     return _networks[network](network if width == 1 else f"{network}_x{width:g}", width)
 
 
+def network_of(superspace: str) -> str:
+    """The name of a fixed network without its width: "mobilenet_v2" of "mobilenet_v2_x0.5"."""
+    match = _WIDTH.fullmatch(superspace)
+    return match["network"] if match else superspace
+
+
 def find_network(name: str, resolution: int = 0) -> tuple[SupernetConfig, SubnetChoiceConfig]:
     """The fixed network `name`, such as mobilenet_v4_conv_s or resnet20:0.5, and its only subnet.
 

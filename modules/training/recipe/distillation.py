@@ -15,6 +15,7 @@ from modules.datasets.classes import check_same_classes
 from modules.datasets.transforms import train_transform
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
+from modules.modeling.normalise import Renormalise
 from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
@@ -35,13 +36,15 @@ class Teacher:
     net: QNetwork
     blocks: dict[str, int]  # name and channels of a block for each stride
     amp: str = "none"
+    renormalise: Renormalise | None = None  # from the student's images
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Features (N, C, H / stride, W / stride), one for each stride, and logits (N, K) of normalised images (N, 3,
-        H, W). Example: (64, 96, 14, 14) for stride 16 and (64, 1000), of (64, 3, 224, 224)."""
+        """Features (N, C, H / stride, W / stride), one for each stride, and logits (N, K) of images (N, 3, H, W)
+        that are normalised for the student. Example: (64, 96, 14, 14) for stride 16 and (64, 1000), of (64, 3, 224,
+        224)."""
         with block_outputs(self.net, list(self.blocks)) as seen, autocast(self.amp, images.device.type):
-            logits = self.net(images)
+            logits = self.net(self.renormalise(images) if self.renormalise else images)
         return [seen[name] for name in self.blocks], logits.float()
 
 
@@ -110,9 +113,11 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
     if not config.teacher:
         return None
     device = next(student.parameters()).device
-    net = _load_teacher(config, record, data).to(device)
+    net, known = _load_teacher(config, record, data)
+    net = net.to(device)
     distiller = Distiller(
-        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher), config.amp),
+        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher), config.amp,
+                Renormalise(record, known)),
         last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet),
         feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight, clip=config.ts_clip)
     distiller.projections.to(device)
@@ -124,8 +129,8 @@ def _student_spec(student: Supernet, config: TrainConfig):
     return resolve(student.config, choice, student.num_classes)
 
 
-def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> QNetwork:
-    """The teacher with its batch norm calibrated on training images, as in every evaluation."""
+def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> tuple[QNetwork, ModelRecord]:
+    """The teacher and its record; its batch norm is calibrated on training images, as in every evaluation."""
     network = read_network(config.teacher)
     path = find_network_checkpoint(config.teacher_checkpoint or config.models_save_dir, network, False)
     model, known = load_supernet(Path(path), network.space, False)
@@ -137,7 +142,10 @@ def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> QNetw
     choice = network.subnet
     if network.fixed and network.own_resolution:
         choice = model.subnets.extreme(max)  # at the resolution of its training
-    images = load_calibration_images(
-        data, train_transform("default", choice.resolution, data.info), config.post_bn_calibration_batch_num,
-        batch_size=config.batch_size_per_gpu, seed=config.seed)
-    return extract_calibrated(model, choice, images).eval().requires_grad_(False)
+    images = None
+    if not known.keeps_statistics:
+        own = data.normalised(known.mean, known.std)
+        images = load_calibration_images(
+            own, train_transform("default", choice.resolution, own.info), config.post_bn_calibration_batch_num,
+            batch_size=config.batch_size_per_gpu, seed=config.seed)
+    return extract_calibrated(model, choice, images).eval().requires_grad_(False), known
