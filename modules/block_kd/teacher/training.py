@@ -98,7 +98,8 @@ class TeacherTrainer(Trainee, Task):
         self.record = self._make_record(teacher)
         self.model = self._prepare_model(teacher)
         self.optimizer = self._make_optimizer()
-        self.best_loss = state.get("best_loss", math.inf)
+        if self.files.continues or not self.answers:  # an agreement is not compared with an accuracy
+            self.best_loss = state.get("best_loss", math.inf)
         if self.files.continues:
             self._continue(state)
         dist.broadcast_state(self.model)
