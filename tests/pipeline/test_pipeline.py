@@ -22,6 +22,7 @@ from modules.pipeline.results import Results
 from modules.pipeline.rival import WIDTHS, find_rival
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed
+from modules.pipeline.steps import Pipeline
 from modules.search_space.config import SupernetConfig
 from modules.search_space.networks import find_network
 from modules.search_space.subnet_space import SubnetSpace
@@ -173,6 +174,20 @@ def make_results(folder, accuracies, ms) -> Results:
     table(results.candidates_latency,
           [{"name": f"{space}-{e}", "int8_ms": v} for e, v in zip(encodings, ms, strict=True)])
     return results, encodings
+
+
+def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
+    asked = Request(dataset="digits", superspace="cifarw", teacher="efficientnet-lite0", teacher_weights="package",
+                    resolutions=(24, 32), output=str(tmp_path))
+    plan = make_plan(600, 1000, get_superspace("cifarw"), (24, 32), SPEED)
+    steps = Pipeline(Results(asked, plan, 0.5, 10))
+    (command,) = [list(map(str, command)) for command in steps.train_teacher()]
+    assert "--quant_mode" in command
+    assert command[command.index("--resolution") + 1] == "128"  # 4 times the students'
+    fp32, int8 = (list(map(str, command)) for command in steps.distil_blocks())
+    assert fp32[fp32.index("--teacher_weights") + 1] == "package"
+    assert "--teacher_checkpoint_path" not in fp32
+    assert int8[int8.index("--teacher_checkpoint_path") + 1] == str(tmp_path / "teacher" / "lsq.pth")
 
 
 @pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
