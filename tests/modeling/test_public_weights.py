@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from deploy_nets import lively
 
 from modules.block_kd.teacher import build_teacher, load_teacher
-from modules.modeling.normalise import Renormalise
 from modules.modeling.public_weights import packages
 from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig
 from modules.training.evaluation import extract_calibrated
+from modules.training.recipe.renormalise import Renormalise
 from modules.training.trainer import SupernetTrainer
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision

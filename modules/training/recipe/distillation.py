@@ -15,7 +15,6 @@ from modules.datasets.classes import check_same_classes
 from modules.datasets.transforms import train_transform
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.normalise import Renormalise
 from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
@@ -24,6 +23,7 @@ from modules.training.config import TrainConfig
 from modules.training.evaluation import extract_calibrated
 from modules.training.precision import autocast
 from modules.training.recipe.features import block_outputs, last_blocks
+from modules.training.recipe.renormalise import Renormalise
 from modules.utils.errors import UserError
 
 _START = 1e-4  # of the projections' weights, which are normal with this deviation over the root of their outputs
