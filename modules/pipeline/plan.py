@@ -9,14 +9,16 @@ from modules.search_space.superspace import Superspace
 
 # Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
 # that are too low.
-SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.23, "supernet int8": 0.08,
-          "subnets": 0.07, "tuning": 0.07, "tuning int8": 0.04}
+SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.18, "supernet int8": 0.06,
+          "subnets": 0.05, "tuning": 0.10, "tuning int8": 0.05}
+FINALISTS = 3         # subnets that are trained further, from which the best is taken
+TRAINED = FINALISTS + 1  # and random search's best, to compare with
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 COMMANDS = 26         # scripts that are started; each first loads its libraries
 FORWARD = 1 / 3       # share of the forward pass in a step
-POPULATION = 8        # subnets of a round of the search
+POPULATION = 6        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
 
 
@@ -55,7 +57,7 @@ class Plan:
         return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
                 f"{'/'.join(map(str, self.resolutions))} pixels; {blocks if self.table_rows else ''}supernet "
                 f"{self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
-                f"{self.evaluations} subnets evaluated; the one found trained for {self.tuning_epochs} and "
+                f"{self.evaluations} subnets evaluated; the best of them trained for {self.tuning_epochs} and "
                 f"{self.tuning_int8_epochs} epochs more")
 
 
@@ -82,7 +84,7 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     sandwich = speed.sandwich * sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
-    tuned = sandwich / SUBNETS_PER_STEP * steps
+    tuned = sandwich / SUBNETS_PER_STEP * steps * TRAINED
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),

@@ -5,15 +5,13 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from modules.pipeline.plan import Plan
+from modules.pipeline.plan import FINALISTS, Plan
 from modules.pipeline.request import OWN, Request
-from modules.pipeline.rival import find_rival
+from modules.pipeline.rival import Network, choose_rival, rival_candidates
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
-
-Network = tuple[SupernetConfig, SubnetChoiceConfig]
 
 
 class Results:
@@ -26,6 +24,7 @@ class Results:
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
         self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()
         self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
+        self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
         self.check = folder / "check"
         self.candidates_latency, self.latency = folder / "candidates_latency.csv", folder / "latency.csv"
@@ -59,36 +58,74 @@ class Results:
                  for row in read_rows(self.search_folder(method) / "best.csv")]
         return [(self.space, subnet) for subnet in dict.fromkeys([*found, self.smallest])]
 
-    def best_measured(self, method: str = "evolution") -> SubnetChoiceConfig:
-        """The most accurate one, on held-out images, of the best of a search whose measured latency is within the
-        limit; the fastest if none is."""
+    def best_measured(self, method: str = "evolution") -> list[SubnetChoiceConfig]:
+        """The best of a search whose measured latency is within the limit, the most accurate on held-out images first;
+        then those over the limit, the fastest first."""
         measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
         order = []
         for row in read_rows(self.search_folder(method) / "best.csv"):
             ms = measured[f"{self.space}-{row['enc']}"]
             order.append((ms > self.limit, ms if ms > self.limit else -float(row["acc1"]), ms, row["enc"]))
-        return SubnetChoiceConfig.from_str(min(order)[-1])
+        return [SubnetChoiceConfig.from_str(encoding) for *_, encoding in sorted(order)]
 
-    def accuracy_held_out(self, checkpoints: Path) -> float:
-        """Percent of the held-out images that the subnet found gets right with the weights in `checkpoints`."""
-        return float(read_rows(self.check / checkpoints.name / "accuracy.csv")[-1]["acc1"])
+    def finalists(self) -> list[SubnetChoiceConfig]:
+        """The subnets that are trained further: the best measured ones of the search, and the smallest of the space.
+
+        A supernet trained for a short time ranks its smallest subnet, which learns in every step, above larger ones;
+        training of their own decides."""
+        return list(dict.fromkeys([*self.best_measured()[:FINALISTS - 1], self.smallest]))
+
+    def trained(self) -> list[SubnetChoiceConfig]:
+        """All subnets that are trained further: the finalists, and random search's best to compare with."""
+        random = [] if self.request.no_baselines else self.best_measured("random")[:1]
+        return list(dict.fromkeys([*self.finalists(), *random]))
+
+    def tuned_folder(self, subnet: SubnetChoiceConfig) -> Path:
+        """The folder of a subnet's further training."""
+        return self.tuned / f"subnet{self.trained().index(subnet) + 1}"
+
+    def check_folder(self, checkpoints: Path) -> Path:
+        """The folder with the accuracies of these subnets by the weights in `checkpoints`."""
+        return self.check / checkpoints.name
+
+    def accuracy_held_out(self, checkpoints: Path, subnet: SubnetChoiceConfig) -> float:
+        """Percent of the held-out images that one of them gets right with the weights in `checkpoints`."""
+        (row,) = [row for row in read_rows(self.check_folder(checkpoints) / "accuracy.csv")
+                  if row["enc"] == str(subnet)]
+        return float(row["acc1"])
+
+    def best_checkpoints(self, subnet: SubnetChoiceConfig) -> Path:
+        """The folder with the best weights of one of them: those of its further training, or of the supernet."""
+        return max((self.tuned_folder(subnet), self.supernet), key=lambda path: self.accuracy_held_out(path, subnet))
 
     @property
-    def best_checkpoints(self) -> Path:
-        """The folder with the best weights of the subnet found: that of its further training, or of the supernet."""
-        return max((self.tuned, self.supernet), key=self.accuracy_held_out)
+    def found(self) -> SubnetChoiceConfig:
+        """The most accurate finalist, after further training, on held-out images; over the limit only if all are."""
+        measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
+
+        def merit(subnet):
+            ms = measured[f"{self.space}-{subnet}"]
+            return (ms <= self.limit, self.accuracy_held_out(self.best_checkpoints(subnet), subnet) if ms <= self.limit
+                    else -ms)
+
+        return max(self.finalists(), key=merit)
+
+    def rival_candidates(self) -> list[Network]:
+        """Networks that a user would take instead."""
+        return rival_candidates(self.limit, self.request.platform, self.plan.resolutions, self.classes)
 
     def rival_network(self) -> Network:
-        """The network that a user would take instead."""
-        return find_rival(self.limit, self.request.platform, self.plan.resolutions, self.classes)
+        """The one of them that is measured as the largest within the limit."""
+        return choose_rival(self.rival_candidates(), self.limit, read_rows(self.rivals_latency), self.classes)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
         """The networks to export: name -> (folder of its checkpoint, network)."""
         space = self.space
-        exports = {"found": (self.best_checkpoints, (space, self.best_measured())),
-                   "smallest": (self.supernet, (space, self.smallest))}
+        subnets = {"found": self.found, "smallest": self.smallest}
         if not self.request.no_baselines:
-            exports["random_search"] = (self.supernet, (space, self.best_measured("random")))
+            subnets["random_search"] = self.best_measured("random")[0]
+        exports = {name: (self.best_checkpoints(subnet), (space, subnet)) for name, subnet in subnets.items()}
+        if not self.request.no_baselines:
             exports["mobilenet_v2"] = (self.rival, self.rival_network())
         return exports
 

@@ -8,19 +8,36 @@ from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
+from modules.search_space.reference import reference_to
 
+Network = tuple[SupernetConfig, SubnetChoiceConfig]
 WIDTHS = (1.4, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
 FORMS = ("mobilenet_v2", "mobilenet_v2_cifar")  # as published; with the first two strides 1, for small images
+MEASURED = 8    # candidates
+_DOUBT = 3      # times the limit: predictions may be that far above the measured latency
 
 
-def find_rival(limit: float, platform: str, resolutions: Iterable[int],
-               classes: int) -> tuple[SupernetConfig, SubnetChoiceConfig]:
-    """The MobileNetV2 of most MACs, of either form and any of the widths and `resolutions` (pixels), whose latency on
-    `platform` is at most `limit` (ms); the fastest one where none is."""
+def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], classes: int) -> list[Network]:
+    """The MobileNetV2s to measure, of either form and any of the widths and `resolutions` (pixels): those of most MACs
+    that may be within `limit` (ms) although the prediction of `platform` is above it, and the fastest one."""
     networks = [find_network(f"{form}:{width}", resolution)
                 for resolution in resolutions for form in FORMS for width in WIDTHS]
     specs = [resolve(*network, classes) for network in networks]
     latencies = get_platform(platform).predict_subnets(specs).ms
-    _, best = max(((ms <= limit, count_net_flops_and_params(spec)[0] if ms <= limit else -ms), number)
-                  for number, (spec, ms) in enumerate(zip(specs, latencies, strict=True)))
-    return networks[best]
+    order = sorted(range(len(networks)), key=lambda i: -count_net_flops_and_params(specs[i])[0])
+    chosen = [i for i in order if latencies[i] <= _DOUBT * limit][:MEASURED - 1]
+    fastest = min(order, key=lambda i: latencies[i])
+    return [networks[i] for i in dict.fromkeys([*chosen, fastest])]
+
+
+def choose_rival(candidates: list[Network], limit: float, rows: list[dict], classes: int) -> Network:
+    """The candidate of most MACs whose measured latency is at most `limit` (ms); the fastest one where none is. `rows`
+    are those of onnx_tools/benchmark.py."""
+    measured = {row["name"]: float(row["int8_ms"]) for row in rows}
+
+    def merit(network: Network):
+        ms = measured[str(reference_to(*network))]
+        macs = count_net_flops_and_params(resolve(*network, classes))[0]
+        return ms <= limit, macs if ms <= limit else -ms
+
+    return max(candidates, key=merit)

