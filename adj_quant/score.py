@@ -51,7 +51,7 @@ def main(argv=None):
         raise UserError(f"--model_info {args.model_info} with --metric official, which counts additions apart; allowed "
                         "with --metric repository or bitops")
 
-    from modules.adjustable.score import NetworkCost, part_score, table, total
+    from modules.adjustable.scoring.score import NetworkCost, part_score, table, total
     from modules.deploy.graph.untrained import untrained_graph
     from modules.utils.results import format_table, write_rows
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.adjustable.cost import IMAGENET_CLASSES, LayerCost
 from modules.adjustable.placement import GATE, PARTS, Placement, layer_places
+from modules.adjustable.scoring.cost import IMAGENET_CLASSES, LayerCost
 from modules.deploy.graph.graph import OUTPUT
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write

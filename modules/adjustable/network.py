@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.adjustable.config import QuantizerSettings
-from modules.adjustable.cost import FIXED, FULL, SMOOTH, LayerCost, layer_costs, micronet_score, tensor_shapes
 from modules.adjustable.placement import Placement
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
+from modules.adjustable.scoring.cost import FIXED, FULL, SMOOTH, LayerCost, layer_costs, micronet_score, tensor_shapes
 from modules.deploy.graph.graph import INPUT, Graph, Node, WeightNode
 from modules.modeling.blocks import ACTIVATIONS, module_name
 from modules.modeling.network import resize

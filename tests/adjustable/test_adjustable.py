@@ -11,12 +11,12 @@ import torch
 from deploy_nets import subnet
 
 from modules.adjustable.config import AdjustConfig
-from modules.adjustable.cost import LayerCost, micronet_score, pair_bits
 from modules.adjustable.export import engine_graph, export_engines
 from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.points import front, read_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
-from modules.adjustable.score import NetworkCost, part_score, total
+from modules.adjustable.scoring.cost import LayerCost, micronet_score, pair_bits
+from modules.adjustable.scoring.score import NetworkCost, part_score, total
 from modules.adjustable.start import evaluate_adjustable
 from modules.adjustable.training import FILES, NAME, AdjustTrainer, distillation_loss
 from modules.deploy.graph.graph import WeightNode

@@ -19,7 +19,7 @@ from modules.adjustable.network import AdjustableNetwork
 from modules.adjustable.placement import layer_places
 from modules.adjustable.points import Point, chosen_file, front, pick, read_points, write_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range, land
-from modules.adjustable.score import NetworkCost, part_score, total
+from modules.adjustable.scoring.score import NetworkCost, part_score, total
 from modules.deploy.graph.graph import WeightNode
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.untrained import untrained_graph

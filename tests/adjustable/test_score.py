@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from modules.adjustable.counting import count_operations
-from modules.adjustable.score import NetworkCost, part_score, total
+from modules.adjustable.scoring.counting import count_operations
+from modules.adjustable.scoring.score import NetworkCost, part_score, total
 from modules.deploy.graph.untrained import untrained_graph
 from modules.search_space.networks import get_available_networks
 from modules.search_space.reference import read_network

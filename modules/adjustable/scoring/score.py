@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-from modules.adjustable.cost import (
+from modules.adjustable.files import read_model_info, read_quant_info
+from modules.adjustable.placement import Placement, layer_places
+from modules.adjustable.scoring.cost import (
     FIXED,
     FULL,
     MICRONET,
@@ -15,9 +17,7 @@ from modules.adjustable.cost import (
     pair_bits,
     tensor_shapes,
 )
-from modules.adjustable.counting import Count, count_operations
-from modules.adjustable.files import read_model_info, read_quant_info
-from modules.adjustable.placement import Placement, layer_places
+from modules.adjustable.scoring.counting import Count, count_operations
 from modules.deploy.graph.graph import INPUT, Graph, WeightNode
 
 _GIGA = 1e9

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from modules.adjustable.cost import Shape
+from modules.adjustable.scoring.cost import Shape
 from modules.deploy.graph.graph import Graph, Node, WeightNode
 
 # Multiplications and additions for each value that passes an activation.
