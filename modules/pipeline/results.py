@@ -119,12 +119,14 @@ class Results:
         return choose_rival(self.rival_candidates(), self.limit, read_rows(self.rivals_latency), self.classes)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
-        """The networks to export: name -> (folder of its checkpoint, network)."""
+        """The networks to export, each once: name -> (folder of its checkpoint, network)."""
         space = self.space
         subnets = {"found": self.found, "smallest": self.smallest}
         if not self.request.no_baselines:
             subnets["random_search"] = self.best_measured("random")[0]
-        exports = {name: (self.best_checkpoints(subnet), (space, subnet)) for name, subnet in subnets.items()}
+        first = {subnet: name for name, subnet in reversed(subnets.items())}
+        exports = {name: (self.best_checkpoints(subnet), (space, subnet)) for name, subnet in subnets.items()
+                   if first[subnet] == name}
         if not self.request.no_baselines:
             exports["mobilenet_v2"] = (self.rival, self.rival_network())
         return exports

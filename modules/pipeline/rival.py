@@ -14,7 +14,7 @@ Network = tuple[SupernetConfig, SubnetChoiceConfig]
 WIDTHS = (1.4, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
 FORMS = ("mobilenet_v2", "mobilenet_v2_cifar")  # as published; with the first two strides 1, for small images
 MEASURED = 8    # candidates
-_DOUBT = 3      # times the limit: predictions may be that far above the measured latency
+_DOUBT = 2      # times the limit: predictions may be that far above the measured latency
 
 
 def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], classes: int) -> list[Network]:

@@ -41,7 +41,7 @@ def summarize(results: Results) -> list[Entry]:
           "trained\nnetwork give other answers.\n")
     print(format_table([_row(entry, results.limit) for entry in entries]))
     print()
-    for line in gains(entries):
+    for line in [*same(entries, results), *gains(entries)]:
         print(line)
     figure = results.request.folder / "accuracy_over_latency.png"
     _draw(entries, results, figure)
@@ -70,6 +70,13 @@ def gains(entries: list[Entry]) -> list[str]:
             "fast" for other in entries[1:]]
 
 
+def same(entries: list[Entry], results: Results) -> list[str]:
+    """One line for each network that is none of its own: it is the one found."""
+    named = {entry.name for entry in entries}
+    wanted = ["smallest"] if results.request.no_baselines else ["smallest", "random_search"]
+    return [f"{TITLES[name]}: a network that is in the table already" for name in wanted if name not in named]
+
+
 def _row(entry: Entry, limit: float) -> dict:
     card, accuracy = entry.card, entry.card["accuracy"]["engine"]
     return {"network": TITLES[entry.name], "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}",
@@ -93,7 +100,7 @@ def _draw(entries: list[Entry], results: Results, path: Path) -> None:
                       label=f"{TITLES[entry.name]}: file, measured ms, test images")
     axes.axvline(results.limit, color="black", linestyle="--", linewidth=1, label=f"limit, {results.limit:g} ms")
     axes.set(xlabel="int8 latency, ms", ylabel="int8 top-1, %")
-    axes.legend(fontsize=7, loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     save_figure(figure, path)
 
