@@ -116,7 +116,7 @@ class Results:
 
     def rival_network(self) -> Network:
         """The one of them that is measured as the largest within the limit."""
-        return choose_rival(self.rival_candidates(), self.limit, read_rows(self.rivals_latency), self.classes)
+        return choose_rival(read_rows(self.rivals_latency), self.limit, self.classes)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
         """The networks to export, each once: name -> (folder of its checkpoint, network)."""

@@ -8,7 +8,7 @@ from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
-from modules.search_space.reference import reference_to
+from modules.search_space.reference import read_network
 
 Network = tuple[SupernetConfig, SubnetChoiceConfig]
 WIDTHS = (1.4, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
@@ -30,14 +30,13 @@ def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], cl
     return [networks[i] for i in dict.fromkeys([*chosen, fastest])]
 
 
-def choose_rival(candidates: list[Network], limit: float, rows: list[dict], classes: int) -> Network:
-    """The candidate of most MACs whose measured latency is at most `limit` (ms); the fastest one where none is. `rows`
+def choose_rival(rows: list[dict], limit: float, classes: int) -> Network:
+    """The network of most MACs whose measured latency is at most `limit` (ms); the fastest one where none is. `rows`
     are those of onnx_tools/benchmark.py."""
-    measured = {row["name"]: float(row["int8_ms"]) for row in rows}
-
-    def merit(network: Network):
-        ms = measured[str(reference_to(*network))]
-        macs = count_net_flops_and_params(resolve(*network, classes))[0]
+    def merit(row: dict):
+        network, ms = read_network(row["name"]), float(row["int8_ms"])
+        macs = count_net_flops_and_params(resolve(network.space, network.subnet, classes))[0]
         return ms <= limit, macs if ms <= limit else -ms
 
-    return max(candidates, key=merit)
+    best = read_network(max(rows, key=merit)["name"])
+    return best.space, best.subnet

@@ -153,7 +153,7 @@ def test_the_rival_is_the_largest_that_is_measured_within_the_limit():
     measured = {i: 1.0 + rank for rank, i in enumerate(order)}  # the more MACs, the slower
     rows = [{"name": str(reference_to(*candidates[i])), "int8_ms": str(ms)} for i, ms in measured.items()]
     for limit, rank in ((100, -1), (2.5, 1), (0.5, 0)):
-        assert choose_rival(candidates, limit, rows, 1000) == candidates[order[rank]]
+        assert choose_rival(rows, limit, 1000) == candidates[order[rank]]
 
 
 # -- choices --------------------------------------------------------------------------------------------------------
