@@ -4,8 +4,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from modules.utils.errors import UserError
@@ -55,6 +55,14 @@ class Run:
         self._lock = FolderLock(self.path.parent)
 
     def __enter__(self) -> Run:
+        self._open()
+        _say_which_start([self])
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def _open(self) -> None:
         outcome = None
         if _is_first():
             try:
@@ -67,10 +75,6 @@ class Run:
             raise outcome
         self.found = outcome
         self.continues = self.found and self.resume
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._lock.release()
 
     def _enter(self) -> bool:
         if self.resume and self.overwrite:
@@ -80,8 +84,6 @@ class Run:
         if found and not (self.resume or self.overwrite):
             raise UserError(f"{str(self.path)!r} exists; continue it with --resume, replace it with --overwrite, or "
                             f"give another {self.option}")
-        if self.resume and not found:
-            print(f"--resume: no {str(self.path)!r} yet, starting", flush=True)
         remove_stale_temporaries(self.path.parent)
         return found
 
@@ -172,6 +174,25 @@ class Run:
     def _damaged(self, why: str) -> UserError:
         return UserError(f"{str(self.path)!r} is damaged ({why[:200]}); put back a copy of it, or start afresh with "
                          "--overwrite")
+
+
+@contextmanager
+def open_all(runs: Sequence[Run]):
+    """Open several runs, so that a refusal of one comes before the work on another. One line names what starts."""
+    with ExitStack() as opened:
+        for run in runs:
+            run._open()
+            opened.push(run)
+        _say_which_start(runs)
+        yield
+
+
+def _say_which_start(runs: Sequence[Run]) -> None:
+    """One line about the runs that --resume found nothing of."""
+    fresh = [run for run in runs if run.resume and not run.found]
+    if fresh and _is_first():
+        others = f" (and {len(fresh) - 1} more of {len(runs)})" if len(fresh) > 1 else ""
+        print(f"--resume: no {str(fresh[0].path)!r}{others} yet, starting", flush=True)
 
 
 def _plain(values: dict) -> dict:

@@ -11,7 +11,7 @@ import pytest
 
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
-from modules.utils.runs import Run
+from modules.utils.runs import Run, open_all
 
 HOLDER = """
 import sys, time
@@ -122,6 +122,20 @@ def test_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
     with open_run(tmp_path / "state.json"):
         pass
     assert "cannot be locked (Function not implemented)" in capsys.readouterr().err
+
+
+def test_a_set_of_runs_says_in_one_line_what_starts(tmp_path, capsys):
+    paths = [tmp_path / name / "state.json" for name in "abcd"]
+    with open_run(paths[0], resume=True) as run:
+        run.write_state({}, {})
+    capsys.readouterr()
+    with open_all([open_run(path, resume=True) for path in paths]):
+        assert capsys.readouterr().out == f"--resume: no {str(paths[1])!r} (and 2 more of 4) yet, starting\n"
+        assert all((path.parent / ".lock").exists() for path in paths)
+    with pytest.raises(UserError, match="exists; continue it"), open_all([open_run(path) for path in paths[::-1]]):
+        pass
+    with open_all([open_run(path) for path in paths[1:]]):  # no folder is locked any more, and nothing is said
+        assert capsys.readouterr().out == ""
 
 
 def test_what_is_there_decides(tmp_path, capsys):

@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from modules.search_space.superspace import get_superspace
 from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.trainee import Position
 from modules.utils import dist
+from modules.utils.runs import open_all
 
 _EVALUATION_STREAM = 2**20  # a step no training reaches: its draws give the random configuration evaluated
 
@@ -49,10 +48,7 @@ class BlockTrainer:
     def run(self) -> None:
         """Train or evaluate every student."""
         tasks = self.tasks()
-        with ExitStack() as opened:
-            if not self.test_only:
-                for run in itertools.chain(*(task.runs for task in tasks)):  # all, so that a refusal comes at once
-                    opened.enter_context(run.files)
+        with open_all([] if self.test_only else [run.files for task in tasks for run in task.runs]):
             for task in tasks:
                 task.evaluate_files() if self.test_only else task.train()
 
