@@ -21,6 +21,7 @@ CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "Demo".
 LABEL_STEPS = 600
+WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
 
 class Pipeline:
@@ -98,7 +99,8 @@ class Pipeline:
         common = ["train_supernet.py", *which, *self.request.images(), "--config-file", CONFIG, "--models_save_dir",
                   folder, "--valid_size", self.plan.valid_size, "--resolutions", *self.plan.resolutions, "--placement",
                   "engine", "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--seed",
-                  self.request.seed, "--epochs", epochs, "--quant_epochs", int8_epochs, "--resume"]
+                  self.request.seed, "--epochs", epochs, "--quant_epochs", int8_epochs, "--warmup_epochs",
+                  max(0.5, round(WARM_STEPS / self.plan.steps, 2)), "--resume"]
         return [common, [*common, "--quant_mode"]]
 
     def train_supernet(self) -> list[Command]:
