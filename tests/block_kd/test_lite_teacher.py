@@ -153,4 +153,5 @@ def test_its_own_normalisation_names_more_real_pictures(shared, capsys):
         right.append(count)
     with capsys.disabled():
         print(f"\nof {len(chosen)} pictures {right[0]} with its own normalisation, {right[1]} with ImageNet's")
-    assert right[0] > 0.4 * len(chosen)  # guessing: 0.1
+    assert right[0] > 0.4 * len(chosen)  # guessing: 0.1; 139 and 123 of 300 were seen
+    assert right[0] > right[1]
