@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
-DEMO := $(BIN)/python -m modules.pipeline --dataset moved_digits --tables data/block_lut --output $(DEMO_OUTPUT) --resume
+DEMO := $(BIN)/python -m modules.pipeline --tables data/block_lut --output $(DEMO_OUTPUT) --resume
 
 .PHONY: demo demo-short test test-slow lint full
 
@@ -16,10 +16,10 @@ $(VENV)/.installed: requirements-core.txt requirements-dev.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(DEMO) --budget 12m
+	$(DEMO) --dataset moved_digits --budget 12m
 
 demo-short: $(VENV)/.installed
-	$(DEMO) --budget 1m
+	$(DEMO) --dataset digits --budget 1m
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2
