@@ -36,7 +36,9 @@ for line in sys.stdin.read().splitlines():
 def commands(page) -> list[str]:
     """The command lines in the code blocks of a page, continued lines joined, comments left out."""
     lines = []
-    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    # Blocks of every language are matched, so that the closing fence of one does not pass for the opening of another.
+    blocks = re.findall(r"^```([^\n]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    for block in (text for language, text in blocks if language in {"", "bash", "sh"}):
         lines += [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
     variables = dict(re.findall(r'^(\w+)="(.*)"$', "\n".join(lines), re.MULTILINE))
     for name, value in variables.items():
