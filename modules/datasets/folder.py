@@ -28,8 +28,8 @@ def open_unlabelled(path: str) -> tuple[EncodedSource, EncodedSource]:
     if len(source) < 2:
         raise UserError(f"{len(source)} images in {str(path)!r}; allowed: two or more image files, or a folder with "
                         f"{'; or '.join(layout[-1] for layout in LAYOUTS)}")
-    held = source.paths[::VALIDATION_STEP]
-    return files.unlabelled(sorted(set(source.paths) - set(held))), files.unlabelled(held)
+    train = [path for i, path in enumerate(source.paths) if i % VALIDATION_STEP]
+    return files.unlabelled(train), files.unlabelled(source.paths[::VALIDATION_STEP])
 
 
 def open_path(path: str) -> tuple[EncodedSource, EncodedSource]:
