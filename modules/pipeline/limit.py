@@ -38,3 +38,9 @@ def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, .
                         f"{fastest:.2g} ms on {platform} at {resolution} pixels; allowed: more than that, or "
                         "smaller --resolutions")
     return limit
+
+
+def rank_within(limit: float, ms: float, value: float) -> tuple[bool, float]:
+    """A sort key, best first: networks whose latency `ms` is at most `limit` by `value`, the higher the better; then
+    the others, the fastest first."""
+    return (True, ms) if ms > limit else (False, -value)

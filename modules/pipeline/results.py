@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from modules.pipeline.limit import rank_within
 from modules.pipeline.plan import FINALISTS, Plan
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.rival import Network, choose_rival, rival_candidates
@@ -61,12 +62,16 @@ class Results:
     def best_measured(self, method: str = "evolution") -> list[SubnetChoiceConfig]:
         """The best of a search whose measured latency is within the limit, the most accurate on held-out images first;
         then those over the limit, the fastest first."""
-        measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
-        order = []
+        measured, order = self._measured(), []
         for row in read_rows(self.search_folder(method) / "best.csv"):
-            ms = measured[f"{self.space}-{row['enc']}"]
-            order.append((ms > self.limit, ms if ms > self.limit else -float(row["acc1"]), ms, row["enc"]))
+            ms = measured[row["enc"]]
+            order.append((rank_within(self.limit, ms, float(row["acc1"])), ms, row["enc"]))
         return [SubnetChoiceConfig.from_str(encoding) for *_, encoding in sorted(order)]
+
+    def _measured(self) -> dict[str, float]:
+        """The measured latency of each candidate, by its encoding."""
+        return {row["name"].removeprefix(f"{self.space}-"): float(row["int8_ms"])
+                for row in read_rows(self.candidates_latency)}
 
     def finalists(self) -> list[SubnetChoiceConfig]:
         """The subnets that are trained further: the best measured ones of the search, and the smallest of the space.
@@ -101,14 +106,9 @@ class Results:
     @property
     def found(self) -> SubnetChoiceConfig:
         """The most accurate finalist, after further training, on held-out images; over the limit only if all are."""
-        measured = {row["name"]: float(row["int8_ms"]) for row in read_rows(self.candidates_latency)}
-
-        def merit(subnet):
-            ms = measured[f"{self.space}-{subnet}"]
-            return (ms <= self.limit, self.accuracy_held_out(self.best_checkpoints(subnet), subnet) if ms <= self.limit
-                    else -ms)
-
-        return max(self.finalists(), key=merit)
+        measured = self._measured()
+        return min(self.finalists(), key=lambda subnet: rank_within(
+            self.limit, measured[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
 
     def rival_candidates(self) -> list[Network]:
         """Networks that a user would take instead."""
@@ -118,15 +118,19 @@ class Results:
         """The one of them that is measured as the largest within the limit."""
         return choose_rival(read_rows(self.rivals_latency), self.limit, self.classes)
 
-    def exports(self) -> dict[str, tuple[Path, Network]]:
-        """The networks to export, each once: name -> (folder of its checkpoint, network)."""
-        space = self.space
+    def compared(self) -> dict[str, SubnetChoiceConfig]:
+        """The compared subnets of the space, of which some may be the same: name -> subnet."""
         subnets = {"found": self.found, "smallest": self.smallest}
         if not self.request.no_baselines:
             subnets["random_search"] = self.best_measured("random")[0]
-        first = {subnet: name for name, subnet in reversed(subnets.items())}
-        exports = {name: (self.best_checkpoints(subnet), (space, subnet)) for name, subnet in subnets.items()
-                   if first[subnet] == name}
+        return subnets
+
+    def exports(self) -> dict[str, tuple[Path, Network]]:
+        """The networks to export, each once: name -> (folder of its checkpoint, network)."""
+        names: dict[SubnetChoiceConfig, str] = {}
+        for name, subnet in self.compared().items():
+            names.setdefault(subnet, name)
+        exports = {name: (self.best_checkpoints(subnet), (self.space, subnet)) for subnet, name in names.items()}
         if not self.request.no_baselines:
             exports["mobilenet_v2"] = (self.rival, self.rival_network())
         return exports

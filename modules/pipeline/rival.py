@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from modules.latency import get_platform
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
+from modules.pipeline.limit import rank_within
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
 from modules.search_space.reference import read_network
@@ -33,10 +34,10 @@ def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], cl
 def choose_rival(rows: list[dict], limit: float, classes: int) -> Network:
     """The network of most MACs whose measured latency is at most `limit` (ms); the fastest one where none is. `rows`
     are those of onnx_tools/benchmark.py."""
-    def merit(row: dict):
-        network, ms = read_network(row["name"]), float(row["int8_ms"])
+    def rank(row: dict):
+        network = read_network(row["name"])
         macs = count_net_flops_and_params(resolve(network.space, network.subnet, classes))[0]
-        return ms <= limit, macs if ms <= limit else -ms
+        return rank_within(limit, float(row["int8_ms"]), macs)
 
-    best = read_network(max(rows, key=merit)["name"])
+    best = read_network(min(rows, key=rank)["name"])
     return best.space, best.subnet

@@ -19,7 +19,7 @@ MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answe
 EVALUATED = 500  # images on which its answers are compared
 CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
-# nothing: docs/measured.md, "Demo".
+# nothing: docs/measured.md, "What kept short trainings at chance".
 LABEL_STEPS = 600
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 

@@ -71,10 +71,10 @@ def gains(entries: list[Entry]) -> list[str]:
 
 
 def same(entries: list[Entry], results: Results) -> list[str]:
-    """One line for each network that is none of its own: it is the one found."""
+    """One line for each compared network that is in the table under another name."""
     named = {entry.name for entry in entries}
-    wanted = ["smallest"] if results.request.no_baselines else ["smallest", "random_search"]
-    return [f"{TITLES[name]}: a network that is in the table already" for name in wanted if name not in named]
+    return [f"{TITLES[name]}: a network that is in the table already" for name in results.compared()
+            if name not in named]
 
 
 def _row(entry: Entry, limit: float) -> dict:
