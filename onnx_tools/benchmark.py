@@ -33,6 +33,8 @@ def parse_args(argv):
     THREADS.add_to(parser, "--threads")
     option(parser, "--num_runs", 100, "timed runs", low=1)
     option(parser, "--warmup_runs", 20, "runs before", low=0)
+    option(parser, "--together", False, "all networks in the same turns: their latencies compare on a noisy machine; "
+           "lines are written at the end")
     option(parser, "--processor_time", False, "leave out the time in which other processes had the core, on a machine "
            "that is shared")
     return parser.parse_args(argv)
@@ -50,23 +52,27 @@ def main(argv=None):
     ratios = []
     constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
                  "clock": "processor" if args.processor_time else "wall"}
-    for space, choice in given_subnets(args):
-        paths = {name: model_path(args.model_dir, space, choice, name == "int8", args.uint8_input)
-                 for name in ("fp32", "int8")}
-        sessions, memory = open_all(args, paths)
-        times = time_interleaved(sessions, args.num_runs, args.warmup_runs,
+    given = list(given_subnets(args))
+    for group in [given] if args.together else [[network] for network in given]:
+        opened = []
+        for network in group:
+            paths = {name: model_path(args.model_dir, *network, name == "int8", args.uint8_input)
+                     for name in ("fp32", "int8")}
+            opened.append((reference_to(*network), paths, *open_all(args, paths)))
+        times = time_interleaved({(network, name): session for network, _, sessions, _ in opened
+                                  for name, session in sessions.items()}, args.num_runs, args.warmup_runs,
                                  time.process_time if args.processor_time else time.perf_counter)
-        figures = {name: summarize(values) for name, values in times.items()}
-        speedup = figures["fp32"][0] / figures["int8"][0]
-        network = reference_to(space, choice)
-        append_row(args.output, row(network, figures, speedup) | constants | memory)
-        for name in ("fp32", "int8"):
-            add_latency(paths[name], {
-                "ms": figures[name][0], "spread_ms": figures[name][1], "peak_mb": memory[f"{name}_peak_mb"],
-                **constants})
-        print(f"{network}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
-              f"{speedup:.2f}x", flush=True)
-        ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
+        for network, paths, sessions, memory in opened:
+            figures = {name: summarize(times[network, name]) for name in sessions}
+            speedup = figures["fp32"][0] / figures["int8"][0]
+            append_row(args.output, row(network, figures, speedup) | constants | memory)
+            for name in ("fp32", "int8"):
+                add_latency(paths[name], {
+                    "ms": figures[name][0], "spread_ms": figures[name][1], "peak_mb": memory[f"{name}_peak_mb"],
+                    **constants})
+            print(f"{network}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
+                  f"{speedup:.2f}x", flush=True)
+            ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
     for name in ratios[0]:
         values = [ratio[name] for ratio in ratios]
         print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.sources import ArraySource
@@ -94,3 +95,13 @@ def one_line(error, *parts):
     assert "\n" not in message
     assert "allowed" in message
     assert all(str(part) in message for part in parts), message
+
+
+def digit_folder(folder, train, val):
+    """The first digits of scikit-learn as images of 48 pixels in `folder`/train and `folder`/val; `folder`."""
+    digits = load_digits()
+    for i, (image, label) in enumerate(zip(digits.images[:train + val], digits.target, strict=False)):
+        path = folder / ("val" if i < val else "train") / f"class{label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image * 15).astype(np.uint8)).convert("RGB").resize((48, 48)).save(path)
+    return folder

@@ -51,9 +51,3 @@ def true_ms(blocks, hws, bend=0.0, seed=3):
 
 def draw(count, seed=0, superspace=TINY):
     return draw_nets(superspace, superspace.resolutions, count, np.random.default_rng(seed))
-
-
-def write_program(path, text):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)

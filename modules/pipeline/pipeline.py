@@ -53,5 +53,5 @@ def _plan(request: Request) -> dict:
     speed = measure_speed(superspace, max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed,
-                     request.tables != OWN)
+                     request.tables != OWN, not request.no_baselines)
     return {"limit": limit, "classes": classes, "plan": asdict(plan)}

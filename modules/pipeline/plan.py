@@ -16,7 +16,6 @@ TRAINED = FINALISTS + 1  # and random search's best, to compare with
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 SUBNETS_PER_STEP = 4  # of the sandwich rule
-COMMANDS = 26         # scripts that are started; each first loads its libraries
 FORWARD = 1 / 3       # share of the forward pass in a step
 POPULATION = 6        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
@@ -62,11 +61,11 @@ class Plan:
 
 
 def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed,
-              tables_given: bool = False) -> Plan:
+              tables_given: bool = False, baselines: bool = True) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
     step's share of the rest, and is at least one; with tables given, those of the steps that make tables are 0."""
-    budget = max(budget - COMMANDS * speed.start, budget / 3)
+    budget = max(budget - count_scripts(not tables_given, baselines) * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
     valid = held_out(images)
@@ -97,6 +96,18 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         calibration_batches=calibration,
         tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50),
         threads=speed.threads)
+
+
+def count_scripts(own_tables: bool, baselines: bool) -> int:
+    """Most scripts that a pipeline starts, each of which first loads its libraries."""
+    trained = FINALISTS + baselines
+    return sum((5 * own_tables,  # teacher and blocks, in fp32 and int8, and tables
+                1, 2,            # search of the space, supernet
+                1 + baselines,   # searches of subnets
+                2,               # files and latency of the best
+                2 * trained, 1 + trained,        # further training, checks without and with it
+                4 * baselines,                   # the rival: files, latency, training
+                1 + trained - 1 + baselines, 1))  # files and latency of the compared
 
 
 def held_out(images: int) -> int:

@@ -136,7 +136,7 @@ class Results:
         return exports
 
     def listing(self, name: str) -> Path:
-        """The input.csv of the export called `name`."""
+        """The input.csv of the export called `name`; all: of all of them."""
         return self.models / f"{name}.csv"
 
 

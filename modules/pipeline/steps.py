@@ -127,8 +127,7 @@ class Pipeline:
         listing = r.candidates / "candidates.csv"
         list_subnets(listing, r.best_predicted())
         return [self._export(listing, r.supernet, r.candidates),
-                ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", r.candidates, "--output",
-                 r.candidates_latency]]
+                _benchmark(listing, r.candidates, r.candidates_latency)]
 
     def _export(self, listing: Path, checkpoints: Path, models: Path) -> Command:
         return ["onnx_tools/export_onnx.py", "--input", listing, "--resume", checkpoints, "--output_dir", models,
@@ -159,8 +158,7 @@ class Pipeline:
         listing = r.rivals / "rivals.csv"
         list_subnets(listing, r.rival_candidates())
         return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--output_dir", r.rivals],
-                ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", r.rivals, "--output",
-                 r.rivals_latency]]
+                _benchmark(listing, r.rivals, r.rivals_latency)]
 
     def train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""
@@ -174,11 +172,15 @@ class Pipeline:
         commands = []
         for name, (checkpoints, network) in self.results.exports().items():
             list_subnets(self.results.listing(name), [network])
-            commands.append(self._export(self.results.listing(name), checkpoints, self.results.models / name))
+            commands.append(self._export(self.results.listing(name), checkpoints, self.results.models))
         return commands
 
     def benchmark(self) -> list[Command]:
-        """Latency of the exported files."""
+        """Latency of the exported files, in turns."""
         r = self.results
-        return [["onnx_tools/benchmark.py", "--input", r.listing(name), "--model_dir", r.models / name, "--output",
-                 r.latency] for name in r.exports()]
+        list_subnets(r.listing("all"), [network for _, network in r.exports().values()])
+        return [_benchmark(r.listing("all"), r.models, r.latency)]
+
+
+def _benchmark(listing: Path, models: Path, table: Path) -> Command:
+    return ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", models, "--output", table, "--together"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from modules.deploy.cards.card import read_card
+from modules.deploy.cards.card import card_path, read_card
+from modules.deploy.naming import model_path
 from modules.pipeline.results import Results, read_rows
 from modules.utils.figures import new_figure, save_figure
 from modules.utils.results import format_table
@@ -57,9 +58,9 @@ def summarize(results: Results) -> list[Entry]:
 def read_entries(results: Results) -> list[Entry]:
     """The exported files; that of the network found comes first."""
     entries = []
-    for name in results.exports():
-        (card,) = (results.models / name).glob("*_int8.onnx.card.json")
-        entries.append(Entry(name, card.with_name(card.name.removesuffix(".card.json")), read_card(card)))
+    for name, (_, network) in results.exports().items():
+        path = model_path(results.models, *network, int8=True)
+        entries.append(Entry(name, path, read_card(card_path(path))))
     return entries
 
 

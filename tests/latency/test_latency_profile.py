@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from latency_nets import BLOCK, draw, write_program
+from latency_nets import BLOCK, draw
+from stand_ins import write_ssh
 
 from modules.latency import get_platform
 from modules.latency.keys import block_key, parse_key
@@ -354,11 +355,9 @@ def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
 # ---------------------------------------------------------------- other devices
 
 def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
-    """`ssh` here is a program that runs the remote command line in a shell of its own, with another home."""
+    """The machine is a shell with another home."""
     home = tmp_path / "home"
-    home.mkdir()
-    write_program(tmp_path / "bin" / "ssh", f'#!/bin/sh\nprintf "%s\\n" "$*" >> {tmp_path}/calls\n'
-                  f'while [ "$1" != "--" ]; do shift; done\ncd {home} && exec sh -c "$3"\n')
+    calls = write_ssh(tmp_path / "bin", home)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     device = open_device("ssh:me@board", "onnxruntime", python=sys.executable)
     try:
@@ -368,7 +367,7 @@ def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
     finally:
         device.stop()
     assert (home / ".cache/spaceevo/runner.py").read_bytes() == Path(runner.__file__).read_bytes()
-    assert all(" -- me@board " in call for call in (tmp_path / "calls").read_text().splitlines() if "BatchMode" in call)
+    assert all(" -- me@board " in call for call in calls.read_text().splitlines() if "BatchMode" in call)
     broken = open_device("ssh:me@board", "onnxruntime", python="no-such-python")
     with pytest.raises(UserError, match=r"me@board.*no-such-python"):
         broken.describe()

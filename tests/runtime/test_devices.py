@@ -7,7 +7,8 @@ import sys
 import time
 
 import pytest
-from latency_nets import BLOCK, draw, write_program
+from latency_nets import BLOCK, draw
+from stand_ins import write_adb, write_program
 
 from modules.latency.profile.measure import measure, open_reference
 from modules.latency.profile.models import block_model, net_model
@@ -92,27 +93,12 @@ def test_without_the_tool_a_remote_device_is_an_error(tmp_path, monkeypatch):
         open_device("ssh:-oProxyCommand=x", "onnxruntime")
 
 
-ADB = """#!/bin/sh
-printf '%s\\n' "$*" >> {folder}/calls
-[ "$1" = -s ] && shift 2
-case "$1 $2" in
-    push*) cp "$2" {folder}/phone/ ;;
-    "shell getprop"*) echo Pixel ;;
-    "shell nproc"*) echo 8 ;;
-    "shell rm"*) for f in ${{2#rm -f }}; do rm "{folder}/phone/${{f##*/}}"; done ;;
-    *benchmark_model*) file=${{2##*--graph=}}; file=${{file%% *}}; size=$(wc -c < "{folder}/phone/${{file##*/}}")
-        echo "count=1 curr=9 avg=999999 std=0"; echo "count=10 first=5 curr=5 min=5 max=5 avg=$size std=3" ;;
-esac
-"""
-
-
 def test_a_phone_is_asked_through_adb(tmp_path, monkeypatch):
-    """`adb` here is a program whose phone takes a microsecond for each byte of a model."""
-    (tmp_path / "phone").mkdir()
-    write_program(tmp_path / "bin" / "adb", ADB.format(folder=tmp_path))
+    """The phone takes a microsecond for each byte of a model."""
+    calls = write_adb(tmp_path / "bin", tmp_path / "phone", name="benchmark_model")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     device = open_device("adb:X1", "litert", threads=2, phone={"bin_name": "benchmark_model", "taskset_mask": "f0"})
-    assert device.describe()["cpu"] == "Pixel (Pixel)"
+    assert device.describe()["cpu"] == "Pixel 4 (Pixel 4)"
     device.open("reference", b"r" * 2000)
     device.open("net one#", b"n" * 5000)
     times = device.time(["net one#"], 8)["net one#"]
@@ -121,8 +107,8 @@ def test_a_phone_is_asked_through_adb(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not tell its memory"):
         device.peak_memory(b"1")
     device.stop()
-    assert not list((tmp_path / "phone").glob("*"))
-    calls = (tmp_path / "calls").read_text()
+    assert [path.name for path in (tmp_path / "phone").iterdir()] == ["benchmark_model"]
+    calls = calls.read_text()
     assert all(call.startswith("-s X1 ") for call in calls.splitlines())
     assert "taskset f0 /data/local/tmp/benchmark_model" in calls
     assert "--num_threads=2" in calls

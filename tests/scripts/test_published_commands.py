@@ -11,10 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
+from image_trees import digit_folder
 
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
@@ -145,17 +143,7 @@ def test_latencies_of_subnets_are_predicted(tmp_path):
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """A folder of images in ten classes, where the commands want ImageNet."""
-    return write_images(tmp_path_factory.mktemp("imagenet"), train=340, val=60)
-
-
-def write_images(folder: Path, train: int, val: int) -> Path:
-    """The first digits of scikit-learn as images of 48 pixels in `folder`/train and `folder`/val."""
-    digits = load_digits()
-    for i, (image, label) in enumerate(zip(digits.images[:train + val], digits.target, strict=False)):
-        path = folder / ("val" if i < val else "train") / f"class{label}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 15).astype(np.uint8)).convert("RGB").resize((48, 48)).save(path)
-    return folder
+    return digit_folder(tmp_path_factory.mktemp("imagenet"), train=340, val=60)
 
 
 @pytest.mark.slow
@@ -212,7 +200,7 @@ def test_published_networks_are_evaluated_and_fine_tuned(name, tmp_path):
     QuantMode().apply(supernet)
     record = dataclasses.replace(record, quant=QuantMode())
     save_checkpoint(folder / "lsq.pth", {"state_dict": supernet.state_dict(), "config": record.to_dict()})
-    values = {"images": write_images(tmp_path / "images", train=40, val=10), "ckpt": tmp_path}
+    values = {"images": digit_folder(tmp_path / "images", train=40, val=10), "ckpt": tmp_path}
     for mode in ("", " --quant_mode"):
         printed = run(SPECIFIC[f"{name} {mode}"], "--resume {ckpt}/supernet_training --batch_size_per_gpu 8 --debug "
                       "--debug_batches 1 --post_bn_calibration_batch_num 1", **values)
