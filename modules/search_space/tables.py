@@ -206,5 +206,26 @@ CIFARW = Superspace(
     block_kd_resolutions=(24, 32),
 )
 
-for _superspace in (MOBILE_ORIGINAL, MOBILE_V1, MOBILE_V1_RES, MOBILEW, ONNX, ONNX_V1, ONNXW, ONNXW_TINY, CIFARW):
+# Not published: the blocks and strides of cifarw at less than half its widths, for minutes of a laptop CPU. The demo
+# uses it.
+CIFARW_TINY = Superspace(
+    name="cifarw_tiny",
+    stages=(
+        StageTable("first_conv", (8, 16), (1,), 1),
+        StageTable("stage1", (8, 16, 24), (1,), 2, 2),
+        StageTable("stage2", _steps(16, 40, 8), (1, 2), 1, 2),
+        StageTable("stage3", _steps(24, 48, 8), (1, 2), 2, 2),
+        StageTable("stage4", _steps(32, 64, 8), (1, 2), 1, 3),
+        StageTable("stage5", _steps(48, 80, 8), (1, 2), 2, 3),
+        StageTable("stage6", _steps(64, 96, 8), (1,), 1, 3),
+        StageTable("final_expand", (128,)), StageTable("feature_mix", (128,)), StageTable("logits", (1000,)),
+    ),
+    fixed=CIFARW.fixed,
+    candidates=CIFARW.candidates,
+    resolutions=(24, 28, 32),
+    block_kd_resolutions=(24, 32),
+)
+
+for _superspace in (MOBILE_ORIGINAL, MOBILE_V1, MOBILE_V1_RES, MOBILEW, ONNX, ONNX_V1, ONNXW, ONNXW_TINY, CIFARW,
+                    CIFARW_TINY):
     register_superspace(_superspace)
