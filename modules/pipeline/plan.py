@@ -82,8 +82,9 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         return int(min(max(SHARES[name] * budget / seconds, least), most))
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
-    sandwich = speed.sandwich * sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
-    tuned = sandwich / SUBNETS_PER_STEP * steps * TRAINED
+    smaller = sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
+    sandwich = speed.sandwich * smaller
+    tuned = speed.single * smaller / SUBNETS_PER_STEP * steps * TRAINED / min(speed.threads, TRAINED)
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),

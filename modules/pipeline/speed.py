@@ -30,12 +30,14 @@ class Speed:
 
     Args:
         sandwich: the sandwich step of a supernet with a mixture of all block types.
+        single: the same on one thread.
         teacher: a training step of the teacher; 0 if it is not trained.
         threads: of the CPU, for both measurements and all steps.
         start: seconds until a script has loaded its libraries.
     """
 
     sandwich: float
+    single: float
     teacher: float
     threads: int = 1
     start: float = 0.0
@@ -51,13 +53,14 @@ def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     before, sandwich = torch.get_num_threads(), {}
-    for threads in _numbers_of_threads(device):
+    numbers = _numbers_of_threads(device)
+    for threads in {*numbers, 1}:
         torch.set_num_threads(threads)
         sandwich[threads] = _sandwich_seconds(superspace, resolution, classes, images, labels)
-    threads = min(sandwich, key=sandwich.get)
+    threads = min(numbers, key=sandwich.get)
     torch.set_num_threads(threads)
     taught = _teacher_seconds(teacher, classes, superspace, images, labels) if teacher else 0.0
-    speed = Speed(sandwich[threads], taught, threads, _start_seconds())
+    speed = Speed(sandwich[threads], sandwich[1], taught, threads, _start_seconds())
     torch.set_num_threads(before)
     return speed
 

@@ -10,6 +10,7 @@ from modules.modeling.public_weights.packages import PACKAGE
 from modules.pipeline.plan import POPULATION
 from modules.pipeline.request import OWN
 from modules.pipeline.results import Results, list_subnets
+from modules.pipeline.rival import Network
 from modules.pipeline.runner import Command, Step
 from modules.pipeline.speed import BATCH
 from modules.search_space.superspace import get_superspace
@@ -35,12 +36,11 @@ class Pipeline:
         own = self.request.tables == OWN
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
-        rivals = [Step("latency of rivals", self.measure_rivals),
-                  Step("rival", self.train_rival)] if not self.request.no_baselines else []
+        rivals = [] if self.request.no_baselines else [Step("latency of rivals", self.measure_rivals)]
         return [*blocks, Step("search of the space", self.search_space), Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
-                Step("training of the finalists", self.tune), Step("check of them", self.check_tuned), *rivals,
-                Step("files", self.export), Step("latency", self.benchmark)]
+                *rivals, Step("training of the finalists", self.tune, side_by_side=True),
+                Step("check of them", self.check_tuned), Step("files", self.export), Step("latency", self.benchmark)]
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -123,26 +123,23 @@ class Pipeline:
 
     def measure_best(self) -> list[Command]:
         """Latency of the best subnets of each search, and of the smallest."""
-        r = self.results
-        listing = r.candidates / "candidates.csv"
-        list_subnets(listing, r.best_predicted())
-        return [self._export(listing, r.supernet, r.candidates),
-                _benchmark(listing, r.candidates, r.candidates_latency)]
+        return _measure(self.results.best_predicted(), self.results.candidates, self.results.candidates_latency)
 
     def _export(self, listing: Path, checkpoints: Path, models: Path) -> Command:
         return ["onnx_tools/export_onnx.py", "--input", listing, "--resume", checkpoints, "--output_dir", models,
                 "--batch_size_per_gpu", BATCH, "--post_bn_calibration_batch_num", self.plan.calibration_batches]
 
-    def tune(self) -> list[Command]:
+    def tune(self) -> list[list[Command]]:
         """Further training of the best subnets whose measured latency is within the limit, of the smallest, and of the
-        one that random search found."""
-        r, p, space, commands = self.results, self.plan, self.results.space, []
+        one that random search found; training of the rival, the longest, first."""
+        r, p, space = self.results, self.plan, self.results.space
+        trainings = [] if self.request.no_baselines else [self._train_rival()]
         start = ["--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"]
         for subnet in r.trained():
             fp32, int8 = self._training(r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs,
                                         [*self._space(), "--subnet_choice", subnet, "--base_lr", 0.1])
-            commands += [[*fp32, *start], int8]
-        return commands
+            trainings.append([[*fp32, *start], int8])
+        return trainings
 
     def check_tuned(self) -> list[Command]:
         """Accuracy of these subnets on the held-out images, without and with the further training."""
@@ -153,14 +150,10 @@ class Pipeline:
                 for checkpoints, subnets in ((r.supernet, trained), *((r.tuned_folder(s), [s]) for s in trained))]
 
     def measure_rivals(self) -> list[Command]:
-        """Latency of the networks that a user would take instead, with random weights."""
-        r = self.results
-        listing = r.rivals / "rivals.csv"
-        list_subnets(listing, r.rival_candidates())
-        return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--output_dir", r.rivals],
-                _benchmark(listing, r.rivals, r.rivals_latency)]
+        """Latency of the networks that a user would take instead."""
+        return _measure(self.results.rival_candidates(), self.results.rivals, self.results.rivals_latency)
 
-    def train_rival(self) -> list[Command]:
+    def _train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""
         (space, subnet), p = self.results.rival_network(), self.plan
         which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet]
@@ -180,6 +173,14 @@ class Pipeline:
         r = self.results
         list_subnets(r.listing("all"), [network for _, network in r.exports().values()])
         return [_benchmark(r.listing("all"), r.models, r.latency)]
+
+
+def _measure(networks: Sequence[Network], models: Path, table: Path) -> list[Command]:
+    """Latency of INT8 files with random weights: it does not depend on them."""
+    listing = models / "networks.csv"
+    list_subnets(listing, networks)
+    return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--output_dir", models],
+            _benchmark(listing, models, table)]
 
 
 def _benchmark(listing: Path, models: Path, table: Path) -> Command:

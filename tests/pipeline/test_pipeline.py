@@ -34,7 +34,7 @@ from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
 
 TINY = get_superspace("onnxw_tiny")
-SPEED = Speed(sandwich=0.4, teacher=0.2)
+SPEED = Speed(sandwich=0.4, single=0.4, teacher=0.2)
 
 
 def request(output) -> Request:
@@ -74,7 +74,7 @@ def test_more_time_or_a_faster_machine_makes_every_size_larger():
                          plan.evaluations, plan.tuning_epochs])
 
     assert (sizes(7200, SPEED) >= sizes(1800, SPEED)).all()
-    assert (sizes(1800, Speed(0.1, 0.05)) > sizes(1800, SPEED)).all()
+    assert (sizes(1800, Speed(0.1, 0.1, 0.05)) > sizes(1800, SPEED)).all()
 
 
 def test_small_images_and_given_tables_leave_time_for_the_supernet():
@@ -89,7 +89,7 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
 
 
 def test_time_in_which_scripts_start_trains_nothing():
-    plans = [make_plan(3600, 4000, TINY, (32,), Speed(0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
+    plans = [make_plan(3600, 4000, TINY, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
     assert plans[1] == make_plan(3600 - count_scripts(True, True) * 20, 4000, TINY, (32,), SPEED)
     assert plans[2] == make_plan(1200, 4000, TINY, (32,), SPEED)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
@@ -251,6 +251,37 @@ def test_a_finished_step_is_not_run_again_and_a_failed_one_is(tmp_path):
     broken.clear()
     run(resume=True)
     assert marks.read_text() == "abbc"
+
+
+def test_sequences_run_side_by_side_and_share_the_threads(tmp_path, capfd):
+    """The first scripts of two sequences wait for each other; a failure keeps what is left from starting."""
+    (tmp_path / "wait.py").write_text(
+        "import os, pathlib, sys, time\n"
+        f"mine, other = (pathlib.Path({str(tmp_path)!r}, name) for name in sys.argv[1:])\n"
+        "mine.write_text(os.environ['OMP_NUM_THREADS'])\n"
+        "while not other.exists():\n    time.sleep(0.01)\n"
+        "print('seen by', mine.name)")
+    (tmp_path / "fail.py").write_text("raise SystemExit(3)")
+    wait, fail = tmp_path / "wait.py", tmp_path / "fail.py"
+
+    def run(name, *sequences):
+        with Run(tmp_path / name, resume=False, overwrite=False, option="--output") as opened:
+            run_steps(opened, {}, {}, [Step("a", lambda: sequences, side_by_side=True)], threads=5)
+
+    run("state.json", [[wait, "a", "b"], [wait, "c", "d"]], [[wait, "b", "a"], [wait, "d", "c"]])
+    assert [(tmp_path / name).read_text() for name in "abcd"] == ["2"] * 4
+    printed = capfd.readouterr().out
+    assert all(f"\nseen by {name}\n" in printed for name in "abcd")
+    with pytest.raises(UserError, match=r"fail.py ended with status 3"):
+        run("failed.json", [[fail], [wait, "e", "e"]], [[wait, "f", "f"], [fail]], [[wait, "g", "g"]])
+    assert not (tmp_path / "e").exists()
+
+
+def test_trainings_side_by_side_leave_time_for_more_epochs():
+    """Two threads that train two networks at once take half as long for an epoch of all."""
+    one, two = (make_plan(10000, 4000, TINY, (32,), Speed(0.4, 0.4, 0.2, threads=threads)) for threads in (1, 2))
+    assert two.tuning_epochs / one.tuning_epochs == pytest.approx(2, rel=0.05)
+    assert two.supernet_epochs == one.supernet_epochs
 
 
 def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
