@@ -115,7 +115,7 @@ def prepare_many(folder: Path) -> None:
     write_images(folder)
     run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *TEACHER.split(), "--dataset_path", "imagenet"])
     checkpoint = torch.load(folder / "checkpoints/block_kd/teacher_checkpoint/checkpoint.pth", weights_only=True)
-    torch.save(checkpoint["state_dict"], folder / "tiny.pth")
+    torch.save(checkpoint["model"], folder / "tiny.pth")
 
 
 def write_supernet(folder: Path, name: str, mode: QuantMode | None) -> None:
