@@ -197,6 +197,7 @@ def at_small_settings(command: str, folder: Path, small: dict[str, str]) -> list
     machines = 2 if "--nnodes 2" in options else 1
     if machines == 2:
         options = options.replace("HOST:29500", f"localhost:{free_port()}")
+        words += ["--models_save_dir", "two_machines"]  # the run on one machine has ended
     else:
         options += "--standalone"
     return [[sys.executable, "-m", "torch.distributed.run", *options.split(), *([kind] if kind else []), *words]
