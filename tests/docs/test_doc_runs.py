@@ -111,9 +111,11 @@ def prepare_adjustable(folder: Path) -> None:
 
 
 def prepare_many(folder: Path) -> None:
-    """A teacher in fp32; its weights take the place of torchvision's too."""
+    """A teacher in fp32 and in INT8; the weights in fp32 take the place of torchvision's too."""
     write_images(folder)
-    run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *TEACHER.split(), "--dataset_path", "imagenet"])
+    for mode in ((), ("--quant_mode",)):
+        run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *TEACHER.split(), "--dataset_path", "imagenet",
+                     *mode])
     checkpoint = torch.load(folder / "checkpoints/block_kd/teacher_checkpoint/checkpoint.pth", weights_only=True)
     torch.save(checkpoint["model"], folder / "tiny.pth")
 
@@ -155,7 +157,7 @@ RUNS = {
     "many_machines": Page(
         prepare_many, printed={"/path/to/imagenet": "imagenet"},
         small={"train_supernet.py": f"{TINY} {TRAINING}", "search_subnet.py": f"{TINY} {SMALL['search_subnet.py']}",
-               "modules.block_kd.teacher": f"{TEACHER} --teacher_weights tiny.pth",
+               "modules.block_kd.teacher": f"{TEACHER} --teacher_weights tiny.pth --overwrite",
                "train_block_kd.py": f"{KD} --num_epochs 1 --train_batches 2 "
                                     "--teacher_checkpoint_path checkpoints/block_kd/teacher_checkpoint/checkpoint.pth",
                "lsq_block_kd.py": f"{KD} --train_batches 2", "eval_block_kd.py": f"{KD} --num_samples_per_stage 2",
