@@ -9,8 +9,8 @@ from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.results import Results
-from modules.pipeline.runner import run_steps
-from modules.pipeline.speed import measure_speed
+from modules.pipeline.runner import Step, run_steps
+from modules.pipeline.speed import measure_speed, mixture
 from modules.pipeline.steps import Pipeline
 from modules.pipeline.summary import Entry, summarize
 from modules.search_space.superspace import get_superspace
@@ -34,11 +34,20 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
                            for name, value in state["plan"].items()})
             results = Results(request, plan, float(state["limit"]), int(state["classes"]))
+            images = int(state["images"])
         run.begin()
         run.write_state(request.identity, state)
         print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
-        run_steps(run, request.identity, state, Pipeline(results).steps(), plan.threads)
+
+        def plan_again() -> tuple:
+            results.plan = _plan_trainings(results, images, request.seconds - sum(state["seconds"].values()))
+            state["plan"] = asdict(results.plan)
+            print(f"Plan for the rest: {results.plan}.", flush=True)
+            return ()
+
+        run_steps(run, request.identity, state, Pipeline(results).steps(Step("plan of the trainings", plan_again)),
+                  plan.threads)
         return summarize(results)
 
 
@@ -50,8 +59,17 @@ def _plan(request: Request) -> dict:
         check_output_sizes(superspace, stage_list(request.superspace, None), [max(request.pixels)], "nsr",
                            "--resolutions", "--tables with tables that are there")
     limit = choose_limit(request.latency_constraint, superspace, request.pixels, request.platform, classes)
-    speed = measure_speed(superspace, max(request.pixels), classes,
+    speed = measure_speed(mixture(superspace), max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines)
-    return {"limit": limit, "classes": classes, "plan": asdict(plan)}
+    return {"limit": limit, "classes": classes, "images": len(data.train_indices), "plan": asdict(plan)}
+
+
+def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:
+    """The plan for the `seconds` that are left once the space is found: its supernet may be several times as fast as
+    that of another space."""
+    request, plan = results.request, results.plan
+    speed = measure_speed(results.space, max(plan.resolutions), results.classes, threads=plan.threads)
+    return make_plan(seconds, images, get_superspace(request.superspace), plan.resolutions, speed, True,
+                     not request.no_baselines)

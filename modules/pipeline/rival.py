@@ -13,16 +13,16 @@ from modules.search_space.reference import read_network
 
 Network = tuple[SupernetConfig, SubnetChoiceConfig]
 WIDTHS = (1.4, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
-FORMS = ("mobilenet_v2", "mobilenet_v2_cifar")  # as published; with the first two strides 1, for small images
+SMALL = 64      # pixels; below them the first two strides are 1, as usual for small images
 MEASURED = 8    # candidates
 _DOUBT = 2      # times the limit: predictions may be that far above the measured latency
 
 
 def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], classes: int) -> list[Network]:
-    """The MobileNetV2s to measure, of either form and any of the widths and `resolutions` (pixels): those of most MACs
-    that may be within `limit` (ms) although the prediction of `platform` is above it, and the fastest one."""
-    networks = [find_network(f"{form}:{width}", resolution)
-                for resolution in resolutions for form in FORMS for width in WIDTHS]
+    """The MobileNetV2s to measure, of any of the widths and `resolutions` (pixels): those of most MACs that may be
+    within `limit` (ms) although the prediction of `platform` is above it, and the fastest one."""
+    networks = [find_network(f"mobilenet_v2{'_cifar' if resolution < SMALL else ''}:{width}", resolution)
+                for resolution in resolutions for width in WIDTHS]
     specs = [resolve(*network, classes) for network in networks]
     latencies = get_platform(platform).predict_subnets(specs).ms
     order = sorted(range(len(networks)), key=lambda i: -count_net_flops_and_params(specs[i])[0])

@@ -15,7 +15,7 @@ from modules.block_kd.teacher.build import build_teacher, enlargement
 from modules.modeling.network import resize
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
-from modules.search_space.superspace import Superspace
+from modules.search_space.superspace import Superspace, get_superspace
 from modules.training.config import TrainConfig
 from modules.training.sandwich import sandwich_step
 from modules.utils.dist import init_distributed
@@ -29,7 +29,7 @@ class Speed:
     """Seconds of one fp32 step of 64 images.
 
     Args:
-        sandwich: the sandwich step of a supernet with a mixture of all block types.
+        sandwich: the sandwich step of a supernet.
         single: the same on one thread.
         teacher: a training step of the teacher; 0 if it is not trained.
         threads: of the CPU, for both measurements and all steps.
@@ -43,23 +43,30 @@ class Speed:
     start: float = 0.0
 
 
-def measure_speed(superspace: Superspace, resolution: int, classes: int, teacher: str) -> Speed:
+def mixture(superspace: Superspace) -> SupernetConfig:
+    """A space of all block types by turns, in the middle width windows: it stands for one that is not found yet."""
+    kinds = len(superspace.candidates)
+    return SupernetConfig(superspace.name, tuple(i % kinds for i in range(len(superspace.searched))),
+                          tuple(stage.num_windows // 2 for stage in superspace.searched))
+
+
+def measure_speed(space: SupernetConfig, resolution: int, classes: int, teacher: str = "", threads: int = 0) -> Speed:
     """Speed at `resolution` (pixels) on the device of training; `teacher` is an architecture, "" for none.
 
-    On a CPU, `OMP_NUM_THREADS` gives the number of threads. Without it, one thread and all cores are tried: if other
-    programs keep the cores busy, one thread is faster.
+    On a CPU, `threads` or `OMP_NUM_THREADS` gives the number of threads. Without it, one thread and all cores are
+    tried: if other programs keep the cores busy, one thread is faster.
     """
     device = init_distributed()
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     before, sandwich = torch.get_num_threads(), {}
-    numbers = _numbers_of_threads(device)
-    for threads in {*numbers, 1}:
-        torch.set_num_threads(threads)
-        sandwich[threads] = _sandwich_seconds(superspace, resolution, classes, images, labels)
+    numbers = [threads] if threads else _numbers_of_threads(device)
+    for number in {*numbers, 1}:
+        torch.set_num_threads(number)
+        sandwich[number] = _sandwich_seconds(space, resolution, classes, images, labels)
     threads = min(numbers, key=sandwich.get)
     torch.set_num_threads(threads)
-    taught = _teacher_seconds(teacher, classes, superspace, images, labels) if teacher else 0.0
+    taught = _teacher_seconds(teacher, classes, get_superspace(space.superspace), images, labels) if teacher else 0.0
     speed = Speed(sandwich[threads], sandwich[1], taught, threads, _start_seconds())
     torch.set_num_threads(before)
     return speed
@@ -72,11 +79,8 @@ def _numbers_of_threads(device: torch.device) -> list[int]:
     return sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1})
 
 
-def _sandwich_seconds(superspace: Superspace, resolution: int, classes: int, images: torch.Tensor,
-                      labels: torch.Tensor) -> float:
-    stages, kinds = superspace.searched, len(superspace.candidates)
-    space = SupernetConfig(superspace.name, tuple(i % kinds for i in range(len(stages))),
-                           tuple(stage.num_windows // 2 for stage in stages))
+def _sandwich_seconds(space: SupernetConfig, resolution: int, classes: int, images: torch.Tensor, labels: torch.Tensor
+                      ) -> float:
     net, rng = Supernet(space, classes, (resolution,)).to(images.device), np.random.default_rng(0)
     return _seconds(lambda: sandwich_step(net, images, labels, TrainConfig(), rng))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modules.block_kd.teacher.build import enlargement
 from modules.modeling.public_weights.packages import PACKAGE
-from modules.pipeline.plan import POPULATION
+from modules.pipeline.plan import POPULATION, Plan
 from modules.pipeline.request import OWN
 from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.rival import Network
@@ -29,15 +29,21 @@ class Pipeline:
     """The steps that lead to `results`."""
 
     def __init__(self, results: Results):
-        self.results, self.request, self.plan = results, results.request, results.plan
+        self.results, self.request = results, results.request
 
-    def steps(self) -> list[Step]:
-        """All steps in order."""
+    @property
+    def plan(self) -> Plan:
+        """The sizes of the steps."""
+        return self.results.plan
+
+    def steps(self, planning: Step) -> list[Step]:
+        """All steps in order; `planning` comes once the space is known."""
         own = self.request.tables == OWN
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
         rivals = [] if self.request.no_baselines else [Step("latency of rivals", self.measure_rivals)]
-        return [*blocks, Step("search of the space", self.search_space), Step("supernet", self.train_supernet),
+        return [*blocks, Step("search of the space", self.search_space), planning,
+                Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 *rivals, Step("training of the finalists", self.tune, side_by_side=True),
                 Step("check of them", self.check_tuned), Step("files", self.export), Step("latency", self.benchmark)]
