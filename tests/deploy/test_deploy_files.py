@@ -1,4 +1,5 @@
 """ONNX files of trained nets: agreement, images as bytes, prediction, cards and their report."""
+import csv
 import json
 import re
 import subprocess
@@ -193,6 +194,13 @@ def test_cards_and_their_report(exported):
                   "--output", folder / "latency.csv", "--num_runs", "3")
     assert done.returncode == 0, done.stderr
     assert read_card(card_path(int8))["latency"]["ms"] > 0
+    done = script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", folder / "models",
+                  "--output", folder / "latency.csv", "--num_runs", "3", "--together")
+    assert done.returncode == 0, done.stderr
+    with open(folder / "latency.csv", newline="") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert names[2:] == names[:2]
+    assert names[0] != names[1]
     done = script("onnx_tools/report.py", folder / "models", "--output", folder / "report.csv")
     assert done.returncode == 0, done.stderr
     assert len((folder / "report.csv").read_text().splitlines()) == 5
