@@ -16,7 +16,7 @@ $(VENV)/.installed: requirements-core.txt requirements-dev.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(DEMO) --dataset moved_digits --budget 12m
+	$(DEMO) --dataset cluttered_digits --budget 12m
 
 demo-short: $(VENV)/.installed
 	$(DEMO) --dataset digits --budget 1m

@@ -4,12 +4,13 @@
     python onnx_tools/benchmark.py --baselines static openvino
 
 The baselines run in the same turns. `static` is onnxruntime's own static quantisation of the fp32 file; `openvino` is
-our int8 file under OpenVINO (an extra package). Figures are medians; the spread is half the distance between the 10th
-and 90th percentile; speedup is fp32 over int8. One thread by default, on one core. The latencies go into the cards of
-exported models, too.
+our int8 file under OpenVINO (an extra package). Figures are medians, or with --usual_speed means of the fastest
+quarter; the spread is half the distance between the 10th and 90th percentile; speedup is fp32 over int8. One thread by
+default, on one core. The latencies go into the cards of exported models, too.
 """
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import geometric_mean
@@ -21,6 +22,7 @@ from modules.utils.cli import make_parser, run
 from modules.utils.settings import THREADS, option
 
 BASELINES = ("static", "openvino")
+REFERENCE = ("", "reference")  # among the timed files
 
 
 def parse_args(argv):
@@ -35,6 +37,8 @@ def parse_args(argv):
     option(parser, "--warmup_runs", 20, "runs before", low=0)
     option(parser, "--together", False, "all networks in the same turns: their latencies compare on a noisy machine; "
            "lines are written at the end")
+    option(parser, "--usual_speed", False, "scale latencies by a reference block in the same turns to the speed that "
+           "the machine had when `--platform onnxruntime_int8` was first used")
     option(parser, "--processor_time", False, "leave out the time in which other processes had the core, on a machine "
            "that is shared")
     return parser.parse_args(argv)
@@ -45,13 +49,15 @@ def main(argv=None):
 
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path
+    from modules.latency.profile.measure import typical
     from modules.runtime.session import summarize, time_interleaved
     from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
 
     ratios = []
+    reference, usual_ms = open_usual_reference() if args.usual_speed else ({}, 0.0)
     constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
-                 "clock": "processor" if args.processor_time else "wall"}
+                 "clock": ("processor" if args.processor_time else "wall") + ", usual speed" * args.usual_speed}
     given = list(given_subnets(args))
     for group in [given] if args.together else [[network] for network in given]:
         opened = []
@@ -60,10 +66,16 @@ def main(argv=None):
                      for name in ("fp32", "int8")}
             opened.append((reference_to(*network), paths, *open_all(args, paths)))
         times = time_interleaved({(network, name): session for network, _, sessions, _ in opened
-                                  for name, session in sessions.items()}, args.num_runs, args.warmup_runs,
+                                  for name, session in sessions.items()} | reference, args.num_runs, args.warmup_runs,
                                  time.process_time if args.processor_time else time.perf_counter)
+        if reference:
+            now_ms = typical(times[REFERENCE])
+            times = {key: values * usual_ms / now_ms for key, values in times.items()}
+            print(f"the machine is {now_ms / usual_ms:.2f} times as slow as usual; latencies are scaled")
         for network, paths, sessions, memory in opened:
             figures = {name: summarize(times[network, name]) for name in sessions}
+            if reference:
+                figures = {name: (typical(times[network, name]), spread) for name, (_, spread) in figures.items()}
             speedup = figures["fp32"][0] / figures["int8"][0]
             append_row(args.output, row(network, figures, speedup) | constants | memory)
             for name in ("fp32", "int8"):
@@ -77,6 +89,18 @@ def main(argv=None):
         values = [ratio[name] for ratio in ratios]
         print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
               "times at least")
+
+
+def open_usual_reference():
+    """The reference block of `--platform onnxruntime_int8` as a session, and its usual latency in ms."""
+    from modules.latency import get_platform
+    from modules.runtime.engines import engines
+
+    content, usual_ms = get_platform("onnxruntime_int8").usual_reference()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.onnx"
+        path.write_bytes(content)
+        return {REFERENCE: engines["onnxruntime"].open(path, 1)}, usual_ms
 
 
 def open_all(args, paths):

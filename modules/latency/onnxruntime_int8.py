@@ -82,6 +82,14 @@ class OnnxRuntimeInt8(BlockSums):
         self.cache.save()
         return ms
 
+    def usual_reference(self) -> tuple[bytes, float]:
+        """The file of the reference block, and its latency in ms when the cache was begun. A file that runs in turns
+        with it has its latency scaled by the ratio of the two."""
+        from modules.latency.profile.measure import reference_model
+
+        self._open_device()
+        return reference_model(RUNTIME), self.cache.values["reference"]
+
     def _correction(self, superspace: str):
         if superspace not in self._corrections:
             from modules.latency.profile.design import draw_nets
@@ -102,16 +110,20 @@ class OnnxRuntimeInt8(BlockSums):
         return self.cache.get(key, lambda: self._measure(build()))
 
     def _measure(self, content: bytes) -> float:
-        from modules.latency.profile.measure import measure, measure_reference, open_reference
+        from modules.latency.profile.measure import measure
+
+        self._open_device()
+        measured = measure(self._device, content)
+        return measured.ms * self.cache.values["reference"] / measured.reference_ms
+
+    def _open_device(self) -> None:
+        from modules.latency.profile.measure import measure_reference, open_reference
+        from modules.runtime.devices import open_device
 
         if self._device is None:
-            from modules.runtime.devices import open_device
-
             self._device = open_device("local", RUNTIME, THREADS, cpus=sorted(os.sched_getaffinity(0)))
             atexit.register(self._device.stop)
             open_reference(self._device, RUNTIME)
             self.cache.get("reference", lambda: measure_reference(self._device))
-        measured = measure(self._device, content)
-        return measured.ms * self.cache.values["reference"] / measured.reference_ms
 
 

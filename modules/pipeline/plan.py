@@ -9,8 +9,8 @@ from modules.search_space.superspace import Superspace
 
 # Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
 # that are too low.
-SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.26, "supernet int8": 0.08,
-          "subnets": 0.05, "tuning": 0.12, "tuning int8": 0.06}
+SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.20, "supernet int8": 0.06,
+          "subnets": 0.05, "tuning": 0.18, "tuning int8": 0.07}
 FINALISTS = 3         # subnets that are trained further, from which the best is taken
 TRAINED = FINALISTS + 1  # and random search's best, to compare with
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others

@@ -22,6 +22,7 @@ CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "What kept short trainings at chance".
 LABEL_STEPS = 600
+TUNING_LR = 0.3  # of the subnets that are trained further; at 0.1 they learn half as much in few epochs
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
 
@@ -143,7 +144,7 @@ class Pipeline:
         start = ["--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"]
         for subnet in r.trained():
             fp32, int8 = self._training(r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs,
-                                        [*self._space(), "--subnet_choice", subnet, "--base_lr", 0.1])
+                                        [*self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR])
             trainings.append([[*fp32, *start], int8])
         return trainings
 
@@ -190,4 +191,5 @@ def _measure(networks: Sequence[Network], models: Path, table: Path) -> list[Com
 
 
 def _benchmark(listing: Path, models: Path, table: Path) -> Command:
-    return ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", models, "--output", table, "--together"]
+    return ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", models, "--output", table, "--together",
+            "--usual_speed"]

@@ -37,9 +37,9 @@ class Entry:
 def summarize(results: Results) -> list[Entry]:
     """Print the table, the gains of the network found, its file, and the paths of all figures; returns the entries."""
     entries = read_entries(results)
-    print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread. Accuracy is on the test "
-          "images,\nwhich no choice has seen, in brackets its 95% interval. Differ: images to which the file and the "
-          "trained\nnetwork give other answers.\n")
+    print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread in the same turns, at the\n"
+          "usual speed of this machine. Accuracy is on the test images, which no choice has seen, in brackets\n"
+          "its 95% interval. Differ: images to which the file and the trained network give other answers.\n")
     print(format_table([_row(entry, results.limit) for entry in entries]))
     print()
     for line in [*same(entries, results), *gains(entries)]:

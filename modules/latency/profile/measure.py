@@ -46,9 +46,14 @@ def summarize(times: Times) -> Measurement:
     return Measurement(typical(times.ms), typical(times.reference_ms), float(np.median(times.ms)), len(times.ms))
 
 
+def reference_model(runtime: str) -> bytes:
+    """The reference as a file of `runtime`."""
+    return block_model(runtime, *REFERENCE)
+
+
 def open_reference(device: Device, runtime: str) -> None:
     """Open the reference, which all measurements take turns with."""
-    device.open(REFERENCE_NAME, block_model(runtime, *REFERENCE))
+    device.open(REFERENCE_NAME, reference_model(runtime))
 
 
 def measure_reference(device: Device) -> float:
