@@ -39,7 +39,7 @@ def main(argv=None):
     latency = folder / "latency.csv"
     latency.unlink(missing_ok=True)
     run_script(["onnx_tools/benchmark.py", "--network", *listed, "--model_dir", folder, "--output", latency,
-                "--together", "--num_runs", args.num_runs], 1)
+                "--together", "--usual_speed", "--num_runs", args.num_runs], 1)
     times = [row for _, row in read_records(latency, "latencies", ("name", "int8_ms"))]
     rows = [row(given, measured) for given, measured in zip(listed.values(), times, strict=True)]
     rows.sort(key=lambda entry: float(entry["int8_ms"]))
@@ -71,8 +71,8 @@ def draw(rows: list[dict], path: Path) -> None:
         ms = float(entry["int8_ms"])
         if entry["top1"]:
             axes.plot(ms, float(entry["top1"]), "o", color=COLOURS[0])
-            axes.annotate(entry["network"], (ms, float(entry["top1"])), xytext=(5, -9), textcoords="offset points",
-                          fontsize=7)
+            axes.annotate(entry["network"], (ms, float(entry["top1"])), textcoords="offset points", fontsize=7,
+                          xytext=(5, 4 if "lite" in entry["network"] else -9))
         else:
             colour = COLOURS[1 if "vnni" in entry["network"] else 2]
             axes.axvline(ms, color=colour, linewidth=1, alpha=0.6)
