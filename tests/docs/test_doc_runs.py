@@ -63,6 +63,7 @@ INPUT = "--input subnets.csv"
 LISTED = {"onnx_tools/export_onnx.py": INPUT, "onnx_tools/benchmark.py": f"{INPUT} {BENCHMARK}",
           "tflite_tools/benchmark.py": f"{INPUT} {BENCHMARK}"}
 TEACHER = "--teacher_arch efficientnet-tiny --num_epochs 1 --debug --resolution 48 --num_workers 0"
+TEACHER_INT8 = f"{TEACHER} --optimizer adam --learning_rate 1e-4 --bn_momentum 0.1"
 KD = "--superspace onnxw_tiny --teacher_arch efficientnet-tiny --num_workers 0 --hw_list 48 --train_batch_size 16 " \
      f"--valid_size 60 {STAGES}"
 TINY = f"{SPACE} --valid_size 60 --data_loader_workers_per_gpu 0"
@@ -113,9 +114,8 @@ def prepare_adjustable(folder: Path) -> None:
 def prepare_many(folder: Path) -> None:
     """A teacher in fp32 and in INT8; the weights in fp32 take the place of torchvision's too."""
     write_images(folder)
-    for mode in ((), ("--quant_mode",)):
-        run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *TEACHER.split(), "--dataset_path", "imagenet",
-                     *mode])
+    for settings in (TEACHER, f"{TEACHER_INT8} --quant_mode"):
+        run(folder, [sys.executable, "-m", "modules.block_kd.teacher", *settings.split(), "--dataset_path", "imagenet"])
     checkpoint = torch.load(folder / "checkpoints/block_kd/teacher_checkpoint/checkpoint.pth", weights_only=True)
     torch.save(checkpoint["model"], folder / "tiny.pth")
 
@@ -157,7 +157,7 @@ RUNS = {
     "many_machines": Page(
         prepare_many, printed={"/path/to/imagenet": "imagenet"},
         small={"train_supernet.py": f"{TINY} {TRAINING}", "search_subnet.py": f"{TINY} {SMALL['search_subnet.py']}",
-               "modules.block_kd.teacher": f"{TEACHER} --teacher_weights tiny.pth --overwrite",
+               "modules.block_kd.teacher": f"{TEACHER_INT8} --teacher_weights tiny.pth --overwrite",
                "train_block_kd.py": f"{KD} --num_epochs 1 --train_batches 2 "
                                     "--teacher_checkpoint_path checkpoints/block_kd/teacher_checkpoint/checkpoint.pth",
                "lsq_block_kd.py": f"{KD} --train_batches 2", "eval_block_kd.py": f"{KD} --num_samples_per_stage 2",
