@@ -78,12 +78,14 @@ class Page:
         small: settings that are appended to a script's commands, in place of SMALL's.
         printed: words of the commands and what stands for them here.
         left_out: words of commands that do not run.
+        afresh: scripts whose commands without --resume replace the run of a command before.
     """
 
     prepare: Callable[[Path], None] = lambda folder: None
     small: dict[str, str] = field(default_factory=dict)
     printed: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    afresh: tuple[str, ...] = ()
 
 
 def write_images(folder: Path) -> None:
@@ -156,8 +158,9 @@ RUNS = {
         "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
     "many_machines": Page(
         prepare_many, printed={"/path/to/imagenet": "imagenet"},
+        afresh=("modules.block_kd.teacher", "train_block_kd.py", "lsq_block_kd.py", "train_supernet.py"),
         small={"train_supernet.py": f"{TINY} {TRAINING}", "search_subnet.py": f"{TINY} {SMALL['search_subnet.py']}",
-               "modules.block_kd.teacher": f"{TEACHER_INT8} --teacher_weights tiny.pth --overwrite",
+               "modules.block_kd.teacher": f"{TEACHER_INT8} --teacher_weights tiny.pth",
                "train_block_kd.py": f"{KD} --num_epochs 1 --train_batches 2 "
                                     "--teacher_checkpoint_path checkpoints/block_kd/teacher_checkpoint/checkpoint.pth",
                "lsq_block_kd.py": f"{KD} --train_batches 2", "eval_block_kd.py": f"{KD} --num_samples_per_stage 2",
@@ -182,16 +185,18 @@ def test_the_commands_of_a_page_run(name, tmp_path):
     for command in left:
         for text, here in page.printed.items():
             command = command.replace(text, here)
-        run(tmp_path, *at_small_settings(command, tmp_path, page.small))
+        run(tmp_path, *at_small_settings(command, tmp_path, page))
 
 
-def at_small_settings(command: str, folder: Path, small: dict[str, str]) -> list[list[str]]:
+def at_small_settings(command: str, folder: Path, page: Page) -> list[list[str]]:
     """A printed command with small settings, as words for this interpreter; one of two machines, twice."""
     kind, name, arguments = script_of(command)
     words = [name]
     for word in arguments:
         words += sorted(glob.glob(str(folder / word))) if "*" in word else [word]
-    words += shlex.split(small.get(name, SMALL.get(name, "")))
+    words += shlex.split(page.small.get(name, SMALL.get(name, "")))
+    if name in page.afresh and "--resume" not in words:
+        words.append("--overwrite")
     launch = re.match(rf"torchrun (.*?)(-m )?{re.escape(name)}", command)
     if not launch:
         return [[sys.executable, *([kind] if kind else []), *words]]
