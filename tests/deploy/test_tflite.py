@@ -140,6 +140,23 @@ def test_channels_that_round_away_keep_their_bias():
     np.testing.assert_allclose(result[0, :4], np.broadcast_to(node.bias[:4, None, None], (4, 5, 5)), atol=4.1 / 255)
 
 
+def test_channels_of_huge_scales_give_the_ends_of_the_range():
+    """XNNPACK refuses a file with a requantisation factor of 256; networks with channels that never fire have 1e5."""
+    rng = np.random.default_rng(4)
+    node = conv_node("a", "input", 8, 16, 1, rng)
+    out = Quantizer.from_range(-3.0, 5.0)
+    node.scales[:8] = out.scale / node.quantizer.scale * np.float32([254, 255.4, 256, 257, 1e3, 1e5, 1e9, 300])
+    node.bias[:8] = 0
+    image = node.quantizer.values(rng.integers(0, 256, (2, 8, 5, 5)).astype(np.uint8))
+    image[:, :, 2:] = 0  # every sum is 0 there
+    content = tflite_bytes(Graph([node], (8, 5, 5), {"a": (-3.0, 5.0)}))
+    sums = integer_conv(node.quantizer.codes(image), node)
+    factor = np.float64(node.quantizer.scale) * node.scales.astype(np.float64) / out.scale
+    codes = np.clip(np.round(sums * factor[:, None, None]) + out.zero_point, 0, 255)[:, :8]
+    assert set(np.unique(codes)) == {0, out.zero_point, 255}
+    np.testing.assert_array_equal(predict(open_session(content), image)[:, :8], out.values(codes))
+
+
 @pytest.mark.parametrize("xnnpack", [True, False])
 def test_the_classifier_multiplies_the_trained_codes(xnnpack):
     """Its input reaches the ends of the trained range in no image."""

@@ -16,6 +16,9 @@ _GROUP = 8
 # A requantisation factor below this rounds every product away: such a channel gives its bias only.
 _DEAD_STEP = 2.0**-30
 _BIAS_STEP = 2.0**-20  # of a dead channel, in steps of the output
+# XNNPACK refuses a requantisation factor of 256 and more. From 255 on every sum but 0 leaves the output's range on its
+# side, so this factor gives the same codes.
+_MOST_FACTOR = 255.5
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
                   factor: float = 1.0) -> Layer:
     """The integers of a layer: its trained `codes` and `scales`, and its float `bias` at the scale input * weight.
 
-    A channel whose bias would not fit, or whose products all round away, keeps the bias alone. The file's input holds
+    A channel whose bias would not fit, or whose products all round away, keeps the bias alone. A channel whose smallest
+    sum leaves the output's range gets a smaller scale, with the same outputs. The file's input holds
     `factor` times the value that `input_scale` codes; the file's weights divide by `factor`.
     """
     input_scale, scales = np.float32(input_scale), scales.astype(np.float32)
@@ -78,6 +82,9 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
     integers = np.round(bias.astype(np.float64) / bias_scales.astype(np.float64))
     # A bias that is cut here is a thousand times larger than the output's range.
     integers = np.clip(integers, -MOST_STEPS, MOST_STEPS).astype(np.int32)
+    large = bias_scales > np.float32(_MOST_FACTOR * output_scale)
+    bias_scales = np.where(large, np.float32(_MOST_FACTOR * output_scale), bias_scales)
+    scales = np.where(large, bias_scales / input_scale, scales)
     return Layer(codes, integers, scales / np.float32(factor), bias_scales)
 
 
