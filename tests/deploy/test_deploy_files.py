@@ -194,17 +194,27 @@ def test_cards_and_their_report(exported):
                   "--output", folder / "latency.csv", "--num_runs", "3")
     assert done.returncode == 0, done.stderr
     assert read_card(card_path(int8))["latency"]["ms"] > 0
-    done = script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", folder / "models",
-                  "--output", folder / "latency.csv", "--num_runs", "3", "--together")
-    assert done.returncode == 0, done.stderr
-    with open(folder / "latency.csv", newline="") as file:
-        names = [row["name"] for row in csv.DictReader(file)]
-    assert names[2:] == names[:2]
-    assert names[0] != names[1]
     done = script("onnx_tools/report.py", folder / "models", "--output", folder / "report.csv")
     assert done.returncode == 0, done.stderr
     assert len((folder / "report.csv").read_text().splitlines()) == 5
     assert (folder / "report.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_networks_are_timed_together_at_the_usual_speed(tmp_path, monkeypatch):
+    """The larger network is slower in the same turns; the clock says that figures are scaled."""
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    networks = ["--network", "resnet20", "resnet8_r16"]
+    done = script("onnx_tools/export_onnx.py", *networks, "--skip_weights", "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = script("onnx_tools/benchmark.py", *networks, "--model_dir", tmp_path, "--output", tmp_path / "latency.csv",
+                  "--num_runs", "20", "--together", "--usual_speed")
+    assert done.returncode == 0, done.stderr
+    assert "times as slow as usual" in done.stdout
+    with open(tmp_path / "latency.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == networks[1:]
+    assert float(rows[0]["int8_ms"]) > float(rows[1]["int8_ms"]) > 0
+    assert {row["clock"] for row in rows} == {"wall, usual speed"}
 
 
 def test_rows_and_figure_of_cards(tmp_path):
