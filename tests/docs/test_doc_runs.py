@@ -55,7 +55,8 @@ SMALL = {
                         "--debug_batches 1 --num_calib_batches 1 --test_top_num 1 --latency_delta 1000",
     "eval_supernet.py": "--post_bn_calibration_batch_num 1",
     "downstream_cls.py": "--epochs 1",
-    "zen_nas/score.py": "--repeat 2 --batch_size 2", "zen_nas/search.py": "--evolution_max_iter 60 --population_size 4",
+    "zen_nas/score.py": "--repeat 2 --batch_size 2",
+    "zen_nas/search.py": "--evolution_max_iter 120 --population_size 16",
     "zen_nas/rank.py": "--rows 1 --batch_size 2",
     "adj_quant/train.py": "--max_epoch 1",
 }
