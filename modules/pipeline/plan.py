@@ -108,7 +108,7 @@ def count_scripts(own_tables: bool, baselines: bool) -> int:
                 2,               # files and latency of the best
                 2 * trained, 1 + trained,        # further training, checks without and with it
                 4 * baselines,                   # the rival: files, latency, training
-                1 + trained - 1 + baselines, 1))  # files and latency of the compared
+                2 + 2 * baselines, 1))  # files and latency of the compared
 
 
 def held_out(images: int) -> int:

@@ -90,7 +90,7 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
 
 def test_time_in_which_scripts_start_trains_nothing():
     plans = [make_plan(3600, 4000, TINY, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
-    assert plans[1] == make_plan(3600 - count_scripts(True, True) * 20, 4000, TINY, (32,), SPEED)
+    assert plans[1] == make_plan(3600 - 34 * 20, 4000, TINY, (32,), SPEED)
     assert plans[2] == make_plan(1200, 4000, TINY, (32,), SPEED)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
 

@@ -82,10 +82,8 @@ def integer_layer(codes: np.ndarray, scales: np.ndarray, bias: np.ndarray, input
     integers = np.round(bias.astype(np.float64) / bias_scales.astype(np.float64))
     # A bias that is cut here is a thousand times larger than the output's range.
     integers = np.clip(integers, -MOST_STEPS, MOST_STEPS).astype(np.int32)
-    large = bias_scales > np.float32(_MOST_FACTOR * output_scale)
-    bias_scales = np.where(large, np.float32(_MOST_FACTOR * output_scale), bias_scales)
-    scales = np.where(large, bias_scales / input_scale, scales)
-    return Layer(codes, integers, scales / np.float32(factor), bias_scales)
+    scales = np.minimum(scales, np.float32(_MOST_FACTOR * output_scale) / input_scale)
+    return Layer(codes, integers, scales / np.float32(factor), input_scale * scales)
 
 
 def layer_codes(scales: np.ndarray | None, axis: int) -> Codes | None:
