@@ -1,6 +1,6 @@
 """Spaces scored per second by the Q-T score's estimators, against a plain formulation, in one run.
 
-    python benchmarks/bench_space_score.py --lut_path ../shared/published/block_lut
+    python benchmarks/bench_space_score.py
 
 The plain formulation is that of the published program: numpy draws row numbers for each chunk; lists and dicts of the
 100,000 subnets follow, sorted twice. It and both estimators take turns: a drifting machine treats them alike. Prints

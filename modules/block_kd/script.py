@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modules.block_kd.student.config import BlockKDConfig, add_arguments
+from modules.search_space.superspace import get_superspace
 from modules.utils.cli import add_local_rank, make_parser
 from modules.utils.settings import from_arguments, option
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 TEACHER_FOLDER = "checkpoints/block_kd/teacher_checkpoint"
 DEFAULTS = {
-    False: {"num_epochs": 5, "learning_rate_list": (0.005, 0.01, 0.01, 0.01, 0.01, 0.005)},
-    True: {"num_epochs": 1, "learning_rate_list": (0.0025,) + (0.00025,) * 5, "eval_batch_size": 50},
+    False: {"num_epochs": 5},
+    True: {"num_epochs": 1, "eval_batch_size": 50},
 }
+RATES = {False: (0.005, 0.01, 0.005), True: (0.0025, 0.00025, 0.00025)}  # of the first stage, the middle ones, the last
 
 
 def add_teacher_arguments(parser: argparse.ArgumentParser, checkpoint_path: str) -> None:
@@ -47,6 +49,9 @@ def run_block_kd(doc: str, int8: bool, argv: list[str] | None = None) -> None:
     add_local_rank(parser)
     args = parser.parse_args(argv)
     folder = f"checkpoints/block_kd/{args.superspace}"
+    if not args.learning_rate_list:
+        first, middle, last = RATES[int8]
+        args.learning_rate_list = [first, *[middle] * (len(get_superspace(args.superspace).searched) - 2), last]
     config = from_arguments(BlockKDConfig, args, output_path=folder, **DEFAULTS[int8])
     if config.debug:
         config = replace(config, num_epochs=1)

