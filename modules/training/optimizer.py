@@ -1,10 +1,13 @@
-"""The optimiser of a supernet, with weight decay by kind of parameter."""
+"""The optimiser of networks with learned scales, with weight decay by kind of parameter."""
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from modules.modeling.ops.lsq_plus import quantizer_scales
 from modules.training.config import TrainConfig
+
+LEAST_SHARE = 0.5  # of a quantiser's scale that a step leaves
 
 
 def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0) -> list[dict]:
@@ -18,10 +21,35 @@ def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": other_decay}]
 
 
+def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weight_decay: float,
+                   other_decay: float = 0.0) -> torch.optim.Optimizer:
+    """The optimiser `kind` (adam, sgd or sgd_nesterov) of `decay_groups`.
+
+    A step leaves a quantiser's scale at least half of its value. SGD's step does not know how small a scale is: it
+    could take one below 0, the forward pass would put the smallest positive number there, and a layer whose weights are
+    all 0 has gradients that are not finite.
+    """
+    groups = decay_groups(model, weight_decay, other_decay)
+    if kind == "adam":
+        optimizer = torch.optim.Adam(groups, lr=lr)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "sgd_nesterov")
+    all_scales, held = list(quantizer_scales(model)), {}
+
+    def remember(*_):
+        held["scales"] = [scale for scale in all_scales if scale.grad is not None]
+        held["least"] = torch._foreach_mul([scale.detach() for scale in held["scales"]], LEAST_SHARE)
+
+    def hold(*_):
+        torch._foreach_maximum_([scale.detach() for scale in held["scales"]], held["least"])
+
+    optimizer.register_step_pre_hook(remember)
+    optimizer.register_step_post_hook(hold)
+    return optimizer
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of `config`: SGD or Adam."""
-    groups = decay_groups(model, config.weight_decay_weight, config.weight_decay_bn_bias)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=config.base_lr)
-    return torch.optim.SGD(groups, lr=config.base_lr, momentum=config.momentum,
-                           nesterov=config.nesterov and config.momentum > 0)
+    """The optimiser of a supernet with the settings of `config`."""
+    nesterov = config.optimizer == "sgd" and config.nesterov and config.momentum > 0
+    return make_optimizer(model, "sgd_nesterov" if nesterov else config.optimizer, config.base_lr, config.momentum,
+                          config.weight_decay_weight, config.weight_decay_bn_bias)

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from modules.modeling.ops.lsq_plus import set_quant_mode
+from modules.modeling.ops.op import QConv
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
-from modules.training.optimizer import build_optimizer
+from modules.training.optimizer import build_optimizer, decay_groups, make_optimizer
 from modules.training.sandwich import sandwich_step, step_generator
 from modules.training.trainer import SupernetTrainer
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
@@ -147,6 +149,29 @@ def test_only_weights_decay():
     assert decays == {n for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1}
     assert (decaying["weight_decay"], others["weight_decay"]) == (1e-5, 0)
     assert len(decaying["params"]) + len(others["params"]) == len(names)
+
+
+@pytest.mark.parametrize("kind", ["sgd_nesterov", "sgd", "adam"])
+def test_a_step_leaves_a_scale_half_of_itself_and_changes_nothing_else(kind):
+    """Against torch's optimisers; the second scale would fall below 0."""
+    ours, theirs = QConv(3, 4, 3), QConv(3, 4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    torch.nn.init.constant_(ours.weight_scale, 0.002)
+    torch.nn.init.constant_(theirs.weight_scale, 0.002)
+    plain = {"adam": torch.optim.Adam, "sgd": partial(torch.optim.SGD, momentum=0.9),
+             "sgd_nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True)}[kind]
+    plain = plain(decay_groups(theirs, 1e-4), lr=0.1)
+    optimizer = make_optimizer(ours, kind, 0.1, 0.9, 1e-4)
+    for step in range(2):
+        for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            parameter.grad = torch.full_like(parameter, 0.3)
+            other.grad = parameter.grad.clone()
+        optimizer.step()
+        plain.step()
+        assert ours.weight_scale.item() == pytest.approx(0.001 / 2**step)
+        assert theirs.weight_scale.item() < 0
+        assert ours.activation_scale.item() == theirs.activation_scale.item() > 0.5
+        assert torch.equal(ours.weight, theirs.weight)
 
 
 def test_steps_draw_alike_and_differ():

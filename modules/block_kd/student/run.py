@@ -16,7 +16,7 @@ from modules.block_kd.student.space import StageChoice
 from modules.search_space.superspace import get_superspace
 from modules.training.loop.report import Report, log_patterns
 from modules.training.loop.trainee import Position, Trainee
-from modules.training.optimizer import decay_groups
+from modules.training.optimizer import make_optimizer
 from modules.utils import dist
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
@@ -70,7 +70,8 @@ class StudentRun(Trainee):
             if self.record.quant:
                 self._load_fp32()
         self.student.to(self.device)
-        self.optimizer = self._make_optimizer()
+        c = self.config
+        self.optimizer = make_optimizer(self.student, c.optimizer, 1.0, c.momentum, c.weight_decay)
         if checkpoint:
             self._continue(checkpoint)
         dist.broadcast_state(self.student)
@@ -108,12 +109,6 @@ class StudentRun(Trainee):
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"] + 1)
         self.load_optimizer(checkpoint)
         self.history = checkpoint["history"]
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        c, groups = self.config, decay_groups(self.student, self.config.weight_decay)
-        if c.optimizer == "adam":
-            return torch.optim.Adam(groups, lr=1.0)
-        return torch.optim.SGD(groups, lr=1.0, momentum=c.momentum, nesterov=c.optimizer == "sgd_nesterov")
 
     # -- training ---------------------------------------------------------------------------------------------------
 

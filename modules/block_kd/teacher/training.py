@@ -35,7 +35,7 @@ from modules.training.evaluation import Accuracy, evaluate
 from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.report import Report, log_patterns
 from modules.training.loop.trainee import Position, Trainee
-from modules.training.optimizer import decay_groups
+from modules.training.optimizer import make_optimizer
 from modules.utils import dist
 from modules.utils.errors import UserError
 from modules.utils.runs import Run
@@ -97,7 +97,8 @@ class TeacherTrainer(Trainee, Task):
         self.config = _completed(config, teacher.record, self.data)
         self.record = self._make_record(teacher)
         self.model = self._prepare_model(teacher)
-        self.optimizer = self._make_optimizer()
+        c = self.config
+        self.optimizer = make_optimizer(self.model, c.optimizer, c.learning_rate, c.momentum, c.weight_decay)
         if self.files.continues or not self.answers:  # an agreement is not compared with an accuracy
             self.best_loss = state.get("best_loss", math.inf)
         if self.files.continues:
@@ -144,12 +145,6 @@ class TeacherTrainer(Trainee, Task):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = self.config.bn_momentum
         return model.to(self.device, memory_format=torch.channels_last)
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        c, groups = self.config, decay_groups(self.model, self.config.weight_decay)
-        if c.optimizer == "adam":
-            return torch.optim.Adam(groups, lr=c.learning_rate)
-        return torch.optim.SGD(groups, lr=c.learning_rate, momentum=c.momentum, nesterov=c.optimizer == "sgd_nesterov")
 
     def _continue(self, state: dict) -> None:
         before = (state.get("config") or {}).get("training")

@@ -19,6 +19,8 @@ exported.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -35,6 +37,13 @@ __all__ = ["BITS", "PUBLISHED_NAMES", "QBase", "quantize_activation", "quantize_
 PUBLISHED_NAMES = {"weight_scale": "sw", "activation_scale": "sa", "activation_beta": "beta"}
 _SCALES = ("weight_scale", "activation_scale")
 BITS = (*range(2, 9), 32)
+
+
+def quantizer_scales(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The scales of all quantisers of `model`, those without bits too."""
+    for module in model.modules():
+        if isinstance(module, QBase):
+            yield from (getattr(module, name) for name in _SCALES if hasattr(module, name))
 
 
 class QBase(nn.Module):
