@@ -34,14 +34,15 @@ def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weig
         optimizer = torch.optim.Adam(groups, lr=lr)
     else:
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "sgd_nesterov")
-    all_scales, held = list(quantizer_scales(model)), {}
+    all_scales, held = list(quantizer_scales(model)), []
 
     def remember(*_):
-        held["scales"] = [scale for scale in all_scales if scale.grad is not None]
-        held["least"] = torch._foreach_mul([scale.detach() for scale in held["scales"]], LEAST_SHARE)
+        scales = [scale.detach() for scale in all_scales if scale.grad is not None]
+        held[:] = [scales, torch._foreach_mul(scales, LEAST_SHARE)] if scales else []
 
     def hold(*_):
-        torch._foreach_maximum_([scale.detach() for scale in held["scales"]], held["least"])
+        if held:
+            torch._foreach_maximum_(*held)
 
     optimizer.register_step_pre_hook(remember)
     optimizer.register_step_post_hook(hold)
