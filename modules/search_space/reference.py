@@ -72,7 +72,9 @@ class Network:
 
 
 def _is_fixed(space: Superspace) -> bool:
-    return len(space.candidates) <= 1
+    blocks = (*space.fixed.values(), *space.candidates)
+    return (len(space.candidates) <= 1 and all(len(s.widths) == len(s.depths) == 1 for s in space.elastic)
+            and all(len(block.kernels) == len(block.expands) == 1 for block in blocks))
 
 
 def _network(space: SupernetConfig, subnet: SubnetChoiceConfig, supernet: str = "") -> Network:

@@ -1,4 +1,6 @@
 """One reference for a network: every form names the network it says, and travels by its own text."""
+from dataclasses import replace
+
 import pytest
 
 from modules.modeling.complexity import count_net_flops_and_params
@@ -9,6 +11,7 @@ from modules.search_space.published import find_published
 from modules.search_space.reference import read_network, reference_to
 from modules.search_space.subnet_list import read_subnets
 from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_superspace, register_superspace
 from modules.utils.errors import UserError
 
 STRUCTURE = "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,2)SuperResIDWE2K3(16,24,2,16,1)"
@@ -49,6 +52,18 @@ def test_fixed_networks_with_width_and_resolution():
         assert read_network(str(read_network(name))) == read_network(name)
         assert reference_to(*find_network(name)) == name
     assert reference_to(SPACE, SUBNET) == f"{SPACE}-{SUBNET}"
+
+
+def test_subnets_of_a_space_with_one_kind_of_block_have_names_of_their_own():
+    tiny = get_superspace("onnxw_tiny")
+    one = register_superspace(replace(tiny, name="one_kind", candidates=tiny.candidates[:1]), listed=False)
+    space = SubnetSpace(SupernetConfig.from_choice("one_kind", "000000"), one.resolutions)
+    names = {reference_to(space.config, subnet): subnet for subnet in (space.extreme(min), space.extreme(max))}
+    assert len(names) == 2
+    for name, subnet in names.items():
+        assert read_network(name).subnet == subnet
+    with pytest.raises(UserError, match="unknown network 'one_kind'"):
+        read_network("one_kind")
 
 
 def test_structures_as_text_and_as_file(tmp_path):
