@@ -26,8 +26,8 @@ class Request:
     teacher: str = setting("efficientnet-tiny", "architecture of the teacher")
     teacher_weights: str = setting("", "weights that the teacher starts from: a file, or package (those "
                                    "of an installed one, kept as they are)", shown="random ones")
-    superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw_tiny (for pictures of 24 to 40 "
-                              "pixels), cifarw, onnxw, mobilew")
+    superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw_tiny and cifarw_short (for "
+                              "pictures of 24 to 40 pixels), cifarw, onnxw, mobilew")
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
