@@ -139,8 +139,8 @@ def prepare_many(folder: Path) -> None:
 def prepare_measured(folder: Path) -> None:
     """A folder of images, and the trained networks that the page takes from a run before."""
     write_images(folder)
-    for path in ("FOLDER", "long"):
-        write_supernet(folder / path, "onnxw_tiny-512202-012000", None)
+    for path, mode in (("FOLDER", None), ("FOLDER", QuantMode()), ("long", None)):
+        write_supernet(folder / path, "onnxw_tiny-512202-012000", mode)
     for mode in ([], ["--quant_mode"]):
         run(folder, [sys.executable, "train_supernet.py", "--network", "resnet8", *mode, "--config-file",
                      "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
@@ -211,8 +211,8 @@ RUNS = {
             "onnx_tools/op_profile.py": f"{INPUT} {BENCHMARK}", "tflite_tools/export_tflite.py": INPUT,
             "train_supernet.py": MEASURED_TRAINING, "search_subnet.py": f"{SEARCH} --valid_size 60",
             "modules.latency.profile": "--blocks 30 --correction_nets 10 --test_nets 4",
+            "zen_nas/search.py": f"{SMALL['zen_nas/search.py']} --budget_latency 20",  # so small a profile is unsure
             "zen_nas/rank.py": "--num_subnets 3 --valid_size 60 --batch_size 2",
-            "adj_quant/eval.py": "--num_calib_batches 1",
             "downstream_cls.py": "--epochs 1 --batch_size 32"}),
     "own_block": Page(
         prepare_own_block, copied=("modules", "onnx_tools", "tflite_tools", *SCRIPTS),
