@@ -142,7 +142,8 @@ def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bo
 
 
 def _checkpoint_in(resume: str | Path, folder: Path, config: SupernetConfig, quant_mode: bool) -> Path:
-    if str(resume) == PACKAGE or is_file(resume):
+    missing_file = Path(resume).suffix in {".pth", ".pt"} and not Path(resume).exists()  # an error will name it
+    if str(resume) == PACKAGE or is_file(resume) or missing_file:
         return weights_file(resume, config)
     return folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
 

@@ -60,6 +60,7 @@ EVAL = ("eval_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice")
     (("eval_block_kd.py", "--superspace", "onnxw_tiny", "--platform", "abacus", "--teacher_checkpoint_path",
       "{tmp}/none.pth"), ["none.pth", "does not exist"]),
     ((*EVAL, "000000", "--resume", "{tmp}"), ["checkpoint.pth", "does not exist"]),
+    ((*EVAL, "000000", "--resume", "{tmp}/none.pth"), ["none.pth' does not exist"]),
     ((*EVAL, "000000", "--resume", "{tmp}/half.pth"), ["half.pth", "is damaged"]),
     ((*EVAL, "000000", "--resume", "{tmp}/good.pth", "--quant_mode"), ["fp32", "lsq.pth"]),
     ((*EVAL, "111111", "--resume", "{tmp}/good.pth"), [SPACE, "not of onnxw_tiny-111111"]),
