@@ -1,6 +1,7 @@
 """Command line options that the scripts of all formats of model files share, and the export that they ask for."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING
 from typing import TYPE_CHECKING
 
@@ -8,10 +9,12 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
+from modules.utils.errors import UserError
 from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
     from modules.deploy.export import Format
+    from modules.runtime.session import Session
 
 
 def add_subnets_argument(parser, folder: str) -> None:
@@ -63,10 +66,32 @@ def add_predict_arguments(parser, threads: str) -> None:
 
 
 def add_accuracy_arguments(parser, threads: str) -> None:
-    """The model, and the data set that it is evaluated on; `threads` is the flag for the number of threads."""
-    option(parser, "--model_path", MISSING, "model file", kind=str)
+    """The models, and the data set that they are evaluated on; `threads` is the flag for the number of threads."""
+    option(parser, "--model_path", MISSING, "model files; further ones are compared with the first", kind=str, many="+")
     option(parser, "--dataset", "", "data set: digits, folder, CIFAR10 ...", shown="that in the file")
     option(parser, "--dataset_path", "", "folder with train/ and val/, or of a data set by name",
            aliases=("--dataset_dir",))
     option(parser, "--batch_size", 50, "images that are loaded at a time", **BATCH)
     THREADS.add_to(parser, threads, dest="threads")
+
+
+def evaluate_given(args, check: Callable[[Session, str], None] = lambda session, path: None) -> None:
+    """Print the accuracy of each model that the options above name, and of further ones the paired test with the first;
+    `check(session, path)` may refuse a model."""
+    from modules.deploy.check.accuracy import session_accuracy
+    from modules.deploy.check.paired import mcnemar
+    from modules.runtime.engines import open_model
+
+    first = None
+    for path in args.model_path:
+        session = open_model(path, args.threads)
+        check(session, path)
+        accuracy, right = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)
+        print(f"{path}: acc1 {accuracy} of {accuracy.images} images", flush=True)
+        if first is None:
+            first = right
+        elif len(first) != len(right):
+            raise UserError(f"{path!r} is evaluated on {len(right)} images, {args.model_path[0]!r} on {len(first)}; "
+                            "give both the same --dataset_path")
+        else:
+            print(f"    against the first: {mcnemar(right, first)}", flush=True)

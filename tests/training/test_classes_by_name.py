@@ -104,8 +104,8 @@ def test_a_model_files_accuracy_follows_its_class_names(tmp_path, capsys, metada
     images, choice = write_set(tmp_path / "images", "ac"), Supernet(SPACE, 3, (32,)).subnets.extreme(min)
     write_onnx(untrained_graph(SPACE, choice, False, 3), tmp_path / "net.onnx", {})
     session = open_model(tmp_path / "net.onnx")
-    found = session_accuracy(session, {key: json.dumps(value) if key == "classes" else value
-                                       for key, value in metadata.items()}, dataset_path=images, batch_size=4)
+    found, _ = session_accuracy(session, {key: json.dumps(value) if key == "classes" else value
+                                          for key, value in metadata.items()}, dataset_path=images, batch_size=4)
     right = 0
     for name, label in mapped.items():
         for i in range(6):

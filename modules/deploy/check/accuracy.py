@@ -26,8 +26,9 @@ from modules.utils.errors import UserError
 
 
 def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
-                     batch_size: int = 50) -> Accuracy:
-    """Accuracy of `session` on the whole official validation set.
+                     batch_size: int = 50) -> tuple[Accuracy, np.ndarray]:
+    """Accuracy of `session` on the whole official validation set, and whether each image is right, (N,) in the order of
+    the set.
 
     Args:
         session: of onnxruntime, or used like one.
@@ -47,13 +48,15 @@ def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = 
     data = follow_classes(data, classes, model, has_class_names(metadata))
     size = read_crop_size(metadata, resolution)
     batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
-    right = right5 = loss = images = 0
+    right, right5, loss = [], 0, 0.0
     for _, logits, labels in predict_batches(session, batches, model):
         if logits.shape[1] != len(classes):
             raise UserError(f"{model} has {logits.shape[1]} outputs for {len(classes)} classes; allowed: as many")
         # Integer logits may tie: the first class wins, as everywhere.
         top = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels.numpy()[:, None]
-        right, right5 = right + top[:, 0].sum(), right5 + top.sum()
+        right.append(top[:, 0])
+        right5 += top.sum()
         loss += F.cross_entropy(torch.from_numpy(logits), labels, reduction="sum").item()
-        images += len(labels)
-    return Accuracy(100 * float(right) / images, 100 * float(right5) / images, loss / images, images)
+    right = np.concatenate(right)
+    images = len(right)
+    return Accuracy(100 * float(right.mean()), 100 * float(right5) / images, loss / images, images), right
