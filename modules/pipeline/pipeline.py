@@ -3,8 +3,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from modules.block_kd.lut.speed import relative_latency
+from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
+from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan
 from modules.pipeline.request import OWN, Request
@@ -33,11 +36,13 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
         with run.reading():
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
                            for name, value in state["plan"].items()})
-            results = Results(request, plan, float(state["limit"]), int(state["classes"]))
+            limit = float(state["limit"])
+            results = Results(request, plan, limit, int(state["classes"]), float(state.get("table_limit", limit)))
             images = int(state["images"])
         run.begin()
         run.write_state(request.identity, state)
-        print(f"Limit: {results.limit:g} ms on {request.platform}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
+        tables = "" if results.table_limit == limit else f", {results.table_limit:g} ms on the tables' device"
+        print(f"Limit: {limit:g} ms on {request.platform}{tables}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
 
         def plan_again() -> tuple:
@@ -63,7 +68,17 @@ def _plan(request: Request) -> dict:
                           request.teacher if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines)
-    return {"limit": limit, "classes": classes, "images": len(data.train_indices), "plan": asdict(plan)}
+    return {"limit": limit, "table_limit": _table_limit(limit, request), "classes": classes,
+            "images": len(data.train_indices), "plan": asdict(plan)}
+
+
+def _table_limit(limit: float, request: Request) -> float:
+    """The limit (ms) for tables that come from another device, or from a faster or slower one of the same kind."""
+    if request.tables == OWN:
+        return limit
+    _, resolutions = how_made(request.tables, request.superspace)
+    tables = load_tables(request.tables, request.superspace, resolutions)
+    return float(f"{limit * relative_latency(tables, get_platform(request.platform)):.3g}")
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

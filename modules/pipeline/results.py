@@ -18,11 +18,12 @@ SAFE = 0.95  # share of the limit within which a network is chosen: a file's lat
 
 
 class Results:
-    """The files of a pipeline that looks for a network of `classes` classes within `limit` ms; each attribute is named
-    after the step that writes it."""
+    """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, which are `table_limit`
+    ms on the device of the block tables; each attribute is named after the step that writes it."""
 
-    def __init__(self, request: Request, plan: Plan, limit: float, classes: int):
+    def __init__(self, request: Request, plan: Plan, limit: float, classes: int, table_limit: float = 0.0):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
+        self.table_limit = table_limit or limit
         folder = request.folder
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
         self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()

@@ -95,7 +95,7 @@ class Pipeline:
     def search_space(self) -> list[Command]:
         """The best space within the limit."""
         return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
-                 "--latency_constraint", self.results.limit, "--latency_loss_t", 0.08, "--cycles", 3000, "--seed",
+                 "--latency_constraint", self.results.table_limit, "--latency_loss_t", 0.08, "--cycles", 3000, "--seed",
                  self.request.seed, "--output_dir", self.results.spaces, "--resume"]]
 
     def _space(self) -> list:

@@ -197,6 +197,14 @@ def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
     assert int8[int8.index("--teacher_checkpoint_path") + 1] == str(tmp_path / "teacher" / "lsq.pth")
 
 
+def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
+    results = Results(request(tmp_path), make_plan(600, 1000, TINY, (32,), SPEED), 0.5, 10, 0.7)
+    (command,) = Pipeline(results).search_space()
+    assert command[command.index("--latency_constraint") + 1] == 0.7
+    (command, *_) = Pipeline(make_results(tmp_path, (50,), (0.3,))[0]).search_subnets()
+    assert command[command.index("--latency_constraint") + 1] == 0.5
+
+
 @pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
     ((90, 80, 70), (0.6, 0.4, 0.3), 1),   # the most accurate is over the limit when measured
     ((90, 80, 70), (0.47, 0.4, 0.3), 0),
