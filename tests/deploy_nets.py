@@ -60,8 +60,9 @@ def subnet(encoding: str, resolution: int = 32, pick=min) -> QNetwork:
 def every_block_type():
     """Parameters: for each candidate of each superspace a space that consists of it."""
     for name in get_available_superspaces():
-        for i, candidate in enumerate(get_superspace(name).candidates):
-            yield pytest.param(f"{name}-{str(i) * 6}", id=f"{name}-{candidate.block}")
+        superspace = get_superspace(name)
+        for i, candidate in enumerate(superspace.candidates):
+            yield pytest.param(f"{name}-{str(i) * len(superspace.searched)}", id=f"{name}-{candidate.block}")
 
 
 def conv_node(name, source, cin, cout, kernel, rng, stride=1):

@@ -19,10 +19,10 @@ TINY = "onnxw_tiny-054321-000000"
 def encodings():
     """Search spaces in which every candidate of every superspace occurs, the heavy ones in the narrow stages."""
     for name in get_available_superspaces():
-        last = len(get_superspace(name).candidates) - 1
-        yield f"{name}-{''.join(str(max(last - i, 0)) for i in range(6))}-000000"
-        if last > 5:
-            yield f"{name}-000000-000000"
+        superspace = get_superspace(name)
+        stages = len(superspace.searched)
+        for last in range(len(superspace.candidates) - 1, -1, -stages):
+            yield f"{name}-{''.join(str(max(last - i, 0)) for i in range(stages))}-{'0' * stages}"
 
 
 def build(encoding=TINY, seed=0, classes=10):
