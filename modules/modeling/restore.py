@@ -1,6 +1,7 @@
 """Supernets from checkpoint files: the record of the network in a checkpoint, and the network from it."""
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -142,8 +143,8 @@ def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bo
 
 
 def _checkpoint_in(resume: str | Path, folder: Path, config: SupernetConfig, quant_mode: bool) -> Path:
-    missing_file = Path(resume).suffix in {".pth", ".pt"} and not Path(resume).exists()  # an error will name it
-    if str(resume) == PACKAGE or is_file(resume) or missing_file:
+    named_like_a_file = Path(resume).suffix in {".pth", ".pt"} and not os.path.isdir(resume)  # errors name it, then
+    if str(resume) == PACKAGE or is_file(resume) or named_like_a_file:
         return weights_file(resume, config)
     return folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
 

@@ -39,8 +39,7 @@ from modules.utils.files import REPOSITORY
 SUBNET = "d1#1#2#1#2#2#2#1_k3#3#7#7#5#3#5#5#5#3#3#5_w8#16#16#24#32#64#56#72#56#96#112#128_" \
          "e0#0.5#1.0#1.0#4.0#6.0#4.0#6.0#6.0#0#0#6.0_r32"
 SUBNET_48 = SUBNET.replace("_r32", "_r48")
-MOBILENET_48 = "d1#1#2#3#4#3#3#1_k3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3_w32#16#24#24#32#32#32#64#64#64#64#96#96#96#160#" \
-               "160#160#320_e0#1#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6_r48"
+MOBILENET_48 = str(read_network("mobilenet_v2_r48").subnet)
 SPACE = "--superspace onnxw_tiny --supernet_choice 512202-012000"
 TRAINING = "--epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --post_bn_calibration_batch_num 1"
 STAGES = "--stage_list stage1_0 stage1_1 --num_calib_batches 1"

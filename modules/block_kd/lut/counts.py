@@ -8,7 +8,6 @@ import numpy as np
 from modules.block_kd.student.space import stage_config
 from modules.modeling.complexity import LayerCount, count_block, with_sizes
 from modules.modeling.net_spec import stage_blocks, stage_choice
-from modules.modeling.spec import BlockSpec
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 
@@ -46,18 +45,11 @@ def count_stage(superspace: str, stage_name: str, block_choice: int, encoding: s
     Raises:
         UserError: an unknown superspace or stage, a block choice, number of blocks or value outside the space.
     """
-    blocks = row_blocks(superspace, stage_name, block_choice, encoding, input_shape)
-    return published_float32([count for block, size in blocks for count in count_block(block, size)[0]])
-
-
-def row_blocks(superspace: str, stage_name: str, block_choice: int, encoding: str,
-               input_shape: tuple[int, int, int, int]) -> list[tuple[BlockSpec, tuple[int, int]]]:
-    """The blocks of a block-table row and the height and width of each one's input; arguments and errors as of
-    `count_stage`."""
     table, config = get_superspace(superspace).stage(stage_name), stage_config(superspace, stage_name, block_choice)
     candidate, choices = stage_choice(config, stage_name, encoding)
     if len(choices) not in table.depths:
         raise UserError(f"{len(choices)} blocks in {encoding!r} of {stage_name} of {superspace}; allowed: "
                         f"{', '.join(map(str, table.depths))}")
     _, cin, *hw = input_shape
-    return list(with_sizes(stage_blocks(candidate, table, cin, choices), tuple(hw)))
+    blocks = with_sizes(stage_blocks(candidate, table, cin, choices), tuple(hw))
+    return published_float32([count for block, size in blocks for count in count_block(block, size)[0]])

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from modules.block_kd.lut.counts import row_blocks
-from modules.block_kd.lut.rows import input_size
+from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import BlockTables
+from modules.block_kd.student.space import StageChoice, stage_config
 from modules.latency.platform import Platform
+from modules.modeling.net_spec import stage_choice
 from modules.search_space.superspace import get_superspace
 
 COMPARED = 12  # rows; where a platform measures its blocks, each costs about half a second
@@ -15,13 +16,14 @@ COMPARED = 12  # rows; where a platform measures its blocks, each costs about ha
 def relative_latency(tables: BlockTables, platform: Platform) -> float:
     """How many times as long as on `platform` a block takes on the device of `tables`: the median over rows that are
     spread over all tables."""
-    space, resolution, ratios = get_superspace(tables.superspace), tables.resolutions[-1], []
-    every = [(stage, block, rows[-1]) for stage, choices in zip(space.searched, tables.stages, strict=True)
-             for (block, _), rows in choices.items()]
+    space, ratios = get_superspace(tables.superspace), []
+    every = [(stage.name, choice, rows[-1]) for stage, choices in zip(space.searched, tables.stages, strict=True)
+             for choice, rows in choices.items()]
     for i in np.linspace(0, len(every) - 1, COMPARED).round().astype(int):
-        stage, block, rows = every[i]
-        size, row = input_size(space, stage, resolution), len(rows.encodings) // 2
-        blocks = row_blocks(space.name, stage.name, block, rows.encodings[row],
-                            (1, int(rows.input_width[row]), size, size))
-        ratios.append(rows.latency[row] / sum(platform.predict_block(spec.args, hw) for spec, hw in blocks))
+        stage, (block, window), rows = every[i]
+        n = len(rows.encodings) // 2
+        _, blocks = stage_choice(stage_config(space.name, stage, block), stage, rows.encodings[n])
+        row = TableRow(space.name, stage, block, window, n, StageChoice(int(rows.input_width[n]), blocks),
+                       tables.resolutions[-1])
+        ratios.append(rows.latency[n] / row.latency(platform))
     return float(np.median(ratios))
