@@ -18,8 +18,8 @@ import torch
 from scipy.stats import kendalltau
 
 from modules.block_kd.lut.tables import how_made
-from modules.block_kd.space_search.moves import random_space
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
+from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
 from modules.search_space.subnet_space import SubnetSpace
@@ -75,9 +75,9 @@ def main(argv=None):
 
 def choose(scorer, args):
     """(space, score) at even quantiles of the score, from random spaces that reach the limit."""
-    rng = np.random.default_rng(args.seed)
-    spaces = {random_space(args.superspace, rng) for _ in range(args.candidates)}
-    scored = sorted(((scorer(c).score, str(c), c) for c in spaces), key=lambda entry: entry[:2])
+    rng, spaces = np.random.default_rng(args.seed), Spaces(args.superspace)
+    drawn = {spaces.random(rng) for _ in range(args.candidates)}
+    scored = sorted(((scorer(c).score, str(c), c) for c in drawn), key=lambda entry: entry[:2])
     scored = [entry for entry in scored if entry[0] > 0.01]
     picks = np.linspace(0, len(scored) - 1, args.spaces).round().astype(int)
     return [(scored[i][2], scored[i][0]) for i in picks]

@@ -3,38 +3,33 @@ from __future__ import annotations
 
 import numpy as np
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
-from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import Superspace
 from modules.utils.errors import UserError
 
 _DRAWS = 20
 
 
-def choose_limit(limit: float, superspace: Superspace, resolutions: tuple[int, ...], platform: str,
-                 classes: int) -> float:
-    """`limit` (ms) itself; for 0 the median latency of random subnets of random spaces.
+def choose_limit(limit: float, spaces: Spaces, resolutions: tuple[int, ...], platform: str, classes: int) -> float:
+    """`limit` (ms) itself; for 0 the median latency of random subnets of random ones of `spaces`.
 
     Raises:
-        UserError: the smallest subnets of all block types are slower than `limit`.
+        UserError: the smallest subnets of all these block types are slower than `limit`.
     """
     predictor, resolution = get_platform(platform), max(resolutions)  # of the block tables
     if not limit:
         rng = np.random.default_rng(0)
         nets = []
         for _ in range(_DRAWS):
-            space = SupernetConfig(superspace.name, *(tuple(int(rng.integers(n)) for n in sizes) for sizes in (
-                [len(superspace.candidates)] * len(superspace.searched), [s.num_windows for s in superspace.searched])))
+            space = spaces.random(rng)
             nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
         return float(f"{np.median(predictor.predict_subnets(nets).ms):.2g}")
-    kinds = range(len(superspace.candidates))
     fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, (resolution,)).extreme(min), classes))
-                  for space in (SupernetConfig(superspace.name, (kind,) * len(superspace.searched),
-                                               (0,) * len(superspace.searched)) for kind in kinds))
+                  for space in spaces.seeds() if not any(space.windows))
     if fastest > limit:
-        raise UserError(f"--latency_constraint {limit:g} ms: the smallest networks of {superspace.name} take "
+        raise UserError(f"--latency_constraint {limit:g} ms: the smallest networks of {spaces.superspace} take "
                         f"{fastest:.2g} ms on {platform} at {resolution} pixels; allowed: more than that, or "
                         "smaller --resolutions")
     return limit

@@ -63,10 +63,10 @@ def _plan(request: Request) -> dict:
     if request.tables == OWN:
         check_output_sizes(superspace, stage_list(request.superspace, None), [max(request.pixels)], "nsr",
                            "--resolutions", "--tables with tables that are there")
-    limit = choose_limit(request.latency_constraint, superspace, request.pixels, request.platform, classes)
-    speed = measure_speed(mixture(superspace), max(request.pixels), classes,
+    limit = choose_limit(request.latency_constraint, request.spaces, request.pixels, request.platform, classes)
+    speed = measure_speed(mixture(request.spaces), max(request.pixels), classes,
                           request.teacher if request.tables == OWN else "")
-    plan = make_plan(request.seconds, len(data.train_indices), superspace, request.pixels, speed,
+    plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines)
     return {"limit": limit, "table_limit": _table_limit(limit, request), "classes": classes,
             "images": len(data.train_indices), "plan": asdict(plan)}
@@ -77,7 +77,7 @@ def _table_limit(limit: float, request: Request) -> float:
     if request.tables == OWN:
         return limit
     _, resolutions = how_made(request.tables, request.superspace)
-    tables = load_tables(request.tables, request.superspace, resolutions)
+    tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
     return float(f"{limit * relative_latency(tables, get_platform(request.platform)):.3g}")
 
 
@@ -86,5 +86,4 @@ def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:
     that of another space."""
     request, plan = results.request, results.plan
     speed = measure_speed(results.space, max(plan.resolutions), results.classes, threads=plan.threads)
-    return make_plan(seconds, images, get_superspace(request.superspace), plan.resolutions, speed, True,
-                     not request.no_baselines)
+    return make_plan(seconds, images, request.spaces, plan.resolutions, speed, True, not request.no_baselines)

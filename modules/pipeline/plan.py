@@ -4,8 +4,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.pipeline.speed import BATCH, Speed
-from modules.search_space.superspace import Superspace
 
 # Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
 # that are too low.
@@ -60,7 +60,7 @@ class Plan:
                 f"{self.tuning_int8_epochs} epochs more")
 
 
-def make_plan(budget: float, images: int, superspace: Superspace, resolutions: tuple[int, ...], speed: Speed,
+def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
               tables_given: bool = False, baselines: bool = True) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
@@ -70,11 +70,11 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
     valid = held_out(images)
     steps = max((images - valid) // BATCH, 1)
-    tables = sum(stage.num_windows for stage in superspace.searched) * len(superspace.candidates)
+    kinds, stages = len(spaces.blocks), spaces.space.searched
+    tables = sum(stage.num_windows for stage in stages) * kinds
     pass_seconds = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # of one image through one network
     calibration = min(max(steps // 4, 4), 32)
     seen = valid + calibration * BATCH
-    kinds, stages = len(superspace.candidates), len(superspace.searched)
 
     def size(name: str, seconds: float, most: int, least: int = 1) -> int:
         if tables_given and name in FOR_TABLES:
@@ -90,7 +90,7 @@ def make_plan(budget: float, images: int, superspace: Superspace, resolutions: t
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
         block_batches=size("blocks", students, 100 * steps, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
-        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / stages + 0.03), 1000, 4),
+        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / len(stages) + 0.03), 1000, 4),
         supernet_epochs=size("supernet", sandwich * steps, 360),
         supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50),
         evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),

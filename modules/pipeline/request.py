@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
@@ -28,6 +29,8 @@ class Request:
                                    "of an installed one, kept as they are)", shown="random ones")
     superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw_tiny and cifarw_short (for "
                               "pictures of 24 to 40 pixels), cifarw, onnxw, mobilew")
+    block_types: tuple[str, ...] = setting((), "block types to choose among, such as ResNetBasic FusedMBConvRes",
+                                           many="+", metavar="TYPE", shown="all of the superspace")
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
@@ -55,6 +58,11 @@ class Request:
         """Input resolutions."""
         space = get_superspace(self.superspace)
         return self.resolutions or tuple(r for r in space.resolutions if r <= min(space.block_kd_resolutions))
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces to choose among."""
+        return Spaces(self.superspace, self.block_types)
 
     @property
     def seconds(self) -> float:

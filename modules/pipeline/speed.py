@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.block_kd.teacher.build import build_teacher, enlargement
 from modules.modeling.network import resize
 from modules.modeling.supernet import Supernet
@@ -43,11 +44,11 @@ class Speed:
     start: float = 0.0
 
 
-def mixture(superspace: Superspace) -> SupernetConfig:
+def mixture(spaces: Spaces) -> SupernetConfig:
     """A space of all block types by turns, in the middle width windows: it stands for one that is not found yet."""
-    kinds = len(superspace.candidates)
-    return SupernetConfig(superspace.name, tuple(i % kinds for i in range(len(superspace.searched))),
-                          tuple(stage.num_windows // 2 for stage in superspace.searched))
+    stages, blocks = spaces.space.searched, spaces.blocks
+    return SupernetConfig(spaces.superspace, tuple(blocks[i % len(blocks)] for i in range(len(stages))),
+                          tuple(stage.num_windows // 2 for stage in stages))
 
 
 def measure_speed(space: SupernetConfig, resolution: int, classes: int, teacher: str = "", threads: int = 0) -> Speed:

@@ -51,6 +51,12 @@ class Pipeline:
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
+    def _students(self) -> list:
+        """The option for the students that are needed, if they are not all."""
+        spaces = self.request.spaces
+        return ["--stage_list", *(f"{stage.name}_{block}" for stage in spaces.space.searched
+                                  for block in spaces.blocks)] if spaces.block_types else []
+
     def train_teacher(self) -> list[Command]:
         """The teacher, fp32, then INT8."""
         r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
@@ -78,7 +84,8 @@ class Pipeline:
         r = self.request
         common = [*r.images(), "--valid_size", self.plan.valid_size, "--hw_list", self.plan.resolution, "--num_workers",
                   0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches", 5, "--resume",
-                  "--inplace_distill_from_teacher", "--output_path", self.results.blocks / r.superspace]
+                  "--inplace_distill_from_teacher", *self._students(), "--output_path",
+                  self.results.blocks / r.superspace]
         return [[script, *self._teacher(teacher), *common, "--num_epochs", max(round(batches / self.plan.steps), 1),
                  "--train_batches", min(batches, self.plan.steps)]
                 for script, teacher, batches in (("train_block_kd.py", "checkpoint.pth", self.plan.block_batches),
@@ -90,13 +97,15 @@ class Pipeline:
         return [["eval_block_kd.py", *self._teacher("lsq.pth"), "--platform", self.request.platform,
                  "--checkpoint_path", r.blocks, "--output_path", r.tables, "--num_samples_per_stage",
                  self.plan.table_rows, "--num_calib_batches", self.plan.calibration_batches, "--num_workers", 0,
-                 "--hw_list", self.plan.resolution, "--resume"]]
+                 "--hw_list", self.plan.resolution, "--resume", *self._students()]]
 
     def search_space(self) -> list[Command]:
         """The best space within the limit."""
+        types = self.request.block_types
         return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
-                 "--latency_constraint", self.results.table_limit, "--latency_loss_t", 0.08, "--cycles", 3000, "--seed",
-                 self.request.seed, "--output_dir", self.results.spaces, "--resume"]]
+                 *(["--block_types", *types] if types else []), "--latency_constraint", self.results.table_limit,
+                 "--latency_loss_t", 0.08, "--cycles", 3000, "--seed", self.request.seed, "--output_dir",
+                 self.results.spaces, "--resume"]]
 
     def _space(self) -> list:
         space = self.results.space

@@ -1,7 +1,7 @@
 """Superspaces: tables of stages and candidate blocks, and their registry. No torch code."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from modules.utils.errors import check_choice
@@ -70,6 +70,17 @@ class Superspace:
     def elastic(self) -> tuple[StageTable, ...]:
         """The stages in a subnet encoding: all before final_expand."""
         return tuple(s for s in self.stages if s.name not in HEAD_STAGES)
+
+    def block_choices(self, names: Iterable[str] = ()) -> tuple[int, ...]:
+        """Indices of the candidates whose block is in `names`, such as ResNetBasic; of all for none.
+
+        Raises:
+            UserError: a name that is no block type of this superspace.
+        """
+        names = tuple(names)
+        for name in names:
+            check_choice(name, dict.fromkeys(c.block for c in self.candidates), f"block type of {self.name}")
+        return tuple(i for i, c in enumerate(self.candidates) if not names or c.block in names)
 
     def stage(self, name: str) -> StageTable:
         """The stage called `name`; UserError with the known names otherwise."""

@@ -11,7 +11,7 @@ from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.order_statistics import expected_quality
 from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
-from modules.block_kd.space_search.moves import random_space
+from modules.block_kd.space_search.spaces import Spaces
 from modules.search_space import superspace
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace
@@ -252,7 +252,7 @@ def test_exact_is_the_mean_of_samples_for_thirty_spaces():
     others = load_other_stages("onnx_lut", "onnxw", tables.resolutions)
     exact, z = ExactEstimator(tables, others, target), []
     while len(z) < 30:
-        config = random_space("onnxw", rng)
+        config = Spaces("onnxw").random(rng)
         quality = exact(config)
         if quality.feasible < 1e-4:  # the score is then a coin flip, and 20 samples do not show its spread
             continue

@@ -1,5 +1,6 @@
 """The search of the space: the evolution loop, its moves, reading of tables, and the script as its user runs it."""
 import csv
+import itertools
 import json
 import signal
 import subprocess
@@ -15,9 +16,9 @@ from modules.block_kd.lut.rows import input_size
 from modules.block_kd.lut.tables import load_tables
 from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
-from modules.block_kd.space_search.moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.block_kd.space_search.search import Evolution, search_space
+from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import platform as latency_platform
 from modules.search.evolution import AgingEvolution, History
 from modules.search_space.config import SupernetConfig
@@ -121,24 +122,24 @@ def test_same_seed_same_evolution():
 # ---------------------------------------------------------------- moves
 
 def test_published_numbers_of_seeds_and_spaces():
-    assert len(set(seed_spaces("onnxw"))) == 24
-    assert len(set(seed_spaces("mobilew"))) == 49
-    assert number_of_spaces("onnxw") == pytest.approx(9.56e7, rel=1e-3)
-    assert number_of_spaces("mobilew") == pytest.approx(1.19e9, rel=5e-3)
-    assert [s.choice for s in seed_spaces("onnxw")][:4] == ["000000-000000", "000000-111111", "000000-122222",
+    assert len(set(Spaces("onnxw").seeds())) == 24
+    assert len(set(Spaces("mobilew").seeds())) == 49
+    assert len(Spaces("onnxw")) == pytest.approx(9.56e7, rel=1e-3)
+    assert len(Spaces("mobilew")) == pytest.approx(1.19e9, rel=5e-3)
+    assert [s.choice for s in Spaces("onnxw").seeds()][:4] == ["000000-000000", "000000-111111", "000000-122222",
                                                             "000000-133333"]
 
 
 def test_mutations_change_one_stage_and_reach_every_value():
-    rng, start = np.random.default_rng(0), SupernetConfig.from_choice("onnxw", "151122-023231")
+    rng, start, spaces = np.random.default_rng(0), SupernetConfig.from_choice("onnxw", "151122-023231"), Spaces("onnxw")
     blocks, windows = set(), set()
     for _ in range(3000):
-        child = mutate_block(start, rng)
+        child = spaces.mutate_block(start, rng)
         assert child.windows == start.windows
         changed = [(i, b) for i, (b, old) in enumerate(zip(child.blocks, start.blocks, strict=True)) if b != old]
         assert len(changed) == 1
         blocks.update(changed)
-        child = mutate_window(start, rng)
+        child = spaces.mutate_window(start, rng)
         assert child.blocks == start.blocks
         changed = [(i, w) for i, (w, old) in enumerate(zip(child.windows, start.windows, strict=True)) if w != old]
         assert len(changed) == 1
@@ -148,15 +149,28 @@ def test_mutations_change_one_stage_and_reach_every_value():
 
 
 def test_a_superspace_without_windows_has_no_window_mutation():
-    rng = np.random.default_rng(0)
-    space = random_space("onnx", rng)
-    assert mutate_window(space, rng) is None
-    assert mutate_block(space, rng) != space
+    rng, spaces = np.random.default_rng(0), Spaces("onnx")
+    space = spaces.random(rng)
+    assert spaces.mutate_window(space, rng) is None
+    assert spaces.mutate_block(space, rng) != space
+
+
+def test_spaces_keep_to_the_block_types():
+    rng, spaces = np.random.default_rng(0), Spaces("cifarw_short", ("FusedMBConvRes", "ResNetBasic"))
+    assert len(spaces) == (2 * 3) ** 3
+    assert {s.blocks for s in spaces.seeds()} == {(5, 5, 5), (6, 6, 6)}
+    drawn = {spaces.random(rng) for _ in range(500)}
+    drawn |= {spaces.mutate_block(space, rng) for space in drawn}
+    assert {s.blocks for s in drawn} == set(itertools.product((5, 6), repeat=3))
+    one = Spaces("cifarw_short", ("ResNetBasic",))
+    assert one.mutate_block(one.random(rng), rng) is None
+    with pytest.raises(UserError, match="block type of cifarw_short 'Basic'; allowed: MobileNetV1Dual"):
+        Spaces("cifarw_short", ("Basic",)).blocks  # noqa: B018
 
 
 def test_random_spaces_are_uniform():
     rng = np.random.default_rng(0)
-    spaces = [random_space("onnxw", rng) for _ in range(6000)]
+    spaces = [Spaces("onnxw").random(rng) for _ in range(6000)]
     for stage in range(6):
         counts = np.bincount([s.blocks[stage] for s in spaces], minlength=6)
         assert np.sum((counts - 1000) ** 2 / 1000) < 25  # chi-square, 5 degrees of freedom: p about 1e-4

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
@@ -28,12 +29,11 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.networks import find_network
 from modules.search_space.reference import reference_to
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
 
-TINY = get_superspace("onnxw_tiny")
+SPACES = Spaces("onnxw_tiny")
 SPEED = Speed(sandwich=0.4, single=0.4, teacher=0.2)
 
 
@@ -59,7 +59,7 @@ def test_a_plan_keeps_the_budget_it_was_made_for():
     """The cost of all sizes by the measured step times is at most the budget, and most of it."""
     assert sum(SHARES.values()) < 1
     images, budget = 4000, 3600
-    plan = make_plan(budget, images, TINY, (48,), SPEED)
+    plan = make_plan(budget, images, SPACES, (48,), SPEED)
     steps = (images - plan.valid_size) // 64
     supernet = 0.4 * steps * (plan.supernet_epochs + 1.4 * plan.supernet_int8_epochs)
     tuning = 4 * 0.1 * steps * (plan.tuning_epochs + 1.4 * plan.tuning_int8_epochs)
@@ -69,7 +69,7 @@ def test_a_plan_keeps_the_budget_it_was_made_for():
 
 def test_more_time_or_a_faster_machine_makes_every_size_larger():
     def sizes(budget, speed):
-        plan = make_plan(budget, 4000, TINY, (32, 48), speed)
+        plan = make_plan(budget, 4000, SPACES, (32, 48), speed)
         return np.array([plan.teacher_epochs, plan.block_batches, plan.table_rows, plan.supernet_epochs,
                          plan.evaluations, plan.tuning_epochs])
 
@@ -80,7 +80,7 @@ def test_more_time_or_a_faster_machine_makes_every_size_larger():
 def test_small_images_and_given_tables_leave_time_for_the_supernet():
     """A step at 24 pixels takes a quarter of one at 48; without the four steps that make tables there is 1 / 0.75 of
     the time for the others."""
-    one, both, given = (make_plan(10000, 4000, TINY, pixels, SPEED, tables) for pixels, tables in (
+    one, both, given = (make_plan(10000, 4000, SPACES, pixels, SPEED, tables) for pixels, tables in (
         ((48,), False), ((24, 48), False), ((48,), True)))
     assert both.supernet_epochs / one.supernet_epochs == pytest.approx(8 / 5, rel=0.02)
     assert (given.teacher_epochs, given.block_batches, given.table_rows) == (0, 0, 0)
@@ -89,9 +89,9 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
 
 
 def test_time_in_which_scripts_start_trains_nothing():
-    plans = [make_plan(3600, 4000, TINY, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
-    assert plans[1] == make_plan(3600 - 34 * 20, 4000, TINY, (32,), SPEED)
-    assert plans[2] == make_plan(1200, 4000, TINY, (32,), SPEED)  # never less than a third
+    plans = [make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
+    assert plans[1] == make_plan(3600 - 34 * 20, 4000, SPACES, (32,), SPEED)
+    assert plans[2] == make_plan(1200, 4000, SPACES, (32,), SPEED)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
 
 
@@ -99,9 +99,9 @@ def test_threads_are_those_asked_for_or_the_faster_number(monkeypatch):
     """The number of threads is in the plan, and the scripts get it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     before = torch.get_num_threads()
-    assert measure_speed(mixture(TINY), 32, 10).threads == 3
+    assert measure_speed(mixture(SPACES), 32, 10).threads == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert measure_speed(mixture(TINY), 32, 10).threads in (1, len(os.sched_getaffinity(0)))
+    assert measure_speed(mixture(SPACES), 32, 10).threads in (1, len(os.sched_getaffinity(0)))
     assert torch.get_num_threads() == before
 
 
@@ -114,7 +114,7 @@ def test_scripts_run_on_the_threads_of_the_plan(tmp_path):
 
 
 def test_the_smallest_plan_has_something_of_everything():
-    plan = make_plan(1, 50, TINY, (32,), SPEED)
+    plan = make_plan(1, 50, SPACES, (32,), SPEED)
     assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
     assert plan.evaluations == 2 * POPULATION
 
@@ -125,20 +125,20 @@ def test_held_out_images_are_a_share_with_a_bound():
 
 def test_a_limit_out_of_reach_is_refused_with_the_reachable_one():
     with pytest.raises(UserError, match=r"0\.0001 ms: the smallest networks of onnxw take .* ms on onnx_lut"):
-        choose_limit(0.0001, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
+        choose_limit(0.0001, Spaces("onnxw"), (160,), "onnx_lut", 1000)
 
 
 def test_the_limit_is_one_of_the_tables_resolution():
     """Block tables are made at the largest resolution: a limit that only smaller images keep finds nothing there."""
-    assert choose_limit(0, get_superspace("onnxw"), (160, 224), "onnx_lut", 1000) == choose_limit(
-        0, get_superspace("onnxw"), (224,), "onnx_lut", 1000)
+    assert choose_limit(0, Spaces("onnxw"), (160, 224), "onnx_lut", 1000) == choose_limit(
+        0, Spaces("onnxw"), (224,), "onnx_lut", 1000)
     with pytest.raises(UserError, match="at 224 pixels"):
-        choose_limit(1.0, get_superspace("onnxw"), (64, 224), "onnx_lut", 1000)
+        choose_limit(1.0, Spaces("onnxw"), (64, 224), "onnx_lut", 1000)
 
 
 def test_without_a_limit_half_of_the_networks_keep_it():
-    limit = choose_limit(0, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
-    low = choose_limit(limit, get_superspace("onnxw"), (160,), "onnx_lut", 1000)
+    limit = choose_limit(0, Spaces("onnxw"), (160,), "onnx_lut", 1000)
+    low = choose_limit(limit, Spaces("onnxw"), (160,), "onnx_lut", 1000)
     assert low == limit  # it can be kept
 
 
@@ -170,7 +170,7 @@ def table(path: Path, rows: list[dict]) -> None:
 def make_results(folder, accuracies, ms) -> Results:
     """Results with a space, a search's best subnets of these accuracies, and their measured latencies."""
     space = SupernetConfig.from_choice("onnxw_tiny", "512202-012000")
-    plan = make_plan(600, 1000, TINY, (32,), SPEED)
+    plan = make_plan(600, 1000, SPACES, (32,), SPEED)
     results = Results(request(folder), plan, 0.5, 10)
     table(results.spaces / "onnxw_tiny" / "0.5ms" / "top50.csv", [{"choice": space.choice}])
     subnets, rng = SubnetSpace(space, (32,)), np.random.default_rng(0)
@@ -186,7 +186,7 @@ def make_results(folder, accuracies, ms) -> Results:
 def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
     asked = Request(dataset="digits", superspace="cifarw", teacher="efficientnet-lite0", teacher_weights="package",
                     resolutions=(24, 32), output=str(tmp_path))
-    plan = make_plan(600, 1000, get_superspace("cifarw"), (24, 32), SPEED)
+    plan = make_plan(600, 1000, Spaces("cifarw"), (24, 32), SPEED)
     steps = Pipeline(Results(asked, plan, 0.5, 10))
     (command,) = [list(map(str, command)) for command in steps.train_teacher()]
     assert "--quant_mode" in command
@@ -198,7 +198,7 @@ def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
 
 
 def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
-    results = Results(request(tmp_path), make_plan(600, 1000, TINY, (32,), SPEED), 0.5, 10, 0.7)
+    results = Results(request(tmp_path), make_plan(600, 1000, SPACES, (32,), SPEED), 0.5, 10, 0.7)
     (command,) = Pipeline(results).search_space()
     assert command[command.index("--latency_constraint") + 1] == 0.7
     (command, *_) = Pipeline(make_results(tmp_path, (50,), (0.3,))[0]).search_subnets()
@@ -288,7 +288,7 @@ def test_sequences_run_side_by_side_and_share_the_threads(tmp_path, capfd):
 
 def test_trainings_side_by_side_leave_time_for_more_epochs():
     """Two threads that train two networks at once take half as long for an epoch of all."""
-    one, two = (make_plan(10000, 4000, TINY, (32,), Speed(0.4, 0.4, 0.2, threads=threads)) for threads in (1, 2))
+    one, two = (make_plan(10000, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads)) for threads in (1, 2))
     assert two.tuning_epochs / one.tuning_epochs == pytest.approx(2, rel=0.05)
     assert two.supernet_epochs == one.supernet_epochs
 

@@ -18,6 +18,7 @@ from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.score.sizes import TableSizes
 from modules.block_kd.space_search.figures import draw_distribution
 from modules.block_kd.space_search.files import SpaceEntry, describe, write_scores
+from modules.block_kd.space_search.spaces import Spaces
 from modules.search.evolution import History
 from modules.search.limits import SizeLimits
 from modules.search_space.config import SupernetConfig
@@ -50,12 +51,15 @@ class Scoring:
                                 "drawn too", choices=MODES)
     resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
                                            shown="those in lut.json, or the superspace's")
+    block_types: tuple[str, ...] = setting((), "block types that the search may choose, such as ResNetBasic", many="+",
+                                           metavar="TYPE", shown="all of the superspace")
     seed: int = SEED.field()
     sizes: SizeLimits = field(default_factory=SizeLimits)
     num_classes: int = setting(1000, "classes of the networks whose sizes are limited", low=1, high=10**6)
 
     def __post_init__(self):
         check_settings(self)
+        get_superspace(self.superspace).block_choices(self.block_types)
         if not self.limits and not self.sizes:
             raise UserError("no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of "
                             "--max_mflops, --max_params, --max_file_mb, --max_memory_mb")
@@ -71,8 +75,8 @@ class Scoring:
     @property
     def identity(self) -> dict:
         """Everything that scores depend on, as plain values."""
-        values = {**vars(self), "sizes": self.sizes.given}
-        return values if self.sizes else {k: v for k, v in values.items() if k not in ("sizes", "num_classes")}
+        left_out = (() if self.sizes else ("sizes", "num_classes")) + (() if self.block_types else ("block_types",))
+        return {k: v for k, v in {**vars(self), "sizes": self.sizes.given}.items() if k not in left_out}
 
     @property
     def label(self) -> str:
@@ -108,13 +112,15 @@ class SpaceScorer:
 
 
 def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = None) -> SpaceScorer:
-    """Load the tables and latencies for scoring `configs` (None: any space of the superspace).
+    """Load the tables and latencies for scoring `configs` (None: any space of the superspace with the block types of
+    `scoring`).
 
     Raises:
         UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.
     """
     resolutions = scoring.resolutions or get_superspace(scoring.superspace).block_kd_resolutions
-    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, configs, scoring.platform)
+    spaces = Spaces(scoring.superspace, scoring.block_types)
+    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, configs or spaces.seeds(), scoring.platform)
     others = load_other_stages(scoring.platform, scoring.superspace, tables.resolutions, scoring.other_stages,
                                scoring.lut_path)
     fastest = min(sum(min(rows[r].latency.min() for rows in stage.values()) for stage in tables.stages) + other.min()

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from modules.block_kd.space_search.files import SpaceLog, describe, load_state, save_state, write_scores
-from modules.block_kd.space_search.moves import mutate_block, mutate_window, number_of_spaces, random_space, seed_spaces
 from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
+from modules.block_kd.space_search.spaces import Spaces
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
 from modules.search_space.config import SupernetConfig
@@ -61,18 +61,19 @@ def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     identity = {**scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
-    evolution = AgingEvolution(History(scorer, attrgetter("score")), (mutate_block, mutate_window),
+    spaces = Spaces(scoring.superspace, scoring.block_types)
+    evolution = AgingEvolution(History(scorer, attrgetter("score")), (spaces.mutate_block, spaces.mutate_window),
                                sizes.population_size, sizes.parent_size, np.random.default_rng(scoring.seed))
     history, name = evolution.history, scoring.superspace
     if run.continues:
         load_state(run, identity, name, evolution)
     run.begin()
 
-    budget, saved = min(sizes.cycles, number_of_spaces(name)), len(history)
+    budget, saved = min(sizes.cycles, len(spaces)), len(history)
     with SpaceLog(folder / "output.log") as log, \
             tqdm(total=budget, initial=len(history), unit="space", disable=not sys.stderr.isatty()) as bar:
         log.update(history.entries)
-        for _ in evolution.run(seed_spaces(name), lambda rng: random_space(name, rng), budget):
+        for _ in evolution.run(spaces.seeds(), spaces.random, budget):
             log.update(history.entries)
             bar.update(len(history) - bar.n)
             if len(history) - saved >= SAVE_EVERY:
