@@ -22,7 +22,9 @@ CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "What kept short trainings at chance".
 LABEL_STEPS = 600
-TUNING_LR = 0.3  # of the subnets that are trained further; at 0.1 they learn half as much in few epochs
+# Learning rates of single networks, four times a supernet's: that of the subnets that are trained further (at 0.1 they
+# learn half as much in few epochs), and of the rival.
+TUNING_LR, RIVAL_LR = 0.3, 0.4
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
 
@@ -172,7 +174,8 @@ class Pipeline:
     def _train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""
         (space, subnet), p = self.results.rival_network(), self.plan
-        which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet]
+        which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet,
+                 "--base_lr", RIVAL_LR]
         return self._training(self.results.rival, p.supernet_epochs + p.tuning_epochs,
                               p.supernet_int8_epochs + p.tuning_int8_epochs, which)
 
