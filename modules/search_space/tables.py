@@ -206,8 +206,7 @@ CIFARW = Superspace(
     block_kd_resolutions=(24, 32),
 )
 
-# Not published: the blocks and strides of cifarw at less than half its widths, for minutes of a laptop CPU. The demo
-# uses it.
+# Not published: the blocks and strides of cifarw at less than half its widths, for minutes of a laptop CPU.
 CIFARW_TINY = Superspace(
     name="cifarw_tiny",
     stages=(

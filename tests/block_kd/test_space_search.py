@@ -2,6 +2,7 @@
 import csv
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,6 +390,22 @@ def test_a_damaged_state_is_refused_and_stays(lut, tmp_path, change, why):
         search_space(scoring, sizes, tmp_path, resume=True)
     assert why in str(refusal.value)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_search_among_some_block_types_needs_their_tables_only(lut, tmp_path):
+    folder = tmp_path / "lut" / "onnxw_tiny"
+    folder.mkdir(parents=True)
+    for file in (lut / "onnxw_tiny").iterdir():
+        if file.suffix != ".csv" or file.stem.split("_")[1] in "15":
+            shutil.copy(file, folder)
+    types = [get_superspace("onnxw_tiny").candidates[block].block for block in (1, 5)]
+    done = run_script(folder.parent, tmp_path, "--block_types", *types, *SMALL)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "spaces.csv", newline="") as file:
+        choices = [row["choice"].split("-")[0] for row in csv.DictReader(file)]
+    assert set("".join(choices)) == {"1", "5"}
+    assert len(set(choices)) > 2
+    assert "stage1_0_0.csv" in run_script(folder.parent, tmp_path / "all", *SMALL).stderr
 
 
 def test_given_spaces_are_scored(lut, tmp_path):

@@ -1,5 +1,6 @@
 """The pipeline: sizes from a budget, choices from tables, steps that are run once, and the whole killed and resumed."""
 import csv
+import itertools
 import json
 import os
 import re
@@ -203,6 +204,17 @@ def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
     assert command[command.index("--latency_constraint") + 1] == 0.7
     (command, *_) = Pipeline(make_results(tmp_path, (50,), (0.3,))[0]).search_subnets()
     assert command[command.index("--latency_constraint") + 1] == 0.5
+
+
+def test_block_types_limit_students_tables_and_search(tmp_path):
+    asked = Request(dataset="digits", superspace="cifarw_short", block_types=("ResNetBasic",), output=str(tmp_path))
+    steps = Pipeline(Results(asked, make_plan(600, 1000, asked.spaces, (24,), SPEED), 0.5, 10))
+    for command in (*steps.distil_blocks(), *steps.build_tables()):
+        start = command.index("--stage_list") + 1
+        given = itertools.takewhile(lambda word: not str(word).startswith("--"), command[start:])
+        assert list(given) == ["stage1_6", "stage3_6", "stage5_6"]
+    (command,) = steps.search_space()
+    assert command[command.index("--block_types") + 1] == "ResNetBasic"
 
 
 @pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
