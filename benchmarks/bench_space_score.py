@@ -46,10 +46,10 @@ def plain_score(stages, others, target: Target, rng: np.random.Generator) -> flo
 
 def neighbours(start: SupernetConfig, count: int, seed: int) -> list[SupernetConfig]:
     """A walk of mutations, as in a search."""
-    rng, walk, spaces = np.random.default_rng(seed), [start], Spaces(start.superspace)
+    rng, walk, moves = np.random.default_rng(seed), [start], Spaces(start.superspace)
     while len(walk) < count:
         parent = walk[rng.integers(max(0, len(walk) - 20), len(walk))]
-        walk.append(spaces.mutate_block(parent, rng) if rng.random() < 0.5 else spaces.mutate_window(parent, rng))
+        walk.append(moves.mutate_block(parent, rng) if rng.random() < 0.5 else moves.mutate_window(parent, rng))
     return walk
 
 
@@ -96,8 +96,8 @@ def main(argv=None):
                 print(f"search of {args.cycles} spaces, {name}: {time.perf_counter() - begin:.1f} s "
                       f"({time.process_time() - cpu:.1f} s of the processor), tables, log and figures included")
 
-    spaces = Spaces(args.superspace)
-    first, second = spaces[-1], spaces.mutate_window(spaces[-1], np.random.default_rng(1)) or spaces[-2]
+    mutant = Spaces(args.superspace).mutate_window(spaces[-1], np.random.default_rng(1))
+    first, second = spaces[-1], mutant or spaces[-2]
     pairs = np.array([[e(first).score, e(second).score] for e in
                       (SampleEstimator(tables, others, target, seed=(8, s)) for s in range(40))])
     print(f"sample, 40 seeds: standard deviation of one score {pairs[:, 0].std():.5f}, of the difference of two "

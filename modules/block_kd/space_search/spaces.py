@@ -13,11 +13,7 @@ from modules.search_space.superspace import Superspace, get_superspace
 
 @dataclass(frozen=True)
 class Spaces:
-    """The spaces of a superspace whose block types are among `block_types` (names; none: all types).
-
-    Raises:
-        UserError: a name that is no block type of the superspace.
-    """
+    """The spaces of a superspace with the block types `block_types`, such as ResNetBasic; none: all types."""
 
     superspace: str
     block_types: tuple[str, ...] = ()
@@ -29,7 +25,7 @@ class Spaces:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """The block choices."""
+        """The block choices; UserError for a name that is no block type of the superspace."""
         return self.space.block_choices(self.block_types)
 
     def seeds(self) -> Iterator[SupernetConfig]:
