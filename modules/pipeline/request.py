@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.block_kd.space_search.spaces import Spaces
+from modules.block_kd.teacher.build import fitting_teacher
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
@@ -24,7 +25,8 @@ class Request:
     latency_constraint: float = setting(0.0, "latency limit; 0: the median of the superspace's networks", low=0,
                                         unit="ms")
     platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or a profiled one")
-    teacher: str = setting("efficientnet-tiny", "architecture of the teacher")
+    teacher: str = setting("", "architecture of the teacher", shown="efficientnet-tiny, or efficientnet-small for a "
+                           "superspace for small images")
     teacher_weights: str = setting("", "weights that the teacher starts from: a file, or package (those "
                                    "of an installed one, kept as they are)", shown="random ones")
     superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw_tiny and cifarw_short (for "
@@ -41,6 +43,8 @@ class Request:
 
     def __post_init__(self):
         check_settings(self)
+        if not self.teacher:
+            object.__setattr__(self, "teacher", fitting_teacher(get_superspace(self.superspace)))
         parse_duration(self.budget)
 
     @property

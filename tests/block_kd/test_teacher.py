@@ -377,7 +377,7 @@ def test_two_processes(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--dataset", "digits", "--teacher_arch", "vgg"],
-     "unknown teacher (--teacher_arch) 'vgg'; allowed: efficientnet-tiny, efficientnet-b0"),
+     "unknown teacher (--teacher_arch) 'vgg'; allowed: efficientnet-tiny, efficientnet-small"),
     (["--quant_mode"], "checkpoint.pth' does not exist"),
     (["--test_only", "--quant_mode"], "lsq.pth' does not exist"),
     (["--resolution", "16"], "--resolution 16; allowed: 32 to 8192 pixels"),

@@ -7,13 +7,15 @@ from teacher_nets import B5, REGNET, TINY, images, lively, models
 from modules.block_kd.teacher import (
     build_teacher,
     check_fits,
+    fit_teacher,
     get_available_teachers,
     load_teacher,
 )
 from modules.block_kd.teacher.backbone import quantize_layers
+from modules.block_kd.teacher.build import fitting_teacher
 from modules.block_kd.teacher.efficientnet import Group, MBConv, same_padding
 from modules.modeling.ops.lsq_plus import QBase, to_published
-from modules.search_space.superspace import get_superspace
+from modules.search_space.superspace import get_available_superspaces, get_superspace
 from modules.utils.errors import UserError
 
 
@@ -68,6 +70,16 @@ def test_every_teacher_fits_every_superspace():
             teacher = build_teacher(arch)
         for space in ("onnxw", "mobilew", "onnxw_tiny"):
             check_fits(teacher, get_superspace(space))
+
+
+def test_every_superspace_has_a_teacher_that_trains_in_a_minute():
+    for name in get_available_superspaces():
+        space = get_superspace(name)
+        teacher = build_teacher(fitting_teacher(space), 10)
+        fit_teacher(teacher, space)
+        assert sum(p.numel() for p in teacher.parameters()) < 5e5
+    with pytest.raises(UserError, match="that of cifarw from 64 to 32; allowed: efficientnet-small"):
+        fit_teacher(build_teacher("efficientnet-tiny", 10), get_superspace("cifarw"))
 
 
 @pytest.mark.parametrize(("arch", "name"), [("efficientnet-b0", "efficientnet_b0"), (B5, "efficientnet_b5"),

@@ -10,6 +10,7 @@ from modules.modeling.spec import output_size
 from modules.search_space.superspace import Superspace
 from modules.utils.errors import UserError, check_choice
 
+OWN_TEACHERS = tuple(f"efficientnet-{scale}" for scale in efficientnet.OWN_SCALES)  # they train in a minute
 _PROBE_SIZE = 64  # pixels; every stage halves it without remainder
 
 
@@ -57,8 +58,7 @@ def fit_teacher(teacher: Teacher, superspace: Superspace) -> None:
     Such a superspace reduces an image 8 times instead of 32 times. Then the teacher gets images of 4 times the
     students' size, such as 96 pixels for 24, and its first segment ends where these have become as small.
     """
-    if not _fits(teacher, superspace) and teacher.cut_for_small_images():
-        teacher.shapes = _probe(teacher)
+    _cut(teacher, superspace)
     check_fits(teacher, superspace)
 
 
@@ -69,26 +69,41 @@ def enlargement(arch: str, superspace: Superspace) -> int:
     return teacher.enlarge
 
 
-def _fits(teacher: Teacher, superspace: Superspace) -> bool:
-    try:
-        check_fits(teacher, superspace)
-    except UserError:
-        return False
-    return True
+def fitting_teacher(superspace: Superspace) -> str:
+    """The smallest teacher that trains in a minute and fits `superspace`; the smallest of all if none fits."""
+    for arch in OWN_TEACHERS:
+        teacher = build_teacher(arch, 2)
+        _cut(teacher, superspace)
+        if not _mismatch(teacher, superspace):
+            return arch
+    return OWN_TEACHERS[0]
+
+
+def _cut(teacher: Teacher, superspace: Superspace) -> None:
+    if _mismatch(teacher, superspace) and teacher.cut_for_small_images():
+        teacher.shapes = _probe(teacher)
 
 
 def check_fits(teacher: Teacher, superspace: Superspace) -> None:
     """UserError unless the teacher has every searched stage, with tensors as large as the superspace's."""
+    reason = _mismatch(teacher, superspace)
+    if reason:
+        raise UserError(f"{reason}; allowed: {fitting_teacher(superspace)}, or a teacher registered with other cut "
+                        "points")
+
+
+def _mismatch(teacher: Teacher, superspace: Superspace) -> str:
+    """Why the teacher does not fit; empty if it does."""
     size, searched = _PROBE_SIZE, {s.name for s in superspace.searched}
     for table in superspace.elastic:
         before, size = size, output_size(size, table.stride)
         if table.name not in searched:
             continue
         if table.name not in teacher.stages:
-            raise UserError(f"teacher {teacher.arch!r} has no {table.name}, which {superspace.name} searches; it has: "
-                            f"{', '.join(teacher.stages)}")
+            return (f"teacher {teacher.arch!r} has no {table.name}, which {superspace.name} searches; it has: "
+                    f"{', '.join(teacher.stages)}")
         sizes = tuple(shape[-1] for shape in teacher.shapes[table.name])
         if sizes != (before, size):
-            raise UserError(f"{table.name} of teacher {teacher.arch!r} goes from {sizes[0]} to {sizes[1]} pixels for "
-                            f"an image of {_PROBE_SIZE}, that of {superspace.name} from {before} to {size}; register "
-                            "the teacher with other cut points")
+            return (f"{table.name} of teacher {teacher.arch!r} goes from {sizes[0]} to {sizes[1]} pixels for an image "
+                    f"of {_PROBE_SIZE}, that of {superspace.name} from {before} to {size}")
+    return ""

@@ -28,9 +28,11 @@ from modules.search_space.networks.efficientnets import (
     lite_repeats,
 )
 
-# Factors of width and depth. "tiny" is no published network: a teacher for small images that trains in a minute.
-SCALES = {"tiny": (0.35, 0.35), "b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2), "b3": (1.2, 1.4),
-          "b4": (1.4, 1.8), "b5": (1.6, 2.2), "b6": (1.8, 2.6), "b7": (2.0, 3.1)}
+# Factors of width and depth. "tiny" and "small" are no published networks: teachers that train in a minute. The third
+# group of "small" has two blocks, so that it can be cut for superspaces for small images.
+OWN_SCALES = ("tiny", "small")
+SCALES = {"tiny": (0.35, 0.35), "small": (0.35, 0.51), "b0": (1.0, 1.0), "b1": (1.0, 1.1), "b2": (1.1, 1.2),
+          "b3": (1.2, 1.4), "b4": (1.4, 1.8), "b5": (1.6, 2.2), "b6": (1.8, 2.6), "b7": (2.0, 3.1)}
 SE_RATIO = 0.25
 TENSORFLOW_NORM = {"eps": 1e-3, "momentum": 0.01}
 
@@ -171,7 +173,7 @@ def _register(scale: str) -> None:
     # torchvision's B0 to B4 come from a port with PyTorch's own batch-norm constants.
     plain = scale in ("b0", "b1", "b2", "b3", "b4")
 
-    @register_teacher(f"efficientnet-{scale}", torchvision=f"efficientnet_{scale}" if scale != "tiny" else "",
+    @register_teacher(f"efficientnet-{scale}", torchvision="" if scale in OWN_SCALES else f"efficientnet_{scale}",
                       forms=FORMS)
     def build(num_classes: int, form: str) -> EfficientNet:
         norm = {} if plain and form == "torchvision" else TENSORFLOW_NORM
