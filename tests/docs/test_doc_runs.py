@@ -140,7 +140,8 @@ def prepare_measured(folder: Path) -> None:
     write_images(folder)
     for path, mode in (("FOLDER", None), ("FOLDER", QuantMode()), ("long", None)):
         write_supernet(folder / path, "onnxw_tiny-512202-012000", mode)
-    write_supernet(folder / "FOLDER", "cifarw_short-666-011", QuantMode())
+    for mode in (None, QuantMode()):
+        write_supernet(folder / "FOLDER", "cifarw_short-666-011", mode)
     for mode in ([], ["--quant_mode"]):
         run(folder, [sys.executable, "train_supernet.py", "--network", "resnet8", *mode, "--config-file",
                      "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
