@@ -65,7 +65,7 @@ def _plan(request: Request) -> dict:
                            "--resolutions", "--tables with tables that are there")
     limit = choose_limit(request.latency_constraint, request.spaces, request.pixels, request.platform, classes)
     speed = measure_speed(mixture(request.spaces), max(request.pixels), classes,
-                          request.teacher if request.tables == OWN else "")
+                          request.teacher_arch if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines)
     return {"limit": limit, "table_limit": _table_limit(limit, request), "classes": classes,

@@ -4,10 +4,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from modules.block_kd.space_search.spaces import Spaces
-from modules.block_kd.teacher.build import fitting_teacher
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
@@ -43,8 +43,6 @@ class Request:
 
     def __post_init__(self):
         check_settings(self)
-        if not self.teacher:
-            object.__setattr__(self, "teacher", fitting_teacher(get_superspace(self.superspace)))
         parse_duration(self.budget)
 
     @property
@@ -62,6 +60,13 @@ class Request:
         """Input resolutions."""
         space = get_superspace(self.superspace)
         return self.resolutions or tuple(r for r in space.resolutions if r <= min(space.block_kd_resolutions))
+
+    @cached_property
+    def teacher_arch(self) -> str:
+        """The teacher asked for, or the small one that fits the superspace."""
+        from modules.block_kd.teacher.build import fitting_teacher  # here: --help needs no torch
+
+        return self.teacher or fitting_teacher(get_superspace(self.superspace))
 
     @property
     def spaces(self) -> Spaces:

@@ -22,8 +22,8 @@ CANDIDATES = 3  # number of subnets of each search that are measured
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "What kept short trainings at chance".
 LABEL_STEPS = 600
-# Learning rates of single networks, four times a supernet's: that of the subnets that are trained further (at 0.1 they
-# learn half as much in few epochs), and of the rival.
+# Learning rates of single networks, about four times a supernet's: that of the subnets that are trained further (at 0.1
+# they learn half as much in few epochs), and of the rival.
 TUNING_LR, RIVAL_LR = 0.3, 0.4
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
@@ -63,8 +63,8 @@ class Pipeline:
         """The teacher, fp32, then INT8."""
         r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
                                    self.results.teacher, "--resume"]
-        start = [*common, *r.images(), "--teacher_arch", r.teacher, "--resolution",
-                 self.plan.resolution * enlargement(r.teacher, get_superspace(r.superspace)), "--train_batch_size", 32]
+        size = self.plan.resolution * enlargement(r.teacher_arch, get_superspace(r.superspace))
+        start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32]
         if r.teacher_weights == PACKAGE:  # its answers are kept as they are
             batches = min(self.plan.teacher_epochs * self.plan.steps, MOST_ANSWERED)
             return [[*start, "--quant_mode", "--teacher_weights", PACKAGE, "--optimizer", "adam", "--learning_rate",
@@ -76,7 +76,7 @@ class Pipeline:
                        "--train_batch_size", 32]]
 
     def _teacher(self, name: str) -> list:
-        which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher]
+        which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher_arch]
         if name == "checkpoint.pth" and self.request.teacher_weights == PACKAGE:
             return [*which, "--teacher_weights", PACKAGE]
         return [*which, "--teacher_checkpoint_path", self.results.teacher / name]

@@ -59,13 +59,18 @@ class Scoring:
 
     def __post_init__(self):
         check_settings(self)
-        get_superspace(self.superspace).block_choices(self.block_types)
+        self.spaces.blocks  # noqa: B018 - refuses an unknown type
         if not self.limits and not self.sizes:
             raise UserError("no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of "
                             "--max_mflops, --max_params, --max_file_mb, --max_memory_mb")
         if self.estimator == "exact" and (self.sizes or not self.limits):
             raise UserError(f"--estimator exact with {self.sizes}: it is computed over latency alone; allowed with "
                             "other limits: sample")
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces to choose among."""
+        return Spaces(self.superspace, self.block_types)
 
     @property
     def latencies(self) -> tuple[float, ...]:
@@ -119,8 +124,8 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
         UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.
     """
     resolutions = scoring.resolutions or get_superspace(scoring.superspace).block_kd_resolutions
-    spaces = Spaces(scoring.superspace, scoring.block_types)
-    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, configs or spaces.seeds(), scoring.platform)
+    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, configs or scoring.spaces.seeds(),
+                         scoring.platform)
     others = load_other_stages(scoring.platform, scoring.superspace, tables.resolutions, scoring.other_stages,
                                scoring.lut_path)
     fastest = min(sum(min(rows[r].latency.min() for rows in stage.values()) for stage in tables.stages) + other.min()

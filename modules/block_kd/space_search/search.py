@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from modules.block_kd.space_search.files import SpaceLog, describe, load_state, save_state, write_scores
 from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
-from modules.block_kd.space_search.spaces import Spaces
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
 from modules.search_space.config import SupernetConfig
@@ -61,7 +60,7 @@ def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     identity = {**scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
-    spaces = Spaces(scoring.superspace, scoring.block_types)
+    spaces = scoring.spaces
     evolution = AgingEvolution(History(scorer, attrgetter("score")), (spaces.mutate_block, spaces.mutate_window),
                                sizes.population_size, sizes.parent_size, np.random.default_rng(scoring.seed))
     history, name = evolution.history, scoring.superspace
