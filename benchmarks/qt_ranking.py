@@ -1,14 +1,17 @@
-"""Rank correlation between the Q-T score of search spaces and the accuracy of their supernets.
+"""Does the Q-T score rank search spaces? Kendall's tau between it and the accuracy of the spaces' best subnets.
 
-    OMP_NUM_THREADS=1 python benchmarks/qt_ranking.py --lut_path data/block_lut --latency_constraint 1.0
+    OMP_NUM_THREADS=1 python benchmarks/qt_ranking.py --lut_path checkpoints/tables --latency_constraint 0.25 \\
+        --choices 000-000 111-000 666-000 610-201
 
-Random spaces that reach the limit are scored, and those at even quantiles of the score are taken. Their supernets are
-trained briefly, and random subnets within the limit are evaluated. Kendall's tau compares the two orders. Accuracy is
-the mean of the best quarter of the subnets on held-out training images. Writes qt_ranking.csv and qt_ranking.png.
+All supernets are trained alike, fp32 then INT8. Random search looks for the best subnets within the limit, on held-out
+training images, with as many evaluations for each space. The accuracy of a space is the mean of its best three on the
+test images. The same spaces are also ranked by parts and variants of the score, by the accuracy of the largest subnet,
+and by means over the feasible subnets: multiply-accumulates, parameters, zero-shot scores. Intervals are of 2,000
+bootstrap samples of the spaces. A killed run goes on where it was. Writes qt_ranking.csv, qt_ranking_tau.csv and
+qt_ranking.png. With an empty --lut_path it trains and evaluates only.
 """
-import csv
 import sys
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,103 +20,231 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from modules.block_kd.lut.tables import how_made
+from modules.block_kd.lut.speed import relative_latency
+from modules.block_kd.lut.tables import BlockTables, how_made, load_tables
+from modules.block_kd.score.quality import Target
+from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
+from modules.modeling.restore import checkpoint_folder
+from modules.search.footprint import net_footprint
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_superspace
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
 from modules.utils.cli import make_parser, run
+from modules.utils.csv_files import read_records
+from modules.utils.errors import UserError
 from modules.utils.figures import new_figure, save_figure
-from modules.utils.results import format_table
-from modules.utils.settings import SEED, option
+from modules.utils.results import append_row, format_table, write_rows
+from modules.utils.settings import PIXELS, SEED, option
+from modules.zero_shot.plain_view import plain_view
+from modules.zero_shot.scoring import scores, seed_of
 
-DRAWS = 3000
+DRAWS = 20_000      # most random subnets among which those within the limit are looked for
+BEST = 3            # subnets whose mean accuracy is a space's
+ZERO_SHOT = ("Zen", "NASWOT")
+SCORED = 12         # feasible subnets whose zero-shot scores are averaged
+BOOTSTRAPS = 2000
+SCORE = "Q-T score"
 
 
 def main(argv=None):
     parser = make_parser(__doc__)
-    option(parser, "--superspace", "onnxw_tiny", "superspace")
-    option(parser, "--lut_path", "data/block_lut", "folder of block tables")
-    option(parser, "--latency_constraint", MISSING, "latency limit, on the tables' platform", kind=float, above=0,
+    option(parser, "--superspace", "cifarw_short", "superspace")
+    option(parser, "--choices", (), "spaces; empty: --spaces random ones that reach the limit, at even quantiles of "
+           "the score", kind=str, many="*")
+    option(parser, "--lut_path", "", "folder of block tables", kind=str)
+    option(parser, "--latency_constraint", MISSING, "latency limit, on the superspace's platform", kind=float, above=0,
            unit="ms")
-    option(parser, "--spaces", 10, "spaces that are trained", low=2)
-    option(parser, "--candidates", 2000, "random spaces that are scored", low=2)
-    option(parser, "--subnets", 16, "subnets evaluated per space", low=1)
-    option(parser, "--config-file", "supernet_training_configs/digits.yaml", "yaml file of the training")
-    option(parser, "--epochs", 3, "epochs", low=1)
+    option(parser, "--spaces", 12, "spaces that are drawn without --choices", low=3)
+    option(parser, "--candidates", 2000, "random spaces among which they are", low=3)
+    option(parser, "--subnets", 24, "subnets evaluated in each space", low=BEST)
+    option(parser, "--config-file", "supernet_training_configs/pipeline.yaml", "yaml file of the training")
+    option(parser, "--dataset", "cluttered_digits", "data set, as of train_supernet.py")
+    option(parser, "--dataset_path", "", "its folder")
+    option(parser, "--valid_size", 1000, "training images held out", low=1, unit="images")
+    option(parser, "--resolutions", (24,), "input sizes", many="+", **PIXELS)
+    option(parser, "--epochs", 12, "fp32 epochs", low=1)
+    option(parser, "--label_epochs", 8, "of them those in which all subnets learn from the labels", low=0)
+    option(parser, "--quant_epochs", 1, "INT8 epochs", low=1)
     SEED.add_to(parser, "--seed")
-    option(parser, "--models_save_dir", "checkpoints/qt_ranking", "folder of the checkpoints")
-    option(parser, "--output", "benchmarks/figures", "folder of table and figure")
+    option(parser, "--models_save_dir", "checkpoints/qt_ranking", "folder of checkpoints and accuracies")
+    option(parser, "--output", "benchmarks/figures", "folder of tables and figure")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
 
-    platform_name, resolutions = how_made(args.lut_path, args.superspace)
-    scorer = make_scorer(Scoring(
-        superspace=args.superspace, platform=platform_name, lut_path=args.lut_path, limits=(args.latency_constraint,),
-        t=0.08, a=0.01, estimator="exact", width_coupling="independent", other_stages="smallest",
-        resolutions=resolutions, seed=args.seed))
-    chosen = choose(scorer, args)
-    platform, rows = get_platform(platform_name), []
-    for config, score in chosen:
-        training = TrainConfig(**load_yaml(args.config_file) | {
-            "epochs": args.epochs, "resolutions": resolutions, "models_save_dir": args.models_save_dir,
-            "seed": args.seed, "valid_freq": args.epochs})
-        folder = train(training, config, overwrite=True)
-        evaluator = SubnetEvaluator.open(folder / "checkpoint.pth", config, quant_mode=False, valid_size=None,
-                                         calibration_batches=5, batch_size=64)
-        accuracies = np.sort([evaluator.accuracy(s).top1 for s in feasible(config, resolutions, platform, args)])[::-1]
-        best = accuracies[: max(len(accuracies) // 4, 1)]
-        rows.append({"space": config.choice, "score": f"{score:.4f}", "subnets": len(accuracies),
-                     "best quarter, %": f"{best.mean():.2f}", "all, %": f"{accuracies.mean():.2f}"})
-        print(rows[-1], flush=True)
-    report(rows, args)
+    if not args.choices and not args.lut_path:
+        raise UserError("--choices and --lut_path are empty; give the spaces, or tables to choose them with")
+    platform = get_superspace(args.superspace).default_platform
+    if args.lut_path:  # the tables may have been timed on a slower day
+        platform = how_made(args.lut_path, args.superspace)[0]
+        tables = load_tables(args.lut_path, args.superspace, args.resolutions, Spaces(args.superspace).seeds(),
+                             platform)
+        args.table_limit = args.latency_constraint * relative_latency(tables, get_platform(platform))
+        print(f"limit in the tables: {args.table_limit:.3f} ms")
+    choices = args.choices or choose(args, platform)
+    spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
+    results = [evaluate_space(space, get_platform(platform), args) for space in spaces]
+    if args.lut_path:
+        report(rank(spaces, results, platform, args), args)
 
 
-def choose(scorer, args):
-    """(space, score) at even quantiles of the score, from random spaces that reach the limit."""
+def choose(args, platform):
+    """Spaces at even quantiles of the score, from random ones that reach the limit."""
+    scorer = scorer_of(args, platform)
     rng, spaces = np.random.default_rng(args.seed), Spaces(args.superspace)
     drawn = {spaces.random(rng) for _ in range(args.candidates)}
-    scored = sorted(((scorer(c).score, str(c), c) for c in drawn), key=lambda entry: entry[:2])
-    scored = [entry for entry in scored if entry[0] > 0.01]
-    picks = np.linspace(0, len(scored) - 1, args.spaces).round().astype(int)
-    return [(scored[i][2], scored[i][0]) for i in picks]
+    scored = sorted((scorer(c).score, c.choice) for c in drawn)
+    scored = [choice for score, choice in scored if score > 0.01]  # the others have no subnet within the limit
+    return [scored[i] for i in np.linspace(0, len(scored) - 1, args.spaces).round().astype(int)]
 
 
-def feasible(config, resolutions, platform, args):
-    """Random subnets within the limit."""
-    rng, space, found = np.random.default_rng(args.seed), SubnetSpace(config, resolutions), {}
+# -- accuracies ---------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Result:
+    """The largest subnet's accuracy, that of the best within the limit (test images, percent), and all evaluated."""
+
+    largest: float
+    best: float
+    feasible: tuple[SubnetChoiceConfig, ...]
+
+
+def evaluate_space(config, platform, args):
+    """Train the supernet of `config` and search in it."""
+    space = SubnetSpace(config, args.resolutions)
+    feasible = draw_feasible(config, space, platform, args)
+    path = Path(args.models_save_dir) / f"accuracies_{config}.csv"
+    known = {(row["part"], row["enc"]): float(row["acc1"])
+             for _, row in read_records(path, "accuracies", ("part", "enc", "acc1"))} if path.exists() else {}
+    evaluator = None
+
+    def accuracy(part, choice):
+        nonlocal evaluator
+        if (part, str(choice)) not in known:
+            evaluator = evaluator or open_evaluator(config, args)
+            known[part, str(choice)] = top1 = evaluator.accuracy(choice, test=part == "test").top1
+            append_row(path, {"part": part, "enc": str(choice), "acc1": f"{top1:.4f}"})
+        return known[part, str(choice)]
+
+    held_out = {choice: accuracy("held out", choice) for choice in feasible}
+    best = sorted(held_out, key=held_out.get)[-BEST:]
+    result = Result(accuracy("test", space.extreme(max)), np.mean([accuracy("test", choice) for choice in best]),
+                    tuple(feasible))
+    print(f"{config}: largest {result.largest:.2f}, best within {args.latency_constraint:g} ms {result.best:.2f} %",
+          flush=True)
+    return result
+
+
+def open_evaluator(config, args):
+    """The evaluator of the trained INT8 supernet; trains it first, if need be."""
+    settings = load_yaml(args.config_file) | {
+        name: getattr(args, name) for name in ("dataset", "dataset_path", "valid_size", "resolutions", "epochs",
+                                               "label_epochs", "quant_epochs", "models_save_dir", "seed")}
+    training = TrainConfig(**settings | {"placement": "engine", "valid_freq": args.epochs})
+    checkpoint = checkpoint_folder(args.models_save_dir, config, False) / "lsq.pth"
+    train(training, config, resume=True)
+    train(training.for_quantization(), config, quant_mode=True, resume=True)
+    return SubnetEvaluator.open(checkpoint, config, quant_mode=True, valid_size=None, calibration_batches=10,
+                                batch_size=100)
+
+
+def draw_feasible(config, space, platform, args):
+    """Random subnets within the limit, without repetitions; UserError if there are fewer than `BEST`."""
+    rng, found = np.random.default_rng(args.seed), {}
     for _ in range(DRAWS):
         choice = space.sample(rng)
         if platform.predict_subnet(resolve(config, choice, 10)) <= args.latency_constraint:
             found[choice] = None
         if len(found) == args.subnets:
             break
-    return list(found) or [space.extreme(min)]
+    if len(found) < BEST:
+        raise UserError(f"space {config}: {len(found)} of {DRAWS} random subnets are within {args.latency_constraint:g}"
+                        " ms; leave it out, or give a higher --latency_constraint")
+    return list(found)
+
+
+# -- scores -------------------------------------------------------------------------------------------------------
+
+def scorer_of(args, platform, **settings):
+    """The exact scorer under the limit."""
+    return make_scorer(Scoring(superspace=args.superspace, platform=platform, lut_path=args.lut_path,
+                               limits=(args.table_limit,), t=0.08, a=0.01, seed=args.seed,
+                               resolutions=args.resolutions,
+                               **{"estimator": "exact", "width_coupling": "independent", "other_stages": "smallest"}
+                               | settings))
+
+
+def rank(spaces, results, platform, args):
+    """A row of figures for each space."""
+    plain = scorer_of(args, platform)
+    chained = scorer_of(args, platform, width_coupling="chained")
+    sampled = scorer_of(args, platform, other_stages="sampled")
+    target = Target(args.table_limit, 0.08, 0.01)
+    by_stage = SampleEstimator(per_stage(plain.tables), plain.others, target, seed=(args.seed, 0))
+    rows = []
+    for config, result in zip(spaces, results, strict=True):
+        specs = [resolve(config, choice, 10) for choice in result.feasible]
+        sizes = [net_footprint(spec) for spec in specs]
+        quality = plain(config).per_limit[0]
+        row = {"space": config.choice, "best": result.best, "largest": result.largest, SCORE: quality.score,
+               "share within the limit": quality.feasible, "best-50 loss": -quality.top_loss,
+               "losses by stage mean": by_stage(config).score, "chained widths": chained(config).score,
+               "other stages sampled": sampled(config).score, "MACs": np.mean([s.mflops for s in sizes]),
+               "parameters": np.mean([s.params for s in sizes])}
+        for proxy in ZERO_SHOT:
+            row[proxy] = np.mean([scores(plain_view(spec), proxy, 16, 1, seed_of(str(i), args.seed))[0]
+                                  for i, spec in enumerate(specs[:SCORED])])
+        rows.append(row)
+    return rows
+
+
+def per_stage(tables: BlockTables) -> BlockTables:
+    """`tables` with the losses of every stage divided by their mean over its blocks and windows."""
+    stages = []
+    for stage in tables.stages:
+        mean = np.mean([rows.loss.mean() for choice in stage.values() for rows in choice])
+        stages.append({choice: tuple(replace(rows, loss=rows.loss / mean) for rows in entry)
+                       for choice, entry in stage.items()})
+    return replace(tables, stages=tuple(stages))
+
+
+def taus(rows, seed):
+    """Kendall's tau of every column with the best accuracy, and its 95 % bootstrap interval."""
+    rng, best = np.random.default_rng(seed), np.array([row["best"] for row in rows])
+    samples = rng.integers(len(rows), size=(BOOTSTRAPS, len(rows)))
+    for name in list(rows[0])[2:]:
+        values = np.array([row[name] for row in rows])
+        drawn = np.array([kendalltau(values[s], best[s]).statistic for s in samples])
+        low, high = np.nanpercentile(drawn, (2.5, 97.5))
+        yield {"ranked by": name, "tau": kendalltau(values, best).statistic, "low": low, "high": high}
 
 
 def report(rows, args):
-    """Table, tau, figure."""
-    scores = [float(row["score"]) for row in rows]
-    folder = Path(args.output)
-    with open(folder / "qt_ranking.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    """Tables and figure."""
+    folder, found = Path(args.output), list(taus(rows, args.seed))
+    rows = sorted(rows, key=lambda row: -row["best"])
+    tables = {"qt_ranking": rows, "qt_ranking_tau": sorted(found, key=lambda row: -row["tau"])}
+    for name, table in tables.items():
+        table = [{k: v if isinstance(v, str) else f"{v:.4g}" for k, v in row.items()} for row in table]
+        write_rows(folder / f"{name}.csv", table)
+        print(format_table(table))
     figure = new_figure(9, 4)
-    for axes, name in zip(figure.subplots(1, 2), ("best quarter, %", "all, %"), strict=True):
-        values = [float(row[name]) for row in rows]
-        tau, p = kendalltau(scores, values)
-        print(f"Kendall tau between score and accuracy ({name}): {tau:.2f} (p {p:.3f}, {len(rows)} spaces)")
-        axes.plot(scores, values, "o")
-        axes.set(xlabel="Q-T score", ylabel=f"top-1 of subnets within {args.latency_constraint:g} ms: {name}",
+    for axes, name in zip(figure.subplots(1, 2), (SCORE, "MACs"), strict=True):
+        axes.plot([row[name] for row in rows], [row["best"] for row in rows], "o")
+        for row in rows:
+            axes.annotate(row["space"], (row[name], row["best"]), fontsize=6, xytext=(3, 3),
+                          textcoords="offset points")
+        tau = next(row["tau"] for row in found if row["ranked by"] == name)
+        axes.set(xlabel=name, ylabel=f"INT8 top-1 of the best within {args.latency_constraint:g} ms, %",
                  title=f"Kendall tau {tau:.2f}")
         axes.grid(alpha=0.3)
     save_figure(figure, folder / "qt_ranking.png")
-    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,16 @@ B0_RANGES = {f"{scope}/weights" for scope in (*B0_SCOPES, "output")}
 B0_RANGES |= {f"{scope}/output" for scope in B0_SCOPES if not scope.endswith("se_2")}
 B0_RANGES |= {f"expanded_conv_{i}/output" for i in range(16)}  # behind the gate
 B0_RANGES |= {f"{scope}/swish_input" for scope in B0_SCOPES if not scope.endswith("project")}
+# Two entries of adj_quant/initial_thresholds.json of tilmto/Adjustable-Quantization-MicroNet, as they stand there.
+PUBLISHED = {
+    "expanded_conv_0/se_1/weights": {
+        "min": [-0.4863179922103882, -0.19854040443897247, -0.49015527963638306, -0.43390509486198425,
+                -0.4671328365802765, -0.7946099638938904, -0.4210328459739685, -0.5951480269432068],
+        "max": [0.14380326867103577, 0.13199596107006073, 0.5093390941619873, 0.12589091062545776,
+                0.5551381707191467, 0.17556200921535492, 0.16338202357292175, 0.19797809422016144]},
+    "expanded_conv_1/se_1/weights": {
+        "min": [-0.13982069492340088, -0.17784397304058075, -0.2915877401828766, -0.25791844725608826],
+        "max": [0.07580599188804626, 0.19927655160427094, 0.10306727141141891, 0.12609757483005524]}}
 
 
 def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp_path):
@@ -68,6 +78,12 @@ def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp
     for found, expected in zip(b0.ranges(), drawn, strict=True):
         for name, ends in expected.items():
             np.testing.assert_allclose(found[name], ends, rtol=0, atol=1e-6)
+    (tmp_path / "published.json").write_text(json.dumps(content | PUBLISHED))
+    b0.set_ranges(*read_thresholds(tmp_path / "published.json", b0.placement, *[channels(b0)] * 2))
+    found = [(low, high) for low, high in b0.ranges()[0].values()]
+    for entry in PUBLISHED.values():
+        assert any(len(low) == len(entry["min"]) and np.allclose(low, entry["min"]) and np.allclose(high, entry["max"])
+                   for low, high in found)
     for damage, message in ((lambda c: c.pop("Conv/output"), r"Conv/output\.min is missing; expected 32 numbers"),
                             (lambda c: c["Conv/output"].update(max=[1, 2]), r"Conv/output\.max is something else"),
                             (lambda c: c["Conv/output"]["max"].__setitem__(3, -2.0),
