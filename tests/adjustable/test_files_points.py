@@ -45,7 +45,7 @@ B0_RANGES = {f"{scope}/weights" for scope in (*B0_SCOPES, "output")}
 B0_RANGES |= {f"{scope}/output" for scope in B0_SCOPES if not scope.endswith("se_2")}
 B0_RANGES |= {f"expanded_conv_{i}/output" for i in range(16)}  # behind the gate
 B0_RANGES |= {f"{scope}/swish_input" for scope in B0_SCOPES if not scope.endswith("project")}
-# Two entries of adj_quant/initial_thresholds.json of tilmto/Adjustable-Quantization-MicroNet, as they stand there.
+# Three entries of adj_quant/initial_thresholds.json of tilmto/Adjustable-Quantization-MicroNet, as they stand there.
 PUBLISHED = {
     "expanded_conv_0/se_1/weights": {
         "min": [-0.4863179922103882, -0.19854040443897247, -0.49015527963638306, -0.43390509486198425,
@@ -54,7 +54,16 @@ PUBLISHED = {
                 0.5551381707191467, 0.17556200921535492, 0.16338202357292175, 0.19797809422016144]},
     "expanded_conv_1/se_1/weights": {
         "min": [-0.13982069492340088, -0.17784397304058075, -0.2915877401828766, -0.25791844725608826],
-        "max": [0.07580599188804626, 0.19927655160427094, 0.10306727141141891, 0.12609757483005524]}}
+        "max": [0.07580599188804626, 0.19927655160427094, 0.10306727141141891, 0.12609757483005524]},
+    "expanded_conv_0/project/output": {
+        "min": [-92.29727935791016, -78.0483627319336, -42.023006439208984, -29.065275192260742, -93.93333435058594,
+                -38.3917236328125, -45.71113204956055, -96.83160400390625, -127.35503387451172, -89.4541244506836,
+                -58.37166213989258, -86.19676208496094, -117.23992919921875, -93.5772476196289, -46.177371978759766,
+                -121.72272491455078],
+        "max": [87.56560516357422, 80.85318756103516, 57.31150817871094, 119.41837310791016, 55.033912658691406,
+                104.46528625488281, 69.51102447509766, 103.8198013305664, 64.9673080444336, 106.0811538696289,
+                60.55433654785156, 55.22421646118164, 50.65160369873047, 116.44466400146484, 52.29179382324219,
+                92.63157653808594]}}
 
 
 def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp_path):
@@ -80,7 +89,7 @@ def test_ranges_of_efficientnet_b0_have_the_published_keys_and_come_back(b0, tmp
             np.testing.assert_allclose(found[name], ends, rtol=0, atol=1e-6)
     (tmp_path / "published.json").write_text(json.dumps(content | PUBLISHED))
     b0.set_ranges(*read_thresholds(tmp_path / "published.json", b0.placement, *[channels(b0)] * 2))
-    found = [(low, high) for low, high in b0.ranges()[0].values()]
+    found = [ends for part in b0.ranges() for ends in part.values()]
     for entry in PUBLISHED.values():
         assert any(len(low) == len(entry["min"]) and np.allclose(low, entry["min"]) and np.allclose(high, entry["max"])
                    for low, high in found)
