@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from modules.block_kd.lut.speed import relative_latency
+from modules.block_kd.lut.speed import relative_latency, sum_over_network
 from modules.block_kd.lut.tables import BlockTables, how_made, load_tables
 from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
@@ -81,12 +81,13 @@ def main(argv=None):
     if not args.choices and not args.lut_path:
         raise UserError("--choices and --lut_path are empty; give the spaces, or tables to choose them with")
     platform = get_superspace(args.superspace).default_platform
-    if args.lut_path:  # the tables may have been timed on a slower day
-        platform = how_made(args.lut_path, args.superspace)[0]
-        tables = load_tables(args.lut_path, args.superspace, args.resolutions, Spaces(args.superspace).seeds(),
-                             platform)
-        args.table_limit = args.latency_constraint * relative_latency(tables, get_platform(platform))
-        print(f"limit in the tables: {args.table_limit:.3f} ms")
+    if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
+        platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
+        tables = load_tables(args.lut_path, args.superspace, args.resolutions, spaces.seeds(), platform)
+        device = get_platform(platform)
+        args.table_limit = (args.latency_constraint * relative_latency(tables, device)
+                            * sum_over_network(spaces, device, max(args.resolutions), 10))
+        print(f"limit as a sum of the tables' rows: {args.table_limit:.3f} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
     results = [evaluate_space(space, get_platform(platform), args) for space in spaces]

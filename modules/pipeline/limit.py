@@ -20,11 +20,7 @@ def choose_limit(limit: float, spaces: Spaces, resolutions: tuple[int, ...], pla
     """
     predictor, resolution = get_platform(platform), max(resolutions)  # of the block tables
     if not limit:
-        rng = np.random.default_rng(0)
-        nets = []
-        for _ in range(_DRAWS):
-            space = spaces.random(rng)
-            nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
+        nets = spaces.random_nets(np.random.default_rng(0), resolution, classes, _DRAWS)
         return float(f"{np.median(predictor.predict_subnets(nets).ms):.2g}")
     fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, (resolution,)).extreme(min), classes))
                   for space in spaces.seeds() if not any(space.windows))

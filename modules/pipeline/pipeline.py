@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from modules.block_kd.lut.speed import relative_latency
+from modules.block_kd.lut.speed import relative_latency, sum_over_network
 from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
@@ -41,7 +41,7 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             images = int(state["images"])
         run.begin()
         run.write_state(request.identity, state)
-        tables = "" if results.table_limit == limit else f", {results.table_limit:g} ms on the tables' device"
+        tables = "" if results.table_limit == limit else f", {results.table_limit:g} ms as a sum of the tables' rows"
         print(f"Limit: {limit:g} ms on {request.platform}{tables}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
 
@@ -73,12 +73,14 @@ def _plan(request: Request) -> dict:
 
 
 def _table_limit(limit: float, request: Request) -> float:
-    """The limit (ms) for tables that come from another device, or from a faster or slower one of the same kind."""
-    if request.tables == OWN:
-        return limit
-    _, resolutions = how_made(request.tables, request.superspace)
-    tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
-    return float(f"{limit * relative_latency(tables, get_platform(request.platform)):.3g}")
+    """The limit (ms) for sums of the tables' rows, which are longer than networks and may come from another device, or
+    from a faster or slower one of the same kind."""
+    platform, factor = get_platform(request.platform), 1.0
+    if request.tables != OWN:
+        _, resolutions = how_made(request.tables, request.superspace)
+        factor = relative_latency(load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds()),
+                                  platform)
+    return float(f"{limit * factor * sum_over_network(request.spaces, platform, max(request.pixels)):.3g}")
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

@@ -7,7 +7,9 @@ from math import prod
 
 import numpy as np
 
+from modules.modeling.net_spec import NetSpec, resolve
 from modules.search_space.config import SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace, get_superspace
 
 
@@ -46,6 +48,14 @@ class Spaces:
         blocks = rng.choice(self.blocks, size=len(self.space.searched))
         windows = [rng.integers(stage.num_windows) for stage in self.space.searched]
         return SupernetConfig(self.superspace, tuple(map(int, blocks)), tuple(map(int, windows)))
+
+    def random_nets(self, rng: np.random.Generator, resolution: int, classes: int, count: int) -> list[NetSpec]:
+        """`count` random subnets of random spaces, at `resolution` pixels."""
+        nets = []
+        for _ in range(count):
+            space = self.random(rng)
+            nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
+        return nets
 
     def mutate_block(self, config: SupernetConfig, rng: np.random.Generator) -> SupernetConfig | None:
         """Give one stage another block type; None if there is only one type."""
