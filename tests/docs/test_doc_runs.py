@@ -204,7 +204,9 @@ RUNS = {
             "benchmarks/bench_sandwich.py": "--rounds 1 --steps 1 --batch_size 4 --resolution 32",
             "benchmarks/published_rivals.py": "--num_runs 1",
             "benchmarks/bench_lut.py": "--rows 2 --rows_alone 1 --batch 2",
-            "benchmarks/qt_ranking.py": "--spaces 2 --epochs 1 --subnets 2 --candidates 60 --output results",
+            "benchmarks/qt_ranking.py": "--lut_path data/block_lut --choices 666-000 000-000 516-000 --epochs 1 "
+                                        "--label_epochs 1 --subnets 3 --valid_size 60 --latency_constraint 0.4 "
+                                        "--output results",
             "benchmarks/bench_latency.py": "--subnets 50 --slow_subnets 2",
             "benchmarks/bench_zero_shot.py": "--structures 16 --children 4 --repeats 1 --batch_size 2",
             "benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR,
