@@ -86,7 +86,7 @@ def main(argv=None):
         tables = load_tables(args.lut_path, args.superspace, args.resolutions, spaces.seeds(), platform)
         device = get_platform(platform)
         args.table_limit = (args.latency_constraint * relative_latency(tables, device)
-                            * sum_over_network(spaces, device, max(args.resolutions), 10))
+                            * sum_over_network(spaces.random_nets(max(args.resolutions), 10), device))
         print(f"limit as a sum of the tables' rows: {args.table_limit:.3f} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]

@@ -9,8 +9,6 @@ from modules.modeling.net_spec import resolve
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 
-_DRAWS = 20
-
 
 def choose_limit(limit: float, spaces: Spaces, resolutions: tuple[int, ...], platform: str, classes: int) -> float:
     """`limit` (ms) itself; for 0 the median latency of random subnets of random ones of `spaces`.
@@ -20,7 +18,7 @@ def choose_limit(limit: float, spaces: Spaces, resolutions: tuple[int, ...], pla
     """
     predictor, resolution = get_platform(platform), max(resolutions)  # of the block tables
     if not limit:
-        nets = spaces.random_nets(np.random.default_rng(0), resolution, classes, _DRAWS)
+        nets = spaces.random_nets(resolution, classes)
         return float(f"{np.median(predictor.predict_subnets(nets).ms):.2g}")
     fastest = min(predictor.predict_subnet(resolve(space, SubnetSpace(space, (resolution,)).extreme(min), classes))
                   for space in spaces.seeds() if not any(space.windows))

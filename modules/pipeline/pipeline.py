@@ -68,11 +68,11 @@ def _plan(request: Request) -> dict:
                           request.teacher_arch if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines)
-    return {"limit": limit, "table_limit": _table_limit(limit, request), "classes": classes,
+    return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "plan": asdict(plan)}
 
 
-def _table_limit(limit: float, request: Request) -> float:
+def _table_limit(limit: float, request: Request, classes: int) -> float:
     """The limit (ms) for sums of the tables' rows, which are longer than networks and may come from another device, or
     from a faster or slower one of the same kind."""
     platform, factor = get_platform(request.platform), 1.0
@@ -80,7 +80,8 @@ def _table_limit(limit: float, request: Request) -> float:
         _, resolutions = how_made(request.tables, request.superspace)
         factor = relative_latency(load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds()),
                                   platform)
-    return float(f"{limit * factor * sum_over_network(request.spaces, platform, max(request.pixels)):.3g}")
+    nets = request.spaces.random_nets(max(request.pixels), classes)
+    return float(f"{limit * factor * sum_over_network(nets, platform):.3g}")
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

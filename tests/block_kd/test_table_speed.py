@@ -38,9 +38,10 @@ def test_published_tables_are_as_fast_as_the_platform_fitted_to_them(superspace)
 
 
 def test_a_sum_of_blocks_is_longer_than_the_network():
-    spaces, platform = Spaces("cifarw_short", ("ResNetBasic", "MobileNetV2Res")), get_platform("onnx_lut")
-    assert sum_over_network(spaces, platform, 24) == pytest.approx(1)  # it predicts networks as such sums
-    assert sum_over_network(spaces, Slower(platform, 3, whole=0.8), 24) == pytest.approx(1 / 0.8)
+    nets = Spaces("cifarw_short", ("ResNetBasic", "MobileNetV2Res")).random_nets(24, 10)
+    platform = get_platform("onnx_lut")  # it predicts networks as such sums
+    assert sum_over_network(nets, platform) == pytest.approx(1)
+    assert sum_over_network(nets, Slower(platform, 3, whole=0.8)) == pytest.approx(1 / 0.8)
 
 
 def test_the_pipeline_gives_the_search_the_tables_milliseconds(monkeypatch):
@@ -49,9 +50,9 @@ def test_the_pipeline_gives_the_search_the_tables_milliseconds(monkeypatch):
     for factor, whole in ((1, 1), (2, 1), (1, 0.8)):
         monkeypatch.setattr("modules.pipeline.pipeline.get_platform",
                             lambda name, device=(factor, whole): Slower(get_platform("onnx_lut"), *device))
-        limits[factor, whole] = _table_limit(1.0, asked)
+        limits[factor, whole] = _table_limit(1.0, asked, 10)
     assert limits[2, 1] == pytest.approx(limits[1, 1] / 2, rel=0.01)
     assert limits[1, 0.8] == pytest.approx(limits[1, 1] / 0.8, rel=0.01)
     monkeypatch.undo()
     monkeypatch.setattr("modules.pipeline.pipeline.get_platform", lambda name: get_platform("onnx_lut"))
-    assert _table_limit(1.0, Request(dataset="digits", superspace="cifarw_tiny")) == 1.0  # tables of its own
+    assert _table_limit(1.0, Request(dataset="digits", superspace="cifarw_tiny"), 10) == 1.0  # tables of its own

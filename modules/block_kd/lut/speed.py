@@ -1,18 +1,19 @@
 """The device whose latencies block tables hold, against the one that a platform predicts."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import BlockTables
-from modules.block_kd.space_search.spaces import Spaces
 from modules.block_kd.student.space import StageChoice, stage_config
 from modules.latency.platform import Platform
 from modules.modeling.complexity import blocks_of
-from modules.modeling.net_spec import stage_choice
+from modules.modeling.net_spec import NetSpec, stage_choice
 from modules.search_space.superspace import get_superspace
 
-COMPARED = 12  # rows, and networks; where a platform measures its blocks, each costs about half a second
+COMPARED = 12  # rows; where a platform measures its blocks, each costs about half a second
 
 
 def relative_latency(tables: BlockTables, platform: Platform) -> float:
@@ -31,10 +32,9 @@ def relative_latency(tables: BlockTables, platform: Platform) -> float:
     return float(np.median(ratios))
 
 
-def sum_over_network(spaces: Spaces, platform: Platform, resolution: int, classes: int = 1000) -> float:
+def sum_over_network(nets: Sequence[NetSpec], platform: Platform) -> float:
     """How many times as long as a network its blocks take, each timed alone and added up as in block tables: the median
-    over random subnets of random `spaces`, such as 1.3 for small networks. A block alone also pays for entering and
-    leaving the runtime, so `limit` ms of a network are this factor times `limit` in the tables."""
-    nets = spaces.random_nets(np.random.default_rng(0), resolution, classes, COMPARED)
+    over `nets`, such as 1.4 for networks of 0.3 ms. A block alone also pays for entering and leaving the runtime, so a
+    limit of a network is multiplied by this factor for the tables."""
     sums = [sum(platform.predict_block(block, hw) for block, hw in blocks_of(net)) for net in nets]
     return float(np.median(sums / platform.predict_subnets(nets).ms))

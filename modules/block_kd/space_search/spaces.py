@@ -49,9 +49,9 @@ class Spaces:
         windows = [rng.integers(stage.num_windows) for stage in self.space.searched]
         return SupernetConfig(self.superspace, tuple(map(int, blocks)), tuple(map(int, windows)))
 
-    def random_nets(self, rng: np.random.Generator, resolution: int, classes: int, count: int) -> list[NetSpec]:
-        """`count` random subnets of random spaces, at `resolution` pixels."""
-        nets = []
+    def random_nets(self, resolution: int, classes: int, count: int = 20) -> list[NetSpec]:
+        """Random subnets of random spaces, at `resolution` pixels, always the same ones."""
+        rng, nets = np.random.default_rng(0), []
         for _ in range(count):
             space = self.random(rng)
             nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
