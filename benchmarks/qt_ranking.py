@@ -123,12 +123,10 @@ def evaluate_space(config, platform, args):
     path = Path(args.models_save_dir) / f"accuracies_{config}.csv"
     known = {(row["part"], row["enc"]): float(row["acc1"])
              for _, row in read_records(path, "accuracies", ("part", "enc", "acc1"))} if path.exists() else {}
-    evaluator = None
+    evaluator = open_evaluator(config, args)
 
     def accuracy(part, choice):
-        nonlocal evaluator
         if (part, str(choice)) not in known:
-            evaluator = evaluator or open_evaluator(config, args)
             known[part, str(choice)] = top1 = evaluator.accuracy(choice, test=part == "test").top1
             append_row(path, {"part": part, "enc": str(choice), "acc1": f"{top1:.4f}"})
         return known[part, str(choice)]
@@ -143,7 +141,8 @@ def evaluate_space(config, platform, args):
 
 
 def open_evaluator(config, args):
-    """The evaluator of the trained INT8 supernet; trains it first, if need be."""
+    """The evaluator of the trained INT8 supernet; trains it first, if need be. UserError if it was trained with other
+    settings."""
     settings = load_yaml(args.config_file) | {
         name: getattr(args, name) for name in ("dataset", "dataset_path", "valid_size", "resolutions", "epochs",
                                                "label_epochs", "quant_epochs", "models_save_dir", "seed")}

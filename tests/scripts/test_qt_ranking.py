@@ -70,3 +70,5 @@ def test_from_the_spaces_to_the_table(tmp_path):
     again = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
     assert (again.returncode, "epoch" in again.stdout) == (0, False)  # nothing is trained again
     assert (tmp_path / "qt_ranking.csv").read_bytes() == table
+    other = subprocess.run([*command, "--label_epochs", "0"], cwd=REPOSITORY, text=True, capture_output=True)
+    assert (other.returncode, "label_epochs was 1" in other.stderr) == (2, True)  # accuracies of another training
