@@ -38,29 +38,23 @@ def composed(v, scale, beta, low, high, g):
 
 
 def quantiser_forms(args):
-    """Pairs (tensor, forms): each form is (name, function of the tensor, scale and offset, compiled or not)."""
+    """Pairs (tensor, forms): each form is (name, function of the tensor, scale and offset, form of the passes)."""
     import torch
 
-    from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight
+    from modules.modeling.ops.fake_quant import FORMS, LOOPS, OPERATIONS, quantize_activation, quantize_weight
 
     x = torch.randn(args.shape).relu_()
     if args.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     w = torch.randn(args.weight_shape) * 0.05
     activation_g, weight_g = (x[0].numel() * 255) ** -0.5, (w.numel() * 127) ** -0.5
-    activation = [
-        ("composed", lambda v, s, b: composed(v, s, b, 0, 255, activation_g), False),
-        ("fused, float offset", lambda v, s, b: quantize_activation(v, s, 8, b, True, "float"), False),
-        ("fused, integer zero point", lambda v, s, b: quantize_activation(v, s, 8, b, True), False),
-        ("relu6", lambda v, s, b: torch.nn.functional.relu6(v), False),
-    ]
-    weight = [
-        ("composed", lambda v, s, b: composed(v, s, None, -127, 127, weight_g), False),
-        ("fused", lambda v, s, b: quantize_weight(v, s, 8, True), False),
-    ]
-    if args.compile:
-        activation += [(f"{name}, compiled", function, True) for name, function, _ in activation[1:3]]
-        weight += [("fused, compiled", weight[1][1], True)]
+    activation = [("composed", lambda v, s, b: composed(v, s, b, 0, 255, activation_g), OPERATIONS)]
+    weight = [("composed", lambda v, s, b: composed(v, s, None, -127, 127, weight_g), OPERATIONS)]
+    for form in FORMS if args.compile else (OPERATIONS, LOOPS):
+        activation += [(f"float offset, {form}", lambda v, s, b: quantize_activation(v, s, 8, b, True, "float"), form),
+                       (f"integer zero point, {form}", lambda v, s, b: quantize_activation(v, s, 8, b, True), form)]
+        weight += [(form, lambda v, s, b: quantize_weight(v, s, 8, True), form)]
+    activation += [("relu6", lambda v, s, b: torch.nn.functional.relu6(v), OPERATIONS)]
     return {"activation": (x, 0.02, activation), "weight": (w, 0.001, weight)}
 
 
@@ -68,15 +62,15 @@ def make_step(form, tensor, scale):
     """Two functions: forward, and backward from the output of forward."""
     import torch
 
-    from modules.modeling.ops.fake_quant import use_compiled
+    from modules.modeling.ops.fake_quant import use_form
 
-    _, function, compiled = form
+    _, function, passes = form
     v = tensor.detach().requires_grad_()
     leaves = [v, torch.tensor([scale], requires_grad=True), torch.zeros(1, requires_grad=True)]
     upstream = torch.randn_like(tensor)
 
     def forward():
-        use_compiled(compiled)
+        use_form(passes)
         for leaf in leaves:
             leaf.grad = None
         return function(*leaves)

@@ -22,12 +22,13 @@ from bench_lsq import composed
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, option
 
-# Form: (int8, ours, amp, compiled).
+# Name: (int8, ours, amp, form of the quantisers' passes).
 FORMS = {
-    "fp32 plain": (False, False, "none", False), "fp32": (False, True, "none", False),
-    "LSQ+ plain": (True, False, "none", False), "LSQ+": (True, True, "none", False),
-    "fp32 bf16": (False, True, "bf16", False), "LSQ+ bf16": (True, True, "bf16", False),
-    "LSQ+ compiled": (True, True, "none", True), "LSQ+ bf16 compiled": (True, True, "bf16", True),
+    "fp32 plain": (False, False, "none", "operations"), "fp32": (False, True, "none", "loops"),
+    "LSQ+ plain": (True, False, "none", "operations"), "LSQ+": (True, True, "none", "loops"),
+    "fp32 bf16": (False, True, "bf16", "loops"), "LSQ+ bf16": (True, True, "bf16", "loops"),
+    "LSQ+ operations": (True, True, "none", "operations"), "LSQ+ compiled": (True, True, "none", "compiled"),
+    "LSQ+ bf16 compiled": (True, True, "bf16", "compiled"),
 }
 
 
@@ -78,8 +79,8 @@ def main(argv=None):
             speed = f", {_ratio(times, plain, name):.2f} times as fast as {plain}" if plain in times else ""
             print(f"{name}, {args.resolution} px, {dist.world_size()} process(es): {value:.3f} s a step, "
                   f"{args.batch_size / value:.0f} images/s{speed}", flush=True)
-        if {"fp32", "LSQ+"} <= times.keys():
-            print(f"LSQ+ takes {_ratio(times, 'LSQ+', 'fp32'):.2f} times as long as fp32")
+        for name in times.keys() & {"LSQ+", "LSQ+ operations", "LSQ+ compiled"} if "fp32" in times else ():
+            print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
         if args.output:
             with atomic_write(args.output) as file:
                 json.dump({"machine": machine(), "arguments": vars(args), "seconds": seconds}, file, indent=2)
@@ -108,10 +109,10 @@ def measure(args):
     ours_of = fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve
 
     def step(name, index):
-        _, ours, amp, compiled = FORMS[name]
+        _, ours, amp, form = FORMS[name]
         fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve = (
             ours_of if ours else (composed_activation, composed_weight, plain_convolution))
-        fake_quant.use_compiled(compiled)
+        fake_quant.use_form(form)
         x = images.contiguous(memory_format=torch.channels_last) if ours else images
         models[name].zero_grad(set_to_none=True)
         start = now(args.device)

@@ -139,7 +139,8 @@ class TrainConfig:
     channels_last: bool = _run(True, "memory layout with the channels last")
     amp: str = _run("none", "number format of the computation; none: float32, auto: a short measurement chooses",
                     choices=("none", "bf16", "auto"))
-    compile: bool = _run(False, "the quantisers' passes are fused by torch.compile; needs a C++ compiler")
+    compile: bool = _run(False, "the quantisers' passes are fused by torch.compile, for a GPU or many threads; needs a "
+                         "C++ compiler")
     debug_batches: int = _run(0, "steps after which every epoch stops; 0: never", low=0)
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from modules.datasets.build import load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import train_transform
-from modules.modeling.ops.fake_quant import use_compiled
+from modules.modeling.ops.fake_quant import COMPILED, LOOPS, use_form
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import (
     ModelRecord,
@@ -114,7 +114,7 @@ class SupernetTrainer(Trainee, Task):
         dist.broadcast_state(self._trained)
         self.average = self._make_average(checkpoint)
         self.amp = checkpoint.get("amp", config.amp)
-        use_compiled(config.compile)
+        use_form(COMPILED if config.compile else LOOPS)
         return checkpoint
 
     @property

@@ -1,8 +1,12 @@
 """The two quantiser functions against a float64 composition of the published formula."""
+import sys
+
 import pytest
 import torch
 
-from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight, use_compiled
+from modules.modeling import ops
+from modules.modeling.ops import fake_quant
+from modules.modeling.ops.fake_quant import COMPILED, LOOPS, OPERATIONS, quantize_activation, quantize_weight, use_form
 
 BITS = range(2, 9)
 
@@ -253,39 +257,92 @@ def test_what_is_kept_for_the_backward_pass():
         assert {t.data_ptr() for t in kept if t.numel() > 1} == {x.data_ptr(), out.data_ptr()}
 
 
-@pytest.fixture
-def compiled():
-    """A function that calls another one with the compiled quantisers; afterwards they are switched off."""
-    def call(function, *args):
-        use_compiled()
-        try:
-            return function(*args)
-        finally:
-            use_compiled(False)
-    return call
+def in_form(form, function, *args):
+    """`function(*args)` with one form of the passes over the elements."""
+    use_form(form)
+    try:
+        return function(*args)
+    finally:
+        use_form(LOOPS)
+
+
+def assert_as_operations(form, x):
+    """The values of the form are those of the operations, and its gradients to the rounding of their sums."""
+    args, upstream = (x, torch.tensor([0.0123]), torch.tensor([-0.7])), torch.randn(x.shape)
+    for quantize in (lambda v, s, b: quantize_activation(v, s, 8, b, True),
+                     lambda v, s, b: quantize_activation(v, s, 8, b, True, "float"),
+                     lambda v, s, b: quantize_weight(v, s, 6, True) + 0 * b):
+        plain, other = in_form(OPERATIONS, run, quantize, args, upstream), in_form(form, run, quantize, args, upstream)
+        for a, b in zip(plain[:2], other[:2], strict=True):
+            assert a.equal(b)
+            assert a.stride() == b.stride()
+        for a, b in zip(plain[2:], other[2:], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    for evaluate in (lambda v, s, b: quantize_activation(v, s, 8, b, False),
+                     lambda v, s, b: quantize_weight(v, s, 6, False)):
+        assert in_form(OPERATIONS, evaluate, *args).equal(in_form(form, evaluate, *args))
 
 
 @pytest.mark.slow
-def test_compiled(compiled):
-    """The opt-in compiled form: equal values, gradients equal to rounding, few graphs for all shapes and layouts."""
+def test_compiled():
+    """The opt-in compiled form, with few graphs for all shapes and layouts."""
     graphs = torch._dynamo.utils.counters["stats"]
     torch._dynamo.reset()
     graphs.clear()
-    cases = [*layouts().values(), torch.randn(4, 20), torch.randn(1, 16, 1, 1), torch.randn(2, 32, 40, 40)]
-    for x in cases:
-        upstream = torch.randn(x.shape)
-        args = (x, torch.tensor([0.0123]), torch.tensor([-0.7]))
-        for quantize in (lambda v, s, b: quantize_activation(v, s, 8, b, True),
-                         lambda v, s, b: quantize_activation(v, s, 8, b, True, "float"),
-                         lambda v, s, b: quantize_weight(v, s, 6, True) + 0 * b):
-            plain, fused = run(quantize, args, upstream), compiled(run, quantize, args, upstream)
-            assert torch.equal(plain[0], fused[0])
-            for a, b in zip(plain[1:], fused[1:], strict=True):
-                torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-        for evaluate in (lambda v, s, b: quantize_activation(v, s, 8, b, False),
-                         lambda v, s, b: quantize_weight(v, s, 6, False)):
-            assert torch.equal(evaluate(*args), compiled(evaluate, *args))
+    for x in (*layouts().values(), torch.randn(4, 20), torch.randn(1, 16, 1, 1), torch.randn(2, 32, 40, 40)):
+        assert_as_operations(COMPILED, x)
     assert 3 <= graphs["unique_graphs"] <= 12
+
+
+def test_loops():
+    """In all layouts, and with more elements than a block of a sum or an odd number of them."""
+    for x in (*layouts().values(), torch.randn(1, 1), torch.randn(3, 1369), torch.randn(2, 32, 40, 40)):
+        assert_as_operations(LOOPS, x)
+
+
+def test_loops_keep_what_is_not_a_number():
+    """A diverged training must stay visible; infinity is clipped."""
+    x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0]])
+    for zero_point in ("integer", "float"):
+        y = quantize_activation(x, torch.tensor([0.1]), 8, torch.tensor([-1.0]), False, zero_point)
+        torch.testing.assert_close(y, torch.tensor([[float("nan"), 24.5, -1.0, 1.0]]), equal_nan=True)
+    assert quantize_weight(x, torch.tensor([0.1]), 8, False)[0, 0].isnan()
+
+
+def test_sums_of_many_elements_are_exact_to_float32():
+    """The gradients of scale and offset over four million elements, against float64."""
+    x = torch.rand(1, 2**22, generator=torch.Generator().manual_seed(0)) * 4
+    args, upstream = (x, torch.tensor([0.01]), torch.tensor([0.0])), torch.rand(x.shape)
+    ours = run(lambda v, s, b: quantize_activation(v, s, 8, b, True), args, upstream)
+    reference = run(activation_reference(8, "integer", x.numel()), args, upstream.double())
+    for a, b in zip(ours[2:], reference[2:], strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-6, atol=0)
+
+
+def test_without_numba(monkeypatch):
+    """The operations of torch take the place of the loops."""
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "modules.modeling.ops.loops", raising=False)
+    monkeypatch.delattr(ops, "loops", raising=False)
+    fake_quant._numba_loops.cache_clear()
+    try:
+        assert fake_quant._loops(torch.zeros(3)) is None
+        assert_as_operations(LOOPS, torch.randn(2, 3, 4, 4))
+    finally:
+        fake_quant._numba_loops.cache_clear()
+
+
+def test_which_tensors_go_through_the_loops():
+    """Those on a CPU through which no gradient is wanted; with several threads the small ones."""
+    before = torch.get_num_threads()
+    try:
+        for threads, length, through in ((1, 2**18, True), (2, 2**18, False), (2, 9, True)):
+            torch.set_num_threads(threads)
+            assert (fake_quant._loops(torch.zeros(length)) is not None) == through
+    finally:
+        torch.set_num_threads(before)
+    assert fake_quant._loops(torch.zeros(9, requires_grad=True)) is None
+    assert fake_quant._loops(torch.zeros(9, device="meta")) is None
 
 
 @pytest.mark.parametrize("zero_point", ["integer", "float"])

@@ -11,6 +11,8 @@ even; the gradient passes straight through it. Values at or beyond a bound count
 with g = 1 / sqrt(count * p). count is the number of elements of one sample for activations, of the tensor for weights.
 n is 0 for activations, beta is 0 for weights. Each quantiser is one autograd function. It keeps its input and its
 output; the neighbouring layers keep both anyway.
+
+The passes over the elements have three forms, of which `use_form` chooses.
 """
 from __future__ import annotations
 
@@ -21,17 +23,23 @@ import torch
 
 from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
 
-_compiled = False
+LOOPS, OPERATIONS, COMPILED = FORMS = ("loops", "operations", "compiled")
+SMALL = 2**17  # elements; with fewer, one thread is quick enough
+_form = LOOPS
 
 
-def use_compiled(enabled: bool = True) -> None:
-    """Have torch.compile fuse the passes over the elements, in the whole process.
+def use_form(form: str) -> None:
+    """Choose the form of the passes over the elements, in the whole process.
 
-    Values stay the same; gradients differ by the order of their sums. On a CPU it needs a C++ compiler, and the first
-    training step takes up to a minute.
+    loops: those of `loops.py` on a CPU, where numba is installed and torch has one thread or the tensor is small;
+    otherwise as operations. operations: one of torch after the other. compiled: these operations fused by
+    torch.compile; on a CPU it needs a C++ compiler, and the first training step takes up to a minute.
+
+    Values are the same to the bit; gradients differ by the order of their sums.
     """
-    global _compiled
-    _compiled = enabled
+    global _form
+    assert form in FORMS, form
+    _form = form
 
 
 def _compilable(function):
@@ -39,11 +47,29 @@ def _compilable(function):
 
     @functools.wraps(function)
     def call(*args):
-        if not _compiled:
+        if _form != COMPILED:
             return function(*args)
         # Detached: a parameter, or a tensor that requires a gradient, would be compiled once more.
         return compiled()(*(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args))
     return call
+
+
+@functools.cache
+def _numba_loops():
+    """The module `loops`; None without numba, or without a folder for compiled loops."""
+    try:
+        from modules.modeling.ops import loops
+    except (ImportError, RuntimeError):
+        return None
+    return loops
+
+
+def _loops(vector: torch.Tensor):
+    """The loops for `vector`; None if they do not fit: another device, a gradient is wanted through it, or it is long
+    and there are threads to share it."""
+    if _form != LOOPS or vector.device.type != "cpu" or (vector.requires_grad and torch.is_grad_enabled()):
+        return None
+    return _numba_loops() if vector.numel() <= SMALL or torch.get_num_threads() == 1 else None
 
 
 def lower_bound(num_bits: int) -> float:
@@ -129,7 +155,9 @@ def _scalars(x: torch.Tensor, *values: torch.Tensor) -> tuple:
     On a CPU reading a number costs nothing. One operation on a tensor of one element takes as long as a pass over
     several thousand. Kernels with numbers as bounds need one pass for both bounds.
     """
-    return values if _compiled or x.device.type != "cpu" else tuple(np.float32(value.item()) for value in values)
+    if _form == COMPILED or x.device.type != "cpu":
+        return values
+    return tuple(np.float32(value.item()) for value in values)
 
 
 def _plain(value):
@@ -141,10 +169,27 @@ def _like(value, scalar: torch.Tensor) -> torch.Tensor:
     return value.view_as(scalar) if isinstance(value, torch.Tensor) else torch.full_like(scalar, float(value))
 
 
-@_compilable
+def _array(vector: torch.Tensor) -> np.ndarray:
+    return vector.detach().numpy()
+
+
 def _activation_forward(x, scale, beta, levels, integer):
-    # Returns the output and the value of code 0. With an integer zero point the arithmetic is an integer engine's:
-    # round(x / s), then the bounds shifted by the zero point.
+    """The output for the vector `x`, and the value of code 0. With an integer zero point the arithmetic is an integer
+    engine's: round(x / s), then the bounds shifted by the zero point."""
+    loops = _loops(x)
+    if not loops:
+        return _activation_passes(x, scale, beta, levels, integer)
+    s, out, top = abs(scale), torch.empty_like(x), np.float32(levels)
+    if not integer:
+        loops.clip_first(_array(x), s, beta, np.float32(0), top, out.numpy())
+        return out, beta
+    zero = integer_zero_point(s, beta, levels)
+    loops.codes_first(_array(x), s, -zero, top - zero, out.numpy())
+    return out, -zero * s
+
+
+@_compilable
+def _activation_passes(x, scale, beta, levels, integer):
     s = abs(scale)
     if not integer:
         offset = _plain(beta)
@@ -160,8 +205,18 @@ def _clamp_(x, low, high):
     return x.clamp_(_plain(low), _plain(high))
 
 
-@_compilable
 def _weight_forward(w, scale, bounds):
+    """The output for the vector `w`."""
+    loops = _loops(w)
+    if not loops:
+        return _weight_passes(w, scale, bounds)
+    out = torch.empty_like(w)
+    loops.codes_first(_array(w), abs(scale), *map(np.float32, bounds), out.numpy())
+    return out
+
+
+@_compilable
+def _weight_passes(w, scale, bounds):
     s = _plain(abs(scale))
     return (w / s).clamp_(*bounds).round_().mul_(s)
 
@@ -207,10 +262,18 @@ class _QuantizeWeight(torch.autograd.Function):
         return _restore(dw, w), _like((inner + clipped_y) / signed * ctx.g, scale), None, None
 
 
-@_compilable
 def _gradient_sums(u, x, y, low, high):
-    """The gradient of `x`, the sum over elements of u (y - x) inside the bounds, and the sums of u and of u y
-    outside."""
+    """The gradient of the vector `x`, the sum over elements of u (y - x) inside the bounds, and the sums of u and of
+    u y outside."""
+    loops = _loops(x)
+    if not loops:
+        return _gradient_passes(u, x, y, low, high)
+    dx = torch.empty_like(x)
+    return dx, *loops.gradient_sums(_array(u), _array(x), _array(y), low, high, _array(dx))
+
+
+@_compilable
+def _gradient_passes(u, x, y, low, high):
     if isinstance(low, torch.Tensor):
         dx = ((x > low) & (x < high)) * u
     else:
