@@ -7,7 +7,8 @@
 Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
 reduction after each of the four backward passes. Ours: one autograd function per quantiser, channels last, one
 reduction, and the convolutions of `ops/convolve.py`. Each round all forms run the same step; ratios are
-medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then.
+medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then. One process on a CPU is timed by
+its processor time: other programs do not count.
 """
 import json
 import statistics
@@ -145,9 +146,13 @@ def make_model(args, int8, channels_last):
 
 
 def now(device):
-    """The time, after `device` has finished its work."""
+    """The time in seconds, after `device` has finished its work."""
     import torch
 
+    from modules.utils import dist
+
+    if device == "cpu" and dist.world_size() == 1:
+        return time.process_time()
     if device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -2,6 +2,9 @@
 
     python onnx_tools/export_onnx.py --skip_weights && python onnx_tools/benchmark.py
     python onnx_tools/benchmark.py --baselines static openvino
+    python onnx_tools/benchmark.py --model_path data/models/cifar10/*.onnx --num_runs 400
+
+The last form times given files, whatever they are, all in the same turns. It writes no csv.
 
 The baselines run in the same turns. `static` is onnxruntime's own static quantisation of the fp32 file; `openvino` is
 our int8 file under OpenVINO (an extra package). Figures are medians, or with --usual_speed means of the fastest
@@ -28,6 +31,7 @@ REFERENCE = ("", "reference")  # among the timed files
 def parse_args(argv):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "onnx_tools")
+    option(parser, "--model_path", (), "model files to time instead", kind=str, many="+")
     option(parser, "--model_dir", "checkpoints/models/onnx_model", "folder of the files of export_onnx.py")
     option(parser, "--output", "onnx_tools/latency.csv", "csv file; lines are appended")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
@@ -47,35 +51,49 @@ def parse_args(argv):
 def main(argv=None):
     args = parse_args(argv)
 
+    usual = open_usual_reference() if args.usual_speed else ({}, 0.0)  # its cache is that of the cores before pin
+    constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
+                 "clock": ("processor" if args.processor_time else "wall") + ", usual speed" * args.usual_speed}
+    if args.model_path:
+        time_files(args, usual, constants)
+    else:
+        time_subnets(args, usual, constants)
+
+
+def time_files(args, usual, constants):
+    """Time the files of --model_path in the same turns."""
+    from modules.deploy.cards.card import add_latency
+    from modules.runtime.engines import engines
+    from modules.utils.results import format_table
+
+    ort = engines["onnxruntime"]
+    figures = measure(args, usual, {path: ort.open(path, args.threads) for path in args.model_path})
+    first = figures[args.model_path[0]][0]
+    for path, (ms, spread) in figures.items():
+        add_latency(path, {"ms": ms, "spread_ms": spread, "peak_mb": _megabytes(ort.peak_memory_mb(path, args.threads)),
+                           **constants})
+    print(format_table([{"file": Path(path).name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}",
+                         "of the first": f"{ms / first:.2f}"} for path, (ms, spread) in figures.items()]))
+
+
+def time_subnets(args, usual, constants):
+    """Time the fp32 and int8 files of the given networks, and append to the csv."""
     from modules.deploy.cards.card import add_latency
     from modules.deploy.naming import model_path
-    from modules.latency.profile.measure import typical
-    from modules.runtime.session import summarize, time_interleaved
     from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
 
-    ratios = []
-    reference, usual_ms = open_usual_reference() if args.usual_speed else ({}, 0.0)
-    constants = {"threads": args.threads, "cores": pin(args.threads), **describe(),
-                 "clock": ("processor" if args.processor_time else "wall") + ", usual speed" * args.usual_speed}
-    given = list(given_subnets(args))
+    ratios, given = [], list(given_subnets(args))
     for group in [given] if args.together else [[network] for network in given]:
         opened = []
         for network in group:
             paths = {name: model_path(args.model_dir, *network, name == "int8", args.uint8_input)
                      for name in ("fp32", "int8")}
             opened.append((reference_to(*network), paths, *open_all(args, paths)))
-        times = time_interleaved({(network, name): session for network, _, sessions, _ in opened
-                                  for name, session in sessions.items()} | reference, args.num_runs, args.warmup_runs,
-                                 time.process_time if args.processor_time else time.perf_counter)
-        if reference:
-            now_ms = typical(times[REFERENCE])
-            times = {key: values * usual_ms / now_ms for key, values in times.items()}
-            print(f"the machine is {now_ms / usual_ms:.2f} times as slow as usual; latencies are scaled")
+        measured = measure(args, usual, {(network, name): session for network, _, sessions, _ in opened
+                                  for name, session in sessions.items()})
         for network, paths, sessions, memory in opened:
-            figures = {name: summarize(times[network, name]) for name in sessions}
-            if reference:
-                figures = {name: (typical(times[network, name]), spread) for name, (_, spread) in figures.items()}
+            figures = {name: measured[network, name] for name in sessions}
             speedup = figures["fp32"][0] / figures["int8"][0]
             append_row(args.output, row(network, figures, speedup) | constants | memory)
             for name in ("fp32", "int8"):
@@ -89,6 +107,22 @@ def main(argv=None):
         values = [ratio[name] for ratio in ratios]
         print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
               "times at least")
+
+
+def measure(args, usual, sessions):
+    """Latency and spread in ms of every session, by its key; all run in turns."""
+    from modules.latency.profile.measure import typical
+    from modules.runtime.session import summarize, time_interleaved
+
+    reference, usual_ms = usual
+    times = time_interleaved(sessions | reference, args.num_runs, args.warmup_runs,
+                             time.process_time if args.processor_time else time.perf_counter)
+    if not reference:
+        return {key: summarize(times[key]) for key in sessions}
+    now_ms = typical(times[REFERENCE])
+    print(f"the machine is {now_ms / usual_ms:.2f} times as slow as usual; latencies are scaled")
+    times = {key: values * usual_ms / now_ms for key, values in times.items()}
+    return {key: (typical(times[key]), summarize(times[key])[1]) for key in sessions}
 
 
 def open_usual_reference():
@@ -115,7 +149,11 @@ def open_all(args, paths):
     if "openvino" in args.baselines:
         sessions["openvino"] = engines["openvino"].open(paths["int8"], args.threads)
     peaks = {name: ort.peak_memory_mb(path, args.threads) for name, path in paths.items()}
-    return sessions, {f"{name}_peak_mb": "" if peak is None else f"{peak:.1f}" for name, peak in peaks.items()}
+    return sessions, {f"{name}_peak_mb": _megabytes(peak) for name, peak in peaks.items()}
+
+
+def _megabytes(peak):
+    return "" if peak is None else f"{peak:.1f}"
 
 
 def row(name, figures, speedup):

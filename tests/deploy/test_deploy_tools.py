@@ -1,8 +1,11 @@
 """Baselines, profiles, benchmark: the tools around the ONNX files."""
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -128,6 +131,23 @@ def test_published_subnets_have_names():
     name, _, space, choice = find_published("SEQnet@vnni-A3")
     assert published_name(space, choice) == name
     assert published_name(find_published("SEQnet@pixel4-A0")[2], choice) is None
+
+
+def test_benchmark_of_given_files(tmp_path):
+    """The published CIFAR-10 files: all in the same turns, ResNet-20 takes longer than ResNet-8; cards hold the
+    latencies."""
+    folder = REPOSITORY / "data" / "models" / "cifar10"
+    files = [shutil.copy(path, tmp_path) for net in ("resnet8", "resnet20")
+             for path in sorted(folder.glob(f"{net}__*"))]
+    models = [path for path in files if path.endswith(".onnx")]
+    done = script("onnx_tools/benchmark.py", "--model_path", *models, "--num_runs", "60")
+    assert done.returncode == 0, done.stderr
+    small, large = (json.loads(Path(f"{path}.card.json").read_text())["latency"]["ms"] for path in models)
+    assert 1.2 * small < large
+    assert f"{large:.3f}" in done.stdout.splitlines()[2]
+    done = script("onnx_tools/benchmark.py", "--model_path", *models, tmp_path / "absent.onnx")
+    assert done.returncode == 2
+    assert "absent.onnx" in done.stderr
 
 
 def test_benchmark_and_profile_scripts(tmp_path):
