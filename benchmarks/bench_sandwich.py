@@ -7,8 +7,8 @@
 Plain: the quantisers composed of elementary operations with autograd, NCHW layout, and under torchrun one gradient
 reduction after each of the four backward passes. Ours: one autograd function per quantiser, channels last, one
 reduction, and the convolutions of `ops/convolve.py`. Each round all forms run the same step; ratios are
-medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then. One process on a CPU is timed by
-its processor time: other programs do not count.
+medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then. The figures of one process on a
+CPU are processor time: other programs do not count.
 """
 import json
 import statistics
