@@ -63,17 +63,16 @@ def main(argv=None):
 def time_files(args, usual, constants):
     """Time the files of --model_path in the same turns."""
     from modules.deploy.cards.card import add_latency
+    from modules.deploy.cards.report import latency_rows
     from modules.runtime.engines import engines
     from modules.utils.results import format_table
 
     ort = engines["onnxruntime"]
     figures = measure(args, usual, {path: ort.open(path, args.threads) for path in args.model_path})
-    first = figures[args.model_path[0]][0]
     for path, (ms, spread) in figures.items():
         add_latency(path, {"ms": ms, "spread_ms": spread, "peak_mb": _megabytes(ort.peak_memory_mb(path, args.threads)),
                            **constants})
-    print(format_table([{"file": Path(path).name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}",
-                         "of the first": f"{ms / first:.2f}"} for path, (ms, spread) in figures.items()]))
+    print(format_table(latency_rows(figures)))
 
 
 def time_subnets(args, usual, constants):

@@ -3,6 +3,9 @@
     python tflite_tools/benchmark.py
     python tflite_tools/benchmark.py --baselines converter
     python tflite_tools/benchmark.py --adb --use_xnnpack --output tflite_tools/latency_phone.csv
+    python tflite_tools/benchmark.py --model_path one.tflite other.tflite
+
+The last form times given files, whatever they are. It writes no csv.
 
 A missing file is written here with random weights. The baseline `converter` is the int8 file of TensorFlow's converter
 by post-training quantisation (export_keras.py writes it with trained weights). On this machine all run in turns;
@@ -27,6 +30,7 @@ BASELINES = ("converter",)
 def parse_args(argv):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "tflite_tools")
+    option(parser, "--model_path", (), "model files to time instead", kind=str, many="+")
     option(parser, "--model_dir", "checkpoints/models/tflite_model", "folder of the files of export_tflite.py")
     option(parser, "--output", "tflite_tools/latency.csv", "csv file; lines are appended")
     option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=BASELINES)
@@ -48,19 +52,46 @@ def parse_args(argv):
 def main(argv=None):
     args = parse_args(argv)
 
-    from modules.deploy.cards.card import add_latency
-    from modules.deploy.export import timed_files
-    from modules.deploy.to_tflite.export import TfliteFormat
     from modules.runtime.phone.adb import Adb
     from modules.runtime.timers import LocalTimer, PhoneTimer
-    from modules.search_space.reference import reference_to
-    from modules.utils.results import append_row
 
     timer = LocalTimer(args.num_threads, args.num_runs, args.warmup_runs)
     if args.adb:
         timer = PhoneTimer(Adb(args.serial_number), PhoneRun(
             args.benchmark_binary_dir, args.bin_name, args.taskset_mask, args.num_threads, args.num_runs,
             args.warmup_runs, args.use_xnnpack), args.skip_push)
+    if args.model_path:
+        time_files(args, timer)
+    else:
+        time_subnets(args, timer)
+
+
+def time_files(args, timer):
+    """Time the files of --model_path; here they run in turns."""
+    from modules.deploy.cards.report import latency_rows
+    from modules.utils.results import format_table
+
+    times, machine = timer.measure({path: Path(path) for path in args.model_path}), timer.describe()
+    for path, measured in times.items():
+        keep(path, measured, args, machine)
+    print(format_table(latency_rows({path: (m.ms, m.spread_ms) for path, m in times.items()})))
+
+
+def keep(path, measured, args, machine):
+    """Write a latency to the card of the file."""
+    from modules.deploy.cards.card import add_latency
+
+    add_latency(path, {"ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
+                       "threads": args.num_threads, **machine, "engine": measured.engine})
+
+
+def time_subnets(args, timer):
+    """Time the fp32 and int8 files of the given networks, and append to the csv."""
+    from modules.deploy.export import timed_files
+    from modules.deploy.to_tflite.export import TfliteFormat
+    from modules.search_space.reference import reference_to
+    from modules.utils.results import append_row
+
     subnets, machine, ratios = given_subnets(args), timer.describe(), []
     for space, choice in subnets:
         paths = timed_files(space, choice, args.model_dir, TfliteFormat(), write=not args.skip_push)
@@ -71,9 +102,7 @@ def main(argv=None):
         times = timer.measure(paths)
         fp32, int8 = times["fp32"], times["int8"]
         for name, measured in times.items():
-            add_latency(paths[name], {
-                "ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
-                "threads": args.num_threads, **machine, "engine": measured.engine})
+            keep(paths[name], measured, args, machine)
         print(f"{reference_to(space, choice)}: {', '.join(f'{name} {m.ms:.2f} ms' for name, m in times.items())}, "
               f"{fp32.ms / int8.ms:.2f}x ({int8.engine})", flush=True)
         ratios.append({name: m.ms / int8.ms for name, m in times.items() if name != "int8"})

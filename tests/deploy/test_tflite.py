@@ -452,6 +452,15 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
     assert "taskset 70 " in calls[-1]
     assert "--num_threads=1 --num_runs=3 --warmup_runs=1 --use_xnnpack=true" in calls[-1]
 
+    int8, fp32 = sorted(tmp_path.glob("*.tflite"), key=lambda path: "int8" not in path.name)
+    done = script(*on_phone, "--model_path", fp32, int8, **environment)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1:] for line in done.stdout.splitlines()[1:]] == [["10.000", "0.250", "1.00"],
+                                                                           ["4.000", "0.250", "0.40"]]
+    done = script(*options, "--model_path", int8)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "1.00"
+
 
 def test_a_phone_without_adb_is_refused(tmp_path):
     done = script("tflite_tools/benchmark.py", "--adb", PATH=str(tmp_path))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modules.deploy.cards.card import SUFFIX, read_card
@@ -54,6 +54,13 @@ def _accuracy(figures: dict | None) -> str:
 
 def _latency(latency: dict | None) -> str:
     return f"{latency['ms']:.3f} ± {latency['spread_ms']:.3f}" if latency else ""
+
+
+def latency_rows(figures: Mapping[str, tuple[float, float]]) -> list[dict]:
+    """Rows of a table of files: latency and spread (ms), and latency as a share of the first file's."""
+    first = next(iter(figures.values()))[0]
+    return [{"file": Path(path).name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}", "of the first":
+             f"{ms / first:.2f}"} for path, (ms, spread) in figures.items()]
 
 
 def plot_cards(cards: list[dict], path: str | Path) -> None:
