@@ -61,6 +61,8 @@ def test_static_quantisation_of_the_same_net(files):
 
 
 def test_openvino_gives_the_same_answers(files):
+    """To a tenth of the spread of the logits. Without VNNI OpenVINO adds pairs of products in 16 bits, which saturate: a
+    third is asked then."""
     pytest.importorskip("openvino", reason="openvino is an optional package")
     folder, images = files
     session, other = open_openvino(folder / "net_int8.onnx"), open_session(folder / "net_int8.onnx")
@@ -68,7 +70,8 @@ def test_openvino_gives_the_same_answers(files):
     assert session.get_inputs()[0].name == "input"
     assert session.get_inputs()[0].shape == [1, 3, 32, 32]
     result, expected = session.run(None, {"input": image})[0], predict(other, image)
-    assert np.abs(result - expected).std() < 0.1 * expected.std()
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    assert np.abs(result - expected).std() < (0.1 if "vnni" in flags else 0.33) * expected.std()
     with pytest.raises(UserError, match="does not exist"):
         open_openvino(folder / "none.onnx")
     (folder / "bad.onnx").write_bytes(b"no model")
