@@ -61,8 +61,8 @@ def test_static_quantisation_of_the_same_net(files):
 
 
 def test_openvino_gives_the_same_answers(files):
-    """To a tenth of the spread of the logits. Without VNNI OpenVINO adds pairs of products in 16 bits, which saturate: a
-    third is asked then."""
+    """To a tenth of the spread of the logits; a third without VNNI, where OpenVINO adds pairs of products in 16 bits,
+    which saturate."""
     pytest.importorskip("openvino", reason="openvino is an optional package")
     folder, images = files
     session, other = open_openvino(folder / "net_int8.onnx"), open_session(folder / "net_int8.onnx")
