@@ -1,7 +1,7 @@
 """Losses of many configurations of block students, batch by batch: the teacher sees each batch once."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,12 +40,22 @@ class Candidate:
         self.student.set_active(self.choice)
         self.statistics.collect(self.student, features)
 
-    def measure(self, features: TeacherFeatures, loss: Callable) -> None:
-        """Add the loss of one batch."""
-        x, target = features.at(self.resolution)
+    def merge(self) -> None:
+        """Add up the statistics of all processes; UserError if there are none."""
+        if not self.statistics.sums:
+            raise UserError("block students need calibration images; allowed: --num_calib_batches of 1 or more, of at "
+                            "least two images each")
+        self.statistics.merge()
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        """The student's output for `x`, with these statistics."""
         self.student.set_active(self.choice)
         self.statistics.store()
-        self.loss_sum = self.loss_sum + loss(self.student(x), target) * len(x)
+        return self.student(x)
+
+    def measure(self, x: torch.Tensor, target: torch.Tensor, loss: Callable) -> None:
+        """Add the loss of one batch of inputs `x`."""
+        self.loss_sum = self.loss_sum + loss(self.output(x), target) * len(x)
         self.images += len(x)
 
 
@@ -71,16 +81,19 @@ def evaluate_candidates(candidates: list[Candidate], teacher: nn.Module, stage: 
         features = TeacherFeatures(teacher, stage, images.to(device))
         for candidate in candidates:
             candidate.calibrate(features.at(candidate.resolution)[0])
-    if not all(candidate.statistics.sums for candidate in candidates):
-        raise UserError("block students need calibration images; allowed: --num_calib_batches of 1 or more, of at "
-                        "least two images each")
     for candidate in candidates:
-        candidate.statistics.merge()
+        candidate.merge()
     with torch.no_grad():
         for images, _ in batches:
             features = TeacherFeatures(teacher, stage, images.to(device))
             for candidate in candidates:
-                candidate.measure(features, LOSSES[loss_fn])
+                candidate.measure(*features.at(candidate.resolution), LOSSES[loss_fn])
+    return mean_losses(candidates, device)
+
+
+def mean_losses(candidates: Sequence[Candidate], device: torch.device) -> list[float]:
+    """The mean loss of each of `candidates` over all images that it was measured on, those of all processes; UserError
+    if there are none."""
     sums = torch.tensor([[float(c.loss_sum), c.images] for c in candidates], dtype=torch.float64, device=device)
     losses, images = dist.all_sum(sums).T
     if not images.all():
