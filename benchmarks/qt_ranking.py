@@ -8,10 +8,11 @@ training images, with as many evaluations for each space. The accuracy of a spac
 test images. The same spaces are also ranked by parts and variants of the score, by the accuracy of the largest subnet,
 and by means over the feasible subnets: multiply-accumulates, parameters, zero-shot scores. Intervals are of 2,000
 bootstrap samples of the spaces. A killed run goes on where it was. Writes qt_ranking.csv, qt_ranking_tau.csv and
-qt_ranking.png. With an empty --lut_path it trains and evaluates only.
+qt_ranking.png. With an empty --lut_path it trains and evaluates only. With --students it also ranks by the INT8 block
+students: those of each feasible subnet run one behind the other, and the loss of the last one counts.
 """
 import sys
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,12 +21,16 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
+from modules.block_kd.lut.job import make_job
+from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.speed import relative_latency, sum_over_network
-from modules.block_kd.lut.tables import BlockTables, how_made, load_tables
-from modules.block_kd.score.quality import Target
-from modules.block_kd.score.sample import SampleEstimator
+from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.block_kd.space_search.spaces import Spaces
+from modules.block_kd.student.composition import composed_losses, make_chain
+from modules.block_kd.teacher import load_teacher
+from modules.datasets.loading import eval_batches
+from modules.datasets.transforms import eval_transform, train_transform
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
 from modules.modeling.restore import checkpoint_folder
@@ -33,6 +38,7 @@ from modules.search.footprint import net_footprint
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
+from modules.training.calibration import load_calibration_images
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
@@ -59,6 +65,9 @@ def main(argv=None):
     option(parser, "--choices", (), "spaces; empty: --spaces random ones that reach the limit, at even quantiles of "
            "the score", kind=str, many="*")
     option(parser, "--lut_path", "", "folder of block tables", kind=str)
+    option(parser, "--students", "", "folder of INT8 block students, /<superspace>/<stage>_<block>/lsq.pth", kind=str,
+           shown="none, no composed losses")
+    option(parser, "--teacher_checkpoint_path", "", "their INT8 teacher", kind=str)
     option(parser, "--latency_constraint", MISSING, "latency limit, on the superspace's platform", kind=float, above=0,
            unit="ms")
     option(parser, "--spaces", 12, "spaces that are drawn without --choices", low=3)
@@ -80,6 +89,8 @@ def main(argv=None):
 
     if not args.choices and not args.lut_path:
         raise UserError("--choices and --lut_path are empty; give the spaces, or tables to choose them with")
+    if bool(args.students) != bool(args.teacher_checkpoint_path):
+        raise UserError("--students and --teacher_checkpoint_path belong together; give both or none")
     platform = get_superspace(args.superspace).default_platform
     if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
         platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
@@ -185,10 +196,10 @@ def rank(spaces, results, platform, args):
     plain = scorer_of(args, platform)
     chained = scorer_of(args, platform, width_coupling="chained")
     sampled = scorer_of(args, platform, other_stages="sampled")
-    target = Target(args.table_limit, 0.08, 0.01)
-    by_stage = SampleEstimator(per_stage(plain.tables), plain.others, target, seed=(args.seed, 0))
+    by_stage = scorer_of(args, platform, stage_losses="relative")
+    composed = compose(spaces, [result.feasible for result in results], platform, args) if args.students else None
     rows = []
-    for config, result in zip(spaces, results, strict=True):
+    for i, (config, result) in enumerate(zip(spaces, results, strict=True)):
         specs = [resolve(config, choice, 10) for choice in result.feasible]
         sizes = [net_footprint(spec) for spec in specs]
         quality = plain(config).per_limit[0]
@@ -198,20 +209,34 @@ def rank(spaces, results, platform, args):
                "other stages sampled": sampled(config).score, "MACs": np.mean([s.mflops for s in sizes]),
                "parameters": np.mean([s.params for s in sizes])}
         for proxy in ZERO_SHOT:
-            row[proxy] = np.mean([scores(plain_view(spec), proxy, 16, 1, seed_of(str(i), args.seed))[0]
-                                  for i, spec in enumerate(specs[:SCORED])])
+            row[proxy] = np.mean([scores(plain_view(spec), proxy, 16, 1, seed_of(str(number), args.seed))[0]
+                                  for number, spec in enumerate(specs[:SCORED])])
+        if composed:
+            row["composed students"] = -np.mean(composed[i])
+            row[f"composed students, best {BEST}"] = -np.mean(sorted(composed[i])[:BEST])
         rows.append(row)
     return rows
 
 
-def per_stage(tables: BlockTables) -> BlockTables:
-    """`tables` with the losses of every stage divided by their mean over its blocks and windows."""
-    stages = []
-    for stage in tables.stages:
-        mean = np.mean([rows.loss.mean() for choice in stage.values() for rows in choice])
-        stages.append({choice: tuple(replace(rows, loss=rows.loss / mean) for rows in entry)
-                       for choice, entry in stage.items()})
-    return replace(tables, stages=tuple(stages))
+def compose(spaces, feasible, platform, args):
+    """For each space the losses of the composed students of its `feasible` subnets, on the images that the students
+    held out."""
+    needed = {f"{stage.name}_{block}" for config in spaces
+              for stage, block in zip(config.space.searched, config.blocks, strict=True)}
+    teacher, device = load_teacher(None, args.teacher_checkpoint_path, quant=True), torch.device("cpu")
+    job = make_job(TableOptions(superspace=args.superspace, platform=platform, checkpoint_path=args.students,
+                                stage_list=tuple(sorted(needed)), hw_list=tuple(args.resolutions), num_calib_batches=5,
+                                manual_seed=args.seed), teacher, device)
+    c, data, size = job.config, job.data, max(args.resolutions) * teacher.enlarge
+    calibration = load_calibration_images(data, train_transform(c.augment, size, data.info), c.num_calib_batches,
+                                          batch_size=c.train_batch_size, seed=c.seed)
+    batches = eval_batches(data.valid, data.valid_indices, eval_transform(size, data.info),
+                           batch_size=c.eval_batch_size)
+    students = {key: read() for key, read in job.students.items()}
+    chains = [make_chain(students, config, subnet)
+              for config, subnets in zip(spaces, feasible, strict=True) for subnet in subnets]
+    losses = iter(composed_losses(chains, teacher, calibration, batches, c.loss_fn, device))
+    return [[next(losses) for _ in subnets] for subnets in feasible]
 
 
 def taus(rows, seed):

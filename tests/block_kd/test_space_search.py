@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from modules.block_kd.lut.rows import input_size
 from modules.block_kd.lut.tables import load_tables
 from modules.block_kd.score.quality import Target
 from modules.block_kd.score.sample import SampleEstimator
-from modules.block_kd.space_search.scorer import Scoring, make_scorer
+from modules.block_kd.space_search.scorer import Scoring, make_scorer, score_choices
 from modules.block_kd.space_search.search import Evolution, search_space
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import platform as latency_platform
 from modules.search.evolution import AgingEvolution, History
+from modules.search.limits import SizeLimits
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
@@ -250,6 +252,7 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
     ({"width_coupling": "loose"}, ["loose", "independent, chained"]),
     ({"other_stages": "sampled"}, ["sampled", "smallest", "onnx_lut"]),
     ({"other_stages": "largest"}, ["largest", "smallest, sampled"]),
+    ({"stage_losses": "equal"}, ["equal", "published, relative"]),
     ({"limits": (3.0, 0.5)}, ["0.5", "fastest", "onnxw_tiny"]),
     ({"limits": (float("nan"),)}, ["nan", "latency_constraint"]),
     ({"limits": ()}, ["latency_constraint"]),
@@ -296,6 +299,127 @@ def test_a_registered_platform_prices_the_other_stages(monkeypatch):
     # first_conv 16 or 32, then one or two blocks of 16 or 32
     assert {round(1000 * v) - 4200 for v in sampled} == {32, 48, 64, 80, 96}
     assert {cin for kind, cin, cout, *_ in prices.asked if cout == 1280} == set(range(304, 449, 16))
+
+
+# ---------------------------------------------------------------- losses relative to their stage
+
+RELATIVE = {"superspace": "cifarw_short", "platform": "onnx_lut", "limits": (1.55,), "resolutions": (24,)}
+
+
+def write_short_tables(folder, scale=(0.1, 0.5, 3.0), divide=None):
+    """Tables of cifarw_short, three rows each, with losses of about `scale` in its stages; `divide`: a divisor of the
+    losses of each stage. Returns (loss, latency) of the rows by stage, block and window."""
+    rng, space, found = np.random.default_rng(1), get_superspace("cifarw_short"), {}
+    target = folder / space.name
+    target.mkdir(parents=True)
+    for stage, size, divisor in zip(space.searched, scale, divide or (1, 1, 1), strict=True):
+        hw = input_size(space, stage, 24)
+        for b, candidate in enumerate(space.candidates):
+            for w in range(stage.num_windows):
+                rows, lines = [], []
+                for row in range(3):
+                    loss, latency = size * rng.uniform(0.5, 2) / float(divisor), rng.choice([0.1, 0.4, 0.7])
+                    cin = space.previous(stage.name).widths[row % len(space.previous(stage.name).widths)]
+                    width = stage.window_widths(w)[row % 2]
+                    lines.append(f"{candidate.kernels[0]}#{width}#{candidate.expands[0]},1x{cin}x{hw}x{hw},{loss!r},1,"
+                                 f"0.1,{latency}\n")
+                    rows.append((loss, latency))
+                (target / f"{stage.name}_{b}_{w}.csv").write_text("".join(lines))
+                found[stage.name, b, w] = rows
+    others = {"source": "invented", "smallest": {"24": 0.2}, "sampled": {"24": [[0.2, 0.3]]}}
+    (target / "other_stages.json").write_text(json.dumps({"onnx_lut": {space.name: others}}))
+    return found
+
+
+def stage_means(rows):
+    return {name: np.mean([loss for (stage, *_), table in rows.items() if stage == name for loss, _ in table])
+            for name, *_ in rows}
+
+
+def test_relative_losses_of_the_best_subnets_by_hand(tmp_path):
+    rows = write_short_tables(tmp_path)
+    means, picks = stage_means(rows), set()
+    for choice in ("012-012", "777-210", "630-111"):
+        config = SupernetConfig.from_choice("cifarw_short", choice)
+        tables = [(stage, rows[stage, b, w]) for stage, b, w in
+                  zip(means, config.blocks, config.windows, strict=True)]
+        within = [(sum(loss / means[stage] for (stage, _), (loss, _) in zip(tables, combination, strict=True)),
+                   sum(loss for loss, _ in combination), combination)
+                  for combination in itertools.product(*(table for _, table in tables))
+                  if 0.2 + sum(latency for _, latency in combination) <= 1.55]  # no sum is near
+        # 100,000 draws among 27 combinations: the 50 best are all the best combination within the limit.
+        best, plain = min(within)[0] * 50 / (50 + 1e-5), min(loss for _, loss, _ in within)
+        picks.add(min(within)[1] == plain)
+        scoring = Scoring(lut_path=str(tmp_path), stage_losses="relative", **RELATIVE)
+        score = make_scorer(scoring)(config).per_limit[0]
+        assert score.top_loss == pytest.approx(best, rel=1e-5)
+        assert score.feasible == pytest.approx(len(within) / 27, abs=0.01)
+        assert make_scorer(replace(scoring, estimator="exact"))(config).top_loss == pytest.approx(best, rel=0.01)
+        published = make_scorer(replace(scoring, stage_losses="published"))
+        assert published(config).top_loss == pytest.approx(plain, rel=1e-4)
+    assert picks == {True, False}  # another subnet is the best one then, in some of the spaces
+
+
+@pytest.mark.parametrize("changes", [
+    {"estimator": "exact"}, {"estimator": "exact", "width_coupling": "chained", "other_stages": "sampled"},
+    {"width_coupling": "chained"}, {"other_stages": "sampled", "sizes": SizeLimits(mflops=4.0)}], ids=str)
+def test_relative_scores_are_those_of_tables_with_divided_losses(tmp_path, changes):
+    means = stage_means(write_short_tables(tmp_path / "plain"))
+    write_short_tables(tmp_path / "divided", divide=list(means.values()))
+    write_short_tables(tmp_path / "times_7", divide=(1, 1 / 7, 1))
+    configs = [SupernetConfig.from_choice("cifarw_short", c) for c in ("012-012", "777-210", "630-111", "666-000")]
+
+    def scores(folder, stage_losses, among=None):
+        scorer = make_scorer(Scoring(lut_path=str(tmp_path / folder), stage_losses=stage_losses, **RELATIVE | changes),
+                             among)
+        return [scorer(config).score for config in configs]
+
+    relative = scores("plain", "relative")
+    assert relative == pytest.approx(scores("divided", "published"), rel=1e-5)
+    assert relative == pytest.approx(scores("times_7", "relative"), rel=1e-5)
+    assert relative == pytest.approx(scores("plain", "relative", configs), rel=0.02)  # the exact grid is another one
+    assert max(relative) > 0.1
+    assert scores("times_7", "published") != pytest.approx(scores("plain", "published"), rel=0.1)
+
+
+def test_given_spaces_are_scored_with_relative_losses(tmp_path):
+    write_short_tables(tmp_path / "lut")
+    done = subprocess.run(
+        [sys.executable, "search_block_kd.py", "--superspace", "cifarw_short", "--platform", "onnx_lut", "--hw_list",
+         "24", "--latency_constraint", "1.55", "--lut_path", str(tmp_path / "lut"), "--output_dir", str(tmp_path),
+         "--stage_losses", "relative", "--supernet_choices", "012-012", "777-210"],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=300)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "cifarw_short" / "c1.55_t0.1_a0.01_relative"
+    with open(folder / "scores.csv", newline="") as file:
+        first, _ = csv.DictReader(file)
+    assert (folder / "cdf" / "777-210.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "scores.csv.json").read_text())["stage_losses"] == "relative"
+    relative = Scoring(lut_path=str(tmp_path / "lut"), stage_losses="relative", **RELATIVE)
+    (alone,) = score_choices(relative, ["012-012"], tmp_path)  # the same score, whatever stands beside it
+    assert float(first["score"]) == pytest.approx(alone.result.score, rel=1e-5)
+
+    (tmp_path / "lut" / "cifarw_short" / "stage3_5_1.csv").unlink()
+    with pytest.raises(UserError, match=r"missing block table .*stage3_5_1\.csv"):
+        score_choices(relative, ["012-012"], tmp_path)
+    assert score_choices(replace(relative, stage_losses="published"), ["012-012"], tmp_path)
+
+
+def test_a_search_with_published_losses_is_that_from_before_the_option(lut):
+    scoring = tiny(lut)
+    assert scoring.label == "c3_t0.1_a0.01"
+    assert set(scoring.identity) == {"superspace", "platform", "lut_path", "limits", "t", "a", "estimator",
+                                     "width_coupling", "other_stages", "resolutions", "seed"}
+    relative = tiny(lut, stage_losses="relative")
+    assert relative.identity == scoring.identity | {"stage_losses": "relative"}
+    assert relative.label == "c3_t0.1_a0.01_relative"
+
+
+def test_losses_that_are_all_0_have_no_relative_ones(tmp_path):
+    write_short_tables(tmp_path, scale=(0.1, 0.0, 3.0))
+    assert make_scorer(Scoring(lut_path=str(tmp_path), **RELATIVE))
+    with pytest.raises(UserError, match=r"--stage_losses relative: all losses of stage3 in .*cifarw_short are 0"):
+        make_scorer(Scoring(lut_path=str(tmp_path), stage_losses="relative", **RELATIVE))
 
 
 # ---------------------------------------------------------------- the script

@@ -1,13 +1,22 @@
 """The benchmark of the Q-T score as a ranking of spaces: its statistics, and a run at tiny size on the digits."""
+import argparse
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau
 
-from modules.block_kd.lut.tables import BlockTables, Rows
+from modules.block_kd.student.files import StudentRecord, build_student, student_path
+from modules.block_kd.teacher import TeacherRecord, fit_teacher, load_teacher
+from modules.modeling.quant_mode import QuantMode
+from modules.search_space.config import SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
+from modules.search_space.superspace import get_superspace
+from modules.utils.checkpoint import save_checkpoint
 from modules.utils.csv_files import read_records
+from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
 
@@ -33,19 +42,44 @@ def test_tau_is_concordant_minus_discordant_pairs_with_an_interval_around_it(ran
     assert [found["turned"][name] for name in ("tau", "low", "high")] == pytest.approx([-1, -1, -1])
 
 
-def test_losses_by_stage_have_a_mean_of_one_and_their_order(ranking):
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def students(tmp_path):
+    """The folder of untrained INT8 students for the space 601-000 of cifarw_short, and the file of their teacher."""
+    torch.manual_seed(0)
+    record = TeacherRecord("efficientnet-small", tuple("0123456789"), dataset="digits", quant=QuantMode())
+    teacher = record.build().train()
+    teacher(torch.randn(4, 3, 96, 96))
+    save_checkpoint(tmp_path / "lsq.pth", {"model": teacher.state_dict(), "config": record.to_dict()})
+    teacher = load_teacher(None, tmp_path / "lsq.pth", quant=True)
+    fit_teacher(teacher, get_superspace("cifarw_short"))
+    for stage, block in (("stage1", 6), ("stage3", 0), ("stage5", 1)):
+        record = StudentRecord("cifarw_short", stage, block, teacher.arch, (24,), "digits", QuantMode(),
+                               {"valid_size": 20})
+        student = build_student(record, teacher)
+        student(torch.randn(2, teacher.stages[stage][0], 24, 24))  # its quantisers start
+        path = student_path(tmp_path / "blocks" / "cifarw_short", record.name, int8=True)
+        save_checkpoint(path, {"model": student.state_dict(), "config": record.to_dict()})
+    return tmp_path / "blocks", tmp_path / "lsq.pth"
 
-    def rows(scale):
-        loss = np.sort(scale * rng.random(5))
-        return (Rows(loss, *np.ones((3, 5))),)
 
-    tables = BlockTables("cifarw_short", (24,), ({(0, 0): rows(1), (1, 0): rows(3)}, {(0, 0): rows(50)}))
-    for stage, original in zip(ranking.per_stage(tables).stages, tables.stages, strict=True):
-        losses = [entry[0].loss for entry in stage.values()]
-        assert np.mean(losses) == pytest.approx(1)
-        given = np.concatenate([entry[0].loss for entry in original.values()])
-        assert kendalltau(np.concatenate(losses), given).statistic == pytest.approx(1)
+def test_composed_students_of_each_subnet(ranking, students):
+    config, rng = SupernetConfig.from_choice("cifarw_short", "601-000"), np.random.default_rng(0)
+    args = argparse.Namespace(superspace="cifarw_short", resolutions=[24], seed=0, students=str(students[0]),
+                              teacher_checkpoint_path=str(students[1]))
+    one, two = (SubnetSpace(config, (24,)).sample(rng) for _ in range(2))
+    (first,), (second, again) = ranking.compose([config, config], [[one], [two, one]], "onnxruntime_int8", args)
+    assert first == pytest.approx(again, rel=1e-9)  # each beside its space
+    assert first != pytest.approx(second, rel=1e-3)
+    assert np.isfinite([first, second]).all()
+    other = SupernetConfig.from_choice("cifarw_short", "603-000")
+    with pytest.raises(UserError, match=r"stage5_3.lsq\.pth"):
+        ranking.compose([other], [[one]], "onnxruntime_int8", args)
+
+
+@pytest.mark.parametrize("given", [["--students", "blocks"], ["--teacher_checkpoint_path", "lsq.pth"]])
+def test_students_and_their_teacher_are_given_together(ranking, given):
+    with pytest.raises(UserError, match="--students and --teacher_checkpoint_path belong together"):
+        ranking.main(["--latency_constraint", "0.3", "--choices", "666-000", *given])
 
 
 @pytest.mark.slow

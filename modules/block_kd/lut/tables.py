@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,30 @@ class BlockTables:
         """The rows of each stage of one space."""
         return [stage[choice] for stage, choice in zip(self.stages, choices(config), strict=True)]
 
+    def only(self, configs: Iterable[SupernetConfig]) -> BlockTables:
+        """The tables that `configs` need."""
+        return replace(self, stages=tuple({choice: stage[choice] for choice in sorted(wanted)}
+                                          for stage, wanted in zip(self.stages, _needed(configs), strict=True)))
+
+    def relative(self) -> BlockTables:
+        """The tables with the losses of every stage divided by their mean over its tables and resolutions.
+
+        Stages whose losses differ in size then weigh alike in a sum: losses .2 and .4 of one stage become .67 and 1.33,
+        as do 2 and 4 of another. The means depend on the tables that are here: divide those of the whole superspace.
+
+        Raises:
+            UserError: a stage whose losses are all 0.
+        """
+        stages = []
+        for table, stage in zip(get_superspace(self.superspace).searched, self.stages, strict=True):
+            mean = np.mean([rows.loss.mean() for resolutions in stage.values() for rows in resolutions])
+            if not mean:
+                raise UserError(f"--stage_losses relative: all losses of {table.name} in the tables of "
+                                f"{self.superspace} are 0; allowed: published")
+            stages.append({choice: tuple(replace(rows, loss=rows.loss / mean) for rows in resolutions)
+                           for choice, resolutions in stage.items()})
+        return replace(self, stages=tuple(stages))
+
     def latency_range(self, config: SupernetConfig, others: tuple[np.ndarray, ...]) -> tuple[float, float]:
         """Smallest sum of row latencies (ms) at the smallest resolution and largest sum at the largest, the other
         stages `others` included. Tables hold random rows: the true extremes may lie a little outside."""
@@ -80,6 +104,11 @@ def choices(config: SupernetConfig) -> tuple[Choice, ...]:
     return tuple(zip(config.blocks, config.windows, strict=True))
 
 
+def _needed(configs: Iterable[SupernetConfig]) -> list[set[Choice]]:
+    """(block, window) of the tables that `configs` need, per searched stage."""
+    return [set(stage) for stage in zip(*map(choices, configs), strict=True)]
+
+
 def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
                 configs: Iterable[SupernetConfig] | None = None, platform: str | None = None) -> BlockTables:
     """Read the tables that `configs` need (None: all of the superspace) from `<folder>/<superspace>`.
@@ -96,7 +125,7 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
     settings = read_settings(made) if made.is_file() else {}
     needed = [{(b, w) for b in range(len(space.candidates)) for w in range(s.num_windows)} for s in space.searched]
     if configs is not None:
-        needed = [set(stage) for stage in zip(*map(choices, configs), strict=True)]
+        needed = _needed(configs)
     stages = tuple(
         {choice: _read(table_file(folder, space, stage, choice, platform), space, stage, choice, resolutions, settings)
          for choice in sorted(wanted)}

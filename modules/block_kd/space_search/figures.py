@@ -12,7 +12,7 @@ from modules.utils.figures import COLOURS, new_figure, save_figure
 
 
 def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarray, np.ndarray],
-                      limits: Sequence[float], score: SpaceScore) -> None:
+                      limits: Sequence[float], score: SpaceScore, unit: str = "NSR") -> None:
     """Loss over latency of drawn subnets, and the share of subnets within any latency.
 
     Args:
@@ -21,6 +21,7 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
         draws: loss, latency (ms) and resolution (pixels) of each drawn subnet.
         limits: latency limits in ms.
         score: the score of the space under these limits.
+        unit: of the loss.
     """
     loss, latency, resolution = draws
     figure = new_figure(11, 4.6)
@@ -37,7 +38,7 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
         left.axvline(limit, color=colour, linewidth=1)
         left.scatter(latency[best], loss[best], s=9, color=colour, zorder=3,
                      label=f"{len(best)} smallest losses within {limit:g} ms")
-    left.set(xlabel="latency (ms)", ylabel="summed block loss (NSR)", xlim=(0, end), title="drawn subnets")
+    left.set(xlabel="latency (ms)", ylabel=f"summed block loss ({unit})", xlim=(0, end), title="drawn subnets")
     if limits:
         left.legend(loc="upper right", fontsize=8)
 

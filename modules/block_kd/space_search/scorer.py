@@ -28,6 +28,7 @@ from modules.utils.files import write_manifest
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 ESTIMATORS = ("sample", "exact")
+STAGE_LOSSES = ("published", "relative")
 CACHE_MB = 768  # of the exact estimators, all limits together
 
 
@@ -49,6 +50,9 @@ class Scoring:
                                   "widths meet", choices=COUPLINGS)
     other_stages: str = setting("smallest", "stages that are not searched; smallest: as small as they get, sampled: "
                                 "drawn too", choices=MODES)
+    stage_losses: str = setting("published", "losses that are added up; published: those of the tables, relative: "
+                                "those of a stage divided by their mean over all tables of the superspace",
+                                choices=STAGE_LOSSES)
     resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
                                            shown="those in lut.json, or the superspace's")
     block_types: tuple[str, ...] = setting((), "block types that the search may choose, such as ResNetBasic", many="+",
@@ -73,6 +77,11 @@ class Scoring:
         return Spaces(self.superspace, self.block_types)
 
     @property
+    def relative(self) -> bool:
+        """Whether the losses of a stage are divided by their mean."""
+        return self.stage_losses == "relative"
+
+    @property
     def latencies(self) -> tuple[float, ...]:
         """The latency limits (ms); without any, one that every subnet keeps."""
         return self.limits or (math.inf,)
@@ -81,13 +90,15 @@ class Scoring:
     def identity(self) -> dict:
         """Everything that scores depend on, as plain values."""
         left_out = (() if self.sizes else ("sizes", "num_classes")) + (() if self.block_types else ("block_types",))
+        left_out += () if self.relative else ("stage_losses",)  # a search from before the option continues
         return {k: v for k, v in {**vars(self), "sizes": self.sizes.given}.items() if k not in left_out}
 
     @property
     def label(self) -> str:
         """The limits and parameters, for the name of a folder."""
         latency = f"c{'+'.join(f'{limit:g}' for limit in self.limits)}" if self.limits else ""
-        return "_".join(filter(None, (latency, self.sizes.label, f"t{self.t:g}", f"a{self.a:g}")))
+        return "_".join(filter(None, (latency, self.sizes.label, f"t{self.t:g}", f"a{self.a:g}",
+                                      self.stage_losses if self.relative else "")))
 
     @property
     def words(self) -> str:
@@ -113,19 +124,25 @@ class SpaceScorer:
         s = self.scoring
         sampler = SampleEstimator(self.tables, self.others, Target(s.latencies[0]), s.width_coupling, (s.seed, 0),
                                   self.sizes)
-        draw_distribution(path, str(config), sampler.draw(config), s.limits, score)
+        draw_distribution(path, str(config), sampler.draw(config), s.limits, score,
+                          "relative to its stage" if s.relative else "NSR")
 
 
 def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = None) -> SpaceScorer:
     """Load the tables and latencies for scoring `configs` (None: any space of the superspace with the block types of
     `scoring`).
 
+    Relative losses need all tables of the superspace: so a space has the same score whatever is scored beside it.
+
     Raises:
         UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.
     """
     resolutions = scoring.resolutions or get_superspace(scoring.superspace).block_kd_resolutions
-    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, configs or scoring.spaces.seeds(),
+    configs = configs or tuple(scoring.spaces.seeds())
+    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, None if scoring.relative else configs,
                          scoring.platform)
+    if scoring.relative:
+        tables = tables.relative().only(configs)
     others = load_other_stages(scoring.platform, scoring.superspace, tables.resolutions, scoring.other_stages,
                                scoring.lut_path)
     fastest = min(sum(min(rows[r].latency.min() for rows in stage.values()) for stage in tables.stages) + other.min()
