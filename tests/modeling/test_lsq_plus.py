@@ -1,6 +1,7 @@
 """The two quantiser functions against a float64 composition of the published formula."""
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -307,6 +308,22 @@ def test_loops_keep_what_is_not_a_number():
         y = quantize_activation(x, torch.tensor([0.1]), 8, torch.tensor([-1.0]), False, zero_point)
         torch.testing.assert_close(y, torch.tensor([[float("nan"), 24.5, -1.0, 1.0]]), equal_nan=True)
     assert quantize_weight(x, torch.tensor([0.1]), 8, False)[0, 0].isnan()
+
+
+def test_sums_do_not_depend_on_the_place_in_memory():
+    """The same to the bit wherever the vectors lie, side by side or apart: runs repeat."""
+    loops = fake_quant._numba_loops()
+    rng = np.random.default_rng(0)
+    for n in (9, 1000, 4097, 30000):
+        u, x = rng.standard_normal((2, n), np.float32)
+        y, found = x.round(1), set()
+        for start, gap in ((0, 0), (0, 1), (3, 5), (8, 0), (1, 5000)):
+            memory = np.zeros(start + 4 * (n + gap), np.float32)
+            places = [memory[start + i * (n + gap):][:n] for i in range(4)]
+            for place, values in zip(places, (u, x, y), strict=False):
+                place[:] = values
+            found.add(loops.gradient_sums(*places[:3], np.float32(-1), np.float32(1), places[3]))
+        assert len(found) == 1
 
 
 def test_sums_of_many_elements_are_exact_to_float32():

@@ -42,12 +42,15 @@ def gradient_sums(u, x, y, low, high, dx):
     """
     inner, clipped, clipped_y, zero = 0.0, 0.0, 0.0, np.float32(0)
     for start in range(0, x.size, BLOCK):
+        end = min(start + BLOCK, x.size)
+        for i in range(start, end):
+            dx[i] = zero if (x[i] <= low) | (x[i] >= high) else u[i]
+        # A loop that stores is compiled twice, for memory that may overlap and for other; the order of its sums would
+        # depend on where the tensors lie, and runs would not repeat.
         a, b, c = zero, zero, zero
-        for i in range(start, min(start + BLOCK, x.size)):
-            outside = (x[i] <= low) | (x[i] >= high)
-            kept, lost = zero if outside else u[i], u[i] if outside else zero
-            dx[i] = kept
-            a += kept * (y[i] - x[i])
+        for i in range(start, end):
+            lost = u[i] - dx[i]
+            a += dx[i] * (y[i] - x[i])
             b += lost
             c += lost * y[i]
         inner, clipped, clipped_y = inner + a, clipped + b, clipped_y + c
