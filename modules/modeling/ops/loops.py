@@ -44,7 +44,8 @@ def gradient_sums(u, x, y, low, high, dx):
     for start in range(0, x.size, BLOCK):
         end = min(start + BLOCK, x.size)
         for i in range(start, end):
-            dx[i] = zero if (x[i] <= low) | (x[i] >= high) else u[i]
+            kept = u[i]  # read in any case: a read behind a condition would keep the loop from being vectorised
+            dx[i] = zero if (x[i] <= low) | (x[i] >= high) else kept
         # A loop that stores is compiled twice, for memory that may overlap and for other; the order of its sums would
         # depend on where the tensors lie, and runs would not repeat.
         a, b, c = zero, zero, zero
