@@ -80,8 +80,9 @@ def main(argv=None):
             speed = f", {_ratio(times, plain, name):.2f} times as fast as {plain}" if plain in times else ""
             print(f"{name}, {args.resolution} px, {dist.world_size()} process(es): {value:.3f} s a step, "
                   f"{args.batch_size / value:.0f} images/s{speed}", flush=True)
-        for name in times.keys() & {"LSQ+", "LSQ+ operations", "LSQ+ compiled"} if "fp32" in times else ():
-            print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
+        for name in ("LSQ+", "LSQ+ operations", "LSQ+ compiled"):
+            if {"fp32", name} <= times.keys():
+                print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
         if args.output:
             with atomic_write(args.output) as file:
                 json.dump({"machine": machine(), "arguments": vars(args), "seconds": seconds}, file, indent=2)

@@ -23,14 +23,12 @@ from scipy.stats import kendalltau
 
 from modules.block_kd.lut.job import make_job
 from modules.block_kd.lut.options import TableOptions
-from modules.block_kd.lut.speed import relative_latency, sum_over_network
+from modules.block_kd.lut.speed import limit_of_sums
 from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.space_search.scorer import Scoring, make_scorer
 from modules.block_kd.space_search.spaces import Spaces
 from modules.block_kd.student.composition import composed_losses, make_chain
 from modules.block_kd.teacher import load_teacher
-from modules.datasets.loading import eval_batches
-from modules.datasets.transforms import eval_transform, train_transform
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
 from modules.modeling.restore import checkpoint_folder
@@ -38,7 +36,6 @@ from modules.search.footprint import net_footprint
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
-from modules.training.calibration import load_calibration_images
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
@@ -95,9 +92,8 @@ def main(argv=None):
     if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
         platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
         tables = load_tables(args.lut_path, args.superspace, args.resolutions, spaces.seeds(), platform)
-        device = get_platform(platform)
-        args.table_limit = (args.latency_constraint * relative_latency(tables, device)
-                            * sum_over_network(spaces.random_nets(max(args.resolutions), 10), device))
+        args.table_limit = limit_of_sums(args.latency_constraint, spaces.random_nets(max(args.resolutions), 10),
+                                         get_platform(platform), tables)
         print(f"limit as a sum of the tables' rows: {args.table_limit:.3f} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
@@ -226,16 +222,13 @@ def compose(spaces, feasible, platform, args):
     teacher, device = load_teacher(None, args.teacher_checkpoint_path, quant=True), torch.device("cpu")
     job = make_job(TableOptions(superspace=args.superspace, platform=platform, checkpoint_path=args.students,
                                 stage_list=tuple(sorted(needed)), hw_list=tuple(args.resolutions), num_calib_batches=5,
-                                manual_seed=args.seed), teacher, device)
-    c, data, size = job.config, job.data, max(args.resolutions) * teacher.enlarge
-    calibration = load_calibration_images(data, train_transform(c.augment, size, data.info), c.num_calib_batches,
-                                          batch_size=c.train_batch_size, seed=c.seed)
-    batches = eval_batches(data.valid, data.valid_indices, eval_transform(size, data.info),
-                           batch_size=c.eval_batch_size)
+                                num_workers=0, manual_seed=args.seed), teacher, device)
+    size = max(args.resolutions) * teacher.enlarge
     students = {key: read() for key, read in job.students.items()}
     chains = [make_chain(students, config, subnet)
               for config, subnets in zip(spaces, feasible, strict=True) for subnet in subnets]
-    losses = iter(composed_losses(chains, teacher, calibration, batches, c.loss_fn, device))
+    losses = iter(composed_losses(chains, teacher, job.calibration_images(size), job.validation_batches(size),
+                                  job.config.loss_fn, device))
     return [[next(losses) for _ in subnets] for subnets in feasible]
 
 

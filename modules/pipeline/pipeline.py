@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from modules.block_kd.lut.speed import relative_latency, sum_over_network
+from modules.block_kd.lut.speed import limit_of_sums
 from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
@@ -75,13 +75,12 @@ def _plan(request: Request) -> dict:
 def _table_limit(limit: float, request: Request, classes: int) -> float:
     """The limit (ms) for sums of the tables' rows, which are longer than networks and may come from another device, or
     from a faster or slower one of the same kind."""
-    platform, factor = get_platform(request.platform), 1.0
+    tables = None
     if request.tables != OWN:
         _, resolutions = how_made(request.tables, request.superspace)
-        factor = relative_latency(load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds()),
-                                  platform)
+        tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
     nets = request.spaces.random_nets(max(request.pixels), classes)
-    return float(f"{limit * factor * sum_over_network(nets, platform):.3g}")
+    return float(f"{limit_of_sums(limit, nets, get_platform(request.platform), tables):.3g}")
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -78,15 +79,28 @@ class LutJob:
     num_workers: int = 0
     rows_per_pass: int = ROWS_PER_PASS
 
+    def calibration_images(self, size: int) -> list[torch.Tensor]:
+        """Batches (N, 3, size, size) of training images, such as (64, 3, 96, 96)."""
+        c, data = self.config, self.data
+        return load_calibration_images(data, train_transform(c.augment, size, data.info), c.num_calib_batches,
+                                       batch_size=c.train_batch_size, seed=c.seed, num_workers=self.num_workers)
+
+    def validation_batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of images (N, 3, size, size) that the students held out, and their labels (N,)."""
+        c, data = self.config, self.data
+        batches = eval_batches(data.valid, data.valid_indices, eval_transform(size, data.info),
+                               batch_size=c.eval_batch_size, num_workers=self.num_workers)
+        return itertools.islice(batches, c.eval_batches or None)
+
 
 class LutBuilder:
     """Writes the files `<stage>_<block>_<window>.csv` of `job` to the folder of `run`. SETTINGS_FILE is the state of
     the run. `teacher` is in eval mode on the job's device."""
 
     def __init__(self, job: LutJob, run: Run, teacher):
-        self.config, self.opened, self.teacher, self.students = job.config, run, teacher, job.students
+        self.job, self.config, self.opened, self.teacher, self.students = job, job.config, run, teacher, job.students
         self.windows, self.num_rows, self.data, self.platform = job.windows, job.num_rows, job.data, job.platform
-        self.device, self.num_workers, self.rows_per_pass = job.device, job.num_workers, job.rows_per_pass
+        self.device, self.rows_per_pass = job.device, job.rows_per_pass
         self.size, self.folder = max(job.config.resolutions) * (teacher.enlarge if teacher else 1), run.path.parent
 
     def run(self, progress=None) -> None:
@@ -186,27 +200,18 @@ class LutBuilder:
 
     @cached_property
     def _calibration(self) -> list[torch.Tensor]:
-        c = self.config
-        return load_calibration_images(self.data, train_transform(c.augment, self.size, self.data.info),
-                                       c.num_calib_batches, batch_size=c.train_batch_size, seed=c.seed,
-                                       num_workers=self.num_workers)
+        return self.job.calibration_images(self.size)
 
     @cached_property
     def _kept(self) -> list:
-        return list(self._stream())
+        return list(self.job.validation_batches(self.size))
 
     @property
     def _validation(self):
         """Batches of (images, labels); a few of them stay decoded between passes."""
         c = self.config
         images = min(len(self.data.valid_indices), c.eval_batches * c.eval_batch_size or len(self.data.valid_indices))
-        return self._kept if images * self.size**2 <= CACHED_PIXELS else self._stream()
-
-    def _stream(self):
-        c = self.config
-        batches = eval_batches(self.data.valid, self.data.valid_indices, eval_transform(self.size, self.data.info),
-                               batch_size=c.eval_batch_size, num_workers=self.num_workers)
-        return itertools.islice(batches, c.eval_batches or None)
+        return self._kept if images * self.size**2 <= CACHED_PIXELS else self.job.validation_batches(self.size)
 
 
 def check_held_out(record: StudentRecord, valid_size: int) -> None:

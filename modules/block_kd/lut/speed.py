@@ -38,3 +38,10 @@ def sum_over_network(nets: Sequence[NetSpec], platform: Platform) -> float:
     limit of a network is multiplied by this factor for the tables."""
     sums = [sum(platform.predict_block(block, hw) for block, hw in blocks_of(net)) for net in nets]
     return float(np.median(sums / platform.predict_subnets(nets).ms))
+
+
+def limit_of_sums(limit: float, nets: Sequence[NetSpec], platform: Platform,
+                  tables: BlockTables | None = None) -> float:
+    """The limit (ms) for sums of rows of `tables`, such as 0.35, that stands for `limit` (ms) of a network on
+    `platform`, such as 0.29. None: tables that are timed on `platform` itself. `nets`: as for `sum_over_network`."""
+    return limit * (relative_latency(tables, platform) if tables else 1.0) * sum_over_network(nets, platform)
