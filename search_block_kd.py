@@ -17,6 +17,7 @@ Further limits hold beside the latency limit, or without one:
 The tables are read from <lut_path>/<superspace>/<stage>_<block>_<window>.csv; eval_block_kd.py writes them.
 """
 from dataclasses import MISSING
+from pathlib import Path
 
 from modules.block_kd.space_search.scorer import Scoring, score_choices
 from modules.block_kd.space_search.search import Evolution, search_space
@@ -32,7 +33,7 @@ def main(argv=None):
     option(parser, "--platform", "", "device the block tables were made for: onnx_lut or tflite27_cpu_int8 for "
            "published ones; tables of eval_block_kd.py know their device")
     option(parser, "--lut_path", REPOSITORY / "data" / "block_lut", "folder of block tables; /<superspace> is appended")
-    option(parser, "--output_dir", REPOSITORY / "checkpoints" / "block_kd" / "search",
+    option(parser, "--output_dir", Path("checkpoints/block_kd/search"),
            "folder of all files; /<superspace>/<limits> is appended")
     option(parser, "--supernet_choices", (), "spaces to score instead of searching, such as 151122-023231", kind=str,
            many="*", metavar="CHOICE")

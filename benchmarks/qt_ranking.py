@@ -43,6 +43,7 @@ from modules.utils.cli import make_parser, run
 from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
 from modules.utils.figures import new_figure, save_figure
+from modules.utils.files import REPOSITORY
 from modules.utils.results import append_row, format_table, write_rows
 from modules.utils.settings import PIXELS, SEED, option
 from modules.zero_shot.plain_view import plain_view
@@ -70,7 +71,8 @@ def main(argv=None):
     option(parser, "--spaces", 12, "spaces that are drawn without --choices", low=3)
     option(parser, "--candidates", 2000, "random spaces among which they are", low=3)
     option(parser, "--subnets", 24, "subnets evaluated in each space", low=BEST)
-    option(parser, "--config-file", "supernet_training_configs/pipeline.yaml", "yaml file of the training")
+    option(parser, "--config-file", str(REPOSITORY / "supernet_training_configs" / "pipeline.yaml"),
+           "yaml file of the training")
     option(parser, "--dataset", "cluttered_digits", "data set, as of train_supernet.py")
     option(parser, "--dataset_path", "", "its folder")
     option(parser, "--valid_size", 1000, "training images held out", low=1, unit="images")

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.training.arguments import SUPERNETS, Evaluation
 from modules.utils.cli import make_parser, run
+from modules.utils.files import REPOSITORY
 from modules.utils.settings import BATCH, PIXELS, add_arguments, from_arguments, option
 
 AGGREGATE = "aggregate"
@@ -38,7 +39,7 @@ def main(argv=None):
     option(parser, "--fp32", False, "its checkpoint.pth, not lsq.pth")
     option(parser, "--num_subnets", 50, "random subnets of it", low=3)
     option(parser, "--accuracies", "", "csv file of networks and their accuracies", metavar="FILE")
-    option(parser, "--block_tables", "data/block_lut", "folder of <superspace>/, the tables")
+    option(parser, "--block_tables", REPOSITORY / "data" / "block_lut", "folder of <superspace>/, the tables")
     option(parser, "--zero_shot_score", ("Zen", "NASWOT", "QE"), "scores, as of zen_nas/score.py", many="+")
     option(parser, "--aggregate", False, "also all of them by their ranks")
     option(parser, "--rows", 8, "rows of each table; 0: all", low=0)

@@ -18,6 +18,7 @@ import numpy as np
 from modules.datasets.decode import MAX_BYTES, is_image_name
 from modules.datasets.sources import EncodedSource, PassedOver, arrange
 from modules.utils.errors import UserError
+from modules.utils.files import fault_of_file
 
 TAR_NAMES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _BELOW = "members <class>/<image file>, below one common folder or none"
@@ -190,9 +191,8 @@ def _check_places(path: str, members: list[tuple]) -> None:
 
 
 def _check_is_file(path: str, layout: str) -> None:
-    if not os.path.isfile(path):
-        raise UserError(f"{path} is {'a folder' if os.path.isdir(path) else 'no regular file'}, not an archive; "
-                        f"allowed: {layout}")
+    if fault := fault_of_file(path):
+        raise UserError(f"{path} {fault}, not an archive; allowed: {layout}")
 
 
 def _unreadable(path: str, error: Exception, layout: str) -> UserError:

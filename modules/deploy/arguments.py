@@ -10,6 +10,7 @@ from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
 from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def add_subnets_argument(parser, folder: str) -> None:
     """`--network`, or the networks in `folder`/input.csv."""
     NETWORK.add_to(parser, "--network", many="+", default=(), kind=str,
                    meaning=f"{NETWORK.meaning}; instead of --input")
-    option(parser, "--input", f"{folder}/input.csv", "file of lines superspace,choice,subnet, or of networks")
+    option(parser, "--input", str(REPOSITORY / folder / "input.csv"),
+           "file of lines superspace,choice,subnet, or of networks")
 
 
 def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:

@@ -13,7 +13,7 @@ import numpy as np
 from modules.runtime import memory
 from modules.runtime.metadata import Metadata
 from modules.utils.errors import UserError
-from modules.utils.files import is_file
+from modules.utils.files import fault_of_file
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def _open_and_run(open_session: Callable[[str, int], Session], model: str, threa
 def opening(model: str | Path | bytes, engine: str, writer: str, *errors: type[Exception]) -> Iterator[None]:
     """UserError if the file `model` is missing (`writer` is the script that writes such files), or if `engine` raises
     one of `errors` within the block."""
-    if not isinstance(model, bytes) and not is_file(model):
-        raise UserError(f"model {str(model)!r} does not exist; {writer} writes it")
+    if not isinstance(model, bytes) and (fault := fault_of_file(model)):
+        raise UserError(f"model {str(model)!r} {fault}; {writer} writes models")
     try:
         yield
     except errors as error:

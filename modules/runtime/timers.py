@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from modules.runtime.phone.adb import Adb
 from modules.runtime.phone.benchmark_model import PhoneRun, time_on_phone
 from modules.utils.errors import UserError
+from modules.utils.files import fault_of_file
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class PhoneTimer:
     def _time(self, path: Path) -> Measured:
         remote = str(PurePosixPath(self.how.binary_dir) / path.name)
         if not self.skip_push:
-            if not path.is_file():
-                raise UserError(f"model {str(path)!r} does not exist; tflite_tools/export_tflite.py writes it")
+            if fault := fault_of_file(path):
+                raise UserError(f"model {str(path)!r} {fault}; tflite_tools/export_tflite.py writes models")
             remote = self.phone.push(path, self.how.binary_dir)
         times = time_on_phone(self.phone, remote, self.how)
         return Measured(times.mean_ms, times.std_ms, times.memory_mb,

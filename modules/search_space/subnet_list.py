@@ -7,7 +7,7 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import Network, read_network
 from modules.utils.csv_files import read_rows
 from modules.utils.errors import UserError
-from modules.utils.files import is_file
+from modules.utils.files import fault_of_file
 from modules.utils.text import shorten
 
 
@@ -18,8 +18,8 @@ def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceCon
     The resolution of a subnet is free; all else must belong to its space. UserError names the file and line.
     """
     path = Path(path)
-    if not is_file(path):
-        raise UserError(f"list of subnets {str(path)!r} does not exist; it holds lines superspace,choice,subnet")
+    if fault := fault_of_file(path):
+        raise UserError(f"list of subnets {str(path)!r} {fault}; it holds lines superspace,choice,subnet")
     subnets = []
     for number, fields in read_rows(path, "list of subnets"):
         try:

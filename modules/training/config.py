@@ -12,6 +12,7 @@ from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
+from modules.utils.files import REPOSITORY
 from modules.utils.settings import (
     BATCH,
     PIXELS,
@@ -25,7 +26,7 @@ from modules.utils.settings import (
     setting,
 )
 
-CONFIG_FILE = "supernet_training_configs/train.yaml"
+CONFIG_FILE = str(REPOSITORY / "supernet_training_configs" / "train.yaml")
 
 
 def _group(name: str):

@@ -8,7 +8,7 @@ from pathlib import Path
 from modules.utils.archives.inert import INERT_PICKLE
 from modules.utils.archives.stored import check_stored_archive, is_zip
 from modules.utils.errors import NotFinite, UserError
-from modules.utils.files import atomic_write
+from modules.utils.files import atomic_write, fault_of_file
 from modules.utils.json_files import MAX_DEPTH, check_form
 from modules.utils.text import shorten
 
@@ -67,10 +67,8 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | Non
             finite; the file and the member or tensor are named.
     """
     path, where = Path(path), f"{what} {str(path)!r}"
-    if not path.exists():
-        raise UserError(f"{where} does not exist; train it first, or put a published file there")
-    if not path.is_file():
-        raise UserError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
+    if fault := fault_of_file(path):
+        raise UserError(f"{where} {fault}; train it first, or put a published file there")
     if is_zip(path):
         check_stored_archive(path, where)
     content = _load(path, where)

@@ -22,6 +22,19 @@ def is_file(path: str | Path) -> bool:
         return False
 
 
+def fault_of_file(path: str | Path) -> str:
+    """The reason why `path` is no regular file, for a message: "is a folder", "is no regular file" or "does not
+    exist"; "" if it is one."""
+    if is_file(path):
+        return ""
+    try:
+        if Path(path).is_dir():
+            return "is a folder"
+        return "is no regular file" if Path(path).exists() else "does not exist"
+    except (OSError, ValueError):
+        return "does not exist"
+
+
 @contextmanager
 def errors_at(path: str | Path):
     """Add the name `path` to an OSError that comes up inside and names no file, such as that of a full disk."""

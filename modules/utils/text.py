@@ -5,6 +5,7 @@ import codecs
 from pathlib import Path
 
 from modules.utils.errors import UserError, shorten
+from modules.utils.files import fault_of_file
 
 __all__ = ["MAX_TEXT", "decode_text", "read_bytes", "read_text", "shorten"]
 
@@ -20,8 +21,8 @@ def read_bytes(path: str | Path, what: str, limit: int = MAX_TEXT) -> bytes:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{what} {str(path)!r} is {'a folder' if path.is_dir() else 'no regular file'}")
+        if path.exists() and (fault := fault_of_file(path)):
+            raise UserError(f"{what} {str(path)!r} {fault}")
         with open(path, "rb") as file:
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -103,6 +103,20 @@ def test_help_tells_what_is_allowed(main):
                 assert "default: " in action.help
 
 
+@pytest.mark.parametrize("main", [*SCRIPTS, *COMMANDS], indirect=True)
+def test_shipped_inputs_are_found_from_any_folder(main, tmp_path, monkeypatch):
+    """A default that names a file of the project, not one that is written, is the same file wherever a command runs."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Parsed) as found:
+        main([])
+    for action in found.value.parser._actions:
+        default = str(action.default)
+        if "/" in default and "output" not in action.dest and (REPOSITORY / default).is_file():
+            assert (tmp_path / default).exists(), f"{action.dest}: {default}"
+        if default.startswith(("data/", "supernet_training_configs/")):
+            pytest.fail(f"{action.dest}: {default}")
+
+
 def test_an_unknown_option_is_refused_with_the_nearest_name():
     parser = cli.make_parser("")
     cli.add_run_arguments(parser, "run")

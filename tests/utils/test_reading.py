@@ -1,13 +1,14 @@
 """Readers of JSON, csv and text take valid files, and end with one line otherwise."""
 import csv
 import json
+import os
 
 import pytest
 
 from modules.search_space.reference import read_network
 from modules.utils.csv_files import read_records, read_rows
 from modules.utils.errors import UserError
-from modules.utils.files import is_file
+from modules.utils.files import fault_of_file, is_file
 from modules.utils.json_files import check_form, read_json
 from modules.utils.text import read_text
 
@@ -50,6 +51,13 @@ def test_files_that_are_not_there(tmp_path, path, fault):
     write(tmp_path, "{}")
     with pytest.raises(UserError, match=fault):
         read_json(tmp_path / path, "state")
+
+
+def test_faults_of_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, "x")
+    found = {name: fault_of_file(tmp_path / name) for name in ("file", "", "pipe", "absent", "x" * 300, "a\0b")}
+    assert list(found.values()) == ["", "is a folder", "is no regular file", *["does not exist"] * 3]
 
 
 FORM = {"ms": {str: float}, "shape": [int], "pair": [str, int], "kind": (str, type(None))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modules.utils.errors import UserError, shorten
+from modules.utils.files import fault_of_file
 from modules.utils.text import read_text
 
 MAX_BYTES = 1_000_000
@@ -23,8 +24,8 @@ def read_yaml(path: str | Path, what: str = "yaml file", hint: str = "") -> dict
     """
     import yaml
 
-    if hint and not Path(path).exists():
-        raise UserError(f"{what} {str(path)!r} does not exist; allowed: {hint}")
+    if hint and (fault := fault_of_file(path)):
+        raise UserError(f"{what} {str(path)!r} {fault}; allowed: {hint}")
     text, name = read_text(path, what, MAX_BYTES), f"{what} {str(path)!r}"
     try:
         found = yaml.load(text, _loader())
