@@ -18,7 +18,7 @@ from modules.search_space.superspace import get_superspace
 CONFIG = "supernet_training_configs/pipeline.yaml"
 MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answers of a package's weights
 EVALUATED = 500  # images on which its answers are compared
-CANDIDATES = 8  # subnets of each search that are measured: predictions of small networks are up to 20% low
+CANDIDATES = 8  # subnets of each search that are measured: a single prediction is up to 20% off
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured.md, "What kept short trainings at chance".
 LABEL_STEPS = 600

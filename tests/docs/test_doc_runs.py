@@ -208,6 +208,7 @@ RUNS = {
                                         "--label_epochs 1 --subnets 3 --valid_size 60 --latency_constraint 0.4 "
                                         "--output results",
             "benchmarks/bench_latency.py": "--subnets 50 --slow_subnets 2",
+            "benchmarks/bench_prediction.py": "--nets 3 --supernet_choices 666-000",
             "benchmarks/bench_zero_shot.py": "--structures 16 --children 4 --repeats 1 --batch_size 2",
             "benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR,
             "benchmarks/bench_predictor.py": "--random_evaluations 8 --evaluations 6 --start 4 --seeds 0",
