@@ -38,7 +38,7 @@ def main(argv=None):
     platform = get_platform(args.platform)
     measure = network_timer(args.platform, platform, "--platform")
     for choice in args.supernet_choices:
-        config = SupernetConfig.from_str(f"{args.superspace}-{choice}")
+        config = SupernetConfig.from_choice(args.superspace, choice)
         space, rng = SubnetSpace(config, config.space.resolutions), np.random.default_rng(args.seed)
         specs = [resolve(config, space.sample(rng)) for _ in range(args.nets)]
         predicted = platform.predict_subnets(specs).ms

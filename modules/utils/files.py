@@ -16,10 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def is_file(path: str | Path) -> bool:
     """Whether `path` is that of a regular file. It may be any text: one that no file can be called is not."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):  # too long a name; a NUL in it
-        return False
+    return os.path.isfile(path)  # False too for too long a name, and for one with a NUL
 
 
 def fault_of_file(path: str | Path) -> str:
@@ -27,12 +24,9 @@ def fault_of_file(path: str | Path) -> str:
     exist"; "" if it is one."""
     if is_file(path):
         return ""
-    try:
-        if Path(path).is_dir():
-            return "is a folder"
-        return "is no regular file" if Path(path).exists() else "does not exist"
-    except (OSError, ValueError):
-        return "does not exist"
+    if os.path.isdir(path):
+        return "is a folder"
+    return "is no regular file" if os.path.exists(path) else "does not exist"
 
 
 @contextmanager
