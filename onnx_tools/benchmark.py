@@ -62,17 +62,18 @@ def main(argv=None):
 
 def time_files(args, usual, constants):
     """Time the files of --model_path in the same turns."""
-    from modules.deploy.cards.card import add_latency
+    from modules.deploy.cards.card import add_latency, check_cards
     from modules.deploy.cards.report import latency_rows
     from modules.runtime.engines import engines
     from modules.utils.results import format_table
 
     ort = engines["onnxruntime"]
+    check_cards(args.model_path)
     figures = measure(args, usual, {path: ort.open(path, args.threads) for path in args.model_path})
+    print(format_table(latency_rows(figures)), flush=True)
     for path, (ms, spread) in figures.items():
         add_latency(path, {"ms": ms, "spread_ms": spread, "peak_mb": _megabytes(ort.peak_memory_mb(path, args.threads)),
                            **constants})
-    print(format_table(latency_rows(figures)))
 
 
 def time_subnets(args, usual, constants):

@@ -29,9 +29,10 @@ def main(argv=None):
     from modules.deploy.to_onnx.op_profile import plot_profiles, profile_operators
     from modules.search_space.published import published_name
     from modules.search_space.reference import reference_to
+    from modules.utils.figures import figure_of
     from modules.utils.results import format_table, write_rows
 
-    profiles, rows = {}, []
+    figure, profiles, rows = figure_of(args.output), {}, []
     for space, choice in given_subnets(args):
         fp32, int8 = (model_path(args.model_dir, space, choice, quantized) for quantized in (False, True))
         static = fp32.with_name(f"{fp32.stem}_static_int8.onnx")
@@ -44,7 +45,7 @@ def main(argv=None):
             print(format_table([{"operator": e.operator, "nodes": e.nodes, "ms": f"{e.ms:.3f}"}
                                 for e in profiles[name]]), flush=True)
     write_rows(args.output, rows)
-    plot_profiles(profiles, Path(args.output).with_suffix(".png"))
+    plot_profiles(profiles, figure)
 
 
 if __name__ == "__main__":

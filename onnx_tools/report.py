@@ -22,15 +22,16 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     from modules.deploy.cards.report import plot_cards, read_cards, rows
+    from modules.utils.figures import figure_of
     from modules.utils.results import format_table, write_rows
 
-    cards = read_cards(args.folders)
     output = Path(args.output or Path(args.folders[0]) / "report.csv")
+    figure, cards = figure_of(output), read_cards(args.folders)
     write_rows(output, rows(cards))
     print(format_table(rows(cards)))
     if any(card["latency"] for card in cards):
-        plot_cards(cards, output.with_suffix(".png"))
-        print(f"{output}, {output.with_suffix('.png')}")
+        plot_cards(cards, figure)
+        print(f"{output}, {figure}")
     else:
         print(f"{output}; no figure: no card holds a latency (benchmark.py adds it)")
 

@@ -68,13 +68,15 @@ def main(argv=None):
 
 def time_files(args, timer):
     """Time the files of --model_path; here they run in turns."""
+    from modules.deploy.cards.card import check_cards
     from modules.deploy.cards.report import latency_rows
     from modules.utils.results import format_table
 
+    check_cards(args.model_path)
     times, machine = timer.measure({path: Path(path) for path in args.model_path}), timer.describe()
+    print(format_table(latency_rows({path: (m.ms, m.spread_ms) for path, m in times.items()})), flush=True)
     for path, measured in times.items():
         keep(path, measured, args, machine)
-    print(format_table(latency_rows({path: (m.ms, m.spread_ms) for path, m in times.items()})))
 
 
 def keep(path, measured, args, machine):

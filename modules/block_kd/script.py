@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modules.block_kd.student.config import BlockKDConfig, add_arguments
-from modules.search_space.superspace import get_superspace
+from modules.search_space.superspace import get_searched_superspace
 from modules.utils.cli import add_local_rank, make_parser
 from modules.utils.settings import from_arguments, option
 
@@ -51,7 +51,8 @@ def run_block_kd(doc: str, int8: bool, argv: list[str] | None = None) -> None:
     folder = f"checkpoints/block_kd/{args.superspace}"
     if not args.learning_rate_list:
         first, middle, last = RATES[int8]
-        args.learning_rate_list = [first, *[middle] * (len(get_superspace(args.superspace).searched) - 2), last]
+        stages = get_searched_superspace(args.superspace).searched
+        args.learning_rate_list = [first, *[middle] * (len(stages) - 2), last]
     config = from_arguments(BlockKDConfig, args, output_path=folder, **DEFAULTS[int8])
     if config.debug:
         config = replace(config, num_epochs=1)

@@ -113,7 +113,8 @@ def open_tar(path: str, classes: Sequence[str] | None = None) -> TarSource:
         raise _unreadable(path, error, f"{TAR_LAYOUT}, not compressed") from error
     with open(path, "rb") as file:
         file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
+        last = file.read(tarfile.BLOCKSIZE)
+        if last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header, and the end of a cut file, for the end
             raise UserError(f"archive {path} is damaged at byte {end}; allowed: a complete archive (copy it again)")
     _check_places(path, members)
     found, outside = _by_class(members)

@@ -31,6 +31,7 @@ SCALED_MODES = {"I": "32-bit integers", "F": "floating-point numbers"}  # modes 
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # Pillow's mode I means 16 bits in these
 _PLAIN = {"La": "LA", "RGBa": "RGBA"}  # colours multiplied by alpha, and the mode without the factor
 _ORIENTATION = 0x0112                  # tag of EXIF and TIFF
+_BITS, _PHOTOMETRIC = 258, 262         # tags of TIFF: bits per sample; 0: zero is white
 _STRIP = 2**20                         # pixels that are scaled at a time
 
 
@@ -118,8 +119,11 @@ def _turned(image: Image) -> int | None:
 def _eight_bit(image: Image) -> tuple[Image, str]:
     """The image with 8 bits per channel, and the range that its values were scaled from if the format states none."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
-        values = np.asarray(image)
-        grey = _grey(values, lambda rows: (np.clip(rows, 0, 65535).astype(np.uint32) + 128) // 257)
+        values, (bits, from_white) = np.asarray(image), _tiff_greys(image)
+        top = 2**bits - 1
+        if from_white:
+            values = top - np.minimum(values, top)
+        grey = _grey(values, lambda rows: (255 * np.clip(rows, 0, top).astype(np.uint32) + top // 2) // top)
         if isinstance(clear := image.info.get("transparency"), int):
             grey.putalpha(_grey(values, lambda rows: 255 * (rows != clear)))
         return grey, ""
@@ -129,6 +133,14 @@ def _eight_bit(image: Image) -> tuple[Image, str]:
         factor = 255 / (high - low) if high > low else 0.0
         return _grey(values, lambda rows: np.rint((rows.astype(float) - low) * factor)), f"{low:g} to {high:g}"
     return image, ""
+
+
+def _tiff_greys(image: Image) -> tuple[int, bool]:
+    """Bits of a grey level, and whether 0 is white, of a picture with up to 16 bits; Pillow leaves both to its
+    callers."""
+    tags = getattr(image, "tag_v2", None) or {}
+    (bits, *_), photometric = tags.get(_BITS, (16,)), tags.get(_PHOTOMETRIC, 1)
+    return min(bits, 16), photometric == 0
 
 
 def _range(values: np.ndarray, mode: str) -> tuple[float, float]:

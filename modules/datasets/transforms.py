@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AUGMENTS = ("default", "auto_augment_tf", "auto_augment", "shift")
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a training crop
 CROP_TRIES = 10
+STRIP = 16  # longer to shorter side, beyond which an image is cut before evaluation
 SMALL = 64  # pixels; up to this size auto_augment treats images like those of CIFAR
 # Principal components of the colours of ImageNet (Krizhevsky et al., 2012): standard deviations, and directions as rows
 # of (red, green, blue), for values of 0 to 1.
@@ -107,7 +108,8 @@ class TrainTransform:
 
 class EvalTransform:
     """Resizes the shorter side (a smaller image is enlarged) so that the centre crop of `size` keeps `eval_crop` of it,
-    takes that crop, and normalises it."""
+    takes that crop, and normalises it. The ends of a strip are cut off before, for the strip may be huge when enlarged.
+    """
 
     def __init__(self, size: int, info: DataInfo):
         self.size = size
@@ -117,6 +119,7 @@ class EvalTransform:
     def __call__(self, image: Image, rng: np.random.Generator | None = None) -> Tensor:
         from PIL import Image
 
+        image = _without_ends(image)
         width, height = image.size
         shorter = min(width, height)
         # The longer side is cut off, not rounded, as torchvision does.
@@ -124,6 +127,15 @@ class EvalTransform:
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return self.to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def _without_ends(image: Image) -> Image:
+    """The middle of an image that is longer than STRIP times its shorter side: that long, or a pixel more."""
+    longest = STRIP * min(image.size)
+    ends = [max(side - longest, 0) // 2 for side in image.size]  # as many pixels at both ends
+    if not any(ends):
+        return image
+    return image.crop((*ends, *(side - end for side, end in zip(image.size, ends, strict=True))))
 
 
 def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0,

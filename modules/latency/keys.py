@@ -25,6 +25,8 @@ def parse_key(key: str) -> Key:
         name, hw, cin, cout, kernel, expand, stride, act = parts
         hw, cin, cout, kernel, stride = (int(v) for v in (hw, cin, cout, kernel, stride))
         expand = None if expand == "None" else float(expand) or None
+        if min(hw, cin, cout) < 1 or min(kernel, stride) < 0 or not 0 < (expand or 1) < float("inf"):
+            raise ValueError
     except ValueError:
         raise UserError(f"key {key!r}; expected name_hw_cin_cout_kernel_expand_stride_act, as in "
                         "MobileNetV2ResBlock_14_112_112_3_4_1_relu6") from None

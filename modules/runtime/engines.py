@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modules.runtime import litert, openvino, ort
-from modules.runtime.metadata import read_normalization
+from modules.runtime.metadata import model_name, read_normalization
 from modules.runtime.session import Session, peak_memory_mb
 from modules.utils.errors import UserError
 from modules.utils.registry import Registry
@@ -42,10 +42,25 @@ def engine_of(model: str | Path) -> Engine:
 
 def open_model(model: str | Path, threads: int = 1) -> Session:
     """A session on normalised images (N, 3, R, R), even if the file takes bytes; UserError if there is no such
-    model."""
+    model, or it takes anything else than images."""
     session = engine_of(model).open(model, threads)
+    _check_images(session)
     if not session.get_inputs()[0].pixels:
         return session
     from modules.runtime.pixel_session import PixelSession
 
     return PixelSession(session, *read_normalization(session.metadata))
+
+
+def _check_images(session: Session) -> None:
+    """UserError if the model takes no square images of three channels and one size, one at a time or as many as
+    given."""
+    (source,) = session.get_inputs()
+    batch, *sides = source.shape if len(source.shape) == 4 else [None] * 4
+    if source.pixels:
+        sides = sides[2:] + sides[:2]
+    channels, height, width = sides
+    if (channels, height) != (3, width) or not isinstance(height, int) or (isinstance(batch, int) and batch != 1):
+        layout = "(1 or free, side, side, 3)" if source.pixels else "(1 or free, 3, side, side)"
+        raise UserError(f"{model_name(session.metadata)} takes {list(source.shape)}; allowed: images {layout} of a "
+                        "fixed side")

@@ -30,7 +30,7 @@ class Delegation:
 
 
 class LiteRtSession:
-    """A TFLite model ready to run. Inputs and outputs are float32; an int8 model's codes stay inside."""
+    """A TFLite model ready to run. Inputs and outputs are float32; codes of an integer model stay inside."""
 
     def __init__(self, content: bytes, threads: int, xnnpack: bool = True, name: str = "(bytes)"):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -40,7 +40,14 @@ class LiteRtSession:
                                        experimental_op_resolver_type=resolver)
         self.interpreter.allocate_tensors()
         self.metadata = Metadata(read_metadata(content), name)
-        (self._input,), (self._output,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        for tensors, ranks in ((inputs, (4,)), (outputs, (2, 4))):
+            if [_is_held(tensor) and len(tensor["shape"]) in ranks for tensor in tensors] != [True]:
+                given = ", ".join(f"{tensor['dtype'].__name__} {tensor['shape'].tolist()}" for tensor in tensors)
+                what = "inputs" if tensors is inputs else "outputs"
+                raise UserError(f"model {name!r} has the {what} {given or 'none'}; allowed: one, float32 or integers "
+                                f"with a scale, of {' or '.join(map(str, ranks))} dimensions")
+        (self._input,), (self._output,) = inputs, outputs
 
     def get_inputs(self) -> list[Input]:
         """The one input."""
@@ -86,16 +93,24 @@ class LiteRtSession:
         return Delegation(len(operators), len(taken), len(partitions))
 
 
+def _is_held(tensor: dict) -> bool:
+    """Whether the values of a tensor are float32, or integers with one scale."""
+    if np.issubdtype(tensor["dtype"], np.integer):
+        return tensor["quantization"][0] > 0
+    return tensor["dtype"] == np.float32
+
+
 def _codes(values: np.ndarray, tensor: dict) -> np.ndarray:
-    scale, zero = tensor["quantization"]
-    if tensor["dtype"] != np.int8:
-        return values.astype(tensor["dtype"])
-    return np.clip(np.round(values / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+    (scale, zero), form = tensor["quantization"], tensor["dtype"]
+    if form == np.float32:
+        return values.astype(form)
+    limits = np.iinfo(form)
+    return np.clip(np.round(values / np.float32(scale)) + zero, limits.min, limits.max).astype(form)
 
 
 def _values(codes: np.ndarray, tensor: dict) -> np.ndarray:
     scale, zero = tensor["quantization"]
-    return codes if tensor["dtype"] != np.int8 else (codes.astype(np.float32) - zero) * np.float32(scale)
+    return codes if tensor["dtype"] == np.float32 else (codes.astype(np.float32) - zero) * np.float32(scale)
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, xnnpack: bool = True) -> LiteRtSession:

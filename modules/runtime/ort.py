@@ -10,6 +10,8 @@ from modules.runtime.runner import EXACT
 from modules.runtime.session import Input, opening
 from modules.utils.errors import UserError
 
+TYPES = ("tensor(float)", "tensor(uint8)")  # of the input
+
 
 class OrtSession:
     """An ONNX model ready to run; `engine` is onnxruntime's own session of the file `name`."""
@@ -20,19 +22,29 @@ class OrtSession:
             self.metadata = Metadata(engine.get_modelmeta().custom_metadata_map, name)
         except UnicodeDecodeError:
             raise UserError(f"model {name!r}: its metadata are not UTF-8 text") from None
+        inputs = engine.get_inputs()
+        if [source.type in TYPES for source in inputs] != [True]:
+            given = ", ".join(source.type for source in inputs) or "nothing"
+            raise UserError(f"model {name!r} takes {given}; allowed: one input, {' or '.join(TYPES)}")
+        self._input = Input(inputs[0].name, inputs[0].shape, inputs[0].type == TYPES[1])
         self._feeds: dict[str, np.ndarray] = {}
 
     def get_inputs(self) -> list[Input]:
         """The one input."""
-        return [Input(source.name, source.shape, source.type == "tensor(uint8)") for source in self.engine.get_inputs()]
+        return [self._input]
 
     def run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """The outputs called `names` (None: all) for the images in `feeds`."""
-        return self.engine.run(names, feeds)
+        """The outputs called `names` (None: all) for the images in `feeds`; one after the other if the model takes only
+        one."""
+        (images,) = feeds.values()
+        if self._input.shape[:1] != [1] or len(images) == 1:
+            return self.engine.run(names, feeds)
+        results = [self.engine.run(names, {self._input.name: image[None]}) for image in images]
+        return [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
 
     def feed(self, images: np.ndarray) -> None:
         """Keep `images` for `invoke`."""
-        self._feeds = {self.engine.get_inputs()[0].name: images}
+        self._feeds = {self._input.name: images}
 
     def invoke(self) -> None:
         """Run the model on the kept images."""
@@ -41,7 +53,8 @@ class OrtSession:
 
 def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None,
                  profile_path: str | Path | None = None) -> OrtSession:
-    """A CPU session with all graph optimisations; UserError if the file is missing or not a model.
+    """A CPU session with all graph optimisations; UserError if the file is missing, no model, or has not one input of
+    floats or bytes.
 
     `optimized_path`: file for the graph that onnxruntime really runs. `profile_path`: beginning of the name of the file
     that `end_profiling()` writes.

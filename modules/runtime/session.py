@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from modules.runtime import memory
-from modules.runtime.metadata import Metadata
+from modules.runtime.metadata import Metadata, model_name
 from modules.utils.errors import UserError
 from modules.utils.files import fault_of_file
 
@@ -54,18 +54,30 @@ def predict(session: Session, images: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
+def check_finite(logits: np.ndarray, where: str) -> None:
+    """UserError that names the model, `where`, if logits (N, classes), such as (8, 1000), are NaN or infinite."""
+    bad = int((~np.isfinite(logits)).any(1).sum())
+    if bad:
+        raise UserError(f"{where} is not finite: logits of {bad} of {len(logits)} images are NaN or infinite; it has "
+                        "no accuracy")
+
+
 def time_interleaved(sessions: Mapping[Hashable, Session], runs: int = 50, warmup: int = 10,
                      clock: Callable[[], float] = time.perf_counter) -> dict[Hashable, np.ndarray]:
     """Latencies in milliseconds of several sessions on one random image each, measured in turns; (runs,) each, such as
     (50,).
 
     Turns spread disturbances over all sessions: their ratios hold on a noisy machine too. With `time.process_time` as
-    clock, time of other processes on the core does not count.
+    clock, time of other processes on the core does not count. UserError if the size of an input is free.
     """
     rng = np.random.default_rng(0)
     for session in sessions.values():
         (source,) = session.get_inputs()
-        shape = [d if isinstance(d, int) else 1 for d in source.shape]
+        batch, *sides = source.shape
+        if not all(isinstance(side, int) for side in sides):
+            raise UserError(f"{model_name(session.metadata)} takes {list(source.shape)}; allowed for timing: a fixed "
+                            "size")
+        shape = [batch if isinstance(batch, int) else 1, *sides]
         session.feed(rng.integers(0, 256, shape, np.uint8) if source.pixels
                      else rng.standard_normal(shape, dtype=np.float32))
     times: dict[Hashable, list[float]] = {name: [] for name in sessions}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from modules.search_space.superspace import Superspace, get_superspace
 from modules.utils.errors import UserError
+from modules.utils.settings import PIXELS
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ class SubnetChoiceConfig:
 
     stages: tuple[tuple[BlockChoice, ...], ...]
     resolution: int
+
+    def __post_init__(self):
+        if not PIXELS["low"] <= self.resolution <= PIXELS["high"]:
+            raise UserError(f"resolution {self.resolution}; allowed: {PIXELS['low']} to {PIXELS['high']} pixels")
 
     @classmethod
     def from_str(cls, encoding: str) -> SubnetChoiceConfig:

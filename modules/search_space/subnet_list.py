@@ -33,6 +33,8 @@ def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceCon
 
 
 def _network(fields: list[str]) -> Network:
+    while not fields[-1]:  # spreadsheets write as many fields in every line
+        fields = fields[:-1]
     if len(fields) == 3:
         superspace, choice, subnet = fields
         return read_network(subnet, superspace, choice)

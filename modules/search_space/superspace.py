@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from modules.utils.errors import check_choice
+from modules.utils.errors import UserError, check_choice
 from modules.utils.registry import Registry
 
 
@@ -121,3 +121,12 @@ def has_superspace(name: str) -> bool:
 def get_superspace(name: str) -> Superspace:
     """The superspace called `name`; UserError with the known names otherwise."""
     return _superspaces[name]
+
+
+def get_searched_superspace(name: str) -> Superspace:
+    """The superspace called `name`; UserError if it is a fixed network, of which no stage is searched."""
+    superspace = get_superspace(name)
+    if not superspace.searched:
+        raise UserError(f"{name} is a fixed network; allowed: a superspace to search, "
+                        f"{', '.join(get_available_superspaces())}")
+    return superspace

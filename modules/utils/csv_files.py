@@ -61,7 +61,7 @@ def read_records(path: str | Path, what: str, columns: tuple[str, ...]) -> Itera
 def _delimiter(text: str) -> str:
     """The separator that is most frequent outside quotes in the first line with one; a comma where no line has one."""
     for line in text[:100_000].splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            bare = "".join(line.split('"')[::2])
+        bare = "".join(line.split('"')[::2])
+        if not line.lstrip().startswith("#") and any(mark in bare for mark in _DELIMITERS):
             return max(_DELIMITERS, key=bare.count)
     return ","

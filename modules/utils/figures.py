@@ -3,9 +3,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # told apart by colour-blind readers
+
+
+def figure_of(table: str | Path) -> Path:
+    """The PNG beside the csv file `table`; UserError if the csv file is itself called so."""
+    path = Path(table).with_suffix(".png")
+    if path == Path(table):
+        raise UserError(f"{str(table)!r} is the name of the figure; allowed for the table: a name that ends in .csv")
+    return path
 
 
 def new_figure(width: float, height: float):

@@ -16,8 +16,9 @@ import pytest
 from modules.block_kd.lut.other_stages import load_other_stages
 from modules.block_kd.lut.rows import input_size
 from modules.block_kd.lut.tables import load_tables
-from modules.block_kd.score.quality import Target
+from modules.block_kd.score.quality import SpaceScore, Target
 from modules.block_kd.score.sample import SampleEstimator
+from modules.block_kd.space_search.figures import draw_distribution
 from modules.block_kd.space_search.scorer import Scoring, make_scorer, score_choices
 from modules.block_kd.space_search.search import Evolution, search_space
 from modules.block_kd.space_search.spaces import Spaces
@@ -246,7 +247,7 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"superspace": "onnxz"}, ["onnxz", "onnxw"]),
+    ({"superspace": "onnxz"}, ["onnxz", "onnxw"]), ({"superspace": "resnet20"}, ["resnet20 is a fixed", "onnxw_tiny"]),
     ({"platform": "pdp11"}, ["pdp11", "onnx_lut", "onnxruntime_int8"]),
     ({"estimator": "guess"}, ["guess", "sample, exact"]),
     ({"width_coupling": "loose"}, ["loose", "independent, chained"]),
@@ -546,6 +547,11 @@ def test_given_spaces_are_scored(lut, tmp_path):
         assert (folder / "cdf" / f"{s['choice']}.png").read_bytes().startswith(b"\x89PNG")
     hopeless = [s["choice"] for s in scores if float(s["feasible_1.4"]) == 0]
     assert [line.split()[4] for line in done.stderr.splitlines()] == [f"onnxw_tiny-{choice}" for choice in hopeless]
+
+
+def test_a_space_of_which_no_subnet_is_within_has_no_figure(tmp_path):
+    draw_distribution(tmp_path / "space.png", "space", (np.zeros(0),) * 3, (), SpaceScore(()))
+    assert not any(tmp_path.iterdir())
 
 
 def test_bad_input_ends_with_one_line_and_status_2(lut, tmp_path):

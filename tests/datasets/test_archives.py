@@ -193,6 +193,18 @@ def test_a_damaged_tar_header_is_not_the_end(tmp_path):
     one_line(error, "x.tar", "damaged at byte 2048")
 
 
+@pytest.mark.parametrize("left", [1, 2, 3, 4])
+def test_a_tar_file_cut_after_a_member_is_damaged(tmp_path, left):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for i in range(4):
+            add(archive, f"a/{i}.png", picture())
+    os.truncate(path, 1024 * left)  # a header and a block of content each
+    with pytest.raises(UserError) as error:
+        archives.open_tar(str(path))
+    one_line(error, "x.tar", f"damaged at byte {1024 * left}")
+
+
 def test_tar_members_that_are_no_plain_files_are_passed_over_and_said(tmp_path, capsys):
     path = str(tmp_path / "x.tar")
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:

@@ -34,6 +34,25 @@ def test_16_bit_grey_looks_like_its_8_bit_copy(kind, order):
     assert np.array_equal(pixels(encoded(image, kind)), np.repeat(RAMP[..., None], 3, axis=2))
 
 
+def tiff(values, bits, photometric):
+    """A grey picture as an uncompressed TIFF file, written by the letter of the TIFF 6.0 specification."""
+    height, width = values.shape
+    levels = "".join(f"{level:0{bits}b}" for level in values.ravel().tolist())
+    data = values.astype("<u2").tobytes() if bits == 16 else int(levels, 2).to_bytes(len(levels) // 8, "big")
+    tags = ((256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, height),
+            (279, len(data)))
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])  # Pillow reads no others
+def test_grey_levels_of_tiff_go_from_black_to_white(bits, photometric):
+    values = np.linspace(0, 2**bits - 1, 64).round().astype(int).reshape(8, 8)
+    grey = pixels(tiff(values, bits, photometric))[..., 0]
+    expected = np.linspace(0, 255, 64).reshape(8, 8)
+    assert np.abs(grey - (expected if photometric else 255 - expected)).max() <= 1
+
+
 def test_16_bit_grey_is_rounded():
     grey = pixels(encoded(Image.fromarray(np.array([[0, 128, 129, 65535]], np.uint16))))[0, :, 0]
     assert grey.tolist() == np.rint(np.array([0, 128, 129, 65535]) / 257).tolist()

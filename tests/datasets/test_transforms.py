@@ -167,6 +167,28 @@ def test_light_changes_all_pixels_along_the_published_components():
     assert np.abs(principal.mean(0)).max() < 0.1 * values.max() * 4 / 800**0.5
 
 
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20001), (3000, 100)])
+def test_the_ends_of_a_strip_take_no_memory_and_no_part(size):
+    levels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    asked = []
+    image = Image.fromarray(levels)
+    resized = Image.Image.resize
+
+    def resize(self, size, *rest):
+        asked.append(size[0] * size[1])
+        return resized(self, size, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", resize)
+        result = eval_transform(24, INFO)(image.convert("RGB"), None)
+    assert max(asked) < 100_000
+    middle = [slice((side - 8 * min(size)) // 2, (side + 8 * min(size) + 1) // 2) if side > min(size) else slice(None)
+              for side in size]
+    ends = np.zeros_like(levels)
+    ends[tuple(middle)] = levels[tuple(middle)]
+    assert torch.equal(result, eval_transform(24, INFO)(Image.fromarray(ends).convert("RGB"), None))
+
+
 def test_unknown_augmentation_is_refused():
     with pytest.raises(UserError) as error:
         train_transform("randaugment", 24, INFO)

@@ -22,6 +22,15 @@ def test_values_are_kept(cache_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_two_processes_that_begin_a_cache_keep_one_reference(cache_path):
+    """The platform saves the reference at once; the slower process then scales by the first one's figure."""
+    quick, slow = (LatencyCache("test", MACHINE) for _ in range(2))
+    for cache, ms in ((quick, 0.1), (slow, 0.2)):
+        cache.get("reference", lambda ms=ms: ms)
+        cache.save()
+    assert quick.values["reference"] == slow.values["reference"] == 0.1
+
+
 @pytest.mark.parametrize("value", ["-1", "0", "NaN", "Infinity", '"1"', "null", "true", "[1]", "1e999"])
 def test_figures_that_are_no_latency_are_measured_anew(cache_path, capsys, value):
     cache_path.write_text(f'{{"identity": {json.dumps(MACHINE)}, "ms": {{"a": {value}, "b": 2}}}}')

@@ -79,7 +79,9 @@ def test_keys_of_nn_meters_tables():
         wanted = {stage: blocks[0].args for stage, blocks in resolve(SPACE, SUBNETS.extreme(min)).stages}[name]
         assert parse_key(key)[0] == wanted
     assert parse_key("MobileNetV1DualBlock_7_64_64_3_0_1_relu")[0].expand is None
-    for bad in ("ResNetBlock_56_32", "ResNetBlock_56_32_48_3_x_2_relu", "NoSuchBlock_56_32_48_3_1_2_relu"):
+    for bad in ("ResNetBlock_56_32", "ResNetBlock_56_32_48_3_x_2_relu", "NoSuchBlock_56_32_48_3_1_2_relu",
+                "ResNetBlock_-56_32_48_3_1_2_relu", "ResNetBlock_56_0_48_3_1_2_relu",
+                "ResNetBlock_56_32_48_3_nan_2_relu", "ResNetBlock_56_32_48_3_-1_2_relu"):
         with pytest.raises(UserError, match=bad):
             parse_key(bad)
 

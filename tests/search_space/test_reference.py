@@ -96,6 +96,8 @@ def test_lines_of_input_csv(tmp_path):
     expected = [(SPACE, SUBNET)] * 2 + [
         (n.space, n.subnet) for n in map(read_network, ("resnet20:0.5_r64", f"{STRUCTURE}:se", "SEQnet@vnni-A0"))]
     assert read_subnets(listing) == expected
+    listing.write_text(f"resnet20\n{SPACE.superspace};{SPACE.choice};{SUBNET}\nresnet8;;\n")  # as spreadsheets save
+    assert [str(space) for space, _ in read_subnets(listing)] == ["resnet20", str(SPACE), "resnet8"]
     listing.write_text("resnet20\nresnet20s\n")
     with pytest.raises(UserError, match=r"line 2 of .*resnet20s.*expected superspace,choice,subnet, or a network.*"
                                         "nearest: resnet20"):

@@ -306,6 +306,9 @@ def test_bad_supernet_encoding(encoding, named):
     ("d1#1_k3#5_w16_e0#4.0_r32", ("1 values", "'w'", "2 blocks")),
     ("d1#1_k3#x_w16#24_e0#4.0_r32", ("d1#1_k3#x", "'x'")),
     ("d1#1_k3#5_w16#24_e0#4.0_r", ("d1#1_k3#5_w16#24_e0#4.0_r",)),
+    ("d1#1_k3#5_w16#24_e0#4.0_r0", ("resolution 0", "8 to 8192 pixels")),
+    ("d1#1_k3#5_w16#24_e0#4.0_r-32", ("resolution -32", "8 to 8192 pixels")),
+    ("d1#1_k3#5_w16#24_e0#4.0_r100000000", ("resolution 100000000", "8 to 8192 pixels")),
     ("", ("''", "r<resolution>")),
 ])
 def test_bad_subnet_encoding(encoding, named):

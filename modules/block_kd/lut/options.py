@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, replace
 
 from modules.block_kd.student.config import LOSS_FUNCTIONS
 from modules.datasets.transforms import AUGMENTS
+from modules.search_space.superspace import get_searched_superspace
 from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting
 
 ROWS_PER_PASS = 500    # at most; a killed run loses at most these
@@ -42,3 +43,4 @@ class TableOptions:
 
     def __post_init__(self):
         check_settings(self)
+        get_searched_superspace(self.superspace)

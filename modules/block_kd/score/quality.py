@@ -85,4 +85,4 @@ def quality_of_draws(losses: np.ndarray, draws: int, target: Target) -> Quality:
     smallest = np.partition(losses, count - 1)[:count]
     top_loss = float(smallest.sum(dtype=float)) / (count + EPSILON)
     latency_loss = float(target.latency_loss(len(losses) / draws))
-    return Quality(1 / (latency_loss * top_loss), latency_loss, top_loss, len(losses) / draws)
+    return Quality(1 / (latency_loss * max(top_loss, EPSILON)), latency_loss, top_loss, len(losses) / draws)

@@ -13,7 +13,7 @@ from modules.utils.figures import COLOURS, new_figure, save_figure
 
 def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarray, np.ndarray],
                       limits: Sequence[float], score: SpaceScore, unit: str = "NSR") -> None:
-    """Loss over latency of drawn subnets, and the share of subnets within any latency.
+    """Loss over latency of drawn subnets, and the share of subnets within any latency. None drawn: no figure.
 
     Args:
         path: the png to write.
@@ -24,6 +24,8 @@ def draw_distribution(path: Path, title: str, draws: tuple[np.ndarray, np.ndarra
         unit: of the loss.
     """
     loss, latency, resolution = draws
+    if not len(loss):
+        return
     figure = new_figure(11, 4.6)
     figure.suptitle(f"{title}   score {score.score:.4f}")
     left, right = figure.subplots(1, 2)

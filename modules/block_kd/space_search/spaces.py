@@ -10,7 +10,7 @@ import numpy as np
 from modules.modeling.net_spec import NetSpec, resolve
 from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import Superspace, get_superspace
+from modules.search_space.superspace import Superspace, get_searched_superspace
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Spaces:
     @property
     def space(self) -> Superspace:
         """The superspace."""
-        return get_superspace(self.superspace)
+        return get_searched_superspace(self.superspace)
 
     @property
     def blocks(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, replace
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.transforms import AUGMENTS
 from modules.modeling.placement import PLACEMENTS
-from modules.search_space.superspace import get_superspace
+from modules.search_space.superspace import get_searched_superspace, get_superspace
 from modules.utils import settings
 from modules.utils.cli import add_run_arguments
 from modules.utils.errors import UserError
@@ -29,8 +29,8 @@ class BlockKDConfig:
     superspace: str = setting(MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny")
     output_path: str = setting("", "folder of the students, <output_path>/<stage>_<block>/",
                                shown="checkpoints/block_kd/<superspace>")
-    dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: folder if --dataset_path is given, else "
-                           "digits")
+    dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: folder with "
+                           "--dataset_path")
     dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
     valid_size: int = setting(50000, "images held out of the training set to evaluate students on", low=1,
                               unit="images")
@@ -66,7 +66,7 @@ class BlockKDConfig:
     debug: bool = setting(False, f"{DEBUG_BATCHES} training and evaluation batches, one epoch")
 
     def __post_init__(self):
-        space = get_superspace(self.superspace)
+        space = get_searched_superspace(self.superspace)
         check_settings(self)
         if self.optimizer == "sgd_nesterov" and self.momentum == 0:
             raise UserError("--momentum 0 with --optimizer sgd_nesterov; allowed: above 0, or --optimizer sgd")

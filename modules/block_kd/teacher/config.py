@@ -38,7 +38,7 @@ class TeacherConfig:
                          "without labels will do (a folder of image files); empty: answers with --quant_mode and "
                          "--teacher_weights package, else labels", choices=("", "labels", "answers"))
     dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: with --quant_mode that of the fp32 file, "
-                           "else folder if --dataset_path is given, else digits")
+                           "else folder with --dataset_path")
     dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
     augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
     resolution: tuple[int, ...] = setting(

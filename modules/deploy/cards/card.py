@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,13 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
         "mmacs": macs, "mparams": params, "bytes": model.stat().st_size, "operators": operators, "latency": None,
         "checkpoint": {"file": Path(evaluator.path).name, "sha256": _sha256(evaluator.path)}}
     _write(card_path(model), card)
+
+
+def check_cards(models: Iterable[str | Path]) -> None:
+    """UserError if a card of one of the model files is damaged; a file needs no card."""
+    for path in map(card_path, models):
+        if path.is_file():
+            read_card(path)
 
 
 def add_latency(model: str | Path, latency: dict) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from modules.modeling.network import resize
-from modules.runtime.session import Session, predict
+from modules.runtime.session import Session, check_finite, predict
 from modules.utils.errors import UserError
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images and labels
@@ -62,15 +62,8 @@ def predict_batches(session: Session, batches: Batches, where: str = "the model"
         if hasattr(session, "rounded"):
             images = session.rounded(images)
         logits = predict(session, images.numpy())
-        _check_finite(logits, where)
+        check_finite(logits, where)
         yield images, logits, labels
-
-
-def _check_finite(logits: np.ndarray, where: str) -> None:
-    bad = int((~np.isfinite(logits)).any(1).sum())
-    if bad:
-        raise UserError(f"{where} is not finite: logits of {bad} of {len(logits)} images are NaN or infinite; it has "
-                        "no accuracy")
 
 
 def compare(net: Callable[[torch.Tensor], torch.Tensor], session: Session, batches: Batches) -> Agreement:
@@ -83,7 +76,7 @@ def compare(net: Callable[[torch.Tensor], torch.Tensor], session: Session, batch
     with torch.no_grad():
         for images, logits, labels in predict_batches(session, batches):
             net_logits.append(net(images).numpy())
-            _check_finite(net_logits[-1], "the network")
+            check_finite(net_logits[-1], "the network")
             model_logits.append(logits)
             truth.append(labels.numpy())
     if not truth:

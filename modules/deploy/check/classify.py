@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from modules.runtime.metadata import model_name, read_classes, read_crop_size, read_eval_crop, read_normalization
-from modules.runtime.session import Session
+from modules.runtime.session import Session, check_finite, predict
 from modules.utils.cli import say
 from modules.utils.errors import UserError
 
@@ -26,11 +26,14 @@ def classify(session: Session, metadata: dict[str, str], path: str | Path, count
     """The `count` likeliest classes of an image file, the likeliest first.
 
     Raises:
-        UserError: a file that is no image, or a model without classes and preprocessing in its metadata.
+        UserError: a file that is no image, a model without classes and preprocessing in its metadata, or logits that
+            are NaN or infinite.
     """
     classes = read_classes(metadata)
     image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
-    logits = session.run(None, {session.get_inputs()[0].name: image})[0][0].astype(np.float64)
+    logits = predict(session, image)
+    check_finite(logits, model_name(metadata))
+    logits = logits[0].astype(np.float64)
     if len(classes) != len(logits):
         raise UserError(f"{model_name(metadata)} has {len(logits)} outputs and names {len(classes)} classes; allowed: "
                         "as many")

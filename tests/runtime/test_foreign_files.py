@@ -1,0 +1,119 @@
+"""Model files of other programs: each is run rightly, or refused in a line that names the fault."""
+import json
+
+import numpy as np
+import pytest
+
+from modules.deploy.check.classify import classify
+from modules.runtime.engines import open_model
+from modules.runtime.litert import open_session as open_litert
+from modules.runtime.ort import open_session
+from modules.runtime.session import predict, time_interleaved
+from modules.utils.errors import UserError
+
+onnx = pytest.importorskip("onnx")
+Image = pytest.importorskip("PIL.Image")
+METADATA = {"classes": json.dumps(["a", "b", "c", "d"]), "mean": "[0, 0, 0]", "std": "[1, 1, 1]", "crop_size": "16"}
+WEIGHT = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
+
+
+def mean_classifier(path, inputs, weight=WEIGHT, cast=False):
+    """Writes logits = mean of each channel @ weight, with the given inputs (name, type, shape), of which it uses the
+    first."""
+    helper = onnx.helper
+    nodes = [helper.make_node("Cast", [inputs[0][0]], ["x"], to=1)] if cast else []
+    nodes += [helper.make_node("GlobalAveragePool", ["x" if cast else inputs[0][0]], ["p"]),
+              helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    for name, *_ in inputs[1:]:
+        nodes.append(helper.make_node("Identity", [name], [f"{name}_out"]))
+    outputs = [("y", 1, [None, 4]), *((f"{name}_out", form, shape) for name, form, shape in inputs[1:])]
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info(*source) for source in inputs],
+                              [helper.make_tensor_value_info(*output) for output in outputs],
+                              [onnx.numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, METADATA)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+FLOAT, BYTE, HALF = 1, 2, 10
+
+
+@pytest.mark.parametrize(("inputs", "cast", "fault"), [
+    ([("i", FLOAT, ["n", 3, 16, 16]), ("j", FLOAT, ["n", 4])], False, r"takes tensor\(float\), tensor\(float\)"),
+    ([("i", HALF, ["n", 3, 16, 16])], True, r"takes tensor\(float16\); allowed: one input"),
+    ([("i", FLOAT, ["n", 3, "h", "w"])], False,
+     r"takes \['n', 3, 'h', 'w'\]; allowed: images \(1 or free, 3, side, side\)"),
+    ([("i", FLOAT, ["n", 3, 16, 24])], False, r"takes \['n', 3, 16, 24\]"),
+    ([("i", FLOAT, [8, 3, 16, 16])], False, r"takes \[8, 3, 16, 16\]"),
+    ([("i", FLOAT, ["n", 1, 16, 16])], False, r"takes \['n', 1, 16, 16\]"),
+    ([("i", FLOAT, ["n", 3, 16])], False, r"takes \['n', 3, 16\]"),
+    ([("i", BYTE, ["n", 3, 16, 16])], True, r"takes \['n', 3, 16, 16\]; allowed: images \(1 or free, side, side, 3\)"),
+])
+def test_a_model_that_takes_no_images_is_refused(tmp_path, inputs, cast, fault):
+    weight = WEIGHT[:1] if 1 in inputs[0][2] else WEIGHT
+    path = mean_classifier(tmp_path / "net.onnx", inputs, weight, cast)
+    with pytest.raises(UserError, match=fault):
+        open_model(path)
+
+
+def test_a_model_without_inputs_is_refused(tmp_path):
+    helper = onnx.helper
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "g", [],
+                              [helper.make_tensor_value_info("y", 1, [3, 4])],
+                              [onnx.numpy_helper.from_array(WEIGHT, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="takes nothing; allowed: one input"):
+        open_session(tmp_path / "net.onnx")
+
+
+def test_a_model_of_one_image_at_a_time_answers_a_batch(tmp_path):
+    images = np.random.default_rng(1).normal(0, 1, (5, 3, 16, 16)).astype(np.float32)
+    for batch in (1, "n"):
+        session = open_model(mean_classifier(tmp_path / f"{batch}.onnx", [("i", FLOAT, [batch, 3, 16, 16])]))
+        np.testing.assert_allclose(predict(session, images), images.mean((2, 3)) @ WEIGHT, atol=1e-6)
+
+
+def test_a_model_of_a_free_size_is_not_timed(tmp_path):
+    session = open_session(mean_classifier(tmp_path / "net.onnx", [("i", FLOAT, ["n", 3, "h", "w"])]))
+    with pytest.raises(UserError, match=r"net\.onnx' takes \['n', 3, 'h', 'w'\]; allowed for timing: a fixed size"):
+        time_interleaved({"": session}, runs=1, warmup=0)
+
+
+def test_an_answer_that_is_not_finite_is_refused(tmp_path):
+    path = mean_classifier(tmp_path / "net.onnx", [("i", FLOAT, ["n", 3, 16, 16])], np.full_like(WEIGHT, np.nan))
+    Image.new("RGB", (16, 16), (200, 10, 10)).save(tmp_path / "red.png")
+    session = open_model(path)
+    with pytest.raises(UserError, match=r"net\.onnx' is not finite: logits of 1 of 1 images"):
+        classify(session, session.metadata, tmp_path / "red.png")
+
+
+def test_tflite_files_of_tensorflow_answer_alike_with_bytes_and_with_signed_bytes(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("ai_edge_litert")
+    source = tf.keras.Input((16, 16, 3))
+    layer = tf.keras.layers.Dense(4, use_bias=False)
+    model = tf.keras.Model(source, layer(tf.keras.layers.GlobalAveragePooling2D()(source)))
+    layer.set_weights([WEIGHT])
+    rng = np.random.default_rng(2)
+    images = rng.uniform(-1, 1, (20, 3, 1, 1)).astype(np.float32).repeat(16, 2).repeat(16, 3)
+
+    def written(form, name):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[None].transpose(0, 2, 3, 1)] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = form
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(converter.convert())
+        return path
+
+    signed, bytes_ = (predict(open_model(written(form, form.name)), images) for form in (tf.int8, tf.uint8))
+    np.testing.assert_array_equal(signed, bytes_)
+    np.testing.assert_allclose(signed, images.mean((2, 3)) @ WEIGHT, atol=0.1)
+
+    vector = tf.keras.Input((8,))
+    plain = tf.lite.TFLiteConverter.from_keras_model(tf.keras.Model(vector, tf.keras.layers.Dense(3)(vector))).convert()
+    with pytest.raises(UserError, match=r"has the inputs float32 \[1, 8\]; allowed: one"):
+        open_litert(plain)
