@@ -11,7 +11,7 @@ from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan
 from modules.pipeline.request import OWN, Request
-from modules.pipeline.results import Results
+from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import measure_speed, mixture
 from modules.pipeline.steps import Pipeline
@@ -20,8 +20,6 @@ from modules.search_space.superspace import get_superspace
 from modules.utils.runs import Run
 
 STATE_FILE = "pipeline.json"
-FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candidates", "candidates_latency.csv",
-         "tuned", "check", "rival", "models", "latency.csv", "accuracy_over_latency.png")
 
 
 def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = False) -> list[Entry]:

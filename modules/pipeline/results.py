@@ -14,12 +14,16 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
 
+# Of a pipeline in its folder; a run that starts afresh removes them.
+FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candidates", "candidates_latency.csv",
+         "rivals", "rivals_latency.csv", "tuned", "check", "rival", "models", "latency.csv",
+         "accuracy_over_latency.png")
 SAFE = 0.95  # share of the limit within which a network is chosen: a file's latency differs between measurements
 
 
 class Results:
     """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, which are `table_limit`
-    ms on the device of the block tables; each attribute is named after the step that writes it."""
+    ms on the device of the block tables; each attribute is named after the step that writes it. FILES lists them."""
 
     def __init__(self, request: Request, plan: Plan, limit: float, classes: int, table_limit: float = 0.0):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
@@ -30,7 +34,7 @@ class Results:
         self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
         self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
-        self.check = folder / "check"
+        self.check, self.figure = folder / "check", folder / "accuracy_over_latency.png"
         self.candidates_latency, self.latency = folder / "candidates_latency.csv", folder / "latency.csv"
         self.methods = ("evolution",) if request.no_baselines else ("evolution", "random")
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -162,6 +163,7 @@ class Pipeline:
     def check_tuned(self) -> list[Command]:
         """Accuracy of these subnets on the held-out images, without and with the further training."""
         r, trained = self.results, self.results.trained()
+        shutil.rmtree(r.check, ignore_errors=True)  # rows are appended, and a killed step is repeated
         return [["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
                  checkpoints, "--output", r.check_folder(checkpoints), "--batch_size_per_gpu", BATCH,
                  "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--subnet_choice", *subnets]
@@ -203,5 +205,6 @@ def _measure(networks: Sequence[Network], models: Path, table: Path) -> list[Com
 
 
 def _benchmark(listing: Path, models: Path, table: Path) -> Command:
+    table.unlink(missing_ok=True)  # rows are appended, and a killed step is repeated
     return ["onnx_tools/benchmark.py", "--input", listing, "--model_dir", models, "--output", table, "--together",
             "--usual_speed"]

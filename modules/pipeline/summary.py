@@ -44,12 +44,11 @@ def summarize(results: Results) -> list[Entry]:
     print()
     for line in [*same(entries, results), *gains(entries)]:
         print(line)
-    figure = results.request.folder / "accuracy_over_latency.png"
-    _draw(entries, results, figure)
+    _draw(entries, results)
     found = entries[0]
     print(f"\nThe INT8 file: {found.path}\nIts card:      {found.path}.card.json\nTry it:        python "
           f"onnx_tools/predict.py --model_path {found.path} IMAGE ...\n\nFigures:")
-    for path in _figures(results, figure):
+    for path in _figures(results):
         if path.is_file():
             print(f"  {path}")
     return entries
@@ -86,7 +85,7 @@ def _row(entry: Entry, limit: float) -> dict:
             "MB": f"{card['bytes'] / 1e6:.2f}", "differ": f"{card['agreement']['differing']} of {card['images']}"}
 
 
-def _draw(entries: list[Entry], results: Results, path: Path) -> None:
+def _draw(entries: list[Entry], results: Results) -> None:
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     for method, colour in (("random", "tab:orange"), ("evolution", "tab:blue")):
@@ -103,11 +102,11 @@ def _draw(entries: list[Entry], results: Results, path: Path) -> None:
     axes.set(xlabel="int8 latency, ms", ylabel="int8 top-1, %")
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
-    save_figure(figure, path)
+    save_figure(figure, results.figure)
 
 
-def _figures(results: Results, last: Path) -> list[Path]:
+def _figures(results: Results) -> list[Path]:
     checkpoints = results.supernet / f"{results.space}-align0"
     return [results.tables / results.request.superspace / "lut_report.png",
             *sorted(results.space_folder.glob("*.png")), checkpoints / "curves.png", checkpoints / "lsq_curves.png",
-            *(results.search_folder(method) / "search.png" for method in results.methods), last]
+            *(results.search_folder(method) / "search.png" for method in results.methods), results.figure]

@@ -21,7 +21,7 @@ from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import POPULATION, SHARES, count_scripts, held_out, make_plan
 from modules.pipeline.request import Request, parse_duration
-from modules.pipeline.results import Results
+from modules.pipeline.results import FILES, Results
 from modules.pipeline.rival import MEASURED, WIDTHS, choose_rival, rival_candidates
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed, mixture
@@ -32,6 +32,7 @@ from modules.search_space.reference import reference_to
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.results import append_row
 from modules.utils.runs import Run
 
 SPACES = Spaces("onnxw_tiny")
@@ -248,6 +249,29 @@ def test_the_most_accurate_finalist_within_the_limit_is_found(tmp_path, before, 
               [{"enc": str(subnet), "acc1": accuracy}])
     assert str(results.found) == encodings[found]
     assert (results.best_checkpoints(results.found) != results.supernet) == tuned
+
+
+def test_a_repeated_step_begins_its_tables_anew(tmp_path):
+    """A step killed after half of its scripts runs again as a whole: each row is there once."""
+    results, encodings = make_results(tmp_path, (90, 80), (0.4, 0.45))
+    append_row(results.candidates_latency, {"name": f"{results.space}-{results.smallest}", "int8_ms": 0.2})
+    for scripts in (1, None):
+        for command in Pipeline(results).check_tuned()[:scripts]:
+            words = list(map(str, command))
+            for subnet in words[words.index("--subnet_choice") + 1:]:
+                append_row(Path(words[words.index("--output") + 1]) / "accuracy.csv", {"enc": subnet, "acc1": 80})
+    assert str(results.found) == encodings[0]
+    for step, path in ((Pipeline(results).measure_rivals, results.rivals_latency),
+                       (Pipeline(results).measure_best, results.candidates_latency)):
+        append_row(path, {"name": "x", "int8_ms": 1})
+        step()
+        assert not path.exists()
+
+
+def test_every_path_of_the_results_is_removed_by_a_fresh_run(tmp_path):
+    results = make_results(tmp_path, (50,), (0.3,))[0]
+    paths = {path.name for path in vars(results).values() if isinstance(path, Path) and path.parent == tmp_path}
+    assert paths == set(FILES)
 
 
 # -- steps ----------------------------------------------------------------------------------------------------------
