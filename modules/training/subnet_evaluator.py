@@ -21,6 +21,7 @@ from modules.search_space.reference import Network
 from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
+from modules.utils.cli import print_once
 from modules.utils.errors import UserError
 
 CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that stays in memory between subnets: 600 MB
@@ -65,7 +66,8 @@ class SubnetEvaluator:
             space: the expected search space.
             quant_mode: evaluate in int8.
             dataset, dataset_path: as of `load_data`; the data set of training when both are empty.
-            valid_size: as of `load_data`; None: that of training.
+            valid_size: as of `load_data`; None: that of training. A larger one than that is warned of: the split is a
+                fixed permutation cut after so many images, and training saw the others.
             settings: the other arguments of the constructor.
 
         Raises:
@@ -77,6 +79,10 @@ class SubnetEvaluator:
         valid_size = record.valid_size if valid_size is None else max(valid_size, 0)
         # The crops of training, for its batch-norm statistics; another data set has its own.
         same = (dataset or "folder") == record.dataset
+        if valid_size > record.valid_size and (same or not record.named):
+            print_once(f"warning: the checkpoint was trained on {valid_size - record.valid_size} of the {valid_size} "
+                       f"images of --valid_size (training held out {record.valid_size}); accuracies are too high. "
+                       f"Train with --valid_size {valid_size}", sys.stderr)
         crop_scale_min = record.training.get("crop_scale_min", 0.0) if same else 0.0
         data = load_data(dataset or None, dataset_path or None, valid_size, crop_scale_min, record.eval_crop)
         data = data.normalised(record.mean, record.std)

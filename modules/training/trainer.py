@@ -41,6 +41,7 @@ from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
 from modules.training.validation import validate_subnets
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights
+from modules.utils.cli import say
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.runs import Run
@@ -99,7 +100,7 @@ class SupernetTrainer(Trainee, Task):
         path, given = self._given()
         if known := start_normalization(given):
             self.data = self.data.normalised(*known)
-        self.record = self._make_record(self.space)
+        self.record = self._make_record(self.space, self._held_out(path, given))
         torch.manual_seed(config.seed)
         self.model = self._make_model(self.space)
         if config.subnet_choice:
@@ -122,7 +123,19 @@ class SupernetTrainer(Trainee, Task):
         """All trained modules: the model, and the projections for a teacher."""
         return torch.nn.ModuleList([self.model, self.distiller.projections]) if self.distiller else self.model
 
-    def _make_record(self, space: SupernetConfig) -> ModelRecord:
+    def _held_out(self, path: Path | None, start: dict) -> int:
+        """The images held out that no training has seen: fewer than `valid_size` if that of `start`, the content of
+        `path`, held out fewer of the same data set."""
+        size, info = self.config.valid_size, self.data.info
+        record = ModelRecord.from_dict(start["config"]) if "config" in start else None
+        if not record or record.dataset != info.name or set(info.classes).isdisjoint(record.classes):
+            return size
+        if record.valid_size < size and not self.files.continues:
+            say(f"{str(path)!r} was trained on {size - record.valid_size} of the {size} images that --valid_size holds "
+                f"out; accuracies on them are too high. Held out of both trainings: {record.valid_size}")
+        return min(size, record.valid_size)
+
+    def _make_record(self, space: SupernetConfig, held_out: int) -> ModelRecord:
         config, info = self.config, self.data.info
         check_enough_classes(info)
         classes = info.classes
@@ -134,7 +147,7 @@ class SupernetTrainer(Trainee, Task):
         quant = QuantMode(zero_point=config.quant_zero_point, start=config.quant_start,
                           placement=config.placement) if self.quant_mode else None
         return ModelRecord(str(space), config.resolutions or space.space.resolutions, classes, info.name, info.mean,
-                           info.std, config.valid_size, quant, dataclasses.asdict(config))
+                           info.std, held_out, quant, dataclasses.asdict(config))
 
     def _make_model(self, space: SupernetConfig) -> Supernet:
         model = Supernet(space, len(self.record.classes), self.record.resolutions)
@@ -167,11 +180,13 @@ class SupernetTrainer(Trainee, Task):
         return None, {}
 
     def _load_start(self, path: Path | None, checkpoint: dict) -> None:
+        given = bool(self.config.init_checkpoint)  # int8 training goes on from its own checkpoint.pth otherwise
         if checkpoint:
-            if not self.config.new_head:
+            new_head = given and self.config.new_head
+            if not new_head:
                 self._check_classes(checkpoint, path)
-            load_model_weights(self.model, checkpoint, path, keep=HEAD if self.config.new_head else None)
-        if self.config.calibration_path:
+            load_model_weights(self.model, checkpoint, path, keep=HEAD if new_head else None)
+        if given and self.config.calibration_path:
             calibrate_start(self.model, self.record, self.config)
 
     def _check_classes(self, checkpoint: dict, path: str | Path) -> None:

@@ -1,11 +1,8 @@
-"""The values of a search of subnets: settings, windows, fronts, warnings."""
-from types import SimpleNamespace
-
+"""The values of a search of subnets: settings, windows, fronts."""
 import numpy as np
 import pytest
 from pareto import dominated
 
-from modules.search.subnet.fitness import fitness_notes
 from modules.search.subnet.proposals import SearchSettings
 from modules.search.subnet.record import Evaluated, Proposal, pareto_front
 from modules.search.subnet.window import Latency, Window
@@ -13,13 +10,6 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
-
-
-@pytest.mark.parametrize(("size", "held_out", "warns"), [(0, 0, False), (100, 0, True), (100, 100, False),
-                                                        (100, 500, False), (101, 100, True)])
-def test_a_fitness_on_training_images_is_warned_of(size, held_out, warns):
-    evaluator = SimpleNamespace(valid_size=size, record=SimpleNamespace(valid_size=held_out))
-    assert any("warning" in note for note in fitness_notes(evaluator)) == warns
 
 
 @pytest.mark.parametrize("changes", [

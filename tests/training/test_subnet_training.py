@@ -6,14 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
+from modules.datasets.build import load_data
 from modules.deploy.graph.lower import lower
-from modules.modeling.supernet import Supernet
+from modules.modeling.restore import ModelRecord
+from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.losses import smoothed_cross_entropy
 from modules.training.sandwich import step_generator, subnet_step
 from modules.training.subnet_evaluator import SubnetEvaluator
-from modules.training.trainer import train
+from modules.training.trainer import SupernetTrainer, train
+from modules.utils import cli
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 
@@ -90,6 +93,47 @@ def test_fine_tuning_starts_from_the_given_weights_and_moves_those_of_the_subnet
     history = load_checkpoint(target / "checkpoint.pth")["history"]
     assert [sorted(entry) for entry in history] == [["epoch", "subnet"]]
     assert (target / "curves.png").is_file()
+
+
+def begin(config, **mode):
+    """The state of a training before its first step."""
+    trainer = SupernetTrainer(config.for_quantization() if mode.get("quant_mode") else config, SPACE, **mode)
+    with trainer.files:
+        trainer.start()
+    return load_checkpoint(trainer.path)
+
+
+@pytest.mark.parametrize(("start", "size", "held_out"), [
+    ({"valid_size": 0}, 240, 0), ({"valid_size": 100}, 240, 100), ({"valid_size": 240}, 240, 240),
+    ({"valid_size": 300}, 240, 240), ({"valid_size": 240}, 0, 0), ({}, 240, 0),
+    ({"dataset": "moved_digits"}, 240, 240), ({"classes": ["cat", "dog"]}, 240, 240), (None, 240, 240)])
+def test_held_out_are_the_images_that_neither_training_sees(tmp_path, start, size, held_out):
+    trainer = SupernetTrainer(settings(tmp_path, valid_size=size), SPACE)
+    trainer.data = load_data("digits")
+    record = ModelRecord(str(SPACE), (32,), tuple("0123456789"), "digits").to_dict()
+    if start is not None and "valid_size" not in start:
+        del record["valid_size"]  # as in old files
+    assert trainer._held_out(tmp_path, {} if start is None else {"config": record | start}) == held_out
+
+
+def test_a_file_remembers_the_images_of_all_its_trainings(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_said", set())
+    begin(settings(tmp_path))
+    for resume in (False, True):
+        record = begin(settings(tmp_path, valid_size=240), quant_mode=True, resume=resume)["config"]
+        assert (record["valid_size"], record["training"]["valid_size"]) == (0, 240)
+        assert ("trained on 240 of the 240 images" in capsys.readouterr().err) != resume
+    SubnetEvaluator.open(tmp_path / f"{SPACE}-align0" / "lsq.pth", SPACE, quant_mode=True, valid_size=100)
+    assert "warning: the checkpoint was trained on 100 of the 100 images" in capsys.readouterr().err
+
+
+def test_a_new_head_and_its_calibration_belong_to_a_given_start(tmp_path):
+    """The int8 training of the same folder goes on with the trained classifier."""
+    start = begin(settings(tmp_path))["state_dict"]
+    later = begin(settings(tmp_path, new_head=True, calibration_path="nowhere", seed=7), quant_mode=True)["state_dict"]
+    weights = [key for key in start if key.startswith(HEAD) and key.endswith("weight")]
+    assert weights
+    assert all(torch.equal(start[key], later[key]) for key in weights)
 
 
 def test_later_tools_take_the_subnet_and_refuse_others(tuned):

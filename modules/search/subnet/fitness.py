@@ -96,16 +96,8 @@ def fitness_identity(evaluator: SubnetEvaluator) -> dict:
 
 
 def fitness_notes(evaluator: SubnetEvaluator) -> list[str]:
-    """Lines about the images of the fitness, and a warning if the supernet was trained on them.
-
-    The split is a fixed permutation cut after `valid_size` images: training with as many or more held-out images never
-    saw them.
-    """
-    size, held_out = evaluator.valid_size, evaluator.record.valid_size
+    """Lines about the images of the fitness."""
+    size = evaluator.valid_size
     if not size:
         return ["fitness: accuracy on the validation set; no images are left for a test of the subnets found"]
-    notes = [f"fitness: accuracy on {size} training images; the best subnets are tested on the validation set"]
-    if size > held_out:
-        notes.append(f"warning: the checkpoint was trained on {size - held_out} of the {size} images of --valid_size "
-                     f"(training held out {held_out}); accuracies are too high. Train with --valid_size {size}")
-    return notes
+    return [f"fitness: accuracy on {size} training images; the best subnets are tested on the validation set"]
