@@ -27,13 +27,14 @@ from modules.training.config import TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
 from modules.utils.settings import from_arguments, option
 
+CHOICE = "322223"  # of blocks, as published
+
 
 def main(argv=None):
     parser = make_parser(__doc__)
     option(parser, "--superspace", "", "superspace, such as onnxw, mobilew, onnxw_tiny")
-    option(parser, "--supernet_choice", "322223", "block digits, then optionally - and window digits")
+    option(parser, "--supernet_choice", "", "block digits, then optionally - and window digits", shown=CHOICE)
     NETWORK.add_to(parser, "--network", meaning=f"{NETWORK.meaning}; instead of a superspace")
-    option(parser, "--align_sample", False, "all blocks of a stage alike in random subnets")
     option(parser, "--quant_mode", False, "train int8 from checkpoint.pth, write lsq.pth")
     add_run_arguments(parser, "training of this mode")
     add_config_arguments(parser)
@@ -43,19 +44,22 @@ def main(argv=None):
     # oneDNN compiles kernels for the shapes of each random subnet; its default of 1024 forgets most of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
-    from modules.search_space.config import SupernetConfig
-    from modules.search_space.reference import read_network
+    from modules.training.arguments import given_networks
+    from modules.utils.cli import say
     from modules.utils.errors import UserError
 
     config = from_arguments(TrainConfig, args, **load_yaml(args.config_file))
-    if args.network:
-        network = read_network(args.network, resolution=max(config.resolutions, default=0))
-        space = network.space
+    if not args.network:
+        args.supernet_choice = args.supernet_choice or CHOICE
+    ((space, network),) = given_networks(args, max(config.resolutions, default=0))
+    if network:
+        if config.subnet_choice not in ("", str(network.subnet)):
+            raise UserError(f"--subnet_choice {config.subnet_choice} with --network {args.network}; expected one of "
+                            "them")
+        if others := [pixels for pixels in config.resolutions if pixels != network.resolution]:
+            say(f"--network {args.network} is trained at {network.resolution} pixels alone, not at "
+                f"{', '.join(map(str, others))}")
         config = replace(config, subnet_choice=str(network.subnet), resolutions=(network.resolution,))
-    elif args.superspace:
-        space = SupernetConfig.from_choice(args.superspace, args.supernet_choice)
-    else:
-        raise UserError("neither --superspace nor --network given; allowed: one of them")
     if args.quant_mode:
         config = config.for_quantization()
 

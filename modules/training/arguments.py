@@ -68,17 +68,21 @@ def add_supernet_arguments(parser: argparse.ArgumentParser, several: bool = Fals
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
 
 
-def given_networks(args) -> list[tuple[SupernetConfig, Network | None]]:
-    """The spaces of `--superspace` and `--supernet_choice`, or those of `--network` with their networks.
+def given_networks(args, resolution: int = 0) -> list[tuple[SupernetConfig, Network | None]]:
+    """The spaces of `--superspace` and `--supernet_choice`, or those of `--network` with their networks, at
+    `resolution` as of `read_network`.
 
     Raises:
         UserError: both are given, or neither is.
     """
     texts = [args.network] if isinstance(args.network, str) else args.network
     choices = [args.supernet_choice] if isinstance(args.supernet_choice, str) else args.supernet_choice
-    networks = [read_network(text) for text in texts if text]
+    choices = [choice for choice in choices if choice]
+    networks = [read_network(text, resolution=resolution) for text in texts if text]
     if bool(networks) == bool(args.superspace):
         raise UserError(f"{'both' if networks else 'neither'} of --network and --superspace given; expected one")
+    if networks and choices:
+        raise UserError(f"--supernet_choice {' '.join(choices)} with --network; expected one of them")
     if networks:
         return [(network.space, network) for network in networks]
     if not choices:

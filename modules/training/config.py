@@ -24,6 +24,7 @@ from modules.utils.settings import (
     read_settings,
     read_yaml,
     setting,
+    settings_of,
 )
 
 CONFIG_FILE = str(REPOSITORY / "supernet_training_configs" / "train.yaml")
@@ -171,6 +172,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, leave_out: Iterable[st
     """Add `--config-file` and one option per setting but those of `leave_out`; `facts` as of `add_arguments`."""
     option(parser, "--config-file", CONFIG_FILE, "yaml file with the settings, which the options override",
            aliases=("--config_file",))
+    settings_of(TrainConfig)["align_sample"].add_to(parser, given_only=True)  # a switch, as published
     add_arguments(parser, TrainConfig, leave_out=("align_sample", *leave_out), switches=False, **facts)
 
 

@@ -3,6 +3,7 @@ import csv
 
 import numpy as np
 import pytest
+import yaml
 
 from modules.latency import get_platform
 from modules.modeling.complexity import count_net_flops_and_params
@@ -11,10 +12,13 @@ from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
 from modules.runtime.ort import open_session
 from modules.search_space.reference import read_network
+from modules.training.config import TrainConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils import cli
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.settings import settings_of
 
 STRUCTURE = "SuperConvK3BNRELU(3,8,2,1)SuperResIDWE2K3(8,16,2,8,1):se_r32"
 
@@ -61,6 +65,50 @@ def test_either_a_network_or_a_superspace(scripts, options):
         eval_supernet.main(list(options))
     with pytest.raises(UserError, match="without --supernet_choice"):
         eval_supernet.main(["--superspace", "onnxw"])
+
+
+@pytest.fixture
+def asked(scripts, tmp_path, monkeypatch):
+    """A function of the options of train_supernet.py and a yaml's values: space and settings that it would train."""
+    import train_supernet
+
+    def run(*options, **values):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        calls = []
+        monkeypatch.setattr("modules.training.trainer.train", lambda config, space, **_: calls.append((space, config)))
+        train_supernet.main([*options, "--config-file", str(tmp_path / "config.yaml")])
+        return calls[0]
+
+    return run
+
+
+def test_a_yaml_s_switches_count_in_training(asked):
+    defaults = TrainConfig()
+    values = {name: not getattr(defaults, name) for name, known in settings_of(TrainConfig).items()
+              if known.kind is bool}
+    space, config = asked("--superspace", "onnxw_tiny", **values)
+    assert str(space) == "onnxw_tiny-322223-000000"
+    assert {name: getattr(config, name) for name in values} == values
+    assert asked("--superspace", "onnxw_tiny", "--align_sample")[1].align_sample
+    assert not asked("--superspace", "onnxw_tiny")[1].align_sample
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--superspace", "onnxw"], "both of --network and --superspace"),
+    (["--supernet_choice", "000000"], "--supernet_choice 000000 with --network"),
+    (["--subnet_choice", "d1#1"], "--subnet_choice d1#1 with --network resnet20"),
+])
+def test_nothing_beside_a_network_is_passed_over_in_training(asked, options, message):
+    with pytest.raises(UserError, match=message):
+        asked("--network", "resnet20", *options)
+
+
+def test_a_network_is_trained_at_one_resolution(asked, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_said", set())
+    space, config = asked("--network", "resnet20", resolutions=[32, 48])
+    assert config.resolutions == (48,)
+    assert capsys.readouterr().err == "note: --network resnet20 is trained at 48 pixels alone, not at 32\n"
+    assert asked("--network", "resnet20", "--subnet_choice", config.subnet_choice, resolutions=[48]) == (space, config)
 
 
 def test_one_network_is_evaluated_as_it_was_trained(scripts, tmp_path, capsys):
