@@ -53,9 +53,9 @@ class Batches:
     """One epoch's batches on one rank. `len` is their number in the whole epoch; iteration begins at `start_step`."""
 
     def __init__(self, dataset: TransformedDataset, epoch: int, indices: np.ndarray, batch_size: int, *,
-                 start_step: int = 0, num_workers: int = 0, drop_last: bool = False):
+                 start_step: int = 0, num_workers: int = 0):
         self.dataset, self.num_workers = dataset, num_workers
-        self.length = len(indices) // batch_size if drop_last else -(-len(indices) // batch_size)
+        self.length = -(-len(indices) // batch_size)
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
         self.steps = _Steps(epoch, indices, batch_size, range(start_step, self.length))
@@ -106,22 +106,29 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
     continues until a last batch of one image has two: batch norm has no variance over one image with features of one
     pixel. For example, 65 images in batches of 64 on one rank give 64 and 2 images. The number of steps depends only on
     the images of a step over all ranks. So do the images of each step, except for repeated ones: 4 ranks with batches
-    of 16 make the steps of one rank with batches of 64. Batches of augmentation "shift" are made on `device`.
+    of 16 make the steps of one rank with batches of 64. With `drop_last` the images that fill no step of all ranks are
+    left out. Batches of augmentation "shift" are made on `device`.
+
+    Raises:
+        UserError: `drop_last` leaves no step.
     """
     indices = data.train_indices
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(len(indices))
-    per_rank = -(-len(indices) // world_size)
-    if per_rank % batch_size == 1 and batch_size > 1 and not drop_last:
-        per_rank += 1
+    if drop_last:
+        per_rank = len(indices) // (batch_size * world_size) * batch_size
+        if not per_rank:
+            most = len(indices) // world_size
+            raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {most} training images per "
+                            f"process; allowed: 1 to {most}")
+    else:
+        per_rank = -(-len(indices) // world_size)
+        per_rank += per_rank % batch_size == 1 and batch_size > 1
     order = np.resize(order, per_rank * world_size)  # repeats from the start
-    if drop_last and per_rank < batch_size:
-        raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {per_rank} training images per "
-                        f"process; allowed: 1 to {per_rank}")
     if isinstance(transform, Shift):
         return ShiftedBatches(data, transform, seed, epoch, order[rank::world_size], batch_size, start_step=start_step,
-                              drop_last=drop_last, device=device)
+                              device=device)
     return Batches(TransformedDataset(data.train, transform, seed), epoch, indices[order[rank::world_size]], batch_size,
-                   start_step=start_step, num_workers=num_workers, drop_last=drop_last)
+                   start_step=start_step, num_workers=num_workers)
 
 
 def eval_batches(source: ImageSource, indices: np.ndarray, transform: Callable, *, batch_size: int, rank: int = 0,

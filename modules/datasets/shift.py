@@ -70,8 +70,8 @@ class ShiftedBatches:
     """
 
     def __init__(self, data: Data, transform: Shift, seed: int, epoch: int, places: np.ndarray, batch_size: int, *,
-                 start_step: int = 0, drop_last: bool = False, device: torch.device | str = "cpu"):
-        self.length = len(places) // batch_size if drop_last else -(-len(places) // batch_size)
+                 start_step: int = 0, device: torch.device | str = "cpu"):
+        self.length = -(-len(places) // batch_size)
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
         self.batch_size, self.start_step, self.size = batch_size, start_step, transform.size

@@ -10,6 +10,7 @@ from pathlib import Path
 from modules.block_kd.space_search.spaces import Spaces
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
+from modules.utils.files import is_file
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -77,6 +78,11 @@ class Request:
     def seconds(self) -> float:
         """The budget."""
         return parse_duration(self.budget)
+
+    @property
+    def start_weights(self) -> str:
+        """`teacher_weights` for the scripts, which run in another folder."""
+        return str(Path(self.teacher_weights).resolve()) if is_file(self.teacher_weights) else self.teacher_weights
 
     def images(self) -> list:
         """The options that name the images, of every script that reads them."""

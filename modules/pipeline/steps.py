@@ -72,7 +72,7 @@ class Pipeline:
                      1e-5, "--train_batches", batches, "--eval_images", EVALUATED]]
         fp32 = [*start, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs]
         if r.teacher_weights:
-            fp32 += ["--teacher_weights", r.teacher_weights]
+            fp32 += ["--teacher_weights", r.start_weights]
         return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
                        "--train_batch_size", 32]]
 

@@ -70,6 +70,6 @@ def _nested(key: str, values: Mapping, source: str) -> dict:
         if name not in names:
             raise UserError(f"unknown setting in {source}: {key}: {shorten(name)}; allowed: {', '.join(names)}")
     found = {names[name]: value for name, value in values.items()}
-    if "schedule" in found:
+    if isinstance(found.get("schedule"), str):  # of other kinds the settings refuse all
         found["schedule"] = SCHEDULES.get(found["schedule"], found["schedule"])
     return found

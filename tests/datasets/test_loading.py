@@ -130,6 +130,18 @@ def test_drop_last_leaves_whole_batches():
     one_line(error, "11", "1 to 10")
 
 
+@pytest.mark.parametrize("count", [127, 128, 130])
+def test_drop_last_makes_the_same_steps_with_any_number_of_processes(count):
+    data, found = numbers_data(count), []
+    for ranks in (1, 2, 4):
+        parts = [train_batches(data, show_draw, batch_size=64 // ranks, seed=0, epoch=0, rank=rank, world_size=ranks,
+                               drop_last=True) for rank in range(ranks)]
+        assert all(len(part) == count // 64 for part in parts)
+        found.append([sorted(torch.cat([images[:, 0] for images, _ in step]).tolist())
+                      for step in zip(*parts, strict=True)])
+    assert found[0] == found[1] == found[2]
+
+
 def test_loading_leaves_the_global_generators_alone():
     torch.manual_seed(7)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()

@@ -199,6 +199,18 @@ def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
     assert int8[int8.index("--teacher_checkpoint_path") + 1] == str(tmp_path / "teacher" / "lsq.pth")
 
 
+def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pth").touch()
+    asked = Request(dataset="folder", dataset_path="images", teacher_weights="mine.pth", output="out", tables="lut")
+    steps = Pipeline(Results(asked, make_plan(600, 1000, SPACES, (32,), SPEED), 0.5, 10))
+    words = [str(word) for step in (steps.train_teacher, steps.distil_blocks, steps.build_tables)
+             for command in step() for word in command]
+    assert {str(tmp_path / name) for name in ("mine.pth", "images", "lut")} <= set(words)
+    assert not {"mine.pth", "images", "lut"} & set(words)
+    assert Request(dataset="digits", teacher_weights="nowhere.pth").start_weights == "nowhere.pth"
+
+
 def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
     results = Results(request(tmp_path), make_plan(600, 1000, SPACES, (32,), SPEED), 0.5, 10, 0.7)
     (command,) = Pipeline(results).search_space()

@@ -126,6 +126,17 @@ def test_seeds_decide(tmp_path):
     assert not set(drawn[0][:16]) & set(drawn[2][:16]) - ends
 
 
+def test_a_resumed_search_goes_on_counting_what_its_filter_keeps_out(tmp_path):
+    def search(resume=False):
+        made = make_search(tmp_path, prefilter="QE", prefilter_keep=0.5, resume=resume)
+        made.proposer.score = latency_of
+        return made
+
+    whole = search()
+    finish(whole, tmp_path)
+    assert search(resume=True).proposer.filtered == whole.proposer.filtered == len(whole.evaluated) == 4 * 8
+
+
 def test_the_last_generation_is_considered(tmp_path):
     counter = itertools.count()
 

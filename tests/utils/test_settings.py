@@ -176,6 +176,8 @@ def test_a_published_training_file_means_what_it_did(tmp_path, capsys):
     ("resume: a.pth", "resume 'a.pth' is no setting here: the option --resume"),
     ("start_epoch: 3", "start_epoch 3 is no setting here: the option --resume"),
     ("debug: 1", "debug 1 is no setting here: debug_batches"),
+    ("lr_scheduler: {method: [cosine]}", "schedule; expected TEXT"),
+    ("lr_scheduler: {method: {a: 1}}", "schedule; expected TEXT"),
     ("lr_scheduler: {method: step}", "schedule 'step'; allowed: cosine, linear"),
     ("optimizer: {method: sgd, betas: 1}", "optimizer: 'betas'; allowed: method, momentum, nesterov"),
     ("optimizer: {momentum: 2}", "momentum 2; allowed: at least 0, below 1"),

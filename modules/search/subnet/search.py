@@ -35,14 +35,14 @@ class SubnetSearch:
 
     def __init__(self, proposer: Proposer, evaluate: Evaluate, state: SearchState):
         self.proposer, self.evaluate, self.state = proposer, evaluate, state
-        self.settings = proposer.settings
+        self.settings, proposer.filtered = proposer.settings, state.filtered
         self.history: History[SubnetChoiceConfig, Evaluated] = History(None, attrgetter("fitness"))
 
     def start(self) -> None:
         """Propose the first round, unless a continued search has it, and write the state over that of an earlier
         search. On a UserError, as of `Proposer.propose`, nothing is written."""
         if not self.state.generations:
-            self.state.generations.append(self.proposer.propose(0, self.history))
+            self._propose(0)
         self.state.run.begin()
         self.state.save()
 
@@ -55,7 +55,7 @@ class SubnetSearch:
         generations = self.state.generations
         for number in range(self.settings.rounds + 1):
             if number == len(generations):
-                generations.append(self.proposer.propose(number, self.history))
+                self._propose(number)
                 self.state.save()
             if not generations[number]:
                 break
@@ -68,6 +68,10 @@ class SubnetSearch:
                 self.history.restore(proposal.choice, Evaluated(proposal, known[proposal.choice]))
                 yield self.history.entries[-1].result
         self.state.save()
+
+    def _propose(self, number: int) -> None:
+        self.state.generations.append(self.proposer.propose(number, self.history))
+        self.state.filtered = self.proposer.filtered
 
     @property
     def evaluated(self) -> list[Evaluated]:

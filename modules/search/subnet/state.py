@@ -15,8 +15,8 @@ SAVE_SECONDS = 5.0  # of work that a kill may lose
 
 
 class SearchState:
-    """Generations of proposals, accuracies by subnet (of the validation and of the test images), and measured
-    latencies (ms on each device).
+    """Generations of proposals, the number of subnets that a prefilter kept out of them, accuracies by subnet (of the
+    validation and of the test images), and measured latencies (ms on each device).
 
     Everything else follows from these: a search replays them and continues at their end.
 
@@ -31,6 +31,7 @@ class SearchState:
     def __init__(self, run: Run, identity: dict):
         self.run, self.identity = run, identity
         self.generations: list[list[Proposal]] = []
+        self.filtered = 0
         self.accuracies: dict[SubnetChoiceConfig, Accuracy] = {}
         self.tests: dict[SubnetChoiceConfig, Accuracy] = {}
         self.measured: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
@@ -42,6 +43,7 @@ class SearchState:
         state = self.run.read_state(self.identity)
         with self.run.reading():
             self.generations = [[_proposal(row) for row in rows] for rows in state["generations"]]
+            self.filtered = operator.index(state.get("filtered", 0))
             for part, rows in ((self.accuracies, state["accuracies"]), (self.tests, state["tests"])):
                 part.update((SubnetChoiceConfig.from_str(text), _accuracy(*values)) for text, values in rows.items())
             self.measured.update((SubnetChoiceConfig.from_str(text), _floats(values))
@@ -56,8 +58,8 @@ class SearchState:
         accuracies, tests = ({str(choice): astuple(accuracy) for choice, accuracy in part.items()}
                              for part in (self.accuracies, self.tests))
         measured = {str(choice): ms for choice, ms in self.measured.items()}
-        self.run.write_state(self.identity, {"generations": generations, "accuracies": accuracies, "tests": tests,
-                                             "measured": measured})
+        self.run.write_state(self.identity, {"generations": generations, "filtered": self.filtered,
+                                             "accuracies": accuracies, "tests": tests, "measured": measured})
         self._saved = time.monotonic()
 
 
