@@ -27,10 +27,9 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    from pathlib import Path
-
     from modules.modeling.complexity import count_net_flops_and_params
     from modules.modeling.net_spec import resolve
+    from modules.modeling.restore import find_checkpoint
     from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.published import find_published, is_published_supernet
     from modules.search_space.reference import read_network
@@ -42,9 +41,7 @@ def main(argv=None):
     else:
         network = read_network(args.model_name)
         name, supernet, space = network.name, network.supernet, network.space
-    path = Path(args.resume)
-    if not path.is_file():
-        path = path / supernet / ("lsq.pth" if args.quant_mode else "checkpoint.pth")
+    path = find_checkpoint(args.resume, space, args.quant_mode, supernet=supernet)
     evaluator = make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=args.quant_mode,
                                device=init_distributed(args.local_rank))
     subnets = evaluator.model.subnets

@@ -54,7 +54,8 @@ def report_accuracy(args, spaces):
 
     evaluation, device = from_arguments(Evaluation, args), init_distributed(args.local_rank)
     for space, network in spaces:
-        path = find_checkpoint(args.resume, space, args.quant_mode, args.align_sample)
+        path = find_checkpoint(args.resume, space, args.quant_mode, args.align_sample,
+                               network.supernet if network else "")
         evaluator = make_evaluator(evaluation, path, space, quant_mode=args.quant_mode, device=device)
         subnets = evaluator.model.subnets
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]

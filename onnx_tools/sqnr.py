@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_subnets
+from modules.deploy.arguments import add_subnets_argument, given_checkpoint, given_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -30,7 +30,6 @@ def main(argv=None):
     from modules.deploy.check.sqnr import measure_noise, plot_noise, table
     from modules.deploy.graph.lower import lower
     from modules.deploy.naming import model_path
-    from modules.modeling.restore import find_checkpoint
     from modules.search_space.reference import reference_to
     from modules.utils.results import format_table, write_rows
 
@@ -38,8 +37,7 @@ def main(argv=None):
     for space, choice in given_subnets(args):
         if space not in evaluators:
             evaluators[space] = make_evaluator(
-                from_arguments(Evaluation, args), find_checkpoint(args.resume, space, True, args.align_sample), space,
-                quant_mode=True)
+                from_arguments(Evaluation, args), given_checkpoint(args, space, True), space, quant_mode=True)
         evaluator = evaluators[space]
         net = evaluator.subnet(choice)
         images = next(iter(evaluator.validation_batches()))[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_subnets
+from modules.deploy.arguments import add_subnets_argument, given_checkpoint, given_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
@@ -46,9 +46,7 @@ def main(argv=None):
 
 
 def _evaluator(args, space):
-    from modules.modeling.restore import find_checkpoint
-
-    path = find_checkpoint(args.resume, space, False, args.align_sample)
+    path = given_checkpoint(args, space, False)
     return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=False)  # the converter quantises
 
 

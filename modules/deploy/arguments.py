@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
@@ -32,6 +33,14 @@ def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
     return [(network.space, network.subnet) for network in networks] or read_subnets(args.input)
 
 
+def given_checkpoint(args, space: SupernetConfig, int8: bool) -> Path:
+    """The checkpoint of a supernet in `--resume`: in the folder that a network of `--network` names, if one does."""
+    from modules.modeling.restore import find_checkpoint
+
+    names = {network.space: network.supernet for network in map(read_network, args.network)}
+    return find_checkpoint(args.resume, space, int8, args.align_sample, names.get(space, ""))
+
+
 def add_export_arguments(parser, folder: str, output: str) -> None:
     """The subnets, the folder of their checkpoints, the folder of the files, and the images of the check."""
     add_subnets_argument(parser, folder)
@@ -47,11 +56,10 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
 def export_given(args, form: Format) -> None:
     """Export the subnets that the options above name as files of format `form`; prints a line for each file."""
     from modules.deploy.export import export_subnets
-    from modules.modeling.restore import find_checkpoint
 
     def evaluator(space, int8):
-        path = find_checkpoint(args.resume, space, int8, args.align_sample)
-        return make_evaluator(from_arguments(Evaluation, args), path, space, quant_mode=int8)
+        return make_evaluator(from_arguments(Evaluation, args), given_checkpoint(args, space, int8), space,
+                              quant_mode=int8)
 
     precisions = (True,) if args.quant_mode else (False, True)
     for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,

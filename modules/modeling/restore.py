@@ -20,7 +20,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.networks import find_structure
 from modules.search_space.networks.rows import network_of
-from modules.search_space.reference import Network
+from modules.search_space.published import published_supernets
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 from modules.utils.files import is_file
@@ -130,23 +130,22 @@ def weights_file(path: str | Path, config: SupernetConfig) -> Path:
     return package_weights(network_of(config.superspace)) if str(path) == PACKAGE else Path(path)
 
 
-def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False) -> Path:
+def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool, align: bool = False,
+                    supernet: str = "") -> Path:
     """`resume` itself if it is a file, the file of the network's package for "package", otherwise the supernet's file
-    in that folder."""
-    return _checkpoint_in(resume, checkpoint_folder(resume, config, align), config, quant_mode)
+    in that folder.
 
-
-def find_network_checkpoint(resume: str | Path, network: Network, quant_mode: bool) -> Path:
-    """`resume` itself if it is a file, the file of the network's package for "package", otherwise the file of the
-    network's supernet in that folder."""
-    return _checkpoint_in(resume, Path(resume) / network.supernet, network.space, quant_mode)
-
-
-def _checkpoint_in(resume: str | Path, folder: Path, config: SupernetConfig, quant_mode: bool) -> Path:
+    A published supernet has two folders there, that of its space and that of its name. The first one with a file
+    counts. The name's comes first if `supernet`, as of `Network`, is the name.
+    """
     named_like_a_file = Path(resume).suffix in {".pth", ".pt"} and not os.path.isdir(resume)  # errors name it, then
     if str(resume) == PACKAGE or is_file(resume) or named_like_a_file:
         return weights_file(resume, config)
-    return folder / ("lsq.pth" if quant_mode else "checkpoint.pth")
+    names = published_supernets(config)
+    folders = [checkpoint_folder(resume, config, align), *(Path(resume) / name for name in names)]
+    folders.sort(key=lambda folder: folder.name != supernet if supernet in names else 0)
+    paths = [folder / ("lsq.pth" if quant_mode else "checkpoint.pth") for folder in folders]
+    return next(filter(is_file, paths), paths[0])
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:

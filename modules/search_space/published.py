@@ -28,6 +28,11 @@ def published_subnets() -> list[str]:
     return list(_results()["subnets"])
 
 
+def published_supernets(space: SupernetConfig) -> list[str]:
+    """The names of the supernet of `space`; none if it is not published."""
+    return [name for name, listed in _results()["supernets"].items() if listed == str(space)]
+
+
 def is_published_supernet(name: str) -> bool:
     """Whether `name`, in any case, is a published supernet's."""
     return name.lower() in map(str.lower, _results()["supernets"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from modules.modeling.public_weights.forms import find_form
-from modules.modeling.restore import ModelRecord, weights_file
+from modules.modeling.restore import ModelRecord, find_checkpoint
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.trainer import SupernetTrainer
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import is_file, write_manifest
+from modules.utils.files import write_manifest
 
 # Published learning rates for batches of 128 images.
 LEARNING_RATES = {"CIFAR10": 0.0125, "CIFAR100": 0.0125, "Flowers102": 0.15, "OxfordIIITPet": 0.00375, "Food101": 0.15,
@@ -27,7 +27,7 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
     """Fine-tune a subnet, named as by `read_network`, on `dataset`.
 
     Args:
-        checkpoint: the supernet's file, or the folder that holds `<supernet>/lsq.pth`.
+        checkpoint: the supernet's file, or the folder that holds it, as of `find_checkpoint`.
         output: folder of `<name>_<dataset>.pth` and of the run's own files.
         resume, overwrite, device: as of `SupernetTrainer`.
         settings: as of `downstream_config`.
@@ -35,9 +35,7 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
     Returns:
         The file, and the accuracy in percent after the last epoch.
     """
-    start = weights_file(checkpoint, space)
-    if not is_file(start):
-        start = start / supernet / ("lsq.pth" if int8 else "checkpoint.pth")
+    start = find_checkpoint(checkpoint, space, int8, supernet=supernet)
     folder = Path(output) / f"{name}_{dataset}"
     config = downstream_config(start, choice, dataset=dataset, int8=int8, models_save_dir=str(folder), **settings)
     trainer = SupernetTrainer(config, space, quant_mode=int8, resume=resume, overwrite=overwrite, device=device)

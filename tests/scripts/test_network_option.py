@@ -67,6 +67,49 @@ def test_either_a_network_or_a_superspace(scripts, options):
         eval_supernet.main(["--superspace", "onnxw"])
 
 
+@pytest.mark.parametrize("quant_mode", [False, True])
+def test_every_script_finds_the_same_file(scripts, tmp_path, monkeypatch, quant_mode):
+    """Of a published network, a fixed one, a missing file; in each of the folders that may hold it, and in both."""
+    import export_onnx
+
+    import downstream_cls
+    import eval_specific_net
+    import eval_supernet
+
+    class Found(Exception):
+        pass
+
+    def found(main, *options):
+        with pytest.raises(Found) as error:
+            main([*options, *["--quant_mode"] * (quant_mode and main is not downstream_cls.main)])
+        return error.value.args[0]
+
+    def stop(path, *_, **__):
+        raise Found(str(path))
+
+    monkeypatch.setattr("modules.training.subnet_evaluator.load_supernet", stop)
+    monkeypatch.setattr("modules.training.downstream.downstream_config", stop)
+    name = "lsq.pth" if quant_mode else "checkpoint.pth"
+    named, own = tmp_path / "spaceevo@vnni" / name, tmp_path / "onnxw-151122-023231-align0" / name
+
+    def check(network, resume, expected):
+        files = {found(main, "--network", network, "--resume", str(resume))
+                 for main in (eval_specific_net.main, eval_supernet.main, export_onnx.main)}
+        files.add(found(downstream_cls.main, "--network", network, "--checkpoint_path", str(resume),
+                        *[] if quant_mode else ["--fp32"]))
+        assert files == {str(expected)}
+
+    check("SEQnet@vnni-A0", tmp_path, named)
+    for path, expected in ((own, own), (named, named)):
+        path.parent.mkdir()
+        path.touch()
+        check("SEQnet@vnni-A0", tmp_path, expected)
+    check("SEQnet@vnni-A0", "missing.pth", "missing.pth")
+    check("resnet20", tmp_path, tmp_path / "resnet20-align0" / name)
+    options = ("--superspace", "onnxw", "--supernet_choice", "151122-023231", "--resume", str(tmp_path))
+    assert found(eval_supernet.main, *options) == str(own)
+
+
 @pytest.fixture
 def asked(scripts, tmp_path, monkeypatch):
     """A function of the options of train_supernet.py and a yaml's values: space and settings that it would train."""

@@ -15,7 +15,7 @@ from modules.datasets.classes import check_same_classes
 from modules.datasets.transforms import train_transform
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.restore import ModelRecord, find_network_checkpoint, load_supernet
+from modules.modeling.restore import ModelRecord, find_checkpoint, load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
 from modules.training.calibration import load_calibration_images
@@ -132,7 +132,8 @@ def _student_spec(student: Supernet, config: TrainConfig):
 def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> tuple[QNetwork, ModelRecord]:
     """The teacher and its record; its batch norm is calibrated on training images, as in every evaluation."""
     network = read_network(config.teacher)
-    path = find_network_checkpoint(config.teacher_checkpoint or config.models_save_dir, network, False)
+    path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
+                           supernet=network.supernet)
     model, known = load_supernet(Path(path), network.space, False)
     if known.named:
         check_same_classes(known.classes, record.classes, str(path))
