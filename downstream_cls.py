@@ -19,7 +19,7 @@ from dataclasses import replace
 from modules.datasets.transforms import AUGMENTS
 from modules.training.arguments import SUPERNETS
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import BATCH, SEED, WORKERS, option
+from modules.utils.settings import SEED, TRAIN_BATCH, WORKERS, option
 
 
 def main(argv=None):
@@ -40,7 +40,7 @@ def main(argv=None):
     option(parser, "--augment", "auto_augment_tf", "augmentation of the training images", choices=AUGMENTS)
     replace(WORKERS, default=4).add_to(parser, "--num_workers")
     option(parser, "--epochs", 200, "epochs", low=1)
-    option(parser, "--batch_size", 128, "images per step and process", **BATCH)
+    option(parser, "--batch_size", 128, "images per step and process", **TRAIN_BATCH)
     option(parser, "--learning_rate", 0.0, "learning rate for 128 images per step, in proportion for others", low=0,
            shown="the data set's")
     option(parser, "--lr_warmup", 2.0, "epochs in which the learning rate rises from 0", low=0, unit="epochs")

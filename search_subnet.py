@@ -46,7 +46,7 @@ from modules.search.measured import MEASURE_BEST
 from modules.search.subnet.settings import SearchSettings
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import BATCH, add_arguments, from_arguments, option
+from modules.utils.settings import TRAIN_BATCH, add_arguments, from_arguments, option
 
 
 def main(argv=None):
@@ -58,7 +58,7 @@ def main(argv=None):
     option(parser, "--valid_size", None, "training images to measure on, which training must have held out; 0: the "
            "validation set", kind=int, low=0, unit="images", shown="as many as training held out")
     option(parser, "--use_testset", False, "measure on the validation set, as --valid_size 0")
-    option(parser, "--batch_size", 64, "images per batch and process", **BATCH)
+    option(parser, "--batch_size", 64, "images per batch and process", **TRAIN_BATCH)
     option(parser, "--num_calib_batches", 20, "training batches that calibrate batch norm", low=1)
     option(parser, "--debug", False, "evaluate on --debug_batches batches only")
     option(parser, "--debug_batches", 10, "batches of --debug", low=1)

@@ -11,14 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.adjustable.arguments import Source, add_model_arguments, add_source_arguments, make_source
 from modules.training.arguments import given_networks
 from modules.utils.cli import add_local_rank, make_parser, run
-from modules.utils.settings import BATCH, from_arguments, option
+from modules.utils.settings import TRAIN_BATCH, from_arguments, option
 
 
 def main(argv=None):
     parser = make_parser(__doc__)
     add_source_arguments(parser)
     add_model_arguments(parser)
-    option(parser, "--batch_size", 50, "images per batch and process", **BATCH)
+    option(parser, "--batch_size", 50, "images per batch and process", **TRAIN_BATCH)
     add_local_rank(parser)
     args = parser.parse_args(argv)
 

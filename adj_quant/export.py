@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.adjustable.arguments import Source, add_model_arguments, add_source_arguments, make_source
 from modules.training.arguments import given_networks
 from modules.utils.cli import make_parser, run
-from modules.utils.settings import BATCH, from_arguments, option
+from modules.utils.settings import TRAIN_BATCH, from_arguments, option
 
 FORMATS = ("onnx", "tflite")
 
@@ -29,7 +29,7 @@ def main(argv=None):
     option(parser, "--output_dir", "checkpoints/models/adjustable", "folder of the files")
     option(parser, "--num_calib_batches", 20, "training batches that choose the remaining ranges", low=1)
     option(parser, "--num_runs", 100, "timed runs", low=1)
-    option(parser, "--batch_size", 50, "images per batch", **BATCH)
+    option(parser, "--batch_size", 50, "images per batch", **TRAIN_BATCH)
     args = parser.parse_args(argv)
 
     from dataclasses import asdict

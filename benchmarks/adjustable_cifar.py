@@ -24,7 +24,7 @@ from modules.adjustable.config import AdjustConfig  # noqa: E402
 from modules.training.arguments import given_networks  # noqa: E402
 from modules.utils.cli import make_parser, run  # noqa: E402
 from modules.utils.errors import UserError  # noqa: E402
-from modules.utils.settings import BATCH, from_arguments, option  # noqa: E402
+from modules.utils.settings import TRAIN_BATCH, from_arguments, option  # noqa: E402
 
 LEAST_BY_LAYER = 0.375  # of weights of 4 bits and tensors of 8
 
@@ -146,7 +146,7 @@ def main(argv=None):
     option(parser, "--lr", 3e-4, "learning rate of weights and ranges", low=0)
     option(parser, "--lr_bits", 0.01, "learning rate of the bits", low=0)
     option(parser, "--beta", 85.0, "weight of the score", low=0)
-    option(parser, "--batch_size", 50, "images per step", **BATCH)
+    option(parser, "--batch_size", 50, "images per step", **TRAIN_BATCH)
     option(parser, "--num_calib_batches", 20, "training batches that calibrate what LSQ+ has not learned", low=1)
     args = parser.parse_args(argv)
 

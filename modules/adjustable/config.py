@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, SEED, check_settings, setting
+from modules.utils.settings import SEED, TRAIN_BATCH, check_settings, setting
 
 MINI_EPOCHS = 10  # per epoch, each with a validation and a checkpoint
 GAMMA = 0.7
@@ -71,7 +71,7 @@ class AdjustConfig:
     warm_up_epoch: float = _quantisers(0.0, "epochs before the bits move", low=0, unit="epochs")
 
     max_epoch: int = _training(2, "epochs", low=1)
-    batch_size: int = _training(25, "images per step and process", **BATCH)
+    batch_size: int = _training(25, "images per step and process", **TRAIN_BATCH)
     lr: float = _training(3e-6, "learning rate of weights and ranges", low=0)
     lr_fixed: bool = _training(False, "the learning rate stays; otherwise it decays and swings")
     lr_decay: float = _training(1e-4, "decay of the learning rate per step", low=0)

@@ -10,7 +10,7 @@ from modules.datasets.transforms import AUGMENTS
 from modules.search_space.config import SupernetConfig
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, SEED, WORKERS, check_settings, option, setting
+from modules.utils.settings import SEED, TRAIN_BATCH, WORKERS, check_settings, option, setting
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Evaluation(Images):
 
     valid_size: int = setting(0, "training images, held out, to evaluate on; 0: the validation set", low=0,
                               unit="images")
-    batch_size_per_gpu: int = setting(32, "images per batch and process, in calibration too", **BATCH)
+    batch_size_per_gpu: int = setting(32, "images per batch and process, in calibration too", **TRAIN_BATCH)
     post_bn_calibration_batch_num: int = setting(32, "training batches that calibrate batch norm", low=1)
     seed: int = replace(SEED, meaning="seed of the calibration images and of random subnets").field()
     debug: bool = setting(False, "evaluate on --debug_batches batches only")

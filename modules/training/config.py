@@ -17,6 +17,7 @@ from modules.utils.settings import (
     BATCH,
     PIXELS,
     SEED,
+    TRAIN_BATCH,
     WORKERS,
     add_arguments,
     check_settings,
@@ -59,7 +60,7 @@ class TrainConfig:
                             unit="images")
     n_classes: int = _data(0, "width of the classifier; 0: the data set's number of classes", low=0, high=10**6)
     resolutions: tuple[int, ...] = _data((), "input sizes; empty: the superspace's", **PIXELS)
-    batch_size_per_gpu: int = _data(64, "images per step and process", **BATCH)
+    batch_size_per_gpu: int = _data(64, "images per step and process", **TRAIN_BATCH)
     eval_batch_size_per_gpu: int = _data(32, "images per batch and process in validation", **BATCH)
     drop_last: bool = _data(False, "leave out a last batch that is not full")
     data_loader_workers_per_gpu: int = dataclasses.replace(WORKERS, default=8, group="data").field()
@@ -112,7 +113,7 @@ class TrainConfig:
     quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training", low=0)
     quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
     quant_epochs: int = _int8(50, "epochs of int8 training", low=1, **_EPOCHS)
-    quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **BATCH)
+    quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **TRAIN_BATCH)
     quant_zero_point: str = _int8("integer", "zero points of activations; float: as published",
                                   choices=ZERO_POINTS)
     quant_start: str = _int8("minmax", "how ranges start: at the least and largest value seen, or by LSQ's formula",

@@ -272,6 +272,9 @@ READERS = {
     "block key": (KEY.encode, of_text(parse_key)),
     "network of a profile": (lambda: f"{SPACE} {SUBNET}".encode(), of_text(Net.from_str)),
     "training settings": ((REPOSITORY / "supernet_training_configs" / "digits.yaml").read_bytes, load_yaml),
+    "published training settings": (
+        lambda: b"optimizer: {method: sgd, momentum: 0.8}\nlr_scheduler: {method: warmup_cosine_lr, base_lr: 0.3}\n"
+                b"dataset_dir: x\nsandwich_rule: True\ndebug: ''\n", load_yaml),
     "png": (lambda: _image("PNG"), read_encoded), "jpeg": (lambda: _image("JPEG"), read_encoded),
     "gif": (lambda: _image("GIF", "P"), read_encoded), "tiff": (lambda: _image("TIFF"), read_encoded),
     "bmp": (lambda: _image("BMP"), read_encoded), "webp": (lambda: _image("WEBP"), read_encoded),

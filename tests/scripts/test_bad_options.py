@@ -117,6 +117,17 @@ def test_shipped_inputs_are_found_from_any_folder(main, tmp_path, monkeypatch):
             pytest.fail(f"{action.dest}: {default}")
 
 
+@pytest.mark.parametrize(("main", "option"), [
+    ("train_supernet.py", "--batch_size_per_gpu"), ("train_supernet.py", "--quant_max_batch_size_per_gpu"),
+    ("eval_supernet.py", "--batch_size_per_gpu"), ("onnx_tools/export_onnx.py", "--batch_size_per_gpu"),
+    ("search_subnet.py", "--batch_size"), ("downstream_cls.py", "--batch_size"), ("adj_quant/train.py", "--batch_size"),
+    ("train_block_kd.py", "--train_batch_size"), ("eval_block_kd.py", "--train_batch_size"),
+    ("modules.block_kd.teacher", "--train_batch_size")], indirect=["main"])
+def test_a_batch_for_batch_norm_has_two_images(main, option):
+    with pytest.raises(UserError, match=f"{option} 1; allowed: 2 or more images"):
+        main([option, "1"])
+
+
 def test_an_unknown_option_is_refused_with_the_nearest_name():
     parser = cli.make_parser("")
     cli.add_run_arguments(parser, "run")

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, replace
 from modules.block_kd.student.config import LOSS_FUNCTIONS
 from modules.datasets.transforms import AUGMENTS
 from modules.search_space.superspace import get_searched_superspace
-from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting
+from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, setting
 
 ROWS_PER_PASS = 500    # at most; a killed run loses at most these
 
@@ -24,7 +24,7 @@ class TableOptions:
     valid_size: int = setting(0, "held-out training images to measure on", low=0, unit="images",
                               shown="those the students held out, or 50000")
     augment: str = setting("default", "augmentation of the calibration images", choices=AUGMENTS)
-    train_batch_size: int = setting(64, "images per calibration batch", **BATCH)
+    train_batch_size: int = setting(64, "images per calibration batch", **TRAIN_BATCH)
     num_calib_batches: int = setting(4, "training batches that calibrate batch norm", low=1)
     eval_batch_size: int = setting(50, "images per batch and process in evaluation", **BATCH)
     num_workers: int = replace(WORKERS, default=8).field()

@@ -12,7 +12,7 @@ from modules.search_space.superspace import get_searched_superspace, get_supersp
 from modules.utils import settings
 from modules.utils.cli import add_run_arguments
 from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, option, setting
+from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, option, setting
 
 DEBUG_BATCHES = 4
 LOSS_FUNCTIONS = ("nsr", "mse")
@@ -35,7 +35,7 @@ class BlockKDConfig:
     valid_size: int = setting(50000, "images held out of the training set to evaluate students on", low=1,
                               unit="images")
     augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
-    train_batch_size: int = setting(64, "images per batch and process", **BATCH)
+    train_batch_size: int = setting(64, "images per batch and process", **TRAIN_BATCH)
     eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
     num_workers: int = replace(WORKERS, default=16).field()
     num_epochs: int = setting(5, "epochs", low=1)

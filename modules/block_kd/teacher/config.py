@@ -9,7 +9,7 @@ from modules.datasets.transforms import AUGMENTS
 from modules.modeling.codes import ZERO_POINTS
 from modules.utils import settings
 from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, check_settings, setting, settings_of
+from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, setting, settings_of
 
 OPTIMIZERS = ("sgd", "sgd_nesterov", "adam")
 DEFAULT_OUTPUT = "checkpoints/block_kd/teacher_checkpoint"
@@ -47,7 +47,7 @@ class TeacherConfig:
     num_epochs: int = setting(1, "epochs", low=1)
     train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
     eval_images: int = setting(0, "most images of an evaluation, spread over the validation images; 0: all", low=0)
-    train_batch_size: int = setting(12, "images per batch and process", **BATCH | {"low": 2})  # batch norm of 1 pixel
+    train_batch_size: int = setting(12, "images per batch and process", **TRAIN_BATCH)
     eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
     num_workers: int = replace(WORKERS, default=16).field()
     optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)

@@ -8,8 +8,19 @@ from modules.utils.settings.config import (
     setting,
     settings_of,
 )
-from modules.utils.settings.option import BATCH, PIXELS, SEED, THREADS, WORKERS, OptionType, Setting, option
+from modules.utils.settings.option import (
+    BATCH,
+    PIXELS,
+    SEED,
+    THREADS,
+    TRAIN_BATCH,
+    WORKERS,
+    OptionType,
+    Setting,
+    option,
+)
 from modules.utils.settings.yaml_file import read_yaml
 
-__all__ = ["BATCH", "PIXELS", "SEED", "THREADS", "WORKERS", "OptionType", "Setting", "add_arguments", "check_settings",
-           "from_arguments", "given_arguments", "option", "read_settings", "read_yaml", "setting", "settings_of"]
+__all__ = ["BATCH", "PIXELS", "SEED", "THREADS", "TRAIN_BATCH", "WORKERS", "OptionType", "Setting", "add_arguments",
+           "check_settings", "from_arguments", "given_arguments", "option", "read_settings", "read_yaml", "setting",
+           "settings_of"]

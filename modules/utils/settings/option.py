@@ -215,3 +215,4 @@ PIXELS = {"low": 8, "high": 8192, "unit": "pixels"}  # of an image side
 WORKERS = Setting(0, "processes that load images; 0: the script itself", low=0, high=4096)
 THREADS = Setting(1, "threads of the runtime", low=1, high=1024)
 BATCH = {"low": 1, "unit": "images"}
+TRAIN_BATCH = BATCH | {"low": 2}  # passes batch norm in training mode, which has no variance of one value

@@ -10,7 +10,7 @@ from modules.training.config import TrainConfig
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, say
 from modules.utils.errors import UserError
 from modules.utils.files import is_file
-from modules.utils.settings import BATCH, PIXELS, SEED, WORKERS, option
+from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, option
 
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 MASTERNET = "Masternet"  # beginning of --arch if --plainnet_struct_txt has the network
@@ -74,7 +74,7 @@ def add_training_flags(parser, teacher: bool) -> None:
     option(data, "--random_erase", False, f"RandomErasing with probability {ERASING}")
     option(data, "--mixup", False, f"mixup, the share from Beta({MIXUP}, {MIXUP})")
     replace(WORKERS, default=6).add_to(data, "--workers_per_gpu")
-    option(data, "--batch_size_per_gpu", 64, "images per step and process", **BATCH)
+    option(data, "--batch_size_per_gpu", 64, "images per step and process", **TRAIN_BATCH)
     recipe = parser.add_argument_group("recipe")
     option(recipe, "--epochs", 480, "epochs", low=1)
     option(recipe, "--warmup", 5.0, "epochs in which the learning rate rises from 0", low=0, unit="epochs")
