@@ -11,9 +11,9 @@ of the tables are always among the scores. --aggregate adds all scores by their 
     python zen_nas/rank.py --superspace onnxw_tiny --supernet_choice 053412-000000 --num_subnets 50
 
 Evaluates random subnets of a trained supernet, and ranks them by accuracy. <output>/accuracies_<supernet>.csv keeps the
-accuracies.
+accuracies of one checkpoint and one set of images.
 
-    python zen_nas/rank.py --accuracies nets.csv --zero_shot_score Zen NASWOT
+    python zen_nas/rank.py --accuracies nets.csv --num_classes 10 --zero_shot_score Zen NASWOT
 
 Ranks networks that were trained one by one: a csv file with columns network and acc1, or enc and acc1 with the
 supernet's two options. Both write <output>/rank_accuracy.csv.
@@ -39,6 +39,8 @@ def main(argv=None):
     option(parser, "--fp32", False, "its checkpoint.pth, not lsq.pth")
     option(parser, "--num_subnets", 50, "random subnets of it", low=3)
     option(parser, "--accuracies", "", "csv file of networks and their accuracies", metavar="FILE")
+    option(parser, "--num_classes", 1000, "classes of its networks; a supernet's are those of its checkpoint", low=1,
+           high=10**6)
     option(parser, "--block_tables", REPOSITORY / "data" / "block_lut", "folder of <superspace>/, the tables")
     option(parser, "--zero_shot_score", ("Zen", "NASWOT", "QE"), "scores, as of zen_nas/score.py", many="+")
     option(parser, "--aggregate", False, "also all of them by their ranks")
@@ -60,9 +62,10 @@ def rank_tables(args):
     from modules.utils.results import write_rows
     from modules.zero_shot.scoring import check_proxy
 
-    rows = draw_substages(args.block_tables, args.superspace, args.resolution, args.rows, args.seed)
+    seed = from_arguments(Evaluation, args).seed
+    rows = draw_substages(args.block_tables, args.superspace, args.resolution, args.rows, seed)
     proxies = dict.fromkeys((*COLUMNS, *map(check_proxy, args.zero_shot_score)))
-    values = {proxy: score_substages(rows, proxy, args.batch_size, args.seed) for proxy in proxies}
+    values = {proxy: score_substages(rows, proxy, args.batch_size, seed) for proxy in proxies}
     found = rankings(rows, values, AGGREGATE if args.aggregate else "")
     path = Path(args.output) / f"rank_{args.superspace}.csv"
     write_rows(path, [
@@ -92,9 +95,12 @@ def rank_networks(args):
 
     proxies = [check_proxy(proxy) for proxy in args.zero_shot_score]
     space = SupernetConfig.from_choice(args.superspace, args.supernet_choice) if args.supernet_choice else None
-    source = args.accuracies or evaluate(args, space)
-    networks = read_accuracies(source, space)
-    found = rank_by_accuracy(networks, proxies, args.batch_size, args.seed, AGGREGATE if args.aggregate else "")
+    seed = from_arguments(Evaluation, args).seed
+    if args.accuracies:
+        source, networks = args.accuracies, read_accuracies(args.accuracies, space, args.num_classes)
+    else:
+        source, networks = evaluate(args, space)
+    found = rank_by_accuracy(networks, proxies, args.batch_size, seed, AGGREGATE if args.aggregate else "")
     path = Path(args.output) / "rank_accuracy.csv"
     write_rows(path, [{"score": proxy, "networks": len(networks), "kendall": f"{tau:.4f}", "spearman": f"{rho:.4f}"}
                       for proxy, (tau, rho) in found.items()])
@@ -104,7 +110,7 @@ def rank_networks(args):
 
 
 def evaluate(args, space):
-    """The file with the accuracies of random subnets of a supernet."""
+    """The file with the accuracies of random subnets of a supernet, and the subnets with theirs."""
     from modules.modeling.restore import find_checkpoint
     from modules.training.arguments import make_evaluator
     from modules.zero_shot.accuracy_rank import evaluate_subnets
@@ -112,9 +118,7 @@ def evaluate(args, space):
     checkpoint = find_checkpoint(args.checkpoint_path, space, not args.fp32)
     evaluator = make_evaluator(from_arguments(Evaluation, args), checkpoint, space, quant_mode=not args.fp32)
     path = Path(args.output) / f"accuracies_{space}.csv"
-    for _ in evaluate_subnets(evaluator, args.num_subnets, args.seed, path):
-        pass
-    return path
+    return path, evaluate_subnets(evaluator, args.num_subnets, path)
 
 
 if __name__ == "__main__":

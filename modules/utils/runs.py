@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -130,7 +130,7 @@ class Run:
     def check_same(self, before: dict, now: dict, free: Collection[str] = ()) -> None:
         """UserError if a setting was another one `before`; it names the first. Settings named `free`, and those that
         `before` does not have, are passed over."""
-        for name, old, new in _differences(_plain(before), _plain(now)):
+        for name, old, new in differences(before, now):
             if name not in free:
                 raise UserError(f"{name} was {old!r} when {str(self.path)!r} was written and is {new!r} now; a "
                                 "continued run keeps its settings")
@@ -195,12 +195,17 @@ def _say_which_start(runs: Sequence[Run]) -> None:
         print(f"--resume: no {str(fresh[0].path)!r}{others} yet, starting", flush=True)
 
 
+def differences(before: dict, now: dict) -> Iterator[tuple[str, object, object]]:
+    """(name, old, new) of each setting of `now` that was another one `before`, such as ("a.b", 1, 2); names of nested
+    settings are joined with dots. Settings that `before` does not have are passed over."""
+    return _differences(_plain(before), _plain(now))
+
+
 def _plain(values: dict) -> dict:
     return json.loads(json.dumps(values, default=str))
 
 
 def _differences(before: dict, now: dict, prefix: str = ""):
-    """(name, old, new) of each setting that differs; names of nested settings are joined with dots."""
     for name, new in now.items():
         old = before.get(name, new)
         if isinstance(old, dict) and isinstance(new, dict):
