@@ -113,3 +113,16 @@ class AdjustConfig:
             return False
         every = max(1, int(MINI_EPOCHS * self.swa_freq))
         return mini_epoch / MINI_EPOCHS >= self.swa_delay and mini_epoch % MINI_EPOCHS % every == 0
+
+    def check_average(self) -> None:
+        """UserError if weights are to be averaged, and no mini-epoch up to `max_epoch` counts."""
+        if self.swa_delay is None:
+            return
+        at_once = replace(self, swa_delay=0.0)
+        counted = [k / MINI_EPOCHS for k in range(self.max_epoch * MINI_EPOCHS) if at_once.averages(k)]
+        if not counted:
+            raise UserError(f"--swa_freq {self.swa_freq:g}: no weights would be averaged, for the count starts anew "
+                            "with every epoch; allowed: 0 to below 1")
+        if self.swa_delay > counted[-1]:
+            raise UserError(f"--swa_delay {self.swa_delay:g} with --max_epoch {self.max_epoch}: no weights would be "
+                            f"averaged; allowed: 0 to {counted[-1]:g}")

@@ -11,6 +11,7 @@ from modules.utils.errors import UserError, shorten
 from modules.utils.results import write_rows
 
 TABLE, FOLDER, STATE = "points.csv", "weights", "adj.pth"
+DECIMALS = 6  # of the score in a file's name
 _RULE = re.compile(r"\s*(accuracy\s*>=|score\s*<=)\s*(\d+(?:\.\d*)?|\.\d+)\s*%?\s*")
 RULES = "accuracy>=<percent>, score<=<number>"
 
@@ -27,13 +28,15 @@ class Point:
     @property
     def file(self) -> str:
         """Where its network is, in the run's folder; points of one score share the place, for one of them is kept."""
-        return "adj_swa.pth" if self.average else f"{FOLDER}/ckpt_metric_{self.score:.6f}.pth"
+        return "adj_swa.pth" if self.average else f"{FOLDER}/ckpt_metric_{self.score:.{DECIMALS}f}.pth"
 
     def beats(self, other: Point) -> bool:
-        """Whether it is at least as good in both, and not the same in both unless it is the earlier one."""
-        if (self.top1, self.score) == (other.top1, other.score):
+        """Whether it is at least as good in both, and not the same in both unless it is the earlier one. Scores count
+        with the decimals of the file's name."""
+        score, others = round(self.score, DECIMALS), round(other.score, DECIMALS)
+        if (self.top1, score) == (other.top1, others):
             return (self.mini_epoch, self.average) < (other.mini_epoch, other.average)
-        return self.top1 >= other.top1 and self.score <= other.score
+        return self.top1 >= other.top1 and score <= others
 
 
 def front(points: Iterable[Point]) -> list[Point]:
@@ -43,10 +46,12 @@ def front(points: Iterable[Point]) -> list[Point]:
 
 
 def write_points(folder: Path, points: Iterable[Point]) -> None:
-    """The table of the points that are kept, and no file of a network besides theirs."""
+    """The table of the points that are kept, and no file of a network besides theirs and those that only the average
+    beats: a continued run has another average."""
+    points = list(points)
     kept = front(points)
     write_rows(folder / TABLE, [asdict(p) | {"file": p.file} for p in kept])
-    files = {p.file for p in kept}
+    files = {p.file for p in front(p for p in points if not p.average)}
     for path in (folder / FOLDER).glob("*.pth"):
         if f"{FOLDER}/{path.name}" not in files:
             path.unlink()

@@ -56,11 +56,13 @@ class AdjustTrainer:
         """Build the network and the optimisers, as the run to continue left them if there is one.
 
         Raises:
-            UserError: fewer images than the mini-epochs need; a checkpoint that is missing, foreign, damaged, of
-                another subnet, or to be continued with other settings.
+            UserError: fewer images than the mini-epochs need; an average of nothing; a checkpoint that is missing,
+                foreign, damaged, of another subnet, or to be continued with other settings.
         """
         self._check_images()
         config = self.config
+        if not self.opened.continues:
+            config.check_average()
         graph = start_graph(self.evaluator, self.choice)
         self.teacher = teacher_network(self.evaluator, graph, self.choice, self.teacher_path)
         self.network = start_network(self.evaluator, graph, config, self.thresholds)

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +178,17 @@ def test_when_bits_move_and_weights_are_averaged():
                            ({"granularity": "layer", "act_bits": 4}, "act_bits 4 with .*allowed: 8")):
         with pytest.raises(UserError, match=message):
             AdjustConfig(0.18, **wrong)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"swa_delay": 0.0, "swa_freq": 1.0}, r"--swa_freq 1: .*allowed: 0 to below 1"),
+    ({"swa_delay": 0.0, "swa_freq": 2.0}, r"--swa_freq 2: "),
+    ({"swa_delay": 2.0}, r"--swa_delay 2 .*allowed: 0 to 1\.8"), ({"swa_delay": 1.8}, ""), ({"swa_delay": 0.0, "swa_freq": 0.95}, ""), ({"swa_freq": 1.0}, "")])
+def test_an_average_of_nothing_is_refused(options, words):
+    config = AdjustConfig(**options)
+    assert any(map(config.averages, range(20))) == (config.swa_delay is not None and not words)
+    with pytest.raises(UserError, match=words) if words else nullcontext():
+        config.check_average()
 
 
 @pytest.fixture(scope="module")

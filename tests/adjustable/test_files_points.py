@@ -206,6 +206,29 @@ def test_the_points_that_no_other_one_beats_are_kept(tmp_path):
                                                                               "ckpt_metric_0.400000.pth"]
 
 
+def test_every_row_of_a_continued_run_has_its_file(tmp_path):
+    points = [Point(0, False, 90.0, 0.5), Point(1, False, 88.0, 0.4), Point(2, False, 86.0, 0.3)]
+    (tmp_path / "weights").mkdir()
+    for number, point in enumerate(points, start=1):
+        (tmp_path / point.file).write_bytes(b"")
+        write_points(tmp_path, points[:number])
+    write_points(tmp_path, [*points, Point(3, True, 91.0, 0.3)])  # the run ends: its average beats them all
+    assert len(read_points(tmp_path)) == 1
+    more = Point(3, False, 87.0, 0.29)
+    (tmp_path / more.file).write_bytes(b"")
+    write_points(tmp_path, [*points, more])  # and is continued
+    assert [point.top1 for point in read_points(tmp_path)] == [87, 88, 90]
+    assert all((tmp_path / point.file).is_file() for point in read_points(tmp_path))
+    assert chosen_file(tmp_path, "accuracy>=88").is_file()
+
+
+def test_points_on_the_front_have_files_of_their_own():
+    near = [Point(0, False, 70.0, 0.3000001), Point(1, False, 71.0, 0.3000004), Point(2, False, 72.0, 0.3000006)]
+    for points in (near, near[::-1]):
+        assert [point.file for point in front(points)] == [near[1].file, near[2].file]
+        assert [point.top1 for point in front(points)] == [71, 72]
+
+
 def test_a_rule_picks_a_point(tmp_path):
     assert pick(POINTS, "accuracy>=86") == POINTS[4]
     assert pick(POINTS, "accuracy >= 89 %") == POINTS[6]
