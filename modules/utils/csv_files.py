@@ -26,7 +26,7 @@ def read_rows(path: str | Path, what: str, limit: int = MAX_TEXT) -> Iterator[tu
 
 def parse_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
     """The same for a table in memory; `where` names it in the UserError."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True, skipinitialspace=True)
     while True:
         try:
             row = next(reader, None)
@@ -58,7 +58,7 @@ def read_records(path: str | Path, what: str, columns: tuple[str, ...]) -> Itera
         yield place, dict(zip(header, row, strict=True))
 
 
-def _delimiter(text: str) -> str:
+def delimiter_of(text: str) -> str:
     """The separator that is most frequent outside quotes in the first line with one; a comma where no line has one."""
     for line in text[:100_000].splitlines():
         bare = "".join(line.split('"')[::2])

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -98,11 +99,23 @@ def _is_alive(pid: int) -> bool:
 
 def write_manifest(artifact: str | Path, **fields) -> None:
     """Write `<artifact>.json`: command, commit, versions and machine, with `fields` (such as the seed) added."""
-    record = {"artifact": Path(artifact).name, "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
-              "commit": _commit(), "versions": _versions(), "machine": machine(), **fields}
+    record = {"artifact": Path(artifact).name, "command": command(), "commit": _commit(), "versions": _versions(),
+              "machine": machine(), **fields}
     with atomic_write(f"{artifact}.json") as file:
         json.dump(record, file, indent=2, default=str)
         file.write("\n")
+
+
+def command() -> str:
+    """The command line of this process as a shell runs it in the repository, such as
+    `python zen_nas/search.py --space cifar`, or with `-m` and the name of a package."""
+    path, spec = Path(sys.argv[0]), getattr(sys.modules["__main__"], "__spec__", None)
+    if spec:
+        program = ["-m", spec.parent if path.name == "__main__.py" else spec.name]
+    else:
+        path = path.resolve()
+        program = [path.relative_to(REPOSITORY).as_posix() if path.is_relative_to(REPOSITORY) else path.name]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def machine() -> dict:

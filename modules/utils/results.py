@@ -5,31 +5,47 @@ import csv
 import io
 from pathlib import Path
 
-from modules.utils.csv_files import read_rows
+from modules.utils.csv_files import delimiter_of, parse_rows
 from modules.utils.errors import UserError
 from modules.utils.files import append, atomic_write
+from modules.utils.text import UTF16, decode_text, read_bytes
 
 
 def append_row(path: str | Path, row: dict) -> None:
-    """Append `row` to the csv file `path`, whose first row is the header. UserError if the header is another one."""
+    """Append `row` to the csv file `path`, whose first row is the header.
+
+    Raises:
+        UserError: the header is another one, or the file is not UTF-8 with commas, as after a spreadsheet.
+    """
     append_rows(path, [row])
 
 
 def append_rows(path: str | Path, rows: list[dict]) -> None:
     """Append `rows`, which have the same keys, as `append_row` does."""
     path, header = Path(path), list(rows[0])
-    begun = path.is_file() and path.stat().st_size
-    if begun:
-        _, found = next(read_rows(path, "table"), (0, []))
-        if found != header:
-            raise UserError(f"{str(path)!r} has the columns {','.join(found)}; "
-                            f"expected {','.join(header)}. Move it away")
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, header)
-    if not begun:
+    before = read_bytes(path, "table") if path.exists() else b""
+    added = io.StringIO(newline="")
+    writer = csv.DictWriter(added, header)
+    if before:
+        _check_table(before, header, f"table {str(path)!r}")
+        if not before.endswith((b"\n", b"\r")):
+            added.write(writer.writer.dialect.lineterminator)
+    else:
         writer.writeheader()
     writer.writerows(rows)
-    append(path, text.getvalue().encode())
+    append(path, added.getvalue().encode())
+
+
+def _check_table(content: bytes, header: list[str], where: str) -> None:
+    """UserError unless rows with the columns `header` may follow."""
+    text = decode_text(content, where)
+    _, found = next(parse_rows(text, where), (0, []))
+    if found != header:
+        raise UserError(f"{where} has the columns {','.join(found)}; expected {','.join(header)}. Move it away")
+    delimiter, utf16 = delimiter_of(text), content.startswith(UTF16)
+    if utf16 or delimiter != ",":
+        fault = "is UTF-16" if utf16 else f"has {delimiter!r} between its fields"
+        raise UserError(f"{where} {fault}, as spreadsheets write it; expected UTF-8 with commas. Move it away")
 
 
 def write_rows(path: str | Path, rows: list[dict]) -> None:

@@ -10,7 +10,7 @@ from modules.utils.files import fault_of_file
 __all__ = ["MAX_TEXT", "decode_text", "read_bytes", "read_text", "shorten"]
 
 MAX_TEXT = 64 << 20  # bytes; far above every file that the project writes
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_bytes(path: str | Path, what: str, limit: int = MAX_TEXT) -> bytes:
@@ -43,7 +43,7 @@ def read_text(path: str | Path, what: str, limit: int = MAX_TEXT) -> str:
 
 def decode_text(content: bytes, where: str) -> str:
     """`content` as text, in the same way; `where` names it in the UserError."""
-    encoding = "utf-16" if content.startswith(_UTF16) else "utf-8-sig"
+    encoding = "utf-16" if content.startswith(UTF16) else "utf-8-sig"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -183,7 +183,8 @@ def test_when_bits_move_and_weights_are_averaged():
 @pytest.mark.parametrize(("options", "words"), [
     ({"swa_delay": 0.0, "swa_freq": 1.0}, r"--swa_freq 1: .*allowed: 0 to below 1"),
     ({"swa_delay": 0.0, "swa_freq": 2.0}, r"--swa_freq 2: "),
-    ({"swa_delay": 2.0}, r"--swa_delay 2 .*allowed: 0 to 1\.8"), ({"swa_delay": 1.8}, ""), ({"swa_delay": 0.0, "swa_freq": 0.95}, ""), ({"swa_freq": 1.0}, "")])
+    ({"swa_delay": 2.0}, r"--swa_delay 2 .*allowed: 0 to 1\.8"), ({"swa_delay": 1.8}, ""),
+    ({"swa_delay": 0.0, "swa_freq": 0.95}, ""), ({"swa_freq": 1.0}, "")])
 def test_an_average_of_nothing_is_refused(options, words):
     config = AdjustConfig(**options)
     assert any(map(config.averages, range(20))) == (config.swa_delay is not None and not words)

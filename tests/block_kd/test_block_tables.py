@@ -191,6 +191,21 @@ def test_a_table_of_other_rows_is_refused(job, tmp_path):
         job(tmp_path).run()
 
 
+def test_a_table_that_an_editor_saved_is_continued_whole_or_refused(job, tmp_path):
+    options = {"stage_list": ["stage2_1"], "width_window_filter": [0]}
+    job(tmp_path, num_samples_per_stage=3, **options).run()
+    path = tmp_path / "stage2_1_0.csv"
+    whole = path.read_text()
+    lines = whole.splitlines()
+    path.write_text("\r\n".join(lines[:2]), newline="")
+    job(tmp_path, num_samples_per_stage=3, **options).run()
+    assert path.read_text() == whole
+    for cut in (lines[1][:-2], lines[1].rpartition(",")[0], lines[1] + ",1.0000"):
+        path.write_text(f"{lines[0]}\n{cut}")
+        with pytest.raises(UserError, match=r"stage2_1_0.csv, line 2: .* is no whole row; expected four numbers"):
+            job(tmp_path, num_samples_per_stage=3, **options).run()
+
+
 def test_tables_are_there_continued_refused_or_begun_anew(job, tmp_path):
     job(tmp_path, num_samples_per_stage=2).run()
     before = read(tmp_path)

@@ -1,14 +1,18 @@
 """The end of a script: one line and a status after an act of the user, the system or the reader of the output."""
 import errno
+import json
 import os
+import shlex
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 
 import pytest
 
 from modules.utils.cli import run
+from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY, append, atomic_write
+from modules.utils.files import REPOSITORY, append, atomic_write, write_manifest
 from modules.utils.results import append_row
 
 
@@ -99,6 +103,41 @@ def test_rows_that_do_not_fit_leave_the_table_as_it_was(tmp_path, monkeypatch):
         append_row(path, {"a": 2})
     assert error.value.filename == str(path)
     assert path.read_bytes() == before
+
+
+def test_rows_follow_a_last_line_without_its_end(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\nx,1")  # as some editors save it
+    append_row(path, {"a": "y", "b": 2})
+    append_row(path, {"a": "z", "b": 3})
+    assert [(row["a"], row["b"]) for _, row in read_records(path, "table", ())] == [("x", "1"), ("y", "2"), ("z", "3")]
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"a;b\nx;1\n", "has ';' between its fields"), (b"a\tb\nx\t1\n", r"has '\\t' between its fields"),
+    ("a,b\nx,1\n".encode("utf-16"), "is UTF-16"), ("a\tb\nx\t1\n".encode("utf-16"), "is UTF-16"),
+    (b"a,c\nx,1\n", "has the columns a,c; expected a,b")])
+def test_tables_that_a_spreadsheet_saved_stay_as_they_are(tmp_path, content, words):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"t\.csv' {words}.*Move it away"):
+        append_row(path, {"a": "y", "b": 2})
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("path", "module", "words"), [
+    ("zen_nas/score.py", "", ["zen_nas/score.py"]),
+    ("modules/pipeline/__main__.py", "modules.pipeline.__main__", ["-m", "modules.pipeline"]),
+    ("modules/utils/files.py", "modules.utils.files", ["-m", "modules.utils.files"])])
+def test_a_manifest_holds_the_command_that_runs_again(tmp_path, monkeypatch, path, module, words):
+    """Of a script, a package and a module, in a shell: with quotes where they are needed, and no place of the machine's
+    own."""
+    options = ["--subnet_choice", "d1#1_k3", "--pick", "score<=0.3", "--network", ""]
+    monkeypatch.setattr(sys, "argv", [str(REPOSITORY / path), *options])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(module, None) if module else None)
+    write_manifest(tmp_path / "a.pth")
+    command = json.loads((tmp_path / "a.pth.json").read_text())["command"]
+    assert shlex.split(command, comments=True) == ["python", *words, *options]
 
 
 def test_append_adds(tmp_path):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
 FILES = ("stage*_*_*.csv", OTHER_STAGES_FILE, "lut_report.png", "lut_report.png.json")
+_FIGURES = re.compile(r"(,\d+\.\d{4}){4}")  # behind a row's key
 CACHED_PIXELS = 50_000_000  # of a validation part that stays decoded between passes: 600 MB
 
 
@@ -150,6 +152,9 @@ class LutBuilder:
             if not line.startswith(row.key + ","):
                 raise UserError(f"{path}, line {number}: {line[:80]!r} is not the row that seed {self.config.seed} "
                                 f"draws, {row.key!r}; move the file away")
+            if not _FIGURES.fullmatch(line, len(row.key)):
+                raise UserError(f"{path}, line {number}: {line[:80]!r} is no whole row; expected four numbers with "
+                                "four decimals after the input's size. Move the file away")
         return rows[len(lines):]
 
     def _append(self, rows: list[TableRow], losses: list[float]) -> None:
@@ -157,10 +162,10 @@ class LutBuilder:
         if dist.rank() == 0:
             for table, group in itertools.groupby(zip(rows, losses, strict=True), key=lambda pair: pair[0].table):
                 path = self.folder / table
-                before = path.read_text() if path.is_file() else ""
-                lines = "".join(f"{row.line(loss, self.platform)}\n" for row, loss in group)
+                lines = read_text(path, "block table").splitlines() if path.is_file() else []
+                lines += [row.line(loss, self.platform) for row, loss in group]
                 with atomic_write(path) as file:
-                    file.write(before + lines)
+                    file.writelines(f"{line}\n" for line in lines)
         dist.barrier()
 
     # -- losses -----------------------------------------------------------------------------------------------------

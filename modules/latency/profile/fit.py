@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,7 +21,7 @@ from modules.latency.profile.profiled import MODEL, RECORD, ProfiledPlatform
 from modules.latency.profile.validation import block_figures, draw_report, net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, fit_correction, net_terms
 from modules.modeling.complexity import Sized
-from modules.utils.files import atomic_write
+from modules.utils.files import atomic_write, command
 
 FOLDS = 5  # of the validation
 # More folds than usual for the uncertainty: with so few blocks, a model without a fifth of them is clearly worse.
@@ -106,7 +104,7 @@ def make_platform(folder: Path, data: Data, rows: Sequence[Row], model: BlockMod
     predicted = ProfiledPlatform(model, correction).predict_subnets(specs)
     settings, machine = data.plan.settings, data.plan.machine
     record = {
-        "command": "python -m modules.latency.profile " + shlex.join(sys.argv[1:]),
+        "command": command(),
         "machine": machine, **asdict(settings),
         "configurations": len({(row.role.rstrip("12"), row.name) for row in rows}),
         "seconds": round(sum(row.seconds for row in rows), 1),
