@@ -6,8 +6,9 @@ training.
     python zen_nas/search.py --space latency --budget_latency 5 --platform onnxruntime_int8 --max_layers 16 \\
         --measure_best 5
 
-A preset is a published search: space, budget, depth and batch. Without --preset and a budget, a search has the budget
-of its space's first preset. Published latencies are of a V100 in fp16 at batch 64, per image.
+A preset is a published search: space, budget, depth and batch. A limit that is given takes the place of its own; the
+others stay. Without --preset and a limit, a search has the budget of its space's first preset. Published latencies are
+of a V100 in fp16 at batch 64, per image.
 
 Limits hold for the whole network with its shortcuts. --budget_flops and --budget_model_size are counted as published,
 --max_mflops, --max_params, --max_file_mb and --max_memory_mb as in the other searches. Latency is the platform's

@@ -46,7 +46,7 @@ def add_search_arguments(parser, *, latency_unit: str, batch: str) -> None:
 
 def given_limits(args, space: ZenSpace, preset: Preset | None = None, default: Preset | None = None,
                  ms: float = 1) -> Limits:
-    """The limits of the options. Without any, those of `preset`, or of `default`.
+    """The limits of the options, and those of `preset` beside them. Without either, those of `default`.
 
     Args:
         ms: milliseconds in a unit of --budget_latency.
@@ -55,9 +55,10 @@ def given_limits(args, space: ZenSpace, preset: Preset | None = None, default: P
 
     latency = args.budget_latency and args.budget_latency * ms
     budgets, sizes = [args.budget_model_size, args.budget_flops, latency], from_arguments(SizeLimits, args)
-    source = preset or default
-    if budgets == [None] * 3 and not sizes and source:
-        budgets = [source.model_size, source.flops, source.latency]
+    source = preset or (None if any(budgets) or sizes else default)
+    if source:
+        kept = source.model_size, source.flops, source.latency
+        budgets = [mine if mine is not None else its for mine, its in zip(budgets, kept, strict=True)]
     return Limits(args.max_layers or (preset.layers if preset else space.max_layers), *budgets, args.platform,
                   args.latency_confidence, sizes)
 

@@ -74,10 +74,13 @@ def gaussian_init(net: QNetwork, generator: torch.Generator) -> None:
 
 
 def noise(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Images (batch, 3, R, R) from N(0, 1) at the network's resolution, such as (16, 3, 224, 224). A part of a network
-    gets its input's channels."""
-    shape = batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution
-    return torch.randn(shape, generator=generator).to(device_of(net))
+    """Images (batch, 3, R, R) from N(0, 1), such as (16, 3, 224, 224); see `input_shape`."""
+    return torch.randn(input_shape(net, batch), generator=generator).to(device_of(net))
+
+
+def input_shape(net: QNetwork, batch: int) -> tuple[int, int, int, int]:
+    """(batch, 3, R, R) at the network's resolution R in pixels; a part of a network has its input's channels."""
+    return batch, net.spec.blocks[0][1].args.cin, net.resolution, net.resolution
 
 
 def random_labels(net: QNetwork, batch: int, generator: torch.Generator) -> torch.Tensor:
@@ -182,7 +185,7 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
             if tensor.is_floating_point():
                 tensor.abs_()
     layers = [m for m in net.modules() if isinstance(m, LAYERS)]
-    ones = torch.ones(1, 3, net.resolution, net.resolution, dtype=torch.float64, device=device_of(net))
+    ones = torch.ones(input_shape(net, 1), dtype=torch.float64, device=device_of(net))
     total = net(ones).sum()
     gradients = torch.autograd.grad(total, [layer.weight for layer in layers])
     return -sum((layer.weight.detach() * g).abs().flatten(1).sum(1).mean().item()

@@ -37,8 +37,12 @@ def test_a_space_without_budget_has_that_of_its_first_preset(monkeypatch, tmp_pa
     common = ["--save_dir", str(tmp_path), "--zero_shot_score", "Params", "--max_evaluations", "2"]
     main(["--space", "flops", *common])
     assert capsys.readouterr().out.startswith("limits: at most 14 layers, at most 4e+08 multiply-accumulates\n")
-    main(["--preset", "cifar_2M", "--budget_flops", "1e8", "--overwrite", *common])
-    assert capsys.readouterr().out.startswith("limits: at most 20 layers, at most 1e+08 multiply-accumulates\n")
+    for options, limits in (
+            (["--budget_flops", "1e8"], "20 layers, at most 2e+06 parameters, at most 1e+08 multiply-accumulates"),
+            (["--budget_model_size", "1e6", "--max_layers", "18"], "18 layers, at most 1e+06 parameters"),
+            (["--max_mflops", "90"], "20 layers, at most 2e+06 parameters, --max_mflops 90")):
+        main(["--preset", "cifar_2M", *options, "--overwrite", *common])
+        assert capsys.readouterr().out.startswith(f"limits: at most {limits}\n")
     with pytest.raises(UserError, match="--budget_latency without --platform"):
         main(["--space", "latency", *common])
 

@@ -122,6 +122,17 @@ def test_tables_that_a_score_is_ranked_by(tmp_path):
         draw_substages(TABLES, "onnxw_tiny", 500, 2, 1)
 
 
+def test_syncflow_sends_all_channels_through_a_stage():
+    rows = draw_substages(TABLES, "onnxw_tiny", 48, 1, 1)
+    spec = next(r.spec for r in rows if r.stage == "stage3" and r.spec.blocks[0][1].args.kind == "ResNet")
+    net, cin = QNetwork(plain_view(spec)), spec.blocks[0][1].args.cin
+    assert cin > 3
+    found = get_proxy("Syncflow")(net, 1, torch.Generator().manual_seed(0))  # it leaves its weights in the network
+    net(torch.ones(1, cin, spec.resolution, spec.resolution, dtype=torch.float64)).sum().backward()
+    weights = [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    assert found == pytest.approx(-sum((w * w.grad).abs().flatten(1).sum(1).mean().item() for w in weights))
+
+
 @pytest.mark.parametrize("proxy", ["Zen", "NASWOT", "GradNorm", "Syncflow", "NTK", "RN", "ZiCo", "TE-NAS"])
 def test_a_score_is_computed_where_its_network_is(proxy):
     """On meta, a device without values, a tensor that is elsewhere is refused before the one number is read."""

@@ -69,6 +69,18 @@ def test_the_published_flags_mean_the_published_recipe(zen_nas):
     assert {name: found[name] for name in expected} == expected
 
 
+def test_gates_are_added_to_a_structure_in_every_form_and_refused_elsewhere(zen_nas):
+    parser, path = make_parser(""), str(zen_nas / "best_structure.txt")
+    add_network_flags(parser)
+    for text, pixels in ((STRUCTURE, 224), (f"{STRUCTURE}_r32", 32), (f"{STRUCTURE}:se_r32", 32), (path, 224),
+                         (f"{path}_r32", 32)):
+        network = given_network(parser.parse_args(["--network", text, "--use_se"]))
+        assert (network.space.superspace, network.resolution) == (f"{STRUCTURE}:se", pixels)
+    for name in ("resnet20", "zennet_cifar10_model_size1M_res32"):
+        with pytest.raises(UserError, match=f"--use_se with {name}; allowed: with a structure"):
+            given_network(parser.parse_args(["--arch", name, "--use_se"]))
+
+
 def test_a_structure_is_trained_and_teaches(zen_nas, capsys):
     """From structure file to published weight files; the teacher is the first network, the student one with gates."""
     import train_image_classification

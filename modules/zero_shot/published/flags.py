@@ -4,12 +4,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from modules.search_space.networks.structure import SE, read_structure
+from modules.search_space.networks.structure import SE
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.training.config import TrainConfig
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, say
 from modules.utils.errors import UserError
-from modules.utils.files import is_file
 from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, option
 
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -47,20 +46,19 @@ def choose_gpu(args) -> str:
 
 
 def given_network(args) -> Network:
-    """The network of the flags above; UserError if they name none or several."""
+    """The network of the flags above; UserError if they name none or several, or if --use_se cannot change it."""
     arch = "" if args.arch.startswith(MASTERNET) else args.arch
     structure = args.plainnet_struct or args.plainnet_struct_txt
     given = [text for text in (args.network, arch, structure) if text]
     if len(given) != 1:
         raise UserError(f"{len(given)} of --network, --arch and --plainnet_struct_txt name a network; expected one")
-    return named_network(given[0], args.use_se, args.input_image_size or 0)
-
-
-def named_network(text: str, use_se: bool = False, resolution: int = 0) -> Network:
-    """The network of a reference at `resolution` (0: its own), with squeeze-and-excitation if `use_se` is set."""
-    if use_se and ("(" in text or is_file(text)):
-        text = str(replace(read_structure(text.removesuffix(SE)), use_se=True))
-    return read_network(text).at(resolution)
+    network = read_network(given[0])
+    if args.use_se:
+        body = network.space.superspace.removesuffix(SE)
+        if "(" not in body:
+            raise UserError(f"--use_se with {given[0]}; allowed: with a structure string or its file")
+        network = read_network(body + SE).at(network.resolution)
+    return network.at(args.input_image_size or 0)
 
 
 def add_training_flags(parser, teacher: bool) -> None:
