@@ -31,7 +31,7 @@ class Request:
     teacher_weights: str = setting("", "weights that the teacher starts from: a file, or package (those "
                                    "of an installed one, kept as they are)", shown="random ones")
     superspace: str = setting("onnxw_tiny", "superspace, such as onnxw_tiny, cifarw_tiny and cifarw_short (for "
-                              "pictures of 24 to 40 pixels), cifarw, onnxw, mobilew")
+                              "pictures of 24 to 32 pixels), cifarw, onnxw, mobilew")
     block_types: tuple[str, ...] = setting((), "block types to choose among, such as ResNetBasic FusedMBConvRes",
                                            many="+", metavar="TYPE", shown="all of the superspace")
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",

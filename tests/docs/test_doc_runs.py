@@ -39,7 +39,6 @@ from modules.utils.files import REPOSITORY
 SUBNET = "d1#1#2#1#2#2#2#1_k3#3#7#7#5#3#5#5#5#3#3#5_w8#16#16#24#32#64#56#72#56#96#112#128_" \
          "e0#0.5#1.0#1.0#4.0#6.0#4.0#6.0#6.0#0#0#6.0_r32"
 SUBNET_48 = SUBNET.replace("_r32", "_r48")
-MOBILENET_48 = str(read_network("mobilenet_v2_r48").subnet)
 SPACE = "--superspace onnxw_tiny --supernet_choice 512202-012000"
 TRAINING = "--epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --post_bn_calibration_batch_num 1"
 STAGES = "--stage_list stage1_0 stage1_1 --num_calib_batches 1"
@@ -191,12 +190,12 @@ RUNS = {
     "own_device": Page(
         prepare_devices, left_out=missing("converter", "tensorflow", "nn_meter:", "nn_meter"),
         small=LISTED | {"eval_supernet.py": "--num_random 1"}),
-    "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET, '"$LARGEST"': SUBNET}, small={
+    "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET}, small={
         "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
     "measured": Page(
         prepare_measured, left_out=(*missing("openvino", "openvino"), "b0.pth", "data/models"),  # B0: minutes
         afresh=("train_supernet.py",),
-        printed={"/path/to/cifar10": "cifar10", "$LARGEST": SUBNET_48, "$V2": MOBILENET_48,
+        printed={"/path/to/cifar10": "cifar10",
                  "models/lsq models/engine models/tuned models/tuned_engine models/baselines": "models/lsq"},
         small=LISTED | {
             "benchmarks/bench_lsq.py": "--rounds 1 --shape 2 8 8 8 --weight_shape 8 8 3 3",
