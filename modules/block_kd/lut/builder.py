@@ -32,7 +32,7 @@ from modules.utils.text import read_text
 
 STATISTICS_MB = 1024   # batch-norm statistics that the rows of one pass may hold
 FILES = ("stage*_*_*.csv", OTHER_STAGES_FILE, "lut_report.png", "lut_report.png.json")
-_FIGURES = re.compile(r"(,\d+\.\d{4}){4}")  # behind a row's key
+_FIGURES = re.compile(r"(,-?\d+\.\d{4}){4}")  # behind a row's key
 CACHED_PIXELS = 50_000_000  # of a validation part that stays decoded between passes: 600 MB
 
 
