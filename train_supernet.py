@@ -44,12 +44,13 @@ def main(argv=None):
     # oneDNN compiles kernels for the shapes of each random subnet; its default of 1024 forgets most of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
+    from modules.search_space.superspace import get_superspace
     from modules.training.arguments import given_networks
     from modules.utils.cli import say
     from modules.utils.errors import UserError
 
     config = from_arguments(TrainConfig, args, **load_yaml(args.config_file))
-    if not args.network:
+    if not args.network and args.superspace and get_superspace(args.superspace).searched:
         args.supernet_choice = args.supernet_choice or CHOICE
     ((space, network),) = given_networks(args, max(config.resolutions, default=0))
     if network:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modules.datasets.transforms import AUGMENTS
 from modules.search_space.config import SupernetConfig
 from modules.search_space.reference import NETWORK, Network, read_network
+from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.settings import SEED, TRAIN_BATCH, WORKERS, check_settings, option, setting
 
@@ -85,9 +86,9 @@ def given_networks(args, resolution: int = 0) -> list[tuple[SupernetConfig, Netw
         raise UserError(f"--supernet_choice {' '.join(choices)} with --network; expected one of them")
     if networks:
         return [(network.space, network) for network in networks]
-    if not choices:
+    if not choices and get_superspace(args.superspace).searched:
         raise UserError(f"--superspace {args.superspace} without --supernet_choice; expected block digits")
-    return [(SupernetConfig.from_choice(args.superspace, choice), None) for choice in choices]
+    return [(SupernetConfig.from_choice(args.superspace, choice), None) for choice in choices or [""]]
 
 
 def make_evaluator(evaluation: Evaluation, path: str | Path, space: SupernetConfig, *, quant_mode: bool,

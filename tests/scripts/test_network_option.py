@@ -136,6 +136,12 @@ def test_a_yaml_s_switches_count_in_training(asked):
     assert not asked("--superspace", "onnxw_tiny")[1].align_sample
 
 
+@pytest.mark.parametrize("options", [(), ("--supernet_choice", "")])
+def test_a_fixed_network_as_superspace_needs_no_digits(asked, options):
+    """The form in which the pipeline trains its rivals and checkpoints of fixed networks are named."""
+    assert str(asked("--superspace", "mobilenet_v2_cifar_x0.15", *options)[0]) == "mobilenet_v2_cifar_x0.15"
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--superspace", "onnxw"], "both of --network and --superspace"),
     (["--supernet_choice", "000000"], "--supernet_choice 000000 with --network"),
