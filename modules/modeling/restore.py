@@ -141,9 +141,8 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
     named_like_a_file = Path(resume).suffix in {".pth", ".pt"} and not os.path.isdir(resume)  # errors name it, then
     if str(resume) == PACKAGE or is_file(resume) or named_like_a_file:
         return weights_file(resume, config)
-    names = published_supernets(config)
-    folders = [checkpoint_folder(resume, config, align), *(Path(resume) / name for name in names)]
-    folders.sort(key=lambda folder: folder.name != supernet if supernet in names else 0)
+    folders = [checkpoint_folder(resume, config, align), *(Path(resume) / name for name in published_supernets(config))]
+    folders.sort(key=lambda folder: folder.name != supernet)
     paths = [folder / ("lsq.pth" if quant_mode else "checkpoint.pth") for folder in folders]
     return next(filter(is_file, paths), paths[0])
 

@@ -1,9 +1,11 @@
 """The latency cache is not believed blindly, and a cache that cannot be written stops nothing."""
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from modules.latency.cache import LatencyCache
+from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
 
 MACHINE = {"cpu": "abacus", "threads": 1}
 
@@ -22,13 +24,16 @@ def test_values_are_kept(cache_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_two_processes_that_begin_a_cache_keep_one_reference(cache_path):
-    """The platform saves the reference at once; the slower process then scales by the first one's figure."""
-    quick, slow = (LatencyCache("test", MACHINE) for _ in range(2))
-    for cache, ms in ((quick, 0.1), (slow, 0.2)):
-        cache.get("reference", lambda ms=ms: ms)
-        cache.save()
-    assert quick.values["reference"] == slow.values["reference"] == 0.1
+def test_two_processes_that_begin_a_cache_keep_one_reference(tmp_path, monkeypatch):
+    """The second measures 0.2 ms where the first kept 0.1, and scales by the first one's figure."""
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    monkeypatch.setattr("modules.runtime.devices.open_device", lambda *args, **options: SimpleNamespace(stop=int))
+    monkeypatch.setattr("modules.latency.profile.measure.open_reference", lambda *args: None)
+    first, second = OnnxRuntimeInt8(), OnnxRuntimeInt8()
+    for platform, ms in ((first, 0.1), (second, 0.2)):
+        monkeypatch.setattr("modules.latency.profile.measure.measure_reference", lambda device, ms=ms: ms)
+        platform._open_device()
+    assert first.cache.values["reference"] == second.cache.values["reference"] == 0.1
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "NaN", "Infinity", '"1"', "null", "true", "[1]", "1e999"])

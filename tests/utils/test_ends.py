@@ -12,6 +12,7 @@ import pytest
 from modules.utils.cli import run
 from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
+from modules.utils.figures import figure_of
 from modules.utils.files import REPOSITORY, append, atomic_write, write_manifest
 from modules.utils.results import append_row
 
@@ -138,6 +139,12 @@ def test_a_manifest_holds_the_command_that_runs_again(tmp_path, monkeypatch, pat
     write_manifest(tmp_path / "a.pth")
     command = json.loads((tmp_path / "a.pth.json").read_text())["command"]
     assert shlex.split(command, comments=True) == ["python", *words, *options]
+
+
+def test_a_figure_does_not_replace_its_table():
+    assert figure_of("a/table.csv").as_posix() == "a/table.png"
+    with pytest.raises(UserError, match=r"'a/table\.png' is the name of the figure"):
+        figure_of("a/table.png")
 
 
 def test_append_adds(tmp_path):
