@@ -30,7 +30,8 @@ class _Prices:
 
 
 class BlockSums:
-    """A platform whose networks take as long as their blocks together. A subclass predicts blocks in `price_blocks`.
+    """A platform whose networks take as long as their blocks together. A subclass predicts blocks in `price_blocks`. It
+    may correct the sums of networks in `correct_sums`.
 
     Every distinct block is predicted once. `correlation` is the correlation between the errors of two blocks of one
     network.
@@ -47,13 +48,21 @@ class BlockSums:
         """Latencies of different `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),)."""
         raise NotImplementedError
 
+    def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:
+        """Latencies of networks from the sums of their blocks: these sums here. Arrays of shape (len(specs),)."""
+        return sums
+
     def predict_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
         """Latencies of `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),), such as (17,)."""
         return self._at([self._place(key)[0] for key in zip(blocks, hws, strict=True)])
 
     def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks: the sums of their blocks, whose errors are correlated. Arrays of shape (len(specs),),
-        such as (1000,)."""
+        """Latencies of networks: the sums of their blocks, corrected. Arrays of shape (len(specs),), such as
+        (1000,)."""
+        return self.correct_sums(specs, self.sum_blocks(specs))
+
+    def sum_blocks(self, specs: Sequence[NetSpec]) -> Prediction:
+        """Sums of the latencies of the networks' blocks, whose errors are correlated. Arrays of shape (len(specs),)."""
         places, lengths = [], []
         for spec in specs:
             hw, before = (spec.resolution, spec.resolution), len(places)

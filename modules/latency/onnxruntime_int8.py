@@ -58,13 +58,12 @@ class OnnxRuntimeInt8(BlockSums):
         self.cache.save()  # a search that is killed here and continued sees the same figures
         return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
-    def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
-        """Latencies of networks, of shape (len(specs),). A network of no superspace gets the plain sum, marked as
+    def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:
+        """Latencies of networks, of shape (len(specs),). A network of no superspace keeps its sum, marked as
         extrapolated."""
         from modules.latency.profile.design import superspace_of
         from modules.latency.profile.wholenet import net_terms
 
-        sums = super().predict_subnets(specs)
         names = np.array([superspace_of(spec) for spec in specs], dtype=str)
         result = replace(sums, ms=sums.ms.copy(), std=sums.std.copy(), extrapolated=names == "")
         for name in set(names) - {""}:
@@ -101,7 +100,7 @@ class OnnxRuntimeInt8(BlockSums):
             specs = [net.spec for net in nets]
             whole = [self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec))
                      for net, spec in zip(nets, specs, strict=True)]
-            self._corrections[superspace] = fit_correction(super().predict_subnets(specs).ms, net_terms(specs),
+            self._corrections[superspace] = fit_correction(self.sum_blocks(specs).ms, net_terms(specs),
                                                            np.array(whole))
             self.cache.save()
         return self._corrections[superspace]

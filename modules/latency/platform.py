@@ -1,7 +1,7 @@
 """Platforms: each predicts the latency of a block or a subnet on a device. A new one only registers."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -51,10 +51,22 @@ def make_platform(name: str) -> Platform:
     return _platforms[name]()
 
 
+def predict_blocks(platform: Platform, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
+    """Latencies of `blocks` on inputs of `hws` pixels, all at once if `platform` can (`BlockSums`); arrays of shape
+    (len(blocks),), such as (17,)."""
+    if hasattr(platform, "predict_blocks"):
+        return platform.predict_blocks(blocks, hws)
+    return _without_spread(platform.predict_block(block, hw) for block, hw in zip(blocks, hws, strict=True))
+
+
 def predict_subnets(platform: Platform, specs: Sequence[NetSpec]) -> Prediction:
     """Latencies of `specs` on `platform`, all at once if it can (`BlockSums`); arrays of shape (len(specs),), such as
     (1000,)."""
     if hasattr(platform, "predict_subnets"):
         return platform.predict_subnets(specs)
-    ms = np.array([platform.predict_subnet(spec) for spec in specs], dtype=float)
+    return _without_spread(platform.predict_subnet(spec) for spec in specs)
+
+
+def _without_spread(latencies: Iterable[float]) -> Prediction:
+    ms = np.array(list(latencies), dtype=float)
     return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))

@@ -9,8 +9,9 @@ import numpy as np
 
 from modules.latency.block_sums import BlockSums
 from modules.latency.keys import Key, parse_key
-from modules.latency.platform import Platform
+from modules.latency.platform import Platform, predict_blocks
 from modules.latency.prediction import Prediction
+from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
 from modules.utils.json_files import is_finite, read_json
@@ -34,12 +35,14 @@ def read_table(path: str | Path) -> dict[Key, float]:
 
 
 class TablePlatform(BlockSums):
-    """Looks blocks up in `table`; `platform` predicts the missing ones."""
+    """Looks blocks up in `table`. `platform` predicts the missing ones, corrects sums and measures networks."""
 
     def __init__(self, platform: Platform, table: dict[Key, float]):
         super().__init__()
         self.platform, self.table = platform, table
         self.correlation = getattr(platform, "correlation", 0.0)
+        if hasattr(platform, "measure_subnet"):
+            self.measure_subnet = platform.measure_subnet
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
         """Latencies of `blocks` on inputs of `hws` pixels, of shape (len(blocks),); a figure of the table has no
@@ -48,6 +51,11 @@ class TablePlatform(BlockSums):
         missing = np.flatnonzero(np.isnan(found))
         ms, std, extrapolated = found, np.zeros(len(found)), np.zeros(len(found), bool)
         if len(missing):
-            other = self.platform.predict_blocks([blocks[i] for i in missing], [hws[i] for i in missing])
+            other = predict_blocks(self.platform, [blocks[i] for i in missing], [hws[i] for i in missing])
             ms[missing], std[missing], extrapolated[missing] = other.ms, other.std, other.extrapolated
         return Prediction(ms, std, extrapolated)
+
+    def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:
+        """Latencies of networks from the sums of their blocks, corrected as `platform` does; arrays of shape
+        (len(specs),)."""
+        return self.platform.correct_sums(specs, sums) if isinstance(self.platform, BlockSums) else sums

@@ -13,6 +13,7 @@ from modules.latency.keys import parse_key
 from modules.latency.nn_meter_ops import nn_meter_graph
 from modules.latency.prediction import NORMAL_90, Prediction, join_predictions
 from modules.latency.table import TablePlatform, read_table
+from modules.modeling.complexity import blocks_of
 from modules.modeling.net_spec import resolve
 from modules.modeling.spec import BlockArgs
 from modules.search_space.superspace import get_available_superspaces, get_superspace
@@ -98,6 +99,20 @@ def test_a_table_wins_and_the_platform_fills_in(tmp_path):
     assert same.predict_block("MobileNetV2Res", 14, 112, 128, 5, 4.0, 1, "relu6") == 1.25
     assert same.predict_block("MobileNetV2Res", 28, 112, 128, 5, 4, 1, "relu6") == LatencyPredictor(
         "onnx_lut").predict_block("MobileNetV2Res", 28, 112, 128, 5, 4, 1, "relu6")
+
+
+def test_a_table_over_a_platform_that_predicts_one_block_at_a_time():
+    class Plain:
+        def predict_block(self, block, hw):
+            return block.cin * hw[0] / 1000
+
+    (spec,), (first, *_) = nets(1), blocks_of(nets(1)[0])
+    table = TablePlatform(Plain(), {first: 50.0})
+    prediction = table.predict_subnets([spec])
+    wanted = 50 + sum(Plain().predict_block(*key) for key in blocks_of(spec)[1:])
+    assert prediction.ms == pytest.approx([wanted])
+    assert np.isnan(prediction.std).all()
+    assert not hasattr(table, "measure_subnet")
 
 
 @pytest.mark.parametrize(("content", "words"), [

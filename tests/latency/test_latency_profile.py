@@ -24,8 +24,10 @@ from modules.latency.profile.journal import HEADER, Journal, Row
 from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
 from modules.latency.profile.models import block_model
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
+from modules.latency.profile.timer import network_timer
 from modules.latency.profile.validation import net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
+from modules.latency.table import TablePlatform
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
 from modules.runtime import runner
 from modules.runtime.devices import open_device
@@ -217,7 +219,18 @@ def test_this_machine_is_corrected_to_whole_networks(tmp_path, monkeypatch):
     assert predicted.ms == pytest.approx(whole, rel=0.06)
     assert (sums > 1.4 * whole).all()
     assert np.isfinite(predicted.std).all()
-    assert platform.predict_block(*blocks_of(specs[0])[0]) == price(block_key(*blocks_of(specs[0])[0]))
+    block, hw = blocks_of(specs[0])[0]
+    assert platform.predict_block(block, hw) == price(block_key(block, hw))
+    # A table of exact values wins for its blocks, and changes nothing else: networks are corrected and measured alike.
+    table = TablePlatform(platform, {(block, hw): 2 * price(block_key(block, hw))})
+    with_block = np.array([blocks_of(spec).count((block, hw)) for spec in specs])
+    slope = platform._correction("onnxw_tiny").coefficients[0]
+    assert slope == pytest.approx(0.7, rel=0.2)
+    assert table.predict_subnets(specs).ms - predicted.ms == pytest.approx(
+        slope * price(block_key(block, hw)) * with_block)
+    assert with_block.any()
+    assert not with_block.all()
+    assert network_timer("onnxruntime_int8", table)(specs[0]) == platform.measure_subnet(specs[0])
 
 
 # ---------------------------------------------------------------- the command line, killed and resumed

@@ -40,12 +40,11 @@ class ProfiledPlatform(ModelPlatform):
         """Latencies of `blocks` within a network, on inputs of `hws` pixels; arrays of shape (len(blocks),)."""
         return corrected(self.correction, super().price_blocks(blocks, hws), block_terms(blocks, hws))
 
-    def predict_subnets(self, specs: Sequence[NetSpec]) -> Prediction:
+    def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:
         """Latencies of networks; arrays of shape (len(specs),). Their deviation was measured in the profile.
 
         A network with a block outside the fitted domain is at least as uncertain as its blocks.
         """
-        sums = super().predict_subnets(specs)
         std = sums.ms * self.correction.deviation
         return replace(sums, std=np.where(sums.extrapolated, np.fmax(std, sums.std), std))
 
