@@ -159,7 +159,8 @@ def search(args, space, settings, fitness, opened):
     measurement = Measurement(timers, args.measure_best, proposer.spec, state) if timers else None
     ranking = run_search(SubnetSearch(proposer, fitness.evaluate, state), folder,
                          folder.with_name(f"{folder.name}.log"), notes=fitness.notes, baseline=args.baseline,
-                         measurement=measurement, test_top_num=args.test_top_num if fitness.tested else 0)
+                         label=fitness.label, measurement=measurement,
+                         test_top_num=args.test_top_num if fitness.tested else 0)
     if settings.prefilter:
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
     tell(args, settings, folder, ranking, chosen(ranking, state.measured if measurement else {}))

@@ -37,11 +37,10 @@ def main(argv=None):
     from modules.search_space.subnet_list import read_subnets
     from modules.utils.dist import close, init_distributed
 
-    subnets = read_subnets(args.input)
+    subnets = list(dict.fromkeys(read_subnets(args.input)))
     device = init_distributed(args.local_rank)
-    for space, subnet in subnets:
-        folder = tune(config, space, subnet, args.checkpoint_path, resume=args.resume, overwrite=args.overwrite,
-                      device=device)
+    folders = tune(config, subnets, args.checkpoint_path, resume=args.resume, overwrite=args.overwrite, device=device)
+    for (space, subnet), folder in zip(subnets, folders, strict=True):
         print(f"trained {space}-{subnet}: {folder}")
     close()
 

@@ -187,6 +187,15 @@ def open_all(runs: Sequence[Run]):
         yield
 
 
+def check_free(runs: Iterable[Run]) -> None:
+    """UserError if one of `runs`, which open later one after the other, would be refused now."""
+    for run in runs:
+        try:
+            run._open()
+        finally:
+            run._lock.release()
+
+
 def _say_which_start(runs: Sequence[Run]) -> None:
     """One line about the runs that --resume found nothing of."""
     fresh = [run for run in runs if run.resume and not run.found]

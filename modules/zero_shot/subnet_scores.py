@@ -41,6 +41,6 @@ class SubnetScores:
 def score_fitness(space: SupernetConfig, proxy: str, seed: int) -> Fitness:
     """A training-free score as the fitness of a search, without checkpoint and images."""
     found = SubnetScores(space, CLASSES, proxy, BATCH, seed)
-    note = f"fitness: score {found.proxy}; it stands in the place of the accuracy (acc, acc1) in log, tables and figure"
+    note = f"fitness: score {found.proxy}; it stands in the place of the accuracy (acc, acc1) in log and tables"
     return Fitness(SubnetSpace(space, space.space.resolutions), CLASSES, found.evaluate, {"supernet": str(space)},
-                   [note], tested=False)
+                   [note], tested=False, label=f"score {found.proxy}")

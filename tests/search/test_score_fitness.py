@@ -9,10 +9,12 @@ import search_subnet
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.search.evolution import History
+from modules.search.subnet import figure
 from modules.search.subnet.proposals import Proposer
 from modules.search.subnet.settings import SearchSettings
 from modules.search_space.config import SubnetChoiceConfig
 from modules.utils.errors import UserError
+from modules.utils.figures import save_figure
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.subnet_scores import SubnetScores
 
@@ -26,9 +28,12 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_a_score_can_be_the_fitness(tmp_path, capsys):
+def test_a_score_can_be_the_fitness(tmp_path, capsys, monkeypatch):
     """Without checkpoint and images; parameters are a score whose value is known."""
+    drawn = []
+    monkeypatch.setattr(figure, "save_figure", lambda plot, path: drawn.append(plot) or save_figure(plot, path))
     search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path)])
+    assert drawn[0].axes[0].get_ylabel() == "score Params"
     folder = tmp_path / str(SPACE) / "3ms_Params"
     rows = rows_of(folder / "subnets.csv")
     assert len(rows) == 8 * 3

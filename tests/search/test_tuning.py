@@ -1,4 +1,5 @@
 """Subnets of a search trained on by one command: from the supernet's weights, with its largest subnet as teacher."""
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -44,7 +45,7 @@ def supernets(tmp_path_factory):
 def tuned(supernets, tmp_path_factory):
     """The folder of the two checkpoints that the script wrote for the one subnet of a list."""
     folder = tmp_path_factory.mktemp("tuned")
-    (folder / "export.csv").write_text(f"onnxw_tiny,053412-000000,{SUBNET}\n")
+    (folder / "export.csv").write_text(f"onnxw_tiny,053412-000000,{SUBNET}\n" * 2)  # the best within two limits
     main(["--input", str(folder / "export.csv"), "--checkpoint_path", str(supernets), "--models_save_dir", str(folder),
           "--config-file", str(YAML), *(text for name, value in SHORT.items() for text in (f"--{name}", str(value)))])
     return checkpoint_folder(folder / subnet_id(SPACE, SUBNET), SPACE)
@@ -86,8 +87,17 @@ def test_stopped_it_goes_on_to_the_same_weights(supernets, tuned, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr("modules.training.trainer.SupernetTrainer.end_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
-            tune(config, SPACE, SUBNET, supernets)
-    assert_same(tune(config, SPACE, SUBNET, supernets, resume=True), tuned)
+            list(tune(config, [(SPACE, SUBNET)], supernets))
+    folder, = tune(config, [(SPACE, SUBNET)], supernets, resume=True)
+    assert_same(folder, tuned)
+
+
+def test_what_is_refused_for_the_last_subnet_is_refused_before_the_first_training(supernets, tuned, tmp_path):
+    other = SPACE, SUBNETS.extreme(max)
+    shutil.copytree(tuned.parent, tmp_path / tuned.parent.name)
+    with pytest.raises(UserError, match=r"checkpoint\.pth' exists; continue it with --resume"):
+        next(tune(settings(models_save_dir=str(tmp_path)), [other, (SPACE, SUBNET)], supernets))
+    assert [path.name for path in tmp_path.iterdir()] == [tuned.parent.name]
 
 
 def test_bad_input_is_refused_in_one_line(tmp_path):

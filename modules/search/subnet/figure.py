@@ -12,9 +12,10 @@ from modules.utils.figures import new_figure, save_figure
 
 
 def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], windows: Sequence[Window],
-                devices: Sequence[str], baseline: Sequence[tuple[float, float]] = ()) -> None:
+                devices: Sequence[str], label: str, baseline: Sequence[tuple[float, float]] = ()) -> None:
     """All evaluated subnets coloured by round, their Pareto front and the limits, with one panel for each device. The
-    first panel also shows another search's subnets (latency in ms, accuracy in percent) with their front."""
+    first panel also shows another search's subnets (latency in ms, fitness) with their front. `label` is of the
+    fitness."""
     figure = new_figure(1 + 7 * len(devices), 5)
     panels = figure.subplots(1, len(devices), squeeze=False)[0]
     for number, (axes, device) in enumerate(zip(panels, devices, strict=True)):
@@ -25,7 +26,7 @@ def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], windows: S
             limit = window.limits[number]
             axes.axvline(limit, color="black", linewidth=0.9, linestyle=":")
             axes.annotate(f"{limit:g} ms ", (limit, 0.01), xycoords=("data", "axes fraction"), fontsize=8, ha="right")
-        axes.set(xlabel=f"predicted int8 latency on {device}, ms", ylabel="int8 top-1, %", title=title)
+        axes.set(xlabel=f"predicted int8 latency on {device}, ms", ylabel=label, title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, loc="best")
     if max(subnet.proposal.round for subnet in subnets):

@@ -24,6 +24,7 @@ class Fitness:
         identity: the values that results depend on, for the state of the search.
         notes: lines for the user.
         tested: whether images remain for a test.
+        label: name and unit, for the figure.
     """
 
     subnets: SubnetSpace
@@ -32,6 +33,7 @@ class Fitness:
     identity: dict
     notes: list[str]
     tested: bool
+    label: str = "int8 top-1, %"
 
 
 class SharedEvaluation:

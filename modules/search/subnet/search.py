@@ -101,7 +101,8 @@ class SubnetSearch:
 
 
 def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_num: int = 0, notes: Sequence[str] = (),
-               baseline: str | Path = "", measurement: Measurement | None = None) -> Ranking:
+               baseline: str | Path = "", label: str = "int8 top-1, %",
+               measurement: Measurement | None = None) -> Ranking:
     """Run `search`, measure the best, test them on the test images, and write log, tables and figure.
 
     Args:
@@ -111,6 +112,7 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         test_top_num: number of subnets of each limit to test; 0: none.
         notes: lines for the top of the log.
         baseline: another search's subnets.csv, for the figure.
+        label: of the fitness, for the figure.
         measurement: of the best subnets; None: predictions rank them.
 
     Returns:
@@ -134,7 +136,7 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
     config = search.proposer.subnets.config
     write_export_list(folder / "export.csv", config, chosen(ranking, measured).values())
     draw_search(folder / "search.png", f"{config}, {search.settings.method}", search.evaluated,
-                search.settings.windows, devices, points)
+                search.settings.windows, devices, label, points)
     write_manifest(folder / "subnets.csv", **search.state.identity)
     return ranking
 

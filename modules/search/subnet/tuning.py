@@ -1,6 +1,8 @@
-"""A subnet trained on alone, from the weights of its supernet and with a teacher: fp32, then int8."""
+"""Subnets trained on, each alone, from the weights of their supernet and with a teacher: fp32, then int8."""
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,26 +13,34 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.published import subnet_id
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import TrainConfig
-from modules.training.trainer import train
+from modules.training.trainer import SupernetTrainer
 from modules.utils.checkpoint import load_checkpoint
+from modules.utils.runs import check_free
 
 
-def tune(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig, supernet: str | Path, *,
-         resume: bool = False, overwrite: bool = False, device: torch.device | None = None) -> Path:
-    """Train `subnet` in fp32, then in int8; returns the folder of both checkpoints.
+def tune(config: TrainConfig, subnets: Sequence[tuple[SupernetConfig, SubnetChoiceConfig]], supernet: str | Path, *,
+         resume: bool = False, overwrite: bool = False, device: torch.device | None = None) -> Iterator[Path]:
+    """Train each of `subnets` in fp32, then in int8; yields the folder of both checkpoints. What is refused for one of
+    them is refused before the first training.
 
     Args:
-        config: of the fp32 training; `models_save_dir` gets a folder for the subnet. Without a teacher it is the
+        config: of the fp32 training; `models_save_dir` gets a folder for each subnet. Without a teacher it is the
             largest subnet of the supernet, whose logits are learnt; "none" stands for no teacher.
         supernet: the fp32 checkpoint, or the folder of supernets.
         resume, overwrite, device: as of `SupernetTrainer`.
     """
-    path = find_checkpoint(supernet, space, False, config.align_sample)
-    config = _settings(config, space, subnet, path)
-    for quant_mode in (False, True):
-        ours = replace(config, init_checkpoint="").for_quantization() if quant_mode else config
-        folder = train(ours, space, quant_mode=quant_mode, resume=resume, overwrite=overwrite, device=device)
-    return folder
+    trainers = deque()
+    for space, subnet in subnets:
+        ours = _settings(config, space, subnet, find_checkpoint(supernet, space, False, config.align_sample))
+        both = ours, replace(ours, init_checkpoint="").for_quantization()
+        trainers += [SupernetTrainer(c, space, quant_mode=quant_mode, resume=resume, overwrite=overwrite, device=device)
+                     for c, quant_mode in zip(both, (False, True), strict=True)]
+    check_free(trainer.files for trainer in trainers)
+    while trainers:  # a trained one is freed, with its data
+        trainer = trainers.popleft()
+        trainer.run()
+        if trainer.quant_mode:
+            yield trainer.folder
 
 
 def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig, path: Path) -> TrainConfig:
