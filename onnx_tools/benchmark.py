@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -63,7 +62,7 @@ def main(argv=None):
 def time_files(args, usual, constants):
     """Time the files of --model_path in the same turns."""
     from modules.deploy.cards.card import add_latency, check_cards
-    from modules.deploy.cards.report import latency_rows
+    from modules.deploy.cards.report import latency_rows, megabytes_text
     from modules.runtime.engines import engines
     from modules.utils.results import format_table
 
@@ -72,13 +71,14 @@ def time_files(args, usual, constants):
     figures = measure(args, usual, {path: ort.open(path, args.threads) for path in args.model_path})
     print(format_table(latency_rows(figures)), flush=True)
     for path, (ms, spread) in figures.items():
-        add_latency(path, {"ms": ms, "spread_ms": spread, "peak_mb": _megabytes(ort.peak_memory_mb(path, args.threads)),
-                           **constants})
+        memory = megabytes_text(ort.peak_memory_mb(path, args.threads))
+        add_latency(path, {"ms": ms, "spread_ms": spread, "peak_mb": memory, **constants})
 
 
 def time_subnets(args, usual, constants):
     """Time the fp32 and int8 files of the given networks, and append to the csv."""
     from modules.deploy.cards.card import add_latency
+    from modules.deploy.cards.report import speedup_lines
     from modules.deploy.naming import model_path
     from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
@@ -103,10 +103,7 @@ def time_subnets(args, usual, constants):
             print(f"{network}: {', '.join(f'{name} {ms:.2f} ms' for name, (ms, _) in figures.items())}, "
                   f"{speedup:.2f}x", flush=True)
             ratios.append({name: figures[name][0] / figures["int8"][0] for name in figures if name != "int8"})
-    for name in ratios[0]:
-        values = [ratio[name] for ratio in ratios]
-        print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
-              "times at least")
+    print("\n".join(speedup_lines(ratios)))
 
 
 def measure(args, usual, sessions):
@@ -139,6 +136,7 @@ def open_usual_reference():
 
 def open_all(args, paths):
     """The sessions of one subnet, and the peak memory of our two."""
+    from modules.deploy.cards.report import megabytes_text
     from modules.deploy.to_onnx.static_baseline import static_quantized
     from modules.runtime.engines import engines
 
@@ -149,11 +147,7 @@ def open_all(args, paths):
     if "openvino" in args.baselines:
         sessions["openvino"] = engines["openvino"].open(paths["int8"], args.threads)
     peaks = {name: ort.peak_memory_mb(path, args.threads) for name, path in paths.items()}
-    return sessions, {f"{name}_peak_mb": _megabytes(peak) for name, peak in peaks.items()}
-
-
-def _megabytes(peak):
-    return "" if peak is None else f"{peak:.1f}"
+    return sessions, {f"{name}_peak_mb": megabytes_text(peak) for name, peak in peaks.items()}
 
 
 def row(name, figures, speedup):

@@ -15,7 +15,6 @@ default. The latencies go into the cards of exported models, too.
 """
 import sys
 from pathlib import Path
-from statistics import geometric_mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -82,13 +81,16 @@ def time_files(args, timer):
 def keep(path, measured, args, machine):
     """Write a latency to the card of the file."""
     from modules.deploy.cards.card import add_latency
+    from modules.deploy.cards.report import megabytes_text
 
-    add_latency(path, {"ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": _megabytes(measured),
+    memory = megabytes_text(measured.memory_mb)
+    add_latency(path, {"ms": measured.ms, "spread_ms": measured.spread_ms, "peak_mb": memory,
                        "threads": args.num_threads, **machine, "engine": measured.engine})
 
 
 def time_subnets(args, timer):
     """Time the fp32 and int8 files of the given networks, and append to the csv."""
+    from modules.deploy.cards.report import megabytes_text, speedup_lines
     from modules.deploy.export import timed_files
     from modules.deploy.to_tflite.export import TfliteFormat
     from modules.search_space.reference import reference_to
@@ -112,12 +114,9 @@ def time_subnets(args, timer):
             "name": reference_to(space, choice), "fp32_ms": f"{fp32.ms:.3f}", "int8_ms": f"{int8.ms:.3f}",
             "speedup": f"{fp32.ms / int8.ms:.2f}", "fp32_spread_ms": f"{fp32.spread_ms:.3f}",
             "int8_spread_ms": f"{int8.spread_ms:.3f}", "threads": args.num_threads, **machine,
-            "engine": int8.engine, "fp32_peak_mb": _megabytes(fp32), "int8_peak_mb": _megabytes(int8),
-            **_baseline_columns(times)})
-    for name in ratios[0]:
-        values = [ratio[name] for ratio in ratios]
-        print(f"int8 is {geometric_mean(values):.3f} times as fast as {name} in the geometric mean, {min(values):.3f} "
-              "times at least")
+            "engine": int8.engine, "fp32_peak_mb": megabytes_text(fp32.memory_mb),
+            "int8_peak_mb": megabytes_text(int8.memory_mb), **_baseline_columns(times)})
+    print("\n".join(speedup_lines(ratios)))
 
 
 def _baseline_columns(times):
@@ -128,10 +127,6 @@ def _baseline_columns(times):
                     f"{name}_spread_ms": f"{measured.spread_ms:.3f}" if measured else "",
                     f"{name}_engine": measured.engine if measured else ""}
     return columns
-
-
-def _megabytes(measured):
-    return "" if measured.memory_mb is None else f"{measured.memory_mb:.1f}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """MobileNetV2 and MobileNetV3-Large as superspaces: the same tools train, export and measure them.
 
 The first holds only that network (Sandler et al., 2018, table 2). The second holds several networks: its blocks'
-expansions differ within a stage. MOBILENET_V3_LARGE encodes the one in Howard et al., 2019, table 1. Its last layer
-before the classifier has a batch norm here instead of a bias.
+expansions differ within a stage. One of them is that of Howard et al., 2019, table 1. Its last layer before the
+classifier has a batch norm here instead of a bias.
 """
 from __future__ import annotations
 
@@ -56,13 +56,6 @@ MOBILENET_V3 = Superspace(
         Candidate("MobileNetV3", (5,), (6,), "hswish"),
     ),
 )
-
-# Encodings without the resolution: supernet choice, subnet.
-MOBILENET_V2_ONLY = ("000000", "d1#1#2#3#4#3#3#1_k3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3_"
-                     "w32#16#24#24#32#32#32#64#64#64#64#96#96#96#160#160#160#320_e0#1#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6")
-MOBILENET_V3_LARGE = ("01234", "d1#1#2#3#4#2#3_k3#3#3#3#5#5#5#3#3#3#3#3#3#5#5#5_"
-                      "w16#16#24#24#40#40#40#80#80#80#80#112#112#160#160#160_"
-                      "e0#1#4#3#3#3#3#6#2.5#2.3#2.3#6#6#6#6#6")
 
 # Not listed among the spaces to search.
 for _superspace in (MOBILENET_V2, MOBILENET_V3):

@@ -7,12 +7,18 @@ from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
 from modules.search_space import get_available_superspaces, get_superspace
-from modules.search_space.baselines import MOBILENET_V2_ONLY, MOBILENET_V3_LARGE
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network, get_available_networks
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
+
+# Encodings without the resolution: supernet choice, subnet.
+MOBILENET_V2 = ("000000", "d1#1#2#3#4#3#3#1_k3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3#3_"
+                "w32#16#24#24#32#32#32#64#64#64#64#96#96#96#160#160#160#320_e0#1#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6#6")
+MOBILENET_V3_LARGE = ("01234", "d1#1#2#3#4#2#3_k3#3#3#3#5#5#5#3#3#3#3#3#3#5#5#5_"
+                      "w16#16#24#24#40#40#40#80#80#80#80#112#112#160#160#160_"
+                      "e0#1#4#3#3#3#3#6#2.5#2.3#2.3#6#6#6#6#6")
 
 
 def shapes(net: torch.nn.Module) -> list:
@@ -20,7 +26,7 @@ def shapes(net: torch.nn.Module) -> list:
 
 
 @pytest.mark.parametrize(("name", "encoding", "reference"), [
-    ("mobilenet_v2", MOBILENET_V2_ONLY, "mobilenet_v2"), ("mobilenet_v3", MOBILENET_V3_LARGE, "mobilenet_v3_large")])
+    ("mobilenet_v2", MOBILENET_V2, "mobilenet_v2"), ("mobilenet_v3", MOBILENET_V3_LARGE, "mobilenet_v3_large")])
 def test_convolutions_are_those_of_torchvision(name, encoding, reference):
     config = SupernetConfig.from_choice(name, encoding[0])
     choice = SubnetChoiceConfig.from_str(f"{encoding[1]}_r224")
@@ -79,6 +85,6 @@ def test_a_width_that_is_none():
 def test_they_are_known_but_not_listed():
     assert get_superspace("mobilenet_v2").name == "mobilenet_v2"
     assert not {"mobilenet_v2", "mobilenet_v3"} & set(get_available_superspaces())
-    config = SupernetConfig.from_choice("mobilenet_v2", MOBILENET_V2_ONLY[0])
+    config = SupernetConfig.from_choice("mobilenet_v2", MOBILENET_V2[0])
     space = SubnetSpace(config, (224,))
     assert space.extreme(min) == space.extreme(max)

@@ -165,6 +165,12 @@ def test_benchmark_of_given_files(tmp_path):
     done = script("onnx_tools/benchmark.py", "--model_path", *models, tmp_path / "absent.onnx")
     assert done.returncode == 2
     assert "absent.onnx" in done.stderr
+    card = Path(f"{models[1]}.card.json")
+    card.write_text(card.read_text()[:100])
+    done = script("onnx_tools/benchmark.py", "--model_path", *models)
+    assert done.returncode == 2
+    assert card.name in done.stderr
+    assert not done.stdout, "nothing is timed whose latency cannot be kept"
 
 
 def test_benchmark_and_profile_scripts(tmp_path):

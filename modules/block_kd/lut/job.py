@@ -9,13 +9,13 @@ from modules.block_kd.lut.builder import LutConfig, LutJob, check_held_out
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.student.files import StudentRecord, read_student, student_path
 from modules.block_kd.student.model import StagePlusProj
-from modules.block_kd.student.space import check_output_sizes, stage_list
+from modules.block_kd.student.space import check_output_sizes
 from modules.block_kd.teacher import fit_teacher
 from modules.block_kd.teacher.backbone import Teacher
 from modules.datasets.announce import announce
 from modules.datasets.build import data_of, load_data
 from modules.search_space.superspace import get_superspace
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError
 
 DEFAULT_VALID_SIZE = 50000
 
@@ -31,10 +31,7 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
 
     space = get_superspace(o.superspace)
     platform = get_platform(o.platform)
-    stages = stage_list(o.superspace, list(o.stage_list))
-    for window in o.width_window_filter:
-        check_choice(window, range(max(space.stage(stage).num_windows for stage in stages)),
-                     f"width window of {o.superspace} (--width_window_filter)")
+    stages = o.stages
     fit_teacher(teacher, space)
     paths = {(stage, block): student_path(f"{o.checkpoint_path}/{o.superspace}", f"{stage}_{block}",
                                           not o.fp32_mode) for stage, blocks in stages.items() for block in blocks}

@@ -4,8 +4,10 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, replace
 
 from modules.block_kd.student.config import LOSS_FUNCTIONS
+from modules.block_kd.student.space import stage_list
 from modules.datasets.transforms import AUGMENTS
 from modules.search_space.superspace import get_searched_superspace
+from modules.utils.errors import check_choice
 from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, setting
 
 ROWS_PER_PASS = 500    # at most; a killed run loses at most these
@@ -44,3 +46,15 @@ class TableOptions:
     def __post_init__(self):
         check_settings(self)
         get_searched_superspace(self.superspace)
+
+    @property
+    def stages(self) -> dict[str, list[int]]:
+        """The block numbers of each stage with a table, such as {"stage3": [0, 2]}.
+
+        UserError for an unknown stage, block or width window.
+        """
+        space, stages = get_searched_superspace(self.superspace), stage_list(self.superspace, list(self.stage_list))
+        for window in self.width_window_filter:
+            check_choice(window, range(max(space.stage(stage).num_windows for stage in stages)),
+                         f"width window of {self.superspace} (--width_window_filter)")
+        return stages

@@ -10,10 +10,9 @@ from modules.block_kd.lut.builder import LutBuilder, LutConfig, LutJob
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.proxy_rank import substage_net
 from modules.block_kd.lut.rows import TableRow
-from modules.block_kd.student.space import stage_list
 from modules.search_space.superspace import get_superspace
 from modules.utils import dist
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import check_proxy, scores, seed_of
 
@@ -30,10 +29,7 @@ def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
     """
     from modules.latency import get_platform
 
-    space, stages = get_superspace(o.superspace), stage_list(o.superspace, list(o.stage_list))
-    for window in o.width_window_filter:
-        check_choice(window, range(max(space.stage(stage).num_windows for stage in stages)),
-                     f"width window of {o.superspace} (--width_window_filter)")
+    space, stages = get_superspace(o.superspace), o.stages
     config = LutConfig(
         o.superspace, o.platform, tuple(sorted(o.hw_list or space.block_kd_resolutions)), "", 0, "", 0, 0, 0,
         o.train_batch_size, f"{FORM}{check_proxy(proxy)}", o.manual_seed, "", int8=False)

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 
 from modules.deploy.cards.card import SUFFIX, read_card
 from modules.utils.errors import UserError
@@ -61,6 +62,22 @@ def latency_rows(figures: Mapping[str, tuple[float, float]]) -> list[dict]:
     first = next(iter(figures.values()))[0]
     return [{"file": Path(path).name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}", "of the first":
              f"{ms / first:.2f}"} for path, (ms, spread) in figures.items()]
+
+
+def speedup_lines(ratios: Sequence[Mapping[str, float]]) -> list[str]:
+    """One line for each kind of file: how many times as fast int8 is, over several networks.
+
+    Args:
+        ratios: for each network, latency of each kind over that of int8, such as {"fp32": 2.1, "static": 1.02}.
+    """
+    by_kind = {kind: [ratio[kind] for ratio in ratios] for kind in ratios[0]}
+    return [f"int8 is {geometric_mean(values):.3f} times as fast as {kind} in the geometric mean, {min(values):.3f} "
+            "times at least" for kind, values in by_kind.items()]
+
+
+def megabytes_text(megabytes: float | None) -> str:
+    """Peak memory for a csv or card; empty if it is not known."""
+    return "" if megabytes is None else f"{megabytes:.1f}"
 
 
 def plot_cards(cards: list[dict], path: str | Path) -> None:

@@ -31,14 +31,6 @@ class Family:
     expand: int = 0
 
 
-FAMILIES = {
-    **{f"SuperConvK{k}BNRELU": Family("Conv", k) for k in (1, 3, 5, 7)},
-    **{f"SuperResK{k}K{k}": Family("ZenKK", k) for k in (3, 5, 7)},
-    **{f"SuperResK1K{k}K1": Family("ZenBottleneck", k) for k in (3, 5, 7)},
-    **{f"SuperResIDWE{e}K{k}": Family("ZenInverted", k, e) for e in (1, 2, 4, 6) for k in (3, 5, 7)},
-}
-
-
 _NAMES = {
     re.compile(r"SuperConvK(?P<k>[0-9]{1,2})BNRELU"): "Conv",
     re.compile(r"SuperResK(?P<k>[0-9]{1,2})K(?P=k)"): "ZenKK",
@@ -59,6 +51,11 @@ def find_family(name: str) -> Family | None:
             if allowed and (unit != "ZenInverted" or expand):
                 return Family(unit, kernel, expand)
     return None
+
+
+FAMILIES = {name: find_family(name) for name in (  # the published ones
+    *(f"SuperConvK{k}BNRELU" for k in (1, 3, 5, 7)), *(f"SuperResK{k}K{k}" for k in (3, 5, 7)),
+    *(f"SuperResK1K{k}K1" for k in (3, 5, 7)), *(f"SuperResIDWE{e}K{k}" for e in (1, 2, 4, 6) for k in (3, 5, 7)))}
 
 
 def round_to(value: float, base: int = 8) -> int:
