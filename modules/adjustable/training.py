@@ -200,7 +200,8 @@ class AdjustTrainer:
 
     def _add_to_average(self) -> None:
         values = [p.detach().clone() for p in self.network.parameters()]
-        self.sums = values if self.sums is None else [a + b for a, b in zip(self.sums, values, strict=True)]
+        self.sums = values if self.sums is None else [
+            total.to(value.device) + value for total, value in zip(self.sums, values, strict=True)]
         self.averaged += 1
 
     def _take_average(self) -> None:

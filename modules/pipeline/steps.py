@@ -119,7 +119,7 @@ class Pipeline:
                   folder, "--valid_size", self.plan.valid_size, "--resolutions", *self.plan.resolutions, "--placement",
                   "engine", "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--seed",
                   self.request.seed, "--epochs", epochs, "--quant_epochs", int8_epochs, "--warmup_epochs",
-                  max(0.5, round(WARM_STEPS / self.plan.steps, 2)), "--resume"]
+                  min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume"]
         return [common, [*common, "--quant_mode"]]
 
     def train_supernet(self) -> list[Command]:

@@ -105,7 +105,7 @@ def _learn(supernet, images, forward, labels, config: TrainConfig,
     with distiller.watch(supernet) if distiller else nullcontext() as features:
         logits = forward()
     loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
-    (loss + distiller.loss(images, features, logits) if distiller else loss).backward()
+    (loss + distiller.loss(images, features, logits, config.amp) if distiller else loss).backward()
     supernet.set_dropout_rate(0.0)
     return logits, loss.detach()
 

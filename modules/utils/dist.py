@@ -37,6 +37,7 @@ def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
             processes that do not find each other.
     """
     check_choice(kind, ("", "cpu", "cuda"), "device (--device)")
+    compute_in_full_fp32()
     cuda = torch.cuda.is_available()
     if kind == "cuda" and not cuda:
         raise UserError("device 'cuda' (--device), but torch finds no CUDA device; allowed here: cpu")
@@ -52,6 +53,12 @@ def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def compute_in_full_fp32() -> None:
+    """Switch off TF32, which rounds the operands of a convolution to 10 bits. A code times its scale needs more: int8
+    accuracies would not be those of the integers. `--amp bf16` is the fast format of a training."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _join(backend: str) -> None:

@@ -136,6 +136,47 @@ def test_int8_students_start_from_the_fp32_ones_with_every_quantiser_started(tea
                 torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
 
 
+def test_quantisers_start_from_a_pass_as_in_training_and_statistics_stay(teachers, tmp_path):
+    """The scale of an activation is its range in that pass over 255; those of running statistics are others."""
+    config = make_config(tmp_path)
+    BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
+    teacher = load_teacher(ARCH, teachers[True], quant=True)
+    run = BlockTrainer(config, teacher, int8=True).tasks()[0].runs[0]
+    torch.manual_seed(0)
+    with run.files:
+        run.build()
+        x = 2 * torch.randn(16, run.student.in_proj.in_channels, 12, 12)
+        before = {name: buffer.clone() for name, buffer in run.student.named_buffers() if "running" in name}
+        run.start_quantizers(x)
+    assert before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in run.student.named_buffers() if name in before)
+
+    fp32 = read_student(tmp_path / "stage2_2" / "checkpoint.pth", "onnxw_tiny", "stage2", 2, teacher, False)[0]
+    scales, ratios = {name: m.activation_scale.item() for name, m in run.student.named_modules()
+                      if isinstance(m, QBase)}, {True: [], False: []}
+    for training, found in ratios.items():
+        fp32.set_active(fp32.space.extreme(max))
+        hooks = [m.register_forward_pre_hook(lambda m, x, name=name, found=found: found.append(
+            scales[name] * 255 / (x[0].max().clamp(min=0) - x[0].min().clamp(max=0)).item()))
+            for name, m in fp32.named_modules() if name in scales and isinstance(m, torch.nn.Conv2d)]
+        with torch.no_grad():
+            fp32.train(training)(x)
+        for hook in hooks:
+            hook.remove()
+    assert len(ratios[True]) > 5
+    assert max(abs(ratio - 1) for ratio in ratios[True]) < 0.1
+    assert max(abs(ratio - 1) for ratio in ratios[False]) > 0.2
+
+
+def test_int8_students_do_not_hold_out_images_that_fp32_was_trained_on(teachers, tmp_path):
+    config = make_config(tmp_path)
+    BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
+    teacher = load_teacher(ARCH, teachers[True], quant=True)
+    with pytest.raises(UserError, match="--valid_size 41: student stage2_2 held out 40 images"):
+        BlockTrainer(dataclasses.replace(config, valid_size=41), teacher, int8=True).run()
+    assert not (tmp_path / "stage2_2" / "lsq.pth").exists()
+
+
 def test_int8_students_whose_tensors_own_their_quantisers(teachers, tmp_path):
     config = make_config(tmp_path, stage_list=("stage2_2",))
     BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()

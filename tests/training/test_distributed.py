@@ -26,6 +26,11 @@ def images() -> torch.Tensor:
     return torch.randn(10, 6, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 + 30
 
 
+def odd_images() -> torch.Tensor:
+    """11,767 values a channel for each of two processes: bfloat16 has no such number."""
+    return torch.randn(14, 6, 41, 41, generator=torch.Generator().manual_seed(2)) + 3
+
+
 def norm(synchronized: bool) -> DynamicBatchNorm2d:
     module = DynamicBatchNorm2d(8)
     module.synchronized = synchronized
@@ -47,8 +52,12 @@ def _worker(rank: int, folder: str) -> None:
     _loss(module(x)).backward()
     gradients = {"weight": module.weight.grad.clone(), "bias": module.bias.grad.clone()}
     dist.average_gradients(module.parameters())
+    half = norm(True)
+    half.momentum = 1.0
+    y = half(odd_images()[rank * 7:rank * 7 + 7].bfloat16())
+    assert y.dtype == torch.bfloat16
     torch.save({"x": x.grad, "mean": module.running_mean, "var": module.running_var, "local": gradients,
-                "averaged": module.weight.grad}, f"{folder}/{rank}.pt")
+                "averaged": module.weight.grad, "half": half.running_mean}, f"{folder}/{rank}.pt")
     dist.close()
     os._exit(0)  # gloo's threads, if they outlive the group, would abort an interpreter that ends in the usual way
 
@@ -66,6 +75,8 @@ def test_synchronised_norm_equals_one_process_with_all_images(tmp_path):
         torch.testing.assert_close(part["var"][:6], reference.running_var, rtol=1e-4, atol=1e-5)
         assert part["mean"][6:].tolist() == [0, 0]
         torch.testing.assert_close(part["averaged"], sum(p["local"]["weight"] for p in parts) / WORLD)
+    torch.testing.assert_close(parts[0]["half"][:6], odd_images().bfloat16().double().mean((0, 2, 3)).float(),
+                               rtol=1e-4, atol=0)
     for name in ("weight", "bias"):
         total = sum(p["local"][name] for p in parts)[:6]
         torch.testing.assert_close(total, getattr(reference, name).grad, rtol=1e-4, atol=1e-4)

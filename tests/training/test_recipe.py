@@ -16,6 +16,7 @@ from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.losses import smoothed_cross_entropy
+from modules.training.precision import autocast
 from modules.training.recipe.distillation import Distiller, Teacher
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.initialisation import initialise
@@ -95,6 +96,21 @@ def test_the_loss_from_a_teacher_is_the_published_one():
         projected += projection.bias.double().detach().numpy()[:, None, None]
         expected += 2 * smooth_l1(projected, feature)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_in_bf16_learns_from_features_and_runs_the_teacher_in_bf16():
+    distiller, student = a_distiller()
+    images, labels, formats, losses = torch.randn(4, 3, 32, 32), torch.randint(10, (4,)), [], {}
+    distiller.teacher.net.register_forward_hook(lambda net, x, y: formats.append(y.dtype))
+    for amp in ("none", "bf16"):
+        with distiller.watch(student) as features, autocast(amp, "cpu"):
+            logits = student.eval()(images).float()
+        losses[amp] = distiller.loss(images, features, logits, amp).item()
+    assert losses["bf16"] == pytest.approx(losses["none"], rel=0.02)
+    subnet_step(student.train(), images, labels, TrainConfig(dropout=0.0, amp="bf16"), step_generator(0, 0, 0),
+                distiller)
+    assert formats == [torch.float32, torch.bfloat16, torch.bfloat16]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in distiller.projections.parameters())
 
 
 def test_a_step_adds_the_gradients_of_labels_and_teacher():

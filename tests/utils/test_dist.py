@@ -36,6 +36,13 @@ def test_variables_that_no_launcher_gives(monkeypatch, changes, message):
     assert "\n" not in str(error.value)
 
 
+def test_convolutions_on_a_gpu_keep_all_bits_of_fp32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    dist.init_distributed()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_first_process_tells_the_others_what_became_of_its_work():
     assert dist.on_first(lambda: 5) == 5
     for error in (NotFinite("w"), OSError(28, "No space left on device", "x.pth")):

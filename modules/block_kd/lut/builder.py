@@ -17,7 +17,6 @@ from modules.block_kd.lut.other_stages import FILE_NAME as OTHER_STAGES_FILE
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import SETTINGS_FILE, read_settings
 from modules.block_kd.student.evaluation import Candidate, evaluate_candidates
-from modules.block_kd.student.files import StudentRecord
 from modules.block_kd.student.model import StagePlusProj
 from modules.datasets.build import Data
 from modules.datasets.loading import eval_batches
@@ -217,11 +216,3 @@ class LutBuilder:
         c = self.config
         images = min(len(self.data.valid_indices), c.eval_batches * c.eval_batch_size or len(self.data.valid_indices))
         return self._kept if images * self.size**2 <= CACHED_PIXELS else self.job.validation_batches(self.size)
-
-
-def check_held_out(record: StudentRecord, valid_size: int) -> None:
-    """UserError if the student was trained on some of the `valid_size` validation images."""
-    held_out = (record.training or {}).get("valid_size")
-    if held_out is not None and valid_size > held_out:
-        raise UserError(f"--valid_size {valid_size}: the students held out {held_out} images, the others trained them; "
-                        f"allowed: 1 to {held_out}")

@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 
-from modules.block_kd.lut.builder import LutConfig, LutJob, check_held_out
+from modules.block_kd.lut.builder import LutConfig, LutJob
 from modules.block_kd.lut.options import TableOptions
-from modules.block_kd.student.files import StudentRecord, read_student, student_path
+from modules.block_kd.student.files import StudentRecord, check_held_out, read_student, student_path
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import check_output_sizes
 from modules.block_kd.teacher import fit_teacher
@@ -49,8 +49,9 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     training = record.training or {}
     dataset, path = data_of(o.dataset, o.dataset_path, record)
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
-    check_held_out(record, valid_size)
     data = load_data(dataset or None, path or None, valid_size, labelled=False).normalised(*teacher.normalization)
+    for other in records.values():
+        check_held_out(other, data.info.name, valid_size)
     announce(data, [resolution * teacher.enlarge for resolution in resolutions])
     config = LutConfig(
         o.superspace, o.platform, resolutions, data.info.name, valid_size, o.augment, o.train_batch_size,

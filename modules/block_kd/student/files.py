@@ -34,6 +34,14 @@ class StudentRecord(Record):
         return f"{self.stage}_{self.block}"
 
 
+def check_held_out(record: StudentRecord, dataset: str, valid_size: int) -> None:
+    """UserError if the student was trained on some of the `valid_size` images that data set `dataset` holds out."""
+    held_out = (record.training or {}).get("valid_size")
+    if held_out is not None and record.dataset == dataset and valid_size > held_out:
+        raise UserError(f"--valid_size {valid_size}: student {record.name} held out {held_out} images, the others "
+                        f"trained it; allowed: 1 to {held_out}")
+
+
 def student_path(root: str | Path, name: str, int8: bool) -> Path:
     """The checkpoint of student `name` (`<stage>_<block>`) below `root`."""
     return Path(root) / name / ("lsq.pth" if int8 else "checkpoint.pth")

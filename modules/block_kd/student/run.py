@@ -10,7 +10,7 @@ import torch
 from modules.block_kd.student.config import FREE_ON_RESUME, BlockKDConfig
 from modules.block_kd.student.evaluation import LOSSES
 from modules.block_kd.student.features import TeacherFeatures
-from modules.block_kd.student.files import StudentRecord, build_student, read_student, student_path
+from modules.block_kd.student.files import StudentRecord, build_student, check_held_out, read_student, student_path
 from modules.block_kd.student.model import StagePlusProj
 from modules.block_kd.student.space import StageChoice
 from modules.search_space.superspace import get_superspace
@@ -97,8 +97,9 @@ class StudentRun(Trainee):
 
     def _load_fp32(self) -> None:
         r, path = self.record, student_path(self.config.output_path, self.record.name, int8=False)
-        fp32, _, _ = read_student(path, r.superspace, r.stage, r.block, self.teacher, False,
-                                  "fp32 block student, where int8 training starts,")
+        fp32, record, _ = read_student(path, r.superspace, r.stage, r.block, self.teacher, False,
+                                       "fp32 block student, where int8 training starts,")
+        check_held_out(record, r.dataset, self.config.valid_size)
         self.student.load_state_dict(fp32.state_dict())
 
     def _continue(self, checkpoint: dict) -> None:
@@ -113,20 +114,26 @@ class StudentRun(Trainee):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def start_quantizers(self, features: torch.Tensor) -> None:
-        """Take start values of all quantisers from one batch, run in the largest configuration.
+        """Take start values of all quantisers from one batch, run in the largest configuration as in training.
 
-        That configuration does not use projected shortcuts between blocks of equal width. A second configuration with
+        Running statistics are of all configurations and would give other ranges; they stay as they are. The largest
+        configuration does not use projected shortcuts between blocks of equal width. A second configuration with
         alternating widths starts them. An unstarted quantiser would take its range from the first evaluation.
         """
         space = self.student.space
         largest = space.extreme(max)
         widths = (min(space.options.widths), max(space.options.widths))
         alternating = tuple(dataclasses.replace(b, width=widths[i % 2]) for i, b in enumerate(largest.blocks))
-        self.student.eval()
+        norms = [module for module in self.student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+        self.student.train()
         with torch.no_grad():
             for choice in (largest, StageChoice(largest.cin, alternating)):
                 self.student.set_active(choice)
                 self.student(features)
+            for norm, buffers in zip(norms, kept, strict=True):
+                for name, buffer in norm.named_buffers():
+                    buffer.copy_(buffers[name])
 
     def train_step(self, batch: Batch, steps: int) -> torch.Tensor:
         """One step: the largest, the smallest and two random configurations, each at its resolution. The gradients are

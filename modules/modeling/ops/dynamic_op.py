@@ -79,7 +79,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
         # Sums around a value near the mean: far from it, the sum of squares would lose its digits.
         pivot = self.running_mean[:n].clone()
         shifted = x - pivot.view(-1, 1, 1)
-        count = x.new_tensor([x.numel() / n])
+        count = pivot.new_tensor([x.numel() / n])  # a half format holds no such number
         sums = all_reduce(torch.cat((shifted.sum((0, 2, 3)), (shifted * shifted).sum((0, 2, 3)), count)))
         count, mean = sums[-1].detach(), sums[:n] / sums[-1]
         var = sums[n:-1] / sums[-1] - mean * mean
@@ -89,4 +89,4 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
             self.running_mean[:n].lerp_(mean + pivot, factor)
             self.running_var[:n].lerp_(var * count / (count - 1), factor)
         scale = self.weight[:n] * (var + self.eps).rsqrt()
-        return shifted * scale.view(-1, 1, 1) + (self.bias[:n] - mean * scale).view(-1, 1, 1)
+        return (shifted * scale.view(-1, 1, 1) + (self.bias[:n] - mean * scale).view(-1, 1, 1)).to(x.dtype)

@@ -35,17 +35,16 @@ class Teacher:
 
     net: QNetwork
     blocks: dict[str, int]  # name and channels of a block for each stride
-    amp: str = "none"
     renormalise: Renormalise | None = None  # from the student's images
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def __call__(self, images: torch.Tensor, amp: str = "none") -> tuple[list[torch.Tensor], torch.Tensor]:
         """Features (N, C, H / stride, W / stride), one for each stride, and logits (N, K) of images (N, 3, H, W)
-        that are normalised for the student. Example: (64, 96, 14, 14) for stride 16 and (64, 1000), of (64, 3, 224,
-        224)."""
-        with block_outputs(self.net, list(self.blocks)) as seen, autocast(self.amp, images.device.type):
+        that are normalised for the student, in float32. Example: (64, 96, 14, 14) for stride 16 and (64, 1000), of
+        (64, 3, 224, 224). `amp`: number format of the network, "none" or "bf16"."""
+        with block_outputs(self.net, list(self.blocks)) as seen, autocast(amp, images.device.type):
             logits = self.net(self.renormalise(images) if self.renormalise else images)
-        return [seen[name] for name in self.blocks], logits.float()
+        return [seen[name].float() for name in self.blocks], logits.float()
 
 
 class Distiller:
@@ -77,7 +76,8 @@ class Distiller:
         """A context; a run of the student `net` in it gives the features."""
         return block_outputs(net, self.names)
 
-    def loss(self, images: torch.Tensor, features: dict[str, torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    def loss(self, images: torch.Tensor, features: dict[str, torch.Tensor], logits: torch.Tensor,
+             amp: str = "none") -> torch.Tensor:
         """feature_weight sum over the strides of smooth L1(projection of the student's feature, teacher's feature), and
         logit_weight times the cross-entropy of the student's logits against the teacher's probabilities.
 
@@ -87,12 +87,13 @@ class Distiller:
             images: the student's images (N, 3, H, W), at any size.
             features: the student's, from `watch`.
             logits: (N, K), float32.
+            amp: number format of the teacher's pass, "none" or "bf16".
         """
-        theirs, target = self.teacher(images)
+        theirs, target = self.teacher(images, amp)
         loss = self.logit_weight * F.cross_entropy(logits, target.softmax(1))
         for name, projection, other in zip(self.names, self.projections, theirs, strict=True):
             loss = loss + self.feature_weight * F.smooth_l1_loss(
-                projection(features[name]), self._fitted(other, features[name].shape[2:]))
+                projection(features[name].float()), self._fitted(other, features[name].shape[2:]))
         return loss
 
     def _fitted(self, feature: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -113,10 +114,9 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
     if not config.teacher:
         return None
     device = next(student.parameters()).device
-    net, known = _load_teacher(config, record, data)
-    net = net.to(device)
+    net, known = _load_teacher(config, record, data, device)
     distiller = Distiller(
-        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher), config.amp,
+        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher),
                 Renormalise(record, known)),
         last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet),
         feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight, clip=config.ts_clip)
@@ -129,8 +129,10 @@ def _student_spec(student: Supernet, config: TrainConfig):
     return resolve(student.config, choice, student.num_classes)
 
 
-def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> tuple[QNetwork, ModelRecord]:
-    """The teacher and its record; its batch norm is calibrated on training images, as in every evaluation."""
+def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data,
+                  device: torch.device) -> tuple[QNetwork, ModelRecord]:
+    """The teacher on `device`, and its record. Its batch norm is calibrated on training images, as in every
+    evaluation."""
     network = read_network(config.teacher)
     path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
                            supernet=network.supernet)
@@ -149,4 +151,4 @@ def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data) -> tuple
         images = load_calibration_images(
             own, train_transform("default", choice.resolution, own.info), config.post_bn_calibration_batch_num,
             batch_size=config.batch_size_per_gpu, seed=config.seed)
-    return extract_calibrated(model, choice, images).eval().requires_grad_(False), known
+    return extract_calibrated(model.to(device), choice, images).eval().requires_grad_(False), known

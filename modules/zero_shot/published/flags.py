@@ -39,6 +39,9 @@ def choose_gpu(args) -> str:
     os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
     import torch
 
+    from modules.utils.dist import compute_in_full_fp32
+
+    compute_in_full_fp32()
     if torch.cuda.is_available():
         return "cuda"
     say(f"--gpu {args.gpu}: torch finds no CUDA device; the CPU computes")
