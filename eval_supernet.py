@@ -97,7 +97,7 @@ def report_latency(args, spaces):
         rng = np.random.default_rng(from_arguments(Evaluation, args).seed)
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
         if not choices and network:
-            choices = [network.at(max(args.resolutions, default=0)).subnet]
+            choices = [network.at(resolution).subnet for resolution in dict.fromkeys(args.resolutions or [0])]
         named = bool(choices)
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
         for name, platform in platforms.items():
@@ -105,7 +105,8 @@ def report_latency(args, spaces):
             append_rows(table, rows)
             if named:
                 for i, choice in enumerate(choices):
-                    print(f"{network or choice} {prediction.text(i)}ms" + (f" {name}" if len(platforms) > 1 else ""))
+                    where = f" at {choice.resolution} pixels" if network and len(choices) > 1 else ""
+                    print(f"{network or choice}{where} {prediction.text(i)}ms" + f" {name}" * (len(platforms) > 1))
             else:
                 curves[str(space), name] = prediction
                 print(f"{space} on {name}: {latency_summary(prediction)}")

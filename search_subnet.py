@@ -36,6 +36,7 @@ subnets), front.csv (Pareto front), best.csv (the best of each limit, tested on 
 images held out of training), export.csv (input of onnx_tools/export_onnx.py), search.png, and state.json, from which
 --resume continues. --method random is the baseline; --baseline draws its subnets.csv into the figure.
 """
+import shlex
 import sys
 from pathlib import Path
 
@@ -174,11 +175,20 @@ def tell(args, settings, folder, ranking, best):
             continue
         interval = ", ".join(f"{value:.2f}" for value in best[window].accuracy.interval)
         print(f"best within {window.words}: {best[window]} [{interval}]")
-    found, weights = folder / "export.csv", f"{args.checkpoint_path} --quant_mode"
-    print(f"files in {folder}\nnext: python onnx_tools/export_onnx.py --input {found} "
-          f"{'--skip_weights' if settings.fitness else f'--resume {weights}'}")
-    if not settings.fitness:
-        print(f"or first: python train_subnet.py --input {found} --checkpoint_path {args.checkpoint_path}")
+    print(f"files in {folder}")
+    found = ["--input", str(folder / "export.csv")]
+    if settings.fitness:
+        print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights"]))
+        return
+    same = [*(["--align_sample"] if args.align_sample else []),
+            *(text for name in ("dataset", "dataset_path") if (value := getattr(args, name))
+              for text in (f"--{name}", value))]
+    print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--resume", args.checkpoint_path,
+                               "--quant_mode", *same]))
+    path = Path(args.checkpoint_path)
+    fp32 = path.with_name("checkpoint.pth") if path.name == "lsq.pth" else path
+    print("or first, with a recipe of supernet_training_configs:", shlex.join([
+        "python", "train_subnet.py", *found, "--checkpoint_path", str(fp32), *same, "--config-file", "RECIPE.yaml"]))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def parse_args(argv):
            shown="calibrated ones")
     option(parser, "--eval_initial_thresholds", False, "calibrate the ranges and write them to --initial_thresholds",
            aliases=("-e",))
-    option(parser, "--validation", False, "only tell accuracy and score of the start; nothing is trained or written")
+    option(parser, "--validation", False, "only tell accuracy and score of the start; nothing is trained, only the "
+           "ranges of -e are written")
     option(parser, "--num_calib_batches", 20, "training batches that calibrate batch norm and the ranges", low=1)
     option(parser, "--output_dir", "checkpoints/adj_quant", "folder of all files")
     add_run_arguments(parser, "run")

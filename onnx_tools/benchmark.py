@@ -81,6 +81,7 @@ def time_subnets(args, usual, constants):
     from modules.deploy.cards.report import speedup_lines
     from modules.deploy.naming import model_path
     from modules.search_space.reference import reference_to
+    from modules.utils.errors import UserError
     from modules.utils.results import append_row
 
     ratios, given = [], list(given_subnets(args))
@@ -89,6 +90,9 @@ def time_subnets(args, usual, constants):
         for network in group:
             paths = {name: model_path(args.model_dir, *network, name == "int8", args.uint8_input)
                      for name in ("fp32", "int8")}
+            if paths["int8"].is_file() and not paths["fp32"].is_file():
+                raise UserError(f"model {str(paths['fp32'])!r} does not exist; export it too, without --quant_mode, or "
+                                f"time the int8 file alone: --model_path {paths['int8']}")
             opened.append((reference_to(*network), paths, *open_all(args, paths)))
         measured = measure(args, usual, {(network, name): session for network, _, sessions, _ in opened
                                   for name, session in sessions.items()})

@@ -3,8 +3,9 @@
     python onnx_tools/eval_onnx.py --model_path model_quant_int8.onnx --dataset digits
     python onnx_tools/eval_onnx.py --model_path model_quant_int8.onnx other.onnx --dataset_path /path/to/imagenet
 
-Data set and crop size default to those recorded in the file. Several files are compared with the first: McNemar's test
-tells how likely chance alone divides the images so that only one of two gets right.
+Data set and crop size default to those recorded in the file; a folder of images needs --dataset_path too. Several files
+are compared with the first: McNemar's test tells how likely chance alone divides the images so that only one of two
+gets right.
 """
 import sys
 from pathlib import Path

@@ -3,8 +3,8 @@
     python tflite_tools/eval_tflite.py --model_path model_quant_int8.tflite --dataset digits
     python tflite_tools/eval_tflite.py --model_path model_quant_int8.tflite --dataset_path /path/to/imagenet
 
-Data set and crop size default to those recorded in the file. Several files are compared with the first, as by
-onnx_tools/eval_onnx.py.
+Data set and crop size default to those recorded in the file; a folder of images needs --dataset_path too. Several files
+are compared with the first, as by onnx_tools/eval_onnx.py.
 """
 import sys
 from pathlib import Path

@@ -47,10 +47,11 @@ def main(argv=None):
     from modules.zero_shot.published.flags import choose_gpu
     from modules.zero_shot.scoring import scores
 
+    proxies = [check_proxy(name) for name in args.zero_shot_score]
     spec, device = _spec(args), choose_gpu(args)
     macs, params = count_net_flops_and_params(spec)
     print(f"{macs:.2f} million multiply-accumulates, {params:.2f} million parameters, {spec.resolution} pixels")
-    for proxy in map(check_proxy, args.zero_shot_score):
+    for proxy in proxies:
         values = np.array(scores(plain_view(spec, not args.no_reslink), proxy, args.batch_size, args.repeat, args.seed,
                                  device))
         print(f"{proxy}: {summary(values)}")

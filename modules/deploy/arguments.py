@@ -11,7 +11,7 @@ from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
+from modules.utils.files import REPOSITORY, is_file
 from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
     add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
     option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
-    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/; a file, or package (public "
-           "weights of efficientnet_lite0 ... lite2)")
+    option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/; a file, which is exported "
+           "in its own precision; or package (public weights of efficientnet_lite0 ... lite2)")
     option(parser, "--quant_mode", False, "export the int8 files only")
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
     add_arguments(parser, Evaluation)
@@ -56,12 +56,15 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
 def export_given(args, form: Format) -> None:
     """Export the subnets that the options above name as files of format `form`; prints a line for each file."""
     from modules.deploy.export import export_subnets
+    from modules.modeling.restore import holds_int8
 
     def evaluator(space, int8):
         return make_evaluator(from_arguments(Evaluation, args), given_checkpoint(args, space, int8), space,
                               quant_mode=int8)
 
     precisions = (True,) if args.quant_mode else (False, True)
+    if is_file(args.resume) and not (args.quant_mode or args.skip_weights):
+        precisions = (holds_int8(args.resume),)
     for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
                                    None if args.skip_weights else evaluator):
         print(exported, flush=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from modules.deploy.cards.card import write_card
+from modules.deploy.cards.card import card_path, check_untrained, write_card
 from modules.deploy.check.agreement import Agreement, compare
 from modules.deploy.graph.graph import Graph
 from modules.deploy.graph.lower import lower
@@ -63,6 +63,7 @@ def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folde
     net, record, int8 = evaluator.subnet(choice), evaluator.record, evaluator.quant_mode
     path = form.path(folder, evaluator.space, choice, int8)
     graph = lower(net, evaluator.calibration if int8 else None, str(evaluator.path))
+    card_path(path).unlink(missing_ok=True)  # of an earlier file: a run that is stopped here leaves none
     form.write(graph, path, trained_metadata(evaluator, choice), record.mean, record.std)
     agreement, operators = compare(net, open_model(path), evaluator.validation_batches()), form.operators(path)
     write_manifest(path, encoding=str(choice), supernet=str(evaluator.space), agreement=vars(agreement))
@@ -87,7 +88,15 @@ def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]],
 
     Args:
         evaluator: a function that gives the evaluator of a supernet in a precision; None: random weights.
+
+    Raises:
+        UserError: random weights, and one of the files is there as a trained one.
     """
+    subnets = list(subnets)
+    if evaluator is None:
+        for space, choice in subnets:
+            for int8 in precisions:
+                check_untrained(form.path(folder, space, choice, int8))
     spaces: dict[SupernetConfig, list[SubnetChoiceConfig]] = {}
     for space, choice in subnets:
         spaces.setdefault(space, []).append(choice)

@@ -147,6 +147,11 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
     return next(filter(is_file, paths), paths[0])
 
 
+def holds_int8(path: str | Path) -> bool:
+    """Whether a checkpoint is of an INT8 training. UserError if it is damaged."""
+    return bool(load_checkpoint(path).get("config", {}).get("quant"))
+
+
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
     """The supernet of a checkpoint, in the quantiser mode of its training, and its record.
 

@@ -84,6 +84,11 @@ class Request:
         """`teacher_weights` for the scripts, which run in another folder."""
         return str(Path(self.teacher_weights).resolve()) if is_file(self.teacher_weights) else self.teacher_weights
 
+    @property
+    def device(self) -> str:
+        """`platform` for the scripts, which run in another folder."""
+        return str(Path(self.platform).resolve()) if Path(self.platform).is_dir() else self.platform
+
     def images(self) -> list:
         """The options that name the images, of every script that reads them."""
         path = ["--dataset_path", Path(self.dataset_path).resolve()] if self.dataset_path else []

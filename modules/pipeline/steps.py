@@ -97,7 +97,7 @@ class Pipeline:
     def build_tables(self) -> list[Command]:
         """Loss and latency of blocks."""
         r = self.results
-        return [["eval_block_kd.py", *self._teacher("lsq.pth"), "--platform", self.request.platform,
+        return [["eval_block_kd.py", *self._teacher("lsq.pth"), "--platform", self.request.device,
                  "--checkpoint_path", r.blocks, "--output_path", r.tables, "--num_samples_per_stage",
                  self.plan.table_rows, "--num_calib_batches", self.plan.calibration_batches, "--num_workers", 0,
                  "--hw_list", self.plan.resolution, "--resume", *self._students()]]
@@ -135,7 +135,7 @@ class Pipeline:
                  POPULATION - POPULATION // 2, "--max_evaluations", self.plan.evaluations, "--max_time_budget",
                  -(-self.plan.evaluations // POPULATION)]
         return [["search_subnet.py", *self._space(), "--checkpoint_path", self.results.supernet, "--latency_constraint",
-                 self.results.limit, "--latency_delta", self.results.limit, "--platform", self.request.platform, *sizes,
+                 self.results.limit, "--latency_delta", self.results.limit, "--platform", self.request.device, *sizes,
                  "--num_calib_batches", self.plan.calibration_batches, "--test_top_num", CANDIDATES, "--method", method,
                  "--manual_seed", self.request.seed, "--output_path", self.results.subnets / method, "--resume"]
                 for method in self.results.methods]

@@ -1,6 +1,7 @@
 """The end of the pipeline: the table, the figure, and the gains."""
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def summarize(results: Results) -> list[Entry]:
     _draw(entries, results)
     found = entries[0]
     print(f"\nThe INT8 file: {found.path}\nIts card:      {found.path}.card.json\nTry it:        python "
-          f"onnx_tools/predict.py --model_path {found.path} IMAGE ...\n\nFigures:")
+          f"onnx_tools/predict.py --model_path {shlex.quote(str(found.path))} IMAGE ...\n\nFigures:")
     for path in _figures(results):
         if path.is_file():
             print(f"  {path}")

@@ -78,8 +78,8 @@ def given_networks(args, resolution: int = 0) -> list[tuple[SupernetConfig, Netw
     """
     texts = [args.network] if isinstance(args.network, str) else args.network
     choices = [args.supernet_choice] if isinstance(args.supernet_choice, str) else args.supernet_choice
-    choices = [choice for choice in choices if choice]
-    networks = [read_network(text, resolution=resolution) for text in texts if text]
+    choices = list(dict.fromkeys(filter(None, choices)))
+    networks = [read_network(text, resolution=resolution) for text in dict.fromkeys(filter(None, texts))]
     if bool(networks) == bool(args.superspace):
         raise UserError(f"{'both' if networks else 'neither'} of --network and --superspace given; expected one")
     if networks and choices:

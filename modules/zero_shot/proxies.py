@@ -147,7 +147,7 @@ def _zen_of(name: str) -> Score | None:
     return partial(zen, gamma=gamma) if 0 < gamma < math.inf else None
 
 
-register_proxy_source(_zen_of, form="Zen:GAMMA")
+register_proxy_source(_zen_of, form="Zen:GAMMA with GAMMA above 0")
 
 
 @register_proxy("NASWOT")

@@ -467,7 +467,7 @@ def test_a_search_writes_its_files(lut, tmp_path, estimator):
     assert log[154].startswith(f"{line} min_ms ")
     assert sum(" max_ms " in entry for entry in log[154:]) == 50
     assert log[-1].endswith(f"train_supernet.py --superspace onnxw_tiny --supernet_choice {best['choice']} "
-                            "--config-file supernet_training_configs/train.yaml")
+                            "--config-file supernet_training_configs/RECIPE.yaml --dataset_path IMAGES")
     for name in (f"{best['choice']}_distribution.png", "search_progress.png"):
         assert read(tmp_path, name).startswith(b"\x89PNG")
 

@@ -200,6 +200,31 @@ def test_cards_and_their_report(exported):
     assert (folder / "report.png").read_bytes()[1:4] == b"PNG"
 
 
+def test_random_weights_never_replace_a_trained_file(exported):
+    folder, _ = exported
+    before = {path: path.read_bytes() for path in (folder / "models").iterdir()}
+    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                  "--skip_weights")
+    assert done.returncode == 2
+    assert "is a trained model, with a card beside it; random weights would replace it" in done.stderr
+    assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth", "lsq.pth"])
+def test_a_checkpoint_file_is_exported_in_its_own_precision(exported, tmp_path, name):
+    folder, _ = exported
+    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", tmp_path, "--resume",
+                  folder / f"{SPACE}-align0" / name, "--post_bn_calibration_batch_num", "2", "--debug")
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.onnx")
+    assert path.stem.endswith("_int8") == (name == "lsq.pth")
+    if name == "lsq.pth":
+        done = script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", tmp_path, "--num_runs",
+                      "3", "--output", tmp_path / "latency.csv")
+        assert done.returncode == 2
+        assert f"time the int8 file alone: --model_path {path}" in done.stderr
+
+
 def test_networks_are_timed_together_at_the_usual_speed(tmp_path, monkeypatch):
     """The larger network is slower in the same turns; the clock says that figures are scaled."""
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))

@@ -45,6 +45,17 @@ def test_latency_of_any_network_is_the_platform_s(scripts, tmp_path, capsys):
         assert len(list(csv.DictReader(file))) == len(names)
 
 
+def test_latency_at_each_resolution_asked_for_and_of_each_network_once(scripts, tmp_path, capsys):
+    import eval_supernet
+
+    eval_supernet.main(["--network", "resnet20", "resnet20", "--mode", "lat", "--resolutions", "32", "64",
+                        "--platform", "onnx_lut", "--output", str(tmp_path)])
+    expected = [get_platform("onnx_lut").predict_subnet(resolve(network.space, network.subnet))
+                for network in (read_network("resnet20"), read_network("resnet20_r64"))]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"resnet20 at {pixels} pixels ~{ms:.2f}ms" for pixels, ms in zip((32, 64), expected, strict=True)]
+
+
 def test_files_of_any_network(scripts, tmp_path, capsys):
     import export_onnx
 

@@ -1,6 +1,7 @@
 """search_subnet.py and its evaluation of subnets, on a small checkpoint."""
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def run_script(environment, *command, timeout=200):
 @pytest.fixture(scope="module")
 def finished(checkpoint, environment, tmp_path_factory):
     """The folder of an uninterrupted run, and the run."""
-    output = tmp_path_factory.mktemp("output")
+    output = tmp_path_factory.mktemp("output") / "with a space"
     done = run_script(environment, *arguments(checkpoint, output))
     return output / str(SPACE) / "1000ms", done
 
@@ -99,7 +100,10 @@ def test_the_script_from_checkpoint_to_export_list(finished):
     folder, done = finished
     assert done.returncode == 0, done.stderr
     assert "warning: the checkpoint was trained on 60 of the 60 images" in done.stderr
-    assert "next: python onnx_tools/export_onnx.py --input" in done.stdout
+    export, train = (shlex.split(line.partition(":")[2]) for line in done.stdout.splitlines()[-2:])
+    assert export[:4] == ["python", "onnx_tools/export_onnx.py", "--input", str(folder / "export.csv")]
+    assert train[:4] == ["python", "train_subnet.py", "--input", str(folder / "export.csv")]
+    assert "--quant_mode" in export
     rows = read(folder / "subnets.csv")
     assert [row["round"] for row in rows] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     assert {row["images"] for row in rows} == {"30"}

@@ -100,6 +100,16 @@ def test_what_is_refused_for_the_last_subnet_is_refused_before_the_first_trainin
     assert [path.name for path in tmp_path.iterdir()] == [tuned.parent.name]
 
 
+def test_checkpoints_that_do_not_fit_are_refused_by_name(supernets, tuned, tmp_path, monkeypatch):
+    config, path = settings(models_save_dir=str(tmp_path)), checkpoint_folder(supernets, SPACE) / "checkpoint.pth"
+    with pytest.raises(UserError, match=r"lsq\.pth' of the supernet .* is an INT8 one; expected the checkpoint\.pth"):
+        next(tune(config, [(SPACE, SUBNET)], tuned / "lsq.pth"))
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(UserError, match="--teacher resnet20 without --teacher_checkpoint"):
+        next(tune(replace(config, teacher="resnet20"), [(SPACE, SUBNET)], path.name))
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_input_is_refused_in_one_line(tmp_path):
     listed = tmp_path / "export.csv"
     with pytest.raises(UserError, match=r"list of subnets .* does not exist"):

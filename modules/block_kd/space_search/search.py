@@ -21,6 +21,7 @@ from modules.utils.runs import STATE_FILE, Run
 from modules.utils.settings import check_settings, setting
 
 TOP_SPACES = 50
+_LARGE_IMAGES = 128  # pixels
 SAVE_EVERY = 250  # scored spaces, a second or so of work
 _FILES = ("spaces.csv", "spaces.csv.json", "top50.csv", "*_distribution.png", "search_progress.png")
 
@@ -111,7 +112,9 @@ def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folde
     start = sum(entry.parent is None for entry in history.entries)
     draw_progress(folder / "search_progress.png", f"{scoring.superspace} within {scoring.words}", scores, start,
                   evolution.population_size)
-    command = (f"python train_supernet.py --superspace {scoring.superspace} "
-               f"--supernet_choice {best.individual.choice} --config-file supernet_training_configs/train.yaml")
+    # The published recipe is for ImageNet. There are several for small images.
+    recipe = "train" if max(best.individual.space.resolutions) >= _LARGE_IMAGES else "RECIPE"
+    command = (f"python train_supernet.py --superspace {scoring.superspace} --supernet_choice "
+               f"{best.individual.choice} --config-file supernet_training_configs/{recipe}.yaml --dataset_path IMAGES")
     log.write(f"Next: {command}")
     print(f"best space {best.individual}: {describe(best)}\nfiles in {folder}\nnext: {command}")

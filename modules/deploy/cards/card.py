@@ -64,6 +64,13 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
     _write(card_path(model), card)
 
 
+def check_untrained(model: str | Path) -> None:
+    """UserError if a model file has a card: it is trained, and a file for timing would replace it."""
+    if card_path(model).is_file():
+        raise UserError(f"{str(model)!r} is a trained model, with a card beside it; random weights would replace it. "
+                        "Give another --output_dir")
+
+
 def check_cards(models: Iterable[str | Path]) -> None:
     """UserError if a card of one of the model files is damaged; a file needs no card."""
     for path in map(card_path, models):

@@ -15,6 +15,7 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import TrainConfig
 from modules.training.trainer import SupernetTrainer
 from modules.utils.checkpoint import load_checkpoint
+from modules.utils.errors import UserError
 from modules.utils.runs import check_free
 
 
@@ -31,7 +32,7 @@ def tune(config: TrainConfig, subnets: Sequence[tuple[SupernetConfig, SubnetChoi
     """
     trainers = deque()
     for space, subnet in subnets:
-        ours = _settings(config, space, subnet, find_checkpoint(supernet, space, False, config.align_sample))
+        ours = _settings(config, space, subnet, supernet)
         both = ours, replace(ours, init_checkpoint="").for_quantization()
         trainers += [SupernetTrainer(c, space, quant_mode=quant_mode, resume=resume, overwrite=overwrite, device=device)
                      for c, quant_mode in zip(both, (False, True), strict=True)]
@@ -43,13 +44,18 @@ def tune(config: TrainConfig, subnets: Sequence[tuple[SupernetConfig, SubnetChoi
             yield trainer.folder
 
 
-def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig, path: Path) -> TrainConfig:
+def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceConfig,
+              supernet: str | Path) -> TrainConfig:
     """`config` with the subnet, its weights, and its teacher.
 
     Images are loaded as large as those of the supernet, for the teacher, and batch norm was trained on such.
     """
+    path = find_checkpoint(supernet, space, False, config.align_sample)
     checkpoint = load_checkpoint(path, "checkpoint of the supernet (--checkpoint_path)")
     record = ModelRecord.from_dict(checkpoint["config"]) if "config" in checkpoint else None
+    if record and record.quant:
+        raise UserError(f"checkpoint {str(path)!r} of the supernet (--checkpoint_path) is an INT8 one; expected the "
+                        "checkpoint.pth of its fp32 training")
     resolutions = record.resolutions if record else space.space.resolutions
     config = replace(
         config, subnet_choice=str(subnet), init_checkpoint=str(path), resolutions=resolutions,
@@ -59,4 +65,7 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
     if not config.teacher:
         largest = SubnetSpace(space, resolutions).extreme(max)
         return replace(config, teacher=f"{space}-{largest}", teacher_checkpoint=str(path), teacher_strides=())
-    return replace(config, teacher_checkpoint=config.teacher_checkpoint or str(path.parents[1]))
+    if not config.teacher_checkpoint and path == Path(supernet):
+        raise UserError(f"--teacher {config.teacher} without --teacher_checkpoint; with a file as --checkpoint_path it "
+                        "has no default")
+    return replace(config, teacher_checkpoint=config.teacher_checkpoint or str(supernet))
