@@ -19,8 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_subnets
+from modules.deploy.arguments import add_subnets_argument, given_subnets, refuse_beside_files
 from modules.utils.cli import make_parser, run
+from modules.utils.errors import UserError
 from modules.utils.settings import THREADS, option
 
 BASELINES = ("static", "openvino")
@@ -44,7 +45,11 @@ def parse_args(argv):
            "the machine had when `--platform onnxruntime_int8` was first used")
     option(parser, "--processor_time", False, "leave out the time in which other processes had the core, on a machine "
            "that is shared")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.processor_time and args.threads > 1:
+        raise UserError(f"--processor_time adds up the time of all threads; allowed: --threads 1, not {args.threads}")
+    refuse_beside_files(args, parser, ("baselines", "output", "uint8_input"))
+    return args
 
 
 def main(argv=None):
@@ -81,7 +86,6 @@ def time_subnets(args, usual, constants):
     from modules.deploy.cards.report import speedup_lines
     from modules.deploy.naming import model_path
     from modules.search_space.reference import reference_to
-    from modules.utils.errors import UserError
     from modules.utils.results import append_row
 
     ratios, given = [], list(given_subnets(args))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_subnets
+from modules.deploy.arguments import add_subnets_argument, given_subnets, refuse_beside_files
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import THREADS, option
@@ -45,7 +45,9 @@ def parse_args(argv):
     option(phone, "--taskset_mask", PhoneRun.taskset_mask, "cores to stay on, hexadecimal")
     option(phone, "--skip_push", False, "the models are on the phone already")
     option(phone, "--use_xnnpack", False, "with XNNPACK; without it, export with --plain_depthwise")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    refuse_beside_files(args, parser, ("baselines", "output"))
+    return args
 
 
 def main(argv=None):

@@ -1,7 +1,7 @@
 """Command line options that the scripts of all formats of model files share, and the export that they ask for."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,14 @@ def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
     """The networks that the options above name."""
     networks = map(read_network, args.network)
     return [(network.space, network.subnet) for network in networks] or read_subnets(args.input)
+
+
+def refuse_beside_files(args, parser, names: Iterable[str]) -> None:
+    """UserError for an option of `names` that is given with `--model_path`, where it has no effect."""
+    given = [name for name in names if getattr(args, name) != parser.get_default(name)]
+    if args.model_path and given:
+        raise UserError(f"--{given[0]} with --model_path, which times the given files alone and writes no csv; "
+                        "expected one of them")
 
 
 def given_checkpoint(args, space: SupernetConfig, int8: bool) -> Path:

@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modules.utils.cli import describe
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.json_files import is_finite, read_json
+from modules.utils.locks import fcntl
 from modules.utils.text import shorten
 
 
@@ -69,13 +71,24 @@ class LatencyCache:
                 self.save()
         return self.values[key]
 
+    @contextmanager
+    def _alone(self):
+        """Other processes wait before they read and write the file; where a file system has no locks they do not."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{self.path}.lock", "a") as file:
+            if fcntl:
+                with suppress(OSError):
+                    fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
+
     def save(self) -> None:
-        """Write the new values; values that another process wrote meanwhile are kept."""
+        """Write the new values. Values that another process wrote meanwhile are kept, and win over ours."""
         if self.unsaved:
-            self.values = {**self.values, **self._read()}
             try:
-                with atomic_write(self.path) as file:
-                    json.dump({"identity": self.identity, "ms": self.values}, file, indent=0)
+                with self._alone():
+                    self.values = {**self.values, **self._read()}
+                    with atomic_write(self.path) as file:
+                        json.dump({"identity": self.identity, "ms": self.values}, file, indent=0)
             except OSError as error:
                 self._say(f"measured latencies are not kept: {describe(error)}; SPACEEVO_CACHE names another folder")
             self.unsaved = 0

@@ -53,9 +53,11 @@ class OnnxRuntimeInt8(BlockSums):
         """
         from modules.latency.profile.models import block_model
 
-        ms = np.array([self._measured(block_key(block, hw), lambda b=block, hw=hw: block_model(RUNTIME, b, hw))
-                       for block, hw in zip(blocks, hws, strict=True)], dtype=float)
-        self.cache.save()  # a search that is killed here and continued sees the same figures
+        keys = [block_key(block, hw) for block, hw in zip(blocks, hws, strict=True)]
+        for key, block, hw in zip(keys, blocks, hws, strict=True):
+            self._measured(key, lambda block=block, hw=hw: block_model(RUNTIME, block, hw))
+        self.cache.save()  # a search that is killed here and continued sees the same figures: those in the file
+        ms = np.array([self.cache.values[key] for key in keys], dtype=float)
         return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
     def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:

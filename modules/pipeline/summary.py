@@ -8,7 +8,7 @@ from pathlib import Path
 from modules.deploy.cards.card import card_path, read_card
 from modules.deploy.naming import model_path
 from modules.pipeline.results import Results, read_rows
-from modules.utils.figures import new_figure, save_figure
+from modules.utils.figures import interval_errors, new_figure, save_figure
 from modules.utils.results import format_table
 
 TITLES = {"found": "found", "smallest": "smallest of the space", "random_search": "random search",
@@ -96,7 +96,7 @@ def _draw(entries: list[Entry], results: Results) -> None:
                       alpha=0.3, label=f"{method}: evaluated, predicted ms, held-out images")
     for entry in entries:
         accuracy = entry.card["accuracy"]["engine"]
-        error = [[entry.top1 - accuracy["low"]], [accuracy["high"] - entry.top1]]
+        error = interval_errors([entry.top1], [accuracy["low"]], [accuracy["high"]])
         axes.errorbar(entry.ms, entry.top1, error, fmt="D", color=_COLOURS[entry.name], capsize=3,
                       label=f"{TITLES[entry.name]}: file, measured ms, test images")
     axes.axvline(results.limit, color="black", linestyle="--", linewidth=1, label=f"limit, {results.limit:g} ms")

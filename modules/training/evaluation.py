@@ -39,10 +39,10 @@ class Accuracy:
 
 
 def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials."""
+    """Wilson's confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials; it holds `share`."""
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
+    return 100 * min(max(centre - half, 0.0), share), 100 * max(min(centre + half, 1.0), share)
 
 
 def evaluate(net: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]],

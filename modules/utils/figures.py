@@ -1,6 +1,7 @@
 """Figures without pyplot: they need no display and keep no global state."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from modules.utils.errors import UserError
@@ -31,3 +32,9 @@ def save_figure(figure, path: str | Path) -> None:
     """Write `figure` to `path` as PNG, atomically."""
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=120)
+
+
+def interval_errors(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> list[list[float]]:
+    """The lengths below and above `values` of their intervals, for `errorbar`; none is below 0, which it refuses."""
+    return [[max(value - end, 0.0) for value, end in zip(values, low, strict=True)],
+            [max(end - value, 0.0) for value, end in zip(values, high, strict=True)]]

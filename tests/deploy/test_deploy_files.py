@@ -34,6 +34,7 @@ from modules.runtime.session import predict, time_interleaved
 from modules.training.evaluation import wilson_interval
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
+from modules.utils.figures import interval_errors
 from modules.utils.files import REPOSITORY
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -276,3 +277,8 @@ def test_what_is_no_card_is_refused(tmp_path):
     (tmp_path / "x.card.json").write_text("[]")
     with pytest.raises(UserError, match=r"model card .*it is \[\]; expected an object"):
         read_card(Path(tmp_path / "x.card.json"))
+
+
+def test_lengths_of_an_interval_are_never_below_0():
+    """As `errorbar` wants them; older cards have an end that rounding put inside the value."""
+    assert interval_errors([100.0, 50.0], [96.0, 40.0], [99.99999999999999, 61.0]) == [[4.0, 10.0], [0.0, 11.0]]

@@ -173,6 +173,17 @@ def test_benchmark_of_given_files(tmp_path):
     assert not done.stdout, "nothing is timed whose latency cannot be kept"
 
 
+@pytest.mark.parametrize(("options", "words"), [
+    (("--threads", "2", "--processor_time"), "--processor_time adds up the time of all threads; allowed: --threads 1"),
+    (("--model_path", "a.onnx", "--baselines", "static"), "--baselines with --model_path"),
+    (("--model_path", "a.onnx", "--output", "b.csv"), "--output with --model_path"),
+    (("--model_path", "a.onnx", "--uint8_input"), "--uint8_input with --model_path")])
+def test_benchmark_refuses_what_it_would_pass_over(options, words):
+    done = script("onnx_tools/benchmark.py", *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
 def test_benchmark_and_profile_scripts(tmp_path):
     (tmp_path / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
     options = ("--input", tmp_path / "in.csv", "--model_dir", tmp_path)

@@ -1,11 +1,16 @@
 """The latency cache is not believed blindly, and a cache that cannot be written stops nothing."""
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from modules.latency.cache import LatencyCache
 from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
+from modules.modeling.spec import BlockArgs
+from modules.utils.files import REPOSITORY
 
 MACHINE = {"cpu": "abacus", "threads": 1}
 
@@ -34,6 +39,39 @@ def test_two_processes_that_begin_a_cache_keep_one_reference(tmp_path, monkeypat
         monkeypatch.setattr("modules.latency.profile.measure.measure_reference", lambda device, ms=ms: ms)
         platform._open_device()
     assert first.cache.values["reference"] == second.cache.values["reference"] == 0.1
+
+
+def test_a_process_that_measured_the_same_goes_on_with_the_figures_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    first, second = OnnxRuntimeInt8(), OnnxRuntimeInt8()
+    for platform, ms in ((first, 0.1), (second, 0.2)):
+        monkeypatch.setattr(platform, "_measure", lambda content, ms=ms: ms)
+        block = BlockArgs("Conv", 3, 16, 3, None, 2, "relu")
+        assert platform.predict_block(block, (32, 32)) == 0.1
+
+
+def test_processes_that_save_at_once_lose_nothing(tmp_path):
+    """Each of four reads, waits and writes: without turns the last one would write over the others."""
+    code = ("import json, sys, time\n"
+            "from modules.latency.cache import LatencyCache\n"
+            "cache, number = LatencyCache('test', {}), sys.argv[1]\n"
+            "read = cache._read\n"
+            "cache._read = lambda: (read(), time.sleep(0.2))[0]\n"
+            "print('ready', flush=True)\n"
+            "sys.stdin.readline()\n"
+            "cache.get(number, lambda: 1.0)\n"
+            "cache.save()\n")
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(number)], cwd=REPOSITORY, text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  env=os.environ | {"SPACEEVO_CACHE": str(tmp_path)}) for number in range(4)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.wait() for process in processes] == [0] * 4
+    (path,) = tmp_path.glob("*.json")
+    assert set(json.loads(path.read_text())["ms"]) == {"0", "1", "2", "3"}
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "NaN", "Infinity", '"1"', "null", "true", "[1]", "1e999"])

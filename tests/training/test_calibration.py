@@ -64,3 +64,10 @@ def test_wilson_interval_solves_its_equation():
         for p in (low, high):
             assert (share - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / count, abs=1e-12)
         assert low <= share <= high
+
+
+def test_wilson_interval_holds_the_share_at_both_ends():
+    for count in range(1, 3000):
+        for right in (0, count):
+            low, high = wilson_interval(right / count, count)
+            assert 0 <= low <= 100 * right / count <= high <= 100, count

@@ -8,7 +8,7 @@ from statistics import geometric_mean
 
 from modules.deploy.cards.card import SUFFIX, read_card
 from modules.utils.errors import UserError
-from modules.utils.figures import new_figure, save_figure
+from modules.utils.figures import interval_errors, new_figure, save_figure
 
 _MARKERS = {"fp32": "o", "int8 lsq": "s", "int8 engine": "D"}
 
@@ -94,7 +94,7 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
             chosen = [card for card in timed if (_origin(card), _kind(card)) == (origin, kind)]
             if chosen:
                 top = [card["accuracy"]["engine"] for card in chosen]
-                errors = [[a["top1"] - a["low"] for a in top], [a["high"] - a["top1"] for a in top]]
+                errors = interval_errors(*([a[name] for a in top] for name in ("top1", "low", "high")))
                 axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=marker,
                               linestyle=":", color=f"C{i}", mfc="none" if kind == "fp32" else None, capsize=2,
                               elinewidth=0.7, label=f"{origin} {kind}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from modules.search.subnet.record import Evaluated, pareto_front
 from modules.search.subnet.window import Window
-from modules.utils.figures import new_figure, save_figure
+from modules.utils.figures import interval_errors, new_figure, save_figure
 
 
 def draw_search(path: Path, title: str, subnets: Sequence[Evaluated], windows: Sequence[Window],
@@ -52,6 +52,6 @@ def _draw_subnets(axes, subnets: Sequence[Evaluated], device: int):
     latencies, accuracies = ([s.proposal.latency.ms[device] for s in front], [s.accuracy.top1 for s in front])
     low, high = zip(*(s.accuracy.interval for s in front), strict=True)
     axes.step(latencies, accuracies, where="post", color="#d55e00", linewidth=1.6, label="Pareto front")
-    axes.errorbar(latencies, accuracies, np.abs(np.array([low, high]) - accuracies), fmt="o", color="#d55e00",
+    axes.errorbar(latencies, accuracies, interval_errors(accuracies, low, high), fmt="o", color="#d55e00",
                   markersize=4, elinewidth=0.6, capsize=2, label="95% interval")
     return dots
