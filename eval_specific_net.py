@@ -6,7 +6,8 @@ of the other scripts takes.
     python eval_specific_net.py --network resnet20:0.5 --quant_mode
 
 The weights must be at <resume>/<supernet>/lsq.pth (checkpoint.pth without --quant_mode), for example
-checkpoints/supernet_training/spaceevo@vnni/lsq.pth. --resume may also name the file. Names are accepted in any case.
+checkpoints/supernet_training/spaceevo@vnni/lsq.pth. --resume may also name the file. Published names
+are accepted in any case.
 """
 from dataclasses import MISSING
 

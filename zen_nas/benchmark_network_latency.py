@@ -4,8 +4,8 @@
         --arch zennet_imagenet1k_latency01ms_res224
     python zen_nas/benchmark_network_latency.py --network resnet20 --num_classes 10 --platform onnxruntime_int8
 
-Weights are random: latency does not depend on them. A platform's latency is at batch 1 on one thread; it is kept in the
-platform's cache.
+Weights are random: latency does not depend on them. onnxruntime_int8 measures batch 1 on one thread and keeps the
+latency in its cache; a platform of a profile measures with the batch and the threads of the profile.
 """
 import sys
 from pathlib import Path
@@ -35,6 +35,9 @@ def main(argv=None):
     network = given_network(args)
     spec = resolve(network.space, network.subnet, args.num_classes)
     if args.platform:
+        if args.fp16 or args.gpu is not None or _batches(args) != [1]:
+            raise UserError("--fp16, --gpu or a batch size with --platform, which times int8 in its own way; expected "
+                            "one of them")
         from modules.latency import get_platform
         from modules.latency.profile.timer import network_timer
 

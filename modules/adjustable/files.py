@@ -90,8 +90,10 @@ def _channels(entry, key: str, count: int, where: str, at: str) -> np.ndarray:
     if count == IMAGENET_CLASSES and values.shape == (count + 1,):
         values = values[1:]
     if value is None or values.ndim > 1 or len(values) not in (1, count) or not np.isfinite(values).all():
-        raise UserError(f"{where}: {at} is {'missing' if value is None else 'something else'}; expected {count} "
-                        "numbers, one for each channel, or one for all")
+        counted = values.ndim == 1 and len(values) not in (0, 1, count)
+        found = "missing" if value is None else f"{len(values)} numbers" if counted else "something else"
+        raise UserError(f"{where}: {at} is {found}; expected {count} numbers, one for each channel (in the last layer: "
+                        "class), or one for all")
     return np.broadcast_to(values, count).copy()
 
 

@@ -7,6 +7,7 @@ import os
 import platform as host
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -53,11 +54,13 @@ class OnnxRuntimeInt8(BlockSums):
         """
         from modules.latency.profile.models import block_model
 
-        keys = [block_key(block, hw) for block, hw in zip(blocks, hws, strict=True)]
-        for key, block, hw in zip(keys, blocks, hws, strict=True):
-            self._measured(key, lambda block=block, hw=hw: block_model(RUNTIME, block, hw))
+        def measured() -> list[float]:
+            return [self._measured(block_key(block, hw), partial(block_model, RUNTIME, block, hw))
+                    for block, hw in zip(blocks, hws, strict=True)]
+
+        measured()
         self.cache.save()  # a search that is killed here and continued sees the same figures: those in the file
-        ms = np.array([self.cache.values[key] for key in keys], dtype=float)
+        ms = np.array(measured(), dtype=float)
         return Prediction(ms, np.full(len(ms), np.nan), np.zeros(len(ms), bool))
 
     def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:

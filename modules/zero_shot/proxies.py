@@ -26,7 +26,7 @@ BN_EPS = 1e-3
 LAYERS = (nn.Conv2d, nn.Linear)
 
 Score = Callable[[QNetwork, int, torch.Generator], float]
-_proxies: Registry[Score] = Registry("proxy (--zero_shot_score)")
+_proxies: Registry[Score] = Registry("proxy")
 register_proxy = _proxies.register  # decorator with the name for --zero_shot_score
 register_proxy_source = _proxies.add_source
 get_proxy, check_proxy = _proxies.__getitem__, _proxies.check

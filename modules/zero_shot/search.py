@@ -184,7 +184,7 @@ class ZenSearch:
         self._save(run, log)
         if not self.history.entries:
             raise UserError(f"no structure within the limits in {self.evolution.iteration} iterations from "
-                            f"{self.evolution.seed}; allow more, or start from a smaller one (--init_structure)")
+                            f"{self.evolution.seed}; allow more, or start from a smaller one")
 
     def _correct(self, measured: list[Measured]) -> None:
         """Begin a round with predictions corrected by what was measured."""

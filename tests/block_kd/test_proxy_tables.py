@@ -1,4 +1,6 @@
 """Block tables whose losses come of a training-free score."""
+import shlex
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -6,9 +8,10 @@ from scipy.stats import spearmanr
 import eval_block_kd
 from modules.block_kd.lut.proxy_tables import REFERENCE
 from modules.block_kd.lut.rows import TableRow
-from modules.block_kd.lut.tables import how_made, load_tables
+from modules.block_kd.lut.tables import how_made, load_tables, table_file
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import NetSpec
+from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.zero_shot.plain_view import plain_view
 
@@ -39,6 +42,13 @@ def test_losses_fall_with_the_score_and_rows_stand_for_themselves(tmp_path):
         build(tmp_path / "b", "--proxy", "Flops", "--resume", "--stage_list", *TABLES)
     with pytest.raises(UserError, match="unknown proxy"):
         build(tmp_path / "c", "--proxy", "Guess")
+    folder = tmp_path / "b" / "onnxw_tiny"
+    with pytest.raises(UserError, match="missing block table") as error:  # the hint continues these tables
+        table_file(folder, get_superspace("onnxw_tiny"), get_superspace("onnxw_tiny").stage("stage1"), (5, 1))
+    words = str(error.value).partition("build it with: python eval_block_kd.py ")[2].partition(" and the other")[0]
+    eval_block_kd.main([*shlex.split(words), "--num_samples_per_stage", "1", "--stage_list", "stage1_5"])
+    assert (folder / "stage1_5_1.csv").is_file()
+    assert (folder / "stage1_5_0.csv").is_file()
 
 
 def test_a_loss_is_the_logistic_of_the_standardised_score(tmp_path):

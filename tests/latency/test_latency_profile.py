@@ -331,7 +331,7 @@ def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resu
 
 @pytest.mark.parametrize(("changes", "words"), [
     (["--superspace", "onnxv"], ["'onnxv'", "onnxw_tiny"]),
-    (["--correction_nets", "4"], ["--correction_nets 4", "at least 10"]),
+    (["--correction_nets", "4"], ["--correction_nets 4", "10 or more"]),
     (["--threads", "0"], ["--threads 0"]),
     (["--device", "moon"], ["'moon'", "ssh:"]),
     (["--device", "adb", "--backend", "openvino"], ["openvino", "litert"]),

@@ -172,3 +172,6 @@ def test_latency_under_torch_is_that_of_an_image(zen_nas, capsys):
             benchmark_network_latency.main(["--network", "resnet8:0.25_r16", "--batch_size_list", bad])
     with pytest.raises(UserError, match="2 of --network, --arch"):
         benchmark_network_latency.main(["--network", "resnet8", "--arch", "resnet20"])
+    for ignored in (["--fp16"], ["--gpu", "0"], ["--batch_size", "64"], ["--batch_size_list", "1,2"]):
+        with pytest.raises(UserError, match="with --platform, which times int8 in its own way"):
+            benchmark_network_latency.main(["--network", "resnet8", "--platform", "onnxruntime_int8", *ignored])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,10 +169,23 @@ def table_file(folder: Path, space: Superspace, stage: StageTable, choice: Choic
     name = f"{stage.name}_{choice[0]}_{choice[1]}.csv"
     table = find_table(folder, name)
     if table is None:
-        raise UserError(f"missing block table {folder / name}; build it with: python eval_block_kd.py --resume "
-                        f"--superspace {space.name} --platform {platform or space.default_platform} --output_path "
-                        f"{folder.parent}")
+        raise UserError(f"missing block table {folder / name}; build it with: " + shlex.join([
+            "python", "eval_block_kd.py", "--resume", "--superspace", space.name,
+            *_made_with(folder, platform or space.default_platform), "--output_path", str(folder.parent)])
+            + " and the other options of the first call")
     return table
+
+
+def _made_with(folder: Path, platform: str) -> list[str]:
+    """The platform and the score or the teacher of the tables in `folder`, as options of eval_block_kd.py; `platform`
+    if they do not say it."""
+    made = folder / SETTINGS_FILE
+    settings = read_settings(made) if made.is_file() else {}
+    options = ["--platform", settings.get("platform", platform)]
+    kind, _, proxy = str(settings.get("loss_fn", "")).partition(":")
+    if kind == "proxy":
+        return [*options, "--proxy", proxy]
+    return [*options, *(["--teacher_arch", str(settings["teacher"])] if settings.get("teacher") else [])]
 
 
 def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,

@@ -24,7 +24,8 @@ def torchvision_name(arch: str) -> str:
     name = teachers[arch].torchvision
     if not name:
         known = [a for a in teachers if teachers[a].torchvision]
-        raise UserError(f"torchvision has no weights of teacher {arch!r}; allowed: {', '.join(known)}")
+        raise UserError(f"torchvision has no weights of teacher {arch!r}; allowed: {', '.join(known)}, "
+                        "or a trained teacher's file (--teacher_checkpoint_path)")
     return name
 
 

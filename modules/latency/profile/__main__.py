@@ -18,9 +18,9 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from modules.latency.profile.models import WRITERS
-from modules.latency.profile.plan import Settings
+from modules.latency.profile.plan import FEWEST, Settings
 from modules.latency.profile.profiled import user_folder
-from modules.latency.profile.session import Session, check_counts
+from modules.latency.profile.session import Session
 from modules.latency.profile.zen_nets import resolutions_of
 from modules.runtime.devices import open_device
 from modules.runtime.phone.benchmark_model import PhoneRun
@@ -50,9 +50,10 @@ def parse_args(argv):
     option(parser, "--batch_sizes", (1,), "batch sizes, one platform for each", many="+", **BATCH)
     option(parser, "--cpus", (), "cores to stay on", kind=int, many="+", low=0, high=4095, shown="the last ones")
     option(parser, "--resolutions", (), "resolutions", kind=int, many="+", shown="the superspace's", **PIXELS)
-    option(parser, "--blocks", Settings.blocks, "blocks to fit to", low=1)
-    option(parser, "--correction_nets", Settings.correction_nets, "networks to correct sums of blocks with", low=0)
-    option(parser, "--test_nets", Settings.test_nets, "networks to validate on", low=0)
+    option(parser, "--blocks", Settings.blocks, "blocks to fit to", low=FEWEST["blocks"])
+    option(parser, "--correction_nets", Settings.correction_nets, "networks to correct sums of blocks with",
+           low=FEWEST["correction_nets"])
+    option(parser, "--test_nets", Settings.test_nets, "networks to validate on", low=FEWEST["test_nets"])
     option(parser, "--minutes", 10.0, "time to measure; blocks beyond that are left out", above=0, unit="minutes")
     option(parser, "--memory", False, "also measure the peak memory of the test networks")
     SEED.add_to(parser, "--seed")
@@ -73,7 +74,6 @@ def make_platform(args, name: str, threads: int, batch: int) -> None:
     resolutions = tuple(args.resolutions) or resolutions_of(args.superspace)
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
                         args.correction_nets, args.test_nets, args.seed)
-    check_counts(settings)
     phone = {name: getattr(args, name) for name in ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")}
     folder = user_folder() / name if Path(name).name == name else Path(name)
     with Run(folder / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,

@@ -14,6 +14,7 @@ from modules.utils.runs import Run
 POOL = 600  # random networks whose blocks are the candidates
 FORM = {"settings": dict, "machine": dict, "spread_out": [str], "representative": [str], "correction_nets": [str],
         "test_nets": [str]}
+FEWEST = {"blocks": 20, "correction_nets": 10, "test_nets": 3}  # for a fit, a correction, a validation
 CANDIDATES = 2000  # random networks; some are chosen to be measured whole
 
 

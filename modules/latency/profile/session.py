@@ -14,13 +14,11 @@ from modules.latency.profile.fit import Data, fit_blocks, make_platform
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import measure, measure_together, open_reference
 from modules.latency.profile.models import block_model, net_model
-from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
+from modules.latency.profile.plan import FEWEST, Plan, Settings, add_nets, make_plan
 from modules.runtime.device import Device
-from modules.utils.errors import UserError
 from modules.utils.runs import Run
 
 BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit: blocks, and blocks with the networks to correct with
-FEWEST_NETS = 10  # networks that a correction needs
 TEST_SECONDS = 20  # of each of the two passes over the test networks
 
 
@@ -66,7 +64,7 @@ class Session:
     def _measure_correction_nets(self) -> None:
         todo = [net for net in self.plan.correction_nets if ("correction", str(net)) not in self.journal.rows]
         done = len(self.plan.correction_nets) - len(todo)
-        for net in self._in_time("networks to correct with", todo, CORRECTION_SHARE, FEWEST_NETS - done):
+        for net in self._in_time("networks to correct with", todo, CORRECTION_SHARE, FEWEST["correction_nets"] - done):
             self._measure("correction", str(net), partial(net_model, self.settings.backend, net.spec))
 
     def _in_time(self, what: str, items: Sequence, share: float, least: int) -> Iterator:
@@ -96,13 +94,6 @@ class Session:
         each = (time.monotonic() - start) / len(peaks) / len(passes)
         self.journal.add([Row.of(f"test{number}", name, measured, each, peaks[name])
                           for number, measurements in enumerate(passes, 1) for name, measured in measurements.items()])
-
-
-def check_counts(settings: Settings) -> None:
-    """UserError if the counts of `settings` are too small for a fit or a validation."""
-    for name, least in (("blocks", 20), ("correction_nets", FEWEST_NETS), ("test_nets", 3)):
-        if getattr(settings, name) < least:
-            raise UserError(f"--{name} {getattr(settings, name)}; at least {least} are needed")
 
 
 def _say(text: str) -> None:
