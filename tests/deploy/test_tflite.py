@@ -415,8 +415,8 @@ echo "INFO: Memory footprint delta from the start of the tool (MB): init=3 overa
 
 def test_benchmark_here_and_on_a_phone(tmp_path):
     (tmp_path / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
-    options = ("tflite_tools/benchmark.py", "--input", tmp_path / "in.csv", "--model_dir", tmp_path,
-               "--output", tmp_path / "latency.csv", "--num_runs", "3", "--warmup_runs", "1")
+    few = ("tflite_tools/benchmark.py", "--num_runs", "3", "--warmup_runs", "1")
+    options = (*few, "--input", tmp_path / "in.csv", "--model_dir", tmp_path, "--output", tmp_path / "latency.csv")
     done = script(*options)  # as published: without an export before
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written with random weights") == 2
@@ -434,8 +434,9 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
     phone = tmp_path / "a phone"
     calls = write_adb(tmp_path / "bin", phone, PROGRAM, "bench")
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    on_phone = (*options, "--adb", "--serial_number", "X1", "--benchmark_binary_dir", phone, "--bin_name", "bench",
-                "--use_xnnpack")
+    by_adb = ("--adb", "--serial_number", "X1", "--benchmark_binary_dir", phone, "--bin_name", "bench",
+              "--use_xnnpack")
+    on_phone = (*options, *by_adb)
     (tmp_path / "latency.csv").unlink()
     done = script(*on_phone, "--skip_push", **environment)
     assert done.returncode == 2
@@ -453,11 +454,11 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
     assert "--num_threads=1 --num_runs=3 --warmup_runs=1 --use_xnnpack=true" in calls[-1]
 
     int8, fp32 = sorted(tmp_path.glob("*.tflite"), key=lambda path: "int8" not in path.name)
-    done = script(*on_phone, "--model_path", fp32, int8, **environment)
+    done = script(*few, *by_adb, "--model_path", fp32, int8, **environment)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1:] for line in done.stdout.splitlines()[1:]] == [["10.000", "0.250", "1.00"],
                                                                            ["4.000", "0.250", "0.40"]]
-    done = script(*options, "--model_path", int8)
+    done = script(*few, "--model_path", int8)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "1.00"
 

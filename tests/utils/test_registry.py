@@ -62,7 +62,7 @@ def test_every_registry_of_the_project_lists_with_wildcards():
     (lambda: get_platform("nn_meter:"), ["platform 'nn_meter:'", "onnx_lut", "nn_meter:NAME"]),
     (lambda: get_platform("pixel"), ["platform 'pixel'", "tflite27_cpu_int8"]),
     (lambda: build_block(BlockArgs("ResNext", 8, 8)), ["block type 'ResNext'", "ResNetSE"]),
-    (lambda: get_proxy("zen"), ["--zero_shot_score", "'zen'", "Zen, NASWOT"])])
+    (lambda: get_proxy("zen"), ["proxy 'zen'", "Zen, NASWOT"])])
 def test_unknown_names_are_answered_with_the_known_ones(call, words):
     with pytest.raises(UserError) as caught:
         call()
