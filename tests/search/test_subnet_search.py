@@ -15,6 +15,7 @@ from modules.latency.keys import block_key
 from modules.latency.prediction import Prediction
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
+from modules.search.evolution import History
 from modules.search.generations import GenerationSizes
 from modules.search.subnet import state as subnet_state
 from modules.search.subnet.proposals import Proposer, SearchSettings
@@ -105,6 +106,16 @@ def test_every_individual_is_legal_new_and_within_a_window(tmp_path, method):
         assert (p.mflops, p.params) == count_net_flops_and_params(resolve(SPACE, p.choice, 10))
     assert Counter((r.proposal.round, r.proposal.limits) for r in results) == {
         (number, (limit,)): 16 for number in range(4) for limit in limits}
+
+
+def test_overlapping_windows_share_their_subnets_in_whatever_order_they_are_given(tmp_path):
+    limits = (0.8 * LIMIT, LIMIT, 1.2 * LIMIT)
+    starts = [make_search(tmp_path / str(i), method="random", limits=order, delta=LIMIT)
+              .proposer.propose(0, History(None, float)) for i, order in enumerate((limits, limits[::-1]))]
+    assert starts[0] == starts[1]
+    for lower, limit in zip((0, *limits[:-1]), limits, strict=True):
+        assert sum(p.ms <= limit for p in starts[0]) >= SIZES.population_size
+        assert any(lower < p.ms <= limit for p in starts[0])
 
 
 def test_evolution_beats_random_at_the_same_number_of_evaluations(tmp_path):

@@ -106,7 +106,9 @@ class Proposer:
         """
         taken: dict[SubnetChoiceConfig, tuple[float, ...]] = {}
         per_limit, promise = [], self._promise(number, history)
-        for index, window in enumerate(self.settings.windows):
+        windows = sorted(self.settings.windows, key=lambda window: window.limits)  # the order given changes nothing
+        # Highest limit first: where windows overlap, its subnets count for a lower one, which has none above itself.
+        for index, window in reversed(list(enumerate(windows))):
             # Children depend on seed, round and limit alone, not on the number of draws for others.
             rng = np.random.default_rng(np.random.SeedSequence(self.settings.seed, spawn_key=(number, index)))
             breeder = Breeder(self.moves, lambda choice, window=window: choice not in history and choice not in taken
@@ -116,7 +118,7 @@ class Proposer:
             taken.update((choice, window.limits) for choice in bred)
             per_limit.append(bred)
         # In turns: a bound on the evaluations then cuts all limits alike.
-        choices = [choice for choice in chain(*zip_longest(*per_limit)) if choice is not None]
+        choices = [choice for choice in chain(*zip_longest(*reversed(per_limit))) if choice is not None]
         if self.settings.max_evaluations:
             choices = choices[:max(0, self.settings.max_evaluations - len(history))]
         return sorted((self._proposal(choice, number, taken[choice]) for choice in choices),
