@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ from modules.utils.settings import Setting
 def run(main: Callable[[], None]) -> None:
     """Call `main()`, and end the script in one of these ways.
 
-    A UserError and an error of the system (disk full, read-only, no permission, a file where a folder should be) become
-    one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the output that goes away,
+    A UserError, an error of the system (disk full, read-only, no permission, a file where a folder should be) and a lack
+    of memory become one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the output that goes away,
     as `head` does, gives no line and status 141.
     """
     _print_anything()
@@ -31,6 +32,19 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(141)
     except OSError as error:
         _end(f"error: {describe(error)}", 2)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        asked = re.search(r"allocate \d[\d.]* (bytes|[KMGTPE]?i?B)", str(error))
+        _end(f"error: out of memory{f' (tried to {asked[0]})' if asked else ''}; a smaller batch or resolution, or "
+             "fewer workers, need less", 2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy, torch (on the processor: a RuntimeError; on a GPU: its subclass) or onnxruntime found no
+    memory."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(
+        text in str(error) for text in ("DefaultCPUAllocator", "Failed to allocate memory for requested buffer"))
 
 
 def describe(error: OSError) -> str:

@@ -2,12 +2,15 @@
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 
+import numpy as np
 import pytest
+import torch
 
 from modules.utils.cli import run
 from modules.utils.csv_files import read_records
@@ -56,7 +59,16 @@ def test_blocked_paths_are_named(tmp_path, capsys, where):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty])
+def test_a_lack_of_memory_is_one_line(allocate, capsys):
+    code, said = ends(lambda: allocate(10 ** 15), capsys)  # more than processors can address
+    assert (code, said.count("\n")) == (2, 1)
+    assert re.search(r"error: out of memory \(tried to allocate [\d.]+ \w+\)", said)
+
+
 def test_bugs_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        run(lambda: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)
 
