@@ -52,7 +52,7 @@ class _Writer:
         self.file.flush()
 
 
-def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | None = None) -> dict:
+def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | None = None, maker: str = "") -> dict:
     """Read a checkpoint onto the CPU; every checksum in it is compared, and every tensor must be finite.
 
     Published files also pickle their training arguments as objects; those become inert placeholders.
@@ -61,6 +61,7 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | Non
         path: the file.
         what: the kind of file, in a message.
         form: keys that it must hold, and their forms (`check_form`).
+        maker: the command that writes such a file, in the message of a missing one.
 
     Raises:
         UserError: it is missing, truncated, damaged, not a checkpoint, lacks a key, or holds a tensor that is not
@@ -68,7 +69,8 @@ def load_checkpoint(path: str | Path, what: str = "checkpoint", form: dict | Non
     """
     path, where = Path(path), f"{what} {str(path)!r}"
     if fault := fault_of_file(path):
-        raise UserError(f"{where} {fault}; train it first, or put a published file there")
+        raise UserError(f"{where} {fault}; {f'make it with `{maker}`' if maker else 'train it first'}, or put a "
+                        "published file there")
     if is_zip(path):
         check_stored_archive(path, where)
     content = _load(path, where)

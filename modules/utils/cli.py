@@ -15,9 +15,9 @@ from modules.utils.settings import Setting
 def run(main: Callable[[], None]) -> None:
     """Call `main()`, and end the script in one of these ways.
 
-    A UserError, an error of the system (disk full, read-only, no permission, a file where a folder should be) and a lack
-    of memory become one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the output
-    that goes away, as `head` does, gives no line and status 141.
+    A UserError, an error of the system (disk full, read-only, no permission, a file where a folder should be) and a
+    lack of memory become one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the
+    output that goes away, as `head` does, gives no line and status 141.
     """
     _print_anything()
     try:

@@ -73,7 +73,7 @@ def read_student(path: str | Path, superspace: str, stage: str, block: int, teac
         UserError: a missing, damaged or foreign file; another superspace, stage, block or teacher; an fp32 file with
             `int8`.
     """
-    checkpoint = load_checkpoint(path, what)
+    checkpoint = load_checkpoint(path, what, maker="lsq_block_kd.py" if int8 else "train_block_kd.py")
     if "config" in checkpoint:
         record = StudentRecord.from_dict(checkpoint["config"], f"{what} {str(path)!r}")
         if (record.superspace, record.stage, record.block) != (superspace, stage, block):

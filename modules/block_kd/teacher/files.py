@@ -87,7 +87,7 @@ def load_teacher(arch: str | None, checkpoint: str | Path | None = None, *, weig
 
 def read_teacher(path: str | Path, arch: str | None, quant: bool) -> tuple[Teacher, dict]:
     """The trainable teacher of a checkpoint, and the checkpoint; errors as of `load_teacher`."""
-    state = load_checkpoint(path, "teacher checkpoint")
+    state = load_checkpoint(path, "teacher checkpoint", maker=f"{HOW_TO}{' --quant_mode' if quant else ''}")
     record = read_record(state, arch, path)
     if quant and record.quant is None:
         raise UserError(f"teacher checkpoint {str(path)!r} is an fp32 one; the LSQ+ one is made by `{HOW_TO} "
