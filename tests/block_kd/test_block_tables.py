@@ -153,7 +153,7 @@ def test_tables_are_continued_and_more_rows_leave_the_first_as_they_are(job, tmp
     ({"hw_list": [96]}, ["96", "trained at 48, 64"]),
     ({"valid_size": 13}, ["--valid_size 13", "held out 12"]),
     ({"stage_list": ["stage2_9"]}, ["stage2_9", "--stage_list"]),
-    ({"stage_list": ["stage3_0"]}, ["stage3_0", "does not exist"]),
+    ({"stage_list": ["stage3_0"]}, ["stage3_0", "does not exist", "`lsq_block_kd.py`"]),
     ({"width_window_filter": [5]}, ["5", "--width_window_filter"]),
     ({"platform": "abacus"}, ["abacus", "onnxruntime_int8"]),
     ({"num_samples_per_stage": 0}, ["--num_samples_per_stage 0"]),
