@@ -82,6 +82,7 @@ class Supernet(nn.Module):
         self.stages = nn.ModuleDict({
             s.name: ElasticStage(largest_stage(config, s.name, num_classes)) for s in config.space.stages})
         self._rng = np.random.default_rng(0)
+        self.resolution_limit: int | None = None  # images above it are resized to it, not to the subnet's resolution
         self.set_max_subnet()
 
     @classmethod
@@ -104,7 +105,8 @@ class Supernet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalised images (N, 3, H, W) to the active subnet's logits (N, classes), such as (8, 3, 224, 224) to (8,
         1000)."""
-        x = resize(x, self._active_spec.resolution)
+        resolution = self._active_spec.resolution
+        x = resize(x, min(resolution, self.resolution_limit or resolution))
         for name, specs in self._active_spec.stages:
             x = self.stages[name](x, specs)
         return x

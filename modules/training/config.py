@@ -60,6 +60,9 @@ class TrainConfig:
                             unit="images")
     n_classes: int = _data(0, "width of the classifier; 0: the data set's number of classes", low=0, high=10**6)
     resolutions: tuple[int, ...] = _data((), "input sizes; empty: the superspace's", **PIXELS)
+    progressive_resolutions: tuple[int, ...] = _data((), "most pixels of a side in the first of equal parts of fp32 "
+                                                     "training, such as 16 24; the last part has no such limit; empty: "
+                                                     "none has", **PIXELS)
     batch_size_per_gpu: int = _data(64, "images per step and process", **TRAIN_BATCH)
     eval_batch_size_per_gpu: int = _data(32, "images per batch and process in validation", **BATCH)
     drop_last: bool = _data(False, "leave out a last batch that is not full")
@@ -159,7 +162,7 @@ class TrainConfig:
         """The settings of int8 training."""
         return dataclasses.replace(
             self, base_lr=self.base_lr * self.quant_base_lr_factor, warmup_epochs=self.quant_warmup_epochs,
-            epochs=self.quant_epochs, label_epochs=0.0,
+            epochs=self.quant_epochs, label_epochs=0.0, progressive_resolutions=(),
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 

@@ -1,7 +1,9 @@
-"""Learning rates: linear warm-up times a cosine over all iterations, or linear warm-up and linear decay."""
+"""Values that change in training. Learning rates: linear warm-up times a cosine over all iterations, or linear warm-up
+and linear decay. Resolutions: small images first."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 WARMUP_FACTOR = 0.001
 
@@ -26,3 +28,14 @@ def warmup_linear_lr(iteration: float, *, base_lr: float, iterations: float, war
     if iteration < warmup_iterations:
         return base_lr * iteration / warmup_iterations
     return base_lr * (iterations - iteration) / (iterations - warmup_iterations)
+
+
+def resolution_limit(iteration: int, *, iterations: int, limits: Sequence[int]) -> int | None:
+    """The most pixels that a side of an image has at `iteration` (from 0), None for any number (progressive resizing,
+    as in EfficientNetV2; Tan and Le, 2021).
+
+    There is one more part of `iterations` than `limits`, all of equal length: limits (16, 24) and 90 iterations give 16
+    for 0 to 29, 24 for 30 to 59, None for 60 to 89.
+    """
+    part = iteration * (len(limits) + 1) // iterations
+    return limits[part] if part < len(limits) else None

@@ -37,7 +37,7 @@ from modules.training.precision import measure_amp
 from modules.training.recipe.distillation import make_distiller
 from modules.training.recipe.initialisation import initialise
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step, trained_parameters
-from modules.training.schedule import warmup_cosine_lr, warmup_linear_lr
+from modules.training.schedule import resolution_limit, warmup_cosine_lr, warmup_linear_lr
 from modules.training.validation import validate_subnets
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights
@@ -105,6 +105,7 @@ class SupernetTrainer(Trainee, Task):
         self.model = self._make_model(self.space)
         if config.subnet_choice:
             self.model.set_active_subnet(config.subnet_choice)
+        self._check_resolutions()
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
@@ -207,6 +208,16 @@ class SupernetTrainer(Trainee, Task):
         self.best, self.history = checkpoint["best"], checkpoint["history"]
         return checkpoint
 
+    def _check_resolutions(self) -> None:
+        """UserError for progressive resolutions that limit nothing; a note for resolutions that are not trained."""
+        config, space = self.config, self.model.subnets
+        largest = self.model.active_spec.resolution if config.subnet_choice else max(space.resolutions)
+        if any(limit >= largest for limit in config.progressive_resolutions):
+            raise UserError(f"--progressive_resolutions {' '.join(map(str, config.progressive_resolutions))}; allowed: "
+                            f"below {largest}, the largest resolution that is trained")
+        if config.subnet_choice and set(config.resolutions) - {largest}:
+            say(f"--subnet_choice trains at its own resolution, {largest}; the other --resolutions are not trained")
+
     def _make_average(self, checkpoint: dict) -> WeightAverage | None:
         if not self.config.ema_decay:
             return None
@@ -286,6 +297,8 @@ class SupernetTrainer(Trainee, Task):
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
+        self.model.resolution_limit = resolution_limit(self._iteration(steps), iterations=c.epochs * steps,
+                                                       limits=c.progressive_resolutions)
         rng = step_generator(c.seed, self.position.epoch, self.position.step)
         distil = c.inplace_distill and self._iteration(steps) >= c.label_epochs * steps
         step_config = dataclasses.replace(c, amp=self.amp, inplace_distill=distil)

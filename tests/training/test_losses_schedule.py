@@ -1,11 +1,13 @@
 """Losses and learning rate against the published golden values, closed forms and float64 references."""
+import itertools
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from modules.training.losses import adaptive_divergence, noise_to_signal, smoothed_cross_entropy
-from modules.training.schedule import warmup_cosine_lr
+from modules.training.schedule import resolution_limit, warmup_cosine_lr
 
 
 @pytest.fixture
@@ -78,3 +80,11 @@ def test_noise_to_signal_divides_by_the_variance_of_the_target():
     output, target = torch.tensor(output, requires_grad=True), torch.tensor(target)
     assert noise_to_signal(output, target).item() == pytest.approx(expected, rel=1e-9)
     assert torch.autograd.gradcheck(lambda x: noise_to_signal(x, target, 1e-2), output)
+
+
+@pytest.mark.parametrize(("limits", "iterations"), [((16, 24), 90), ((16, 20, 24), 10), ((), 5), ((24,), 1)])
+def test_resolution_limits_have_equal_parts_and_the_last_has_none(limits, iterations):
+    drawn = [resolution_limit(i, iterations=iterations, limits=limits) for i in range(iterations)]
+    parts = [list(part) for _, part in itertools.groupby(drawn)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert [part[0] for part in parts] == [*limits, None][:len(parts)]

@@ -95,6 +95,40 @@ def test_fine_tuning_starts_from_the_given_weights_and_moves_those_of_the_subnet
     assert (target / "curves.png").is_file()
 
 
+@pytest.mark.parametrize("one", [True, False])
+def test_small_images_come_first_and_int8_training_has_none(tmp_path, one):
+    """A third of the steps each at 16 and 24 pixels and at the full size; validation and INT8 at the full size."""
+    choice = str(MIDDLE) if one else ""
+    config = settings(tmp_path, subnet_choice=choice, progressive_resolutions=(16, 24), epochs=3, debug_batches=1,
+                      resolutions=(32,) if one else (20, 32), placement="engine")
+    for quant_mode, expected in ((False, {0: {16}, 1: {24} if one else {20, 24}, 2: {32} if one else {20, 32}}),
+                                 (True, {0: {32} if one else {20, 32}})):
+        trainer = SupernetTrainer(config.for_quantization() if quant_mode else config, SPACE, quant_mode=quant_mode)
+        seen, make = {}, trainer._make_model
+
+        def watched(space, trainer=trainer, seen=seen, make=make):
+            model = make(space)
+            model.stages["first_conv"].register_forward_pre_hook(lambda _, args: seen.setdefault(
+                trainer.position.epoch, set()).add(args[0].shape[-1]) if model.training else None)
+            return model
+
+        trainer._make_model = watched
+        trainer.run()
+        assert seen.keys() == expected.keys()
+        for epoch, sides in expected.items():
+            assert {max(sides)} <= seen[epoch] <= sides
+
+
+def test_resolutions_that_are_not_trained_are_refused_or_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_said", set())
+    with pytest.raises(UserError, match=r"--progressive_resolutions 16 32; allowed: below 32"):
+        begin(settings(tmp_path, progressive_resolutions=(16, 32)))
+    begin(settings(tmp_path, resolutions=(24, 32, 48)))
+    assert "trains at its own resolution, 32" in capsys.readouterr().err
+    begin(settings(tmp_path / "plain"))
+    assert "own resolution" not in capsys.readouterr().err
+
+
 def begin(config, **mode):
     """The state of a training before its first step."""
     trainer = SupernetTrainer(config.for_quantization() if mode.get("quant_mode") else config, SPACE, **mode)
