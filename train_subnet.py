@@ -13,7 +13,7 @@ that an exported file of the subnet has. A killed run goes on with --resume.
 from dataclasses import MISSING
 
 from modules.training.arguments import SUPERNETS
-from modules.training.config import TrainConfig, add_config_arguments, load_yaml
+from modules.training.config import SANDWICH, TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
 from modules.utils.settings import from_arguments, option
 
@@ -27,7 +27,7 @@ def main(argv=None):
     option(parser, "--checkpoint_path", SUPERNETS, "checkpoint.pth of the supernet, or the folder that holds "
            "<superspace>-<choice>-align0/checkpoint.pth")
     add_run_arguments(parser, "training of these subnets")
-    add_config_arguments(parser, ("subnet_choice", "init_checkpoint", "resolutions"), models_save_dir=FOLDER,
+    add_config_arguments(parser, ("subnet_choice", "init_checkpoint", "resolutions", *SANDWICH), models_save_dir=FOLDER,
                          shown={"teacher": "the supernet's largest subnet", "teacher_checkpoint": "the supernet's"})
     add_local_rank(parser)
     args = parser.parse_args(argv)

@@ -23,9 +23,9 @@ import os
 from dataclasses import replace
 
 from modules.search_space.reference import NETWORK
-from modules.training.config import TrainConfig, add_config_arguments, load_yaml
+from modules.training.config import TrainConfig, add_config_arguments, idle_settings, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import from_arguments, option
+from modules.utils.settings import from_arguments, given_arguments, option
 
 CHOICE = "322223"  # of blocks, as published
 
@@ -61,6 +61,8 @@ def main(argv=None):
             say(f"--network {args.network} is trained at {network.resolution} pixels alone, not at "
                 f"{', '.join(map(str, others))}")
         config = replace(config, subnet_choice=str(network.subnet), resolutions=(network.resolution,))
+    for line in idle_settings(config, given_arguments(TrainConfig, args)):
+        say(line)
     if args.quant_mode:
         config = config.for_quantization()
 

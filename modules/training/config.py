@@ -10,6 +10,7 @@ from pathlib import Path
 from modules.datasets.transforms import AUGMENTS
 from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
+from modules.search_space.config import SubnetChoiceConfig
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -165,6 +166,31 @@ class TrainConfig:
             epochs=self.quant_epochs, label_epochs=0.0, progressive_resolutions=(),
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
+
+def idle_settings(config: TrainConfig, given: Iterable[str]) -> list[str]:
+    """A line for those of the `given` settings that change nothing in a training with `config`, and the reason."""
+    cases = (
+        (config.subnet_choice, "with one subnet alone", SANDWICH),
+        (not (config.subnet_choice or config.inplace_distill), "with --inplace_distill false",
+         SANDWICH - {"num_arch_training", "inplace_distill"}),
+        (not config.teacher, "without --teacher", {"teacher_checkpoint", "teacher_strides", "teacher_feature_weight",
+                                                   "teacher_logit_weight", "ts_clip"}),
+        (config.optimizer == "adam", "with --optimizer adam", {"momentum", "nesterov"}),
+        (config.schedule == "linear", "with --schedule linear", {"clamp_lr_percent"}),
+        (not config.init_checkpoint, "without --init_checkpoint", {"calibration_path", "new_head"}))
+    lines = []
+    for holds, reason, names in cases:
+        if idle := [f"--{name}" for name in given if name in names and holds]:
+            lines.append(f"{' '.join(idle)} {reason}: no effect")
+    own = SubnetChoiceConfig.from_str(config.subnet_choice).resolution if config.subnet_choice else 0
+    if own and "resolutions" in given and (others := set(config.resolutions) - {own}):
+        lines.append(f"--subnet_choice trains at its own {own} pixels, not at {', '.join(map(str, sorted(others)))}")
+    return lines
+
+
+# Settings of several subnets in a step; one subnet alone has none of them.
+SANDWICH = {"num_arch_training", "inplace_distill", "label_epochs", "soft_target_dropout", "alpha_min", "alpha_max",
+            "iw_clip"}
 
 # Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "calibration_path",

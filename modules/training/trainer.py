@@ -24,7 +24,7 @@ from modules.modeling.restore import (
     weights_file,
 )
 from modules.modeling.supernet import HEAD, Supernet
-from modules.search_space.config import SupernetConfig
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import calibrate_start
 from modules.training.config import FREE_ON_RESUME, TrainConfig
 from modules.training.ema import WeightAverage
@@ -72,6 +72,7 @@ class SupernetTrainer(Trainee, Task):
                          batch_option="batch_size_per_gpu", seed=config.seed,
                          remedy="a smaller base_lr or a longer warmup")
         self.best, self.history = 0.0, []
+        self._check_progressive_resolutions()
 
     def run(self) -> None:
         """Train to the last epoch."""
@@ -90,6 +91,15 @@ class SupernetTrainer(Trainee, Task):
         self.save()
         dist.on_first(self._write_settings)
 
+    def _check_progressive_resolutions(self) -> None:
+        """UserError if one of them limits nothing."""
+        c = self.config
+        trained = (SubnetChoiceConfig.from_str(c.subnet_choice).resolution if c.subnet_choice
+                   else max(c.resolutions or self.space.space.resolutions))
+        if any(limit >= trained for limit in c.progressive_resolutions):
+            raise UserError(f"--progressive_resolutions {' '.join(map(str, c.progressive_resolutions))}; allowed: "
+                            f"below {trained} pixels, the largest resolution that is trained")
+
     def _build(self) -> dict:
         """Load the data, and make model and optimiser or read them from the checkpoint. Returns the checkpoint."""
         config = self.config
@@ -105,7 +115,6 @@ class SupernetTrainer(Trainee, Task):
         self.model = self._make_model(self.space)
         if config.subnet_choice:
             self.model.set_active_subnet(config.subnet_choice)
-        self._check_resolutions()
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
@@ -207,16 +216,6 @@ class SupernetTrainer(Trainee, Task):
         self.load_optimizer(checkpoint)
         self.best, self.history = checkpoint["best"], checkpoint["history"]
         return checkpoint
-
-    def _check_resolutions(self) -> None:
-        """UserError for progressive resolutions that limit nothing; a note for resolutions that are not trained."""
-        config, space = self.config, self.model.subnets
-        largest = self.model.active_spec.resolution if config.subnet_choice else max(space.resolutions)
-        if any(limit >= largest for limit in config.progressive_resolutions):
-            raise UserError(f"--progressive_resolutions {' '.join(map(str, config.progressive_resolutions))}; allowed: "
-                            f"below {largest}, the largest resolution that is trained")
-        if config.subnet_choice and set(config.resolutions) - {largest}:
-            say(f"--subnet_choice trains at its own resolution, {largest}; the other --resolutions are not trained")
 
     def _make_average(self, checkpoint: dict) -> WeightAverage | None:
         if not self.config.ema_decay:

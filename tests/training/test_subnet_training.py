@@ -11,7 +11,7 @@ from modules.deploy.graph.lower import lower
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.training.config import TrainConfig
+from modules.training.config import TrainConfig, idle_settings
 from modules.training.losses import smoothed_cross_entropy
 from modules.training.sandwich import step_generator, subnet_step
 from modules.training.subnet_evaluator import SubnetEvaluator
@@ -119,14 +119,26 @@ def test_small_images_come_first_and_int8_training_has_none(tmp_path, one):
             assert {max(sides)} <= seen[epoch] <= sides
 
 
-def test_resolutions_that_are_not_trained_are_refused_or_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_said", set())
-    with pytest.raises(UserError, match=r"--progressive_resolutions 16 32; allowed: below 32"):
-        begin(settings(tmp_path, progressive_resolutions=(16, 32)))
-    begin(settings(tmp_path, resolutions=(24, 32, 48)))
-    assert "trains at its own resolution, 32" in capsys.readouterr().err
-    begin(settings(tmp_path / "plain"))
-    assert "own resolution" not in capsys.readouterr().err
+def test_limits_that_limit_nothing_are_refused_before_a_training(tmp_path):
+    for changes in ({}, {"subnet_choice": "", "resolutions": (24, 32)}):
+        with pytest.raises(UserError, match=r"--progressive_resolutions 16 32; allowed: below 32"):
+            SupernetTrainer(settings(tmp_path, progressive_resolutions=(16, 32), **changes), SPACE)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"resolutions": (24, 32, 48)}, "trains at its own 32 pixels, not at 24, 48"),
+    ({"num_arch_training": 5, "alpha_min": 0.0}, "--num_arch_training --alpha_min with one subnet alone: no effect"),
+    ({"subnet_choice": "", "num_arch_training": 5, "alpha_min": 0.0}, ""),
+    ({"subnet_choice": "", "inplace_distill": False, "iw_clip": 4.0}, "--iw_clip with --inplace_distill false"),
+    ({"teacher_feature_weight": 2.0}, "--teacher_feature_weight without --teacher"),
+    ({"teacher_feature_weight": 2.0, "teacher": "resnet8"}, ""),
+    ({"optimizer": "adam", "momentum": 0.8}, "--momentum with --optimizer adam"), ({"momentum": 0.8}, ""),
+    ({"schedule": "linear", "clamp_lr_percent": 0.1}, "--clamp_lr_percent with --schedule linear"),
+    ({"new_head": True}, "--new_head without --init_checkpoint")])
+def test_given_settings_without_effect_are_told(tmp_path, changes, told):
+    lines = idle_settings(settings(tmp_path, **changes), changes)
+    assert len(lines) == bool(told)
+    assert told in "".join(lines)
 
 
 def begin(config, **mode):
