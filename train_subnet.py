@@ -15,7 +15,7 @@ from dataclasses import MISSING
 from modules.training.arguments import SUPERNETS
 from modules.training.config import SANDWICH, TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import from_arguments, option
+from modules.utils.settings import given_arguments, option
 
 FOLDER = "checkpoints/tuned"
 
@@ -31,7 +31,8 @@ def main(argv=None):
                          shown={"teacher": "the supernet's largest subnet", "teacher_checkpoint": "the supernet's"})
     add_local_rank(parser)
     args = parser.parse_args(argv)
-    config = from_arguments(TrainConfig, args, **load_yaml(args.config_file) | {"models_save_dir": FOLDER})
+    defaults = load_yaml(args.config_file) | {"models_save_dir": FOLDER}
+    config = TrainConfig(**defaults | given_arguments(TrainConfig, args))  # a teacher and a start are added below
 
     from modules.search.subnet.tuning import tune
     from modules.search_space.subnet_list import read_subnets

@@ -23,9 +23,9 @@ import os
 from dataclasses import replace
 
 from modules.search_space.reference import NETWORK
-from modules.training.config import TrainConfig, add_config_arguments, idle_settings, load_yaml
+from modules.training.config import TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import from_arguments, given_arguments, option
+from modules.utils.settings import from_arguments, given_arguments, idle_settings, option
 
 CHOICE = "322223"  # of blocks, as published
 
@@ -44,12 +44,14 @@ def main(argv=None):
     # oneDNN compiles kernels for the shapes of each random subnet; its default of 1024 forgets most of them.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
+    from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.superspace import get_superspace
     from modules.training.arguments import given_networks
-    from modules.utils.cli import say
     from modules.utils.errors import UserError
+    from modules.utils.notes import say
 
     config = from_arguments(TrainConfig, args, **load_yaml(args.config_file))
+    asked = config.resolutions
     if not args.network and args.superspace and get_superspace(args.superspace).searched:
         args.supernet_choice = args.supernet_choice or CHOICE
     ((space, network),) = given_networks(args, max(config.resolutions, default=0))
@@ -57,12 +59,14 @@ def main(argv=None):
         if config.subnet_choice not in ("", str(network.subnet)):
             raise UserError(f"--subnet_choice {config.subnet_choice} with --network {args.network}; expected one of "
                             "them")
-        if others := [pixels for pixels in config.resolutions if pixels != network.resolution]:
-            say(f"--network {args.network} is trained at {network.resolution} pixels alone, not at "
-                f"{', '.join(map(str, others))}")
         config = replace(config, subnet_choice=str(network.subnet), resolutions=(network.resolution,))
-    for line in idle_settings(config, given_arguments(TrainConfig, args)):
-        say(line)
+        for line in idle_settings(config, given_arguments(TrainConfig, args)):
+            say(line)
+    if config.subnet_choice:
+        own = SubnetChoiceConfig.from_str(config.subnet_choice).resolution
+        if others := [str(pixels) for pixels in asked if pixels != own]:
+            which = f"--network {args.network}" if network else "--subnet_choice"
+            say(f"{which} is trained at {own} pixels alone, not at {', '.join(others)}")
     if args.quant_mode:
         config = config.for_quantization()
 

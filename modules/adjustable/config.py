@@ -66,20 +66,24 @@ class AdjustConfig:
     granularity: str = _quantisers("channel", "parts with bits of their own; layer: as engines run it, weights of 4 or "
                                    "8 bits per layer, tensors of 8", choices=GRANULARITIES)
     finetune: bool = _quantisers(False, "the bits stay as they are")
-    iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only")
-    iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1)
-    warm_up_epoch: float = _quantisers(0.0, "epochs before the bits move", low=0, unit="epochs")
+    iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only",
+                                   needs="bits_trainable")
+    iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1,
+                                       needs="iter_train")
+    warm_up_epoch: float = _quantisers(0.0, "epochs before the bits move", low=0, unit="epochs", needs="bits_trainable")
 
     max_epoch: int = _training(2, "epochs", low=1)
     batch_size: int = _training(25, "images per step and process", **TRAIN_BATCH)
     lr: float = _training(3e-6, "learning rate of weights and ranges", low=0)
     lr_fixed: bool = _training(False, "the learning rate stays; otherwise it decays and swings")
-    lr_decay: float = _training(1e-4, "decay of the learning rate per step", low=0)
-    reinit: int = _training(800, "steps after which Adam starts afresh, unless --lr_fixed", low=1, unit="steps")
-    lr_bits: float = _training(1e-3, "learning rate of the bits", low=0)
+    lr_decay: float = _training(1e-4, "decay of the learning rate per step", low=0, needs="lr_fixed=false")
+    reinit: int = _training(800, "steps after which Adam starts afresh, unless --lr_fixed", low=1, unit="steps",
+                            needs="lr_fixed=false")
+    lr_bits: float = _training(1e-3, "learning rate of the bits", low=0, needs="bits_trainable")
     swa_delay: float | None = _training(None, "epochs before weights are averaged; not given: they are not", low=0,
                                         unit="epochs")
-    swa_freq: float = _training(0.2, "epochs between the weights that are averaged", low=0, unit="epochs")
+    swa_freq: float = _training(0.2, "epochs between the weights that are averaged", low=0, unit="epochs",
+                                needs="swa_delay")
     seed: int = replace(SEED, group="training").field()
     aug: bool = _training(False, "images are cropped and mirrored at random")
 

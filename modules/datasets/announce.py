@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from modules.datasets.build import Data
 from modules.datasets.classes import listed
-from modules.utils.cli import print_once
+from modules.utils.notes import print_once
 
 
 def describe(data: Data, resolutions: Iterable[int]) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.sources import ImageSource
-from modules.utils.cli import say
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 
 _SHOWN = 10  # names of a list in a message
 _PADDING = re.compile(r"unused\d+")  # names of the outputs that --n_classes adds

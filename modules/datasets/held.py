@@ -9,7 +9,7 @@ import numpy as np
 
 from modules.datasets.decode import SCALED_MODES, Header
 from modules.datasets.sources import EncodedSource, ImageSource
-from modules.utils.cli import say
+from modules.utils.notes import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image

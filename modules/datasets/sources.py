@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modules.datasets.decode import Header, decode, is_image_name, read_header
-from modules.utils.cli import say
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 
 if TYPE_CHECKING:
     import torch

@@ -45,7 +45,7 @@ class Evaluation(Images):
     post_bn_calibration_batch_num: int = setting(32, "training batches that calibrate batch norm", low=1)
     seed: int = replace(SEED, meaning="seed of the calibration images and of random subnets").field()
     debug: bool = setting(False, "evaluate on --debug_batches batches only")
-    debug_batches: int = setting(3, "batches of --debug", low=1)
+    debug_batches: int = setting(3, "batches of --debug", low=1, needs="debug")
     print_freq: int = setting(10, "batches between lines of progress; 0: none", low=0)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from modules.datasets.transforms import AUGMENTS
 from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
-from modules.search_space.config import SubnetChoiceConfig
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -41,6 +40,7 @@ _data, _sandwich, _int8 = _group("data"), _group("sandwich rule with in-place di
 _teach = _group("teacher")
 _rate, _valid, _run = _group("optimiser and schedule"), _group("validation"), _group("run")
 _EPOCHS = {"unit": "epochs"}
+_SEVERAL, _SOFT, _TEACHER = "subnet_choice=", "subnet_choice= inplace_distill=true", "teacher"
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,20 @@ class TrainConfig:
     drop_last: bool = _data(False, "leave out a last batch that is not full")
     data_loader_workers_per_gpu: int = dataclasses.replace(WORKERS, default=8, group="data").field()
 
-    num_arch_training: int = _sandwich(4, "subnets per step: largest, random ones, smallest", low=2, high=1000)
-    inplace_distill: bool = _sandwich(True, "the other subnets learn from the largest; false: from the labels")
+    num_arch_training: int = _sandwich(4, "subnets per step: largest, random ones, smallest", low=2, high=1000,
+                                       needs=_SEVERAL)
+    inplace_distill: bool = _sandwich(True, "the other subnets learn from the largest; false: from the labels",
+                                      needs=_SEVERAL)
     label_epochs: float = _sandwich(0.0, "first epochs of fp32 training in which all subnets learn from the labels, "
-                                    "before in-place distillation", low=0, **_EPOCHS)
-    soft_target_dropout: bool = _sandwich(True, "the soft target carries the largest net's dropout noise")
+                                    "before in-place distillation", low=0, **_EPOCHS, needs=_SOFT)
+    soft_target_dropout: bool = _sandwich(True, "the soft target carries the largest net's dropout noise", needs=_SOFT)
     align_sample: bool = _sandwich(False, "all blocks of a stage alike in random subnets")
     subnet_choice: str = _sandwich("", "subnet to train alone, from the labels; empty: all")
     alpha_min: float = _sandwich(-1.0, "lower alpha of the two alpha-divergences from the soft target; the larger "
-                                 "divergence counts", low=-100, high=100)
-    alpha_max: float = _sandwich(1.0, "higher alpha of the two", low=-100, high=100)
+                                 "divergence counts", low=-100, high=100, needs=_SOFT)
+    alpha_max: float = _sandwich(1.0, "higher alpha of the two", low=-100, high=100, needs=_SOFT)
     iw_clip: float = _sandwich(5.0, "largest ratio of probabilities that counts in the divergence of --alpha_min",
-                               above=0)
+                               above=0, needs=_SOFT)
     label_smoothing: float = _sandwich(0.1, "share of the labels that is spread over all classes", low=0, below=1)
     dropout: float = _sandwich(0.2, "share of the largest net's features that is dropped before the classifier", low=0,
                                below=1)
@@ -95,24 +97,25 @@ class TrainConfig:
     bn_eps: float = _rate(1e-5, "number added to the variance in batch norm", above=0, high=1)
 
     optimizer: str = _rate("sgd", "optimiser", choices=("sgd", "adam"))
-    momentum: float = _rate(0.9, "momentum of SGD", low=0, below=1)
-    nesterov: bool = _rate(True, "Nesterov's form of the momentum")
+    momentum: float = _rate(0.9, "momentum of SGD", low=0, below=1, needs="optimizer=sgd")
+    nesterov: bool = _rate(True, "Nesterov's form of the momentum", needs="optimizer=sgd")
     weight_decay_weight: float = _rate(1e-5, "weight decay of convolutions and of the classifier", low=0)
     weight_decay_bn_bias: float = _rate(0.0, "weight decay of norms, biases and quantisers", low=0)
     base_lr: float = _rate(0.1, "learning rate for 256 images per step, in proportion for more", low=0)
     schedule: str = _rate("cosine", "decay of the learning rate", choices=("cosine", "linear"))
-    clamp_lr_percent: float = _rate(0.0, "floor of the cosine, as a share of the base rate", low=0, high=1)
+    clamp_lr_percent: float = _rate(0.0, "floor of the cosine, as a share of the base rate", low=0, high=1,
+                                    needs="schedule=cosine")
     warmup_epochs: float = _rate(5, "epochs in which the learning rate rises from 0", low=0, **_EPOCHS)
     epochs: int = _rate(360, "epochs of fp32 training", low=1, **_EPOCHS)
 
     teacher: str = _teach("", "network to learn from, beside the labels, by a name of --network; empty: none")
     teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
-                                     "empty: --models_save_dir")
+                                     "empty: --models_save_dir", needs=_TEACHER)
     teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
-                                              low=1, high=1024, many="*")
-    teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0)
-    teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0)
-    ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0)
+                                              low=1, high=1024, many="*", needs=_TEACHER)
+    teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0, needs=_TEACHER)
+    teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0, needs=_TEACHER)
+    ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0, needs=_TEACHER)
 
     quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training", low=0)
     quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
@@ -132,8 +135,8 @@ class TrainConfig:
     init_checkpoint: str = _run("", "file with the first weights, or package (of efficientnet_lite0 ... lite2); "
                                 "empty: random, or in int8 training checkpoint.pth of the same folder")
     calibration_path: str = _run("", "folder of images that calibrate the batch norm of --init_checkpoint; empty: "
-                                 "its statistics stay")
-    new_head: bool = _run(False, "the classifier starts afresh, not from --init_checkpoint")
+                                 "its statistics stay", needs="init_checkpoint")
+    new_head: bool = _run(False, "the classifier starts afresh, not from --init_checkpoint", needs="init_checkpoint")
     only_train_head: bool = _run(False, "the classifier alone learns")
     models_save_dir: str = _run("checkpoints/supernet_training", "folder; /<superspace>-<choice>-align0 is appended")
     seed: int = dataclasses.replace(SEED, group="run").field()
@@ -167,30 +170,8 @@ class TrainConfig:
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 
-def idle_settings(config: TrainConfig, given: Iterable[str]) -> list[str]:
-    """A line for those of the `given` settings that change nothing in a training with `config`, and the reason."""
-    cases = (
-        (config.subnet_choice, "with one subnet alone", SANDWICH),
-        (not (config.subnet_choice or config.inplace_distill), "with --inplace_distill false",
-         SANDWICH - {"num_arch_training", "inplace_distill"}),
-        (not config.teacher, "without --teacher", {"teacher_checkpoint", "teacher_strides", "teacher_feature_weight",
-                                                   "teacher_logit_weight", "ts_clip"}),
-        (config.optimizer == "adam", "with --optimizer adam", {"momentum", "nesterov"}),
-        (config.schedule == "linear", "with --schedule linear", {"clamp_lr_percent"}),
-        (not config.init_checkpoint, "without --init_checkpoint", {"calibration_path", "new_head"}))
-    lines = []
-    for holds, reason, names in cases:
-        if idle := [f"--{name}" for name in given if name in names and holds]:
-            lines.append(f"{' '.join(idle)} {reason}: no effect")
-    own = SubnetChoiceConfig.from_str(config.subnet_choice).resolution if config.subnet_choice else 0
-    if own and "resolutions" in given and (others := set(config.resolutions) - {own}):
-        lines.append(f"--subnet_choice trains at its own {own} pixels, not at {', '.join(map(str, sorted(others)))}")
-    return lines
-
-
-# Settings of several subnets in a step; one subnet alone has none of them.
-SANDWICH = {"num_arch_training", "inplace_distill", "label_epochs", "soft_target_dropout", "alpha_min", "alpha_max",
-            "iw_clip"}
+# Settings that one subnet alone does not have.
+SANDWICH = tuple(name for name, known in settings_of(TrainConfig).items() if _SEVERAL in known.needs.split())
 
 # Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "calibration_path",

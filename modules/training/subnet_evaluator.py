@@ -21,8 +21,8 @@ from modules.search_space.reference import Network
 from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
-from modules.utils.cli import print_once
 from modules.utils.errors import UserError
+from modules.utils.notes import print_once
 
 CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that stays in memory between subnets: 600 MB
 

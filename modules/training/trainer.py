@@ -41,9 +41,9 @@ from modules.training.schedule import resolution_limit, warmup_cosine_lr, warmup
 from modules.training.validation import validate_subnets
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights
-from modules.utils.cli import say
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.notes import say
 from modules.utils.runs import Run
 
 

@@ -71,23 +71,6 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-_said: set[str] = set()
-
-
-def print_once(line: str, file=None) -> None:
-    """Print `line` to stdout or `file`, on the first process, unless this run has printed it before."""
-    from modules.utils import dist
-
-    if line not in _said and dist.rank() == 0:
-        _said.add(line)
-        print(line, file=file, flush=True)
-
-
-def say(note: str) -> None:
-    """Print on stderr, once, something that was assumed or passed over."""
-    print_once(f"note: {note}", sys.stderr)
-
-
 class Parser(argparse.ArgumentParser):
     """A parser whose refusals are UserErrors."""
 

@@ -4,7 +4,7 @@
 import pytest
 from image_trees import LAYOUTS, image_tree, write_layout
 
-from modules.utils import cli
+from modules.utils import notes
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -14,4 +14,4 @@ def written(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(cli, "_said", set())
+    monkeypatch.setattr(notes, "_said", set())

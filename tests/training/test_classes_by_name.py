@@ -21,7 +21,7 @@ from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import SupernetTrainer
-from modules.utils import cli
+from modules.utils import notes
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -32,7 +32,7 @@ COLOURS = {"a": (250, 20, 20), "b": (20, 250, 20), "c": (20, 20, 250), "z": (90,
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(cli, "_said", set())
+    monkeypatch.setattr(notes, "_said", set())
 
 
 def write_set(root, classes, count=6):

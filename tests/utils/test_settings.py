@@ -1,9 +1,17 @@
 """Settings read, refused and shown; the yaml reader; training files of the published form."""
+import re
 from dataclasses import MISSING, dataclass
 
 import pytest
 
+from modules.adjustable.config import AdjustConfig
+from modules.block_kd.lut.options import TableOptions
+from modules.block_kd.student.config import BlockKDConfig
+from modules.block_kd.teacher.config import TeacherConfig
+from modules.search.subnet.settings import SearchSettings
+from modules.training.arguments import Evaluation
 from modules.training.config import TrainConfig, load_yaml
+from modules.utils import notes
 from modules.utils.cli import make_parser
 from modules.utils.errors import UserError
 from modules.utils.settings import (
@@ -15,6 +23,7 @@ from modules.utils.settings import (
     read_settings,
     read_yaml,
     setting,
+    settings_of,
 )
 
 
@@ -57,6 +66,41 @@ def test_a_configuration_made_by_code_is_checked_alike(values, message):
     with pytest.raises(UserError) as refused:
         Config("a", **values)
     assert str(refused.value) == message
+
+
+@dataclass(frozen=True)
+class Needy:
+    rate: str = setting("cosine", "decay", choices=("cosine", "step"))
+    floor: float = setting(0.0, "floor of the cosine", low=0, needs="rate=cosine")
+    factor: float = setting(0.5, "factor of the steps", low=0, needs="rate!=cosine")
+    start: str = setting("", "file", name="init_file")
+    keep: bool = setting(False, "its head is kept", needs="start rate=cosine")
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("", ""), ("--floor 1", ""), ("--floor 1 --rate step", "--floor has no effect with --rate step"),
+    ("--factor 1", "--factor has no effect with --rate cosine"), ("--factor 1 --rate step", ""),
+    ("--keep", "--keep has no effect without --init_file"), ("--keep --init_file a", ""),
+    ("--keep --init_file a --rate step", "--keep has no effect with --rate step")])
+def test_an_option_without_effect_is_told(words, told, capsys, monkeypatch):
+    monkeypatch.setattr(notes, "_said", set())
+    parser = make_parser("")
+    add_arguments(parser, Needy)
+    from_arguments(Needy, parser.parse_args(words.split()))
+    assert capsys.readouterr().err == (f"note: {told}\n" if told else "")
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, Evaluation, BlockKDConfig, TeacherConfig, TableOptions, AdjustConfig,
+                                 SearchSettings])
+def test_settings_need_settings_that_exist_and_values_they_can_have(cls):
+    known = settings_of(cls)
+    needs = [re.fullmatch(r"(\w+)(!?=)?(.*)", need).groups()
+             for one in known.values() for need in one.needs.split()]
+    assert needs
+    for name, equal, value in needs:
+        assert name in known
+        if equal and value:
+            known[name].read(value, name)
 
 
 def test_help_shows_meaning_bounds_unit_and_default():

@@ -40,7 +40,7 @@ class TableOptions:
     loss_fn: str = setting("nsr", "loss; nsr: noise-to-signal ratio", choices=LOSS_FUNCTIONS)
     manual_seed: int = SEED.field()
     debug: bool = setting(False, "measure on --debug_batches batches only; the published tables were made so")
-    debug_batches: int = setting(11, "batches of --debug", low=1)
+    debug_batches: int = setting(11, "batches of --debug", low=1, needs="debug")
     fp32_mode: bool = setting(False, "fp32 students (checkpoint.pth) and teacher")
 
     def __post_init__(self):

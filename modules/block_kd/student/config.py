@@ -45,9 +45,10 @@ class BlockKDConfig:
                                                     many="+", low=0, metavar="LR")
     lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
     lr_step_size: int = setting(20, "batches between steps of the cosine; epochs between those of step", low=1)
-    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0)
+    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0,
+                              needs="lr_scheduler=step")
     optimizer: str = setting("adam", "optimiser", choices=OPTIMIZERS)
-    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1)
+    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1, needs="optimizer!=adam")
     weight_decay: float = setting(1e-4, "weight decay of convolutions", low=0)
     grad_clip_value: float = setting(1.0, "largest size of an entry of a gradient; 0: any", low=0)
     stage_list: tuple[str, ...] = setting((), "students to train, such as stage1_0 stage1_2; empty: all",

@@ -52,11 +52,12 @@ class TeacherConfig:
     num_workers: int = replace(WORKERS, default=16).field()
     optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)
     learning_rate: float = setting(1e-3, "learning rate at the start", low=0)
-    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1)
+    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1, needs="optimizer!=adam")
     weight_decay: float = setting(1e-4, "weight decay of convolutions and of the classifier", low=0)
     lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
     lr_step_size: int = setting(1, "batches between steps of the cosine; epochs between those of step", low=1)
-    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0)
+    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0,
+                              needs="lr_scheduler=step")
     grad_clip_value: float = setting(0.0, "largest size of an entry of a gradient; 0: any", low=0)
     bn_momentum: float = setting(0.01, "share of a batch in the running statistics of batch norm", above=0, high=1)
     quant_zero_point: str = setting("integer", "zero points of the int8 teacher's activations; float: as published",

@@ -10,8 +10,8 @@ import numpy as np
 
 from modules.runtime.metadata import model_name, read_classes, read_crop_size, read_eval_crop, read_normalization
 from modules.runtime.session import Session, check_finite, predict
-from modules.utils.cli import say
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 
 
 @dataclass(frozen=True)

@@ -28,29 +28,35 @@ class SearchSettings:
         "once or several times", many="+", above=0, unit="ms", name="latency_constraint", shown="any latency, where "
         "another limit is given")
     delta: float = setting(5.0, "width of the latencies below a limit that are considered (with several platforms on "
-                           "one of them; all keep their limit)", above=0, unit="ms", name="latency_delta")
+                           "one of them; all keep their limit)", above=0, unit="ms", name="latency_delta",
+                           needs="limits")
     devices: int = 1
     confidence: float = setting(0.0, "share of a subnet's predicted distribution that must be within a limit, such as "
-                                "0.9; 0: its predicted latency must be", low=0.5, below=1, name="latency_confidence")
+                                "0.9; 0: its predicted latency must be", low=0.5, below=1, name="latency_confidence",
+                                needs="limits")
     method: str = setting("evolution", "search; random: the baseline", choices=METHODS)
     survival: str = setting("fittest", "parents; fittest: the most accurate, pareto: by non-dominated sorting and "
-                            "crowding over accuracy, latency and every size that is limited", choices=SURVIVAL)
+                            "crowding over accuracy, latency and every size that is limited", choices=SURVIVAL,
+                            needs="method=evolution")
     predictor: str = setting("none", "predictor of accuracy, fitted to all evaluations so far before each round; "
                              "lightgbm: the most promising of many mutants and crossovers are evaluated",
                              choices=PREDICTORS)
     predictor_pool: int = setting(20, "subnets that the predictor is asked about for each one evaluated", low=1,
-                                  high=10_000)
+                                  high=10_000, needs="predictor")
     sizes: GenerationSizes = field(default_factory=GenerationSizes)
     size_limits: SizeLimits = field(default_factory=SizeLimits)
-    arch_mutate_prob: float = setting(0.3, "probability that a stage of a mutant changes", low=0, high=1)
-    resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1)
+    arch_mutate_prob: float = setting(0.3, "probability that a stage of a mutant changes", low=0, high=1,
+                                      needs="method=evolution")
+    resolution_mutate_prob: float = setting(0.5, "probability that the resolution of a mutant changes", low=0, high=1,
+                                            needs="method=evolution")
     rounds: int = setting(20, "rounds after the start", low=0, unit="rounds", name="max_time_budget")
     max_evaluations: int = setting(0, "most subnets to evaluate; 0: no bound", low=0)
     fitness: str = setting("", "training-free score in place of the int8 accuracy, such as NASWOT; no checkpoint, no "
                            "images are read", shown="accuracy")
     prefilter: str = setting("", "training-free score of the subnets within the latencies; of each round the best "
                              "--prefilter_keep by it are evaluated", shown="none")
-    prefilter_keep: float = setting(0.5, "share of the subnets that --prefilter keeps", above=0, high=1)
+    prefilter_keep: float = setting(0.5, "share of the subnets that --prefilter keeps", above=0, high=1,
+                                    needs="prefilter")
     seed: int = replace(SEED, name="manual_seed").field()
 
     def __post_init__(self):

@@ -4,6 +4,7 @@ from modules.utils.settings.config import (
     check_settings,
     from_arguments,
     given_arguments,
+    idle_settings,
     read_settings,
     setting,
     settings_of,
@@ -22,5 +23,5 @@ from modules.utils.settings.option import (
 from modules.utils.settings.yaml_file import read_yaml
 
 __all__ = ["BATCH", "PIXELS", "SEED", "THREADS", "TRAIN_BATCH", "WORKERS", "OptionType", "Setting", "add_arguments",
-           "check_settings", "from_arguments", "given_arguments", "option", "read_settings", "read_yaml", "setting",
-           "settings_of"]
+           "check_settings", "from_arguments", "given_arguments", "idle_settings", "option", "read_settings",
+           "read_yaml", "setting", "settings_of"]

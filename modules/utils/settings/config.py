@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from modules.utils.errors import UserError, nearest, shorten
+from modules.utils.notes import say
 from modules.utils.settings.option import FIELD, Setting
+from modules.utils.settings.values import plain
 
 
 def setting(default, meaning: str, **facts) -> Any:
@@ -65,8 +68,33 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, *, leave_out: Iter
 
 
 def from_arguments(cls: type, args: argparse.Namespace, **defaults):
-    """The `cls` of the options given; `defaults` replaces the settings' own defaults for options that are not given."""
-    return cls(**defaults | given_arguments(cls, args))
+    """The `cls` of the options given; `defaults` replaces the settings' own defaults for options that are not given. A
+    note tells which of those given have no effect."""
+    from modules.utils.notes import say
+
+    given = given_arguments(cls, args)
+    config = cls(**defaults | given)
+    for line in idle_settings(config, given):
+        say(line)
+    return config
+
+
+def idle_settings(config, given: Iterable[str]) -> list[str]:
+    """A line for each of the settings `given` that has no effect in the dataclass `config`, with the reason."""
+    settings = settings_of(type(config))
+    reasons = {name: next(filter(None, (_unmet(need, config, settings) for need in settings[name].needs.split())), "")
+               for name in given}
+    return [f"--{settings[name].name} has no effect {reason}" for name, reason in reasons.items() if reason]
+
+
+def _unmet(need: str, config, settings: Mapping[str, Setting]) -> str:
+    """The reason why `need`, as of `Setting.needs`, does not hold in `config`; "" if it does."""
+    name, other, value = re.fullmatch(r"(\w+)(!?=)?(.*)", need).groups()
+    found, option = getattr(config, name), f"--{settings[name].name}"
+    if not other:
+        return f"without {option}" if found == settings[name].default else ""
+    shown = str(found).lower() if isinstance(found, bool) else str(found)
+    return "" if (shown == value) == (other == "=") else f"with {option} {plain(shown)}"
 
 
 def given_arguments(cls: type, args: argparse.Namespace) -> dict:

@@ -38,6 +38,8 @@ class Setting:
         aliases: further names of the option.
         group: heading of the option in `--help`.
         name: of the option, if it differs from the dataclass's field.
+        needs: settings of the same dataclass without which this one has no effect, parted by spaces: "teacher" (any
+            value but its default), "schedule=cosine", "optimizer!=adam".
         shown: text of the default in `--help`, if the value itself would not tell a reader.
     """
 
@@ -57,6 +59,7 @@ class Setting:
     group: str = ""
     shown: str = ""
     name: str = ""
+    needs: str = ""
 
     def __post_init__(self):
         if self.kind is None and self.default is not MISSING and self.default is not None:

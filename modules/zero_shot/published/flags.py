@@ -7,8 +7,9 @@ from dataclasses import replace
 from modules.search_space.networks.structure import SE
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.training.config import TrainConfig
-from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, say
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, option
 
 DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
