@@ -190,7 +190,8 @@ RUNS = {
                "train_block_kd.py": "--train_batches 2", "lsq_block_kd.py": "--train_batches 2",
                "eval_block_kd.py": "--num_samples_per_stage 2"}),
     "own_device": Page(
-        prepare_devices, left_out=missing("converter", "tensorflow", "nn_meter:", "nn_meter"),
+        prepare_devices,
+        left_out=("nn_meter:my_predictor", *missing("converter", "tensorflow")),  # users register their own predictor
         small=LISTED | {"eval_supernet.py": "--num_random 1"}),
     "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET}, small={
         "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
