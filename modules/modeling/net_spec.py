@@ -4,8 +4,10 @@ No torch code.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from modules.modeling.spec import BlockArgs, BlockSpec, build_block
 from modules.search_space.config import BlockChoice, SubnetChoiceConfig, SupernetConfig
@@ -85,7 +87,16 @@ def largest_stage(config: SupernetConfig, name: str, num_classes: int = 1000) ->
         candidate = space.fixed[name]
         return stage_blocks(candidate, table, cin, _head_choice(table, candidate, num_classes))
     stage = next(s for s in _subnet_space(config).stages if s.name == name)
-    return stage_blocks(stage.candidate, table, cin, stage.extreme(max))
+    blocks = stage_blocks(stage.candidate, table, cin, stage.extreme(max))
+    inputs = (previous.widths if previous else (INPUT_CHANNELS,), *(stage.widths for _ in blocks[1:]))
+    return tuple(_with_shortcut(block, cins, stage.widths) for block, cins in zip(blocks, inputs, strict=True))
+
+
+def _with_shortcut(block: BlockSpec, cins: Iterable[int], couts: Iterable[int]) -> BlockSpec:
+    """`block`, which says so if it has a shortcut at other widths alone."""
+    found = block.residual or any(build_block(replace(block.args, cin=cin, cout=cout)).residual
+                                  for cin, cout in product(cins, couts))
+    return replace(block, sometimes_residual=found and not block.residual)
 
 
 def stage_choice(config: SupernetConfig, name: str, encoding: str) -> tuple[Candidate, tuple[BlockChoice, ...]]:

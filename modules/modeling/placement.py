@@ -24,7 +24,7 @@ _FOLDED = ("relu", "relu6", "hard_sigmoid")
 
 
 def materialized(spec: BlockSpec, unused: bool = False) -> dict[str, str]:
-    """The tensors of `spec` by name in order of execution; `unused`: those of unused layers too.
+    """The tensors of `spec` by name in order of execution; `unused`: those of unused layers and shortcuts too.
 
     The value is the smooth activation that reads the tensor; GATE or SIGMOID for a factor between 0 and 1; otherwise
     "".
@@ -32,9 +32,15 @@ def materialized(spec: BlockSpec, unused: bool = False) -> dict[str, str]:
     if unused:
         spec = replace(spec, main=tuple(replace(layer, used=True) for layer in spec.main),
                        downsample=spec.downsample and replace(spec.downsample, used=True))
-    names = _Names()
-    walk(spec, names, INPUT)
-    return names.kinds
+    forms = [spec]
+    if unused and spec.sometimes_residual:
+        forms.append(replace(spec, residual=True))
+    kinds = {}
+    for form in forms:
+        names = _Names()
+        walk(form, names, INPUT)
+        kinds |= names.kinds
+    return kinds
 
 
 def gate_name(tensor: str) -> str:

@@ -136,6 +136,7 @@ class BlockSpec:
     `residual`: whether a shortcut is added. The shortcut passes `downsample` if that is present and used.
     `registration` is the published order in which layers are counted; the default is main layers, then downsample.
     `last` names the convolution whose norm starts at zero under `zero_last_gamma` (None: none).
+    `sometimes_residual`: of the largest block in a supernet: whether others have the shortcut that it has not.
     """
 
     args: BlockArgs
@@ -145,6 +146,7 @@ class BlockSpec:
     post_act: str | None = None
     registration: tuple[str, ...] = ()
     last: str | None = None
+    sometimes_residual: bool = False
 
     @property
     def layers(self) -> tuple:

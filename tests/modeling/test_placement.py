@@ -7,6 +7,7 @@ import pytest
 import torch
 from deploy_nets import every_block_type, lively, quantized, subnet
 
+from modules.block_kd.space_search.spaces import Spaces
 from modules.deploy.check.sqnr import measure_noise
 from modules.deploy.graph.builder import SyntheticWeights, build_graph
 from modules.deploy.graph.graph import INPUT, Quantizer, WeightNode
@@ -16,7 +17,7 @@ from modules.deploy.graph.reference import execute
 from modules.deploy.to_onnx.writer import onnx_bytes
 from modules.deploy.to_tflite.writer import tflite_bytes
 from modules.modeling.blocks import ConvNorm
-from modules.modeling.net_spec import resolve
+from modules.modeling.net_spec import largest_stage, resolve
 from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
 from modules.modeling.placement import GATE_STEPS, materialized
 from modules.modeling.quant_mode import QuantMode
@@ -27,6 +28,7 @@ from modules.modeling.tensors import TensorQuant
 from modules.runtime import litert
 from modules.runtime.ort import open_session, optimized_ops
 from modules.runtime.session import predict
+from modules.search_space import Candidate, get_superspace, register_superspace
 from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.ema import WeightAverage
@@ -282,3 +284,45 @@ def test_what_cannot_be_is_refused():
     QuantMode(placement="engine").apply(net)
     with pytest.raises(UserError, match=r"lsq\.pth"):
         lower(net, [images()])
+
+
+@pytest.fixture(scope="module")
+def sometimes():
+    """A space whose first blocks of a stage have a shortcut at small widths and none at the largest."""
+    candidate = Candidate("FusedMBConv", kernels=(3,), expands=(1, 2), act="relu6")
+    register_superspace(replace(get_superspace("onnxw_tiny"), name="sometimes_tiny", candidates=(candidate,)))
+    return SupernetConfig.from_str("sometimes_tiny-000000-000000")
+
+
+def test_a_shortcut_of_small_widths_alone_has_its_quantiser_in_the_supernet(sometimes):
+    torch.manual_seed(0)
+    supernet = Supernet(sometimes, 10, (32,))
+    QuantMode(placement="engine").apply(supernet)
+    images, labels, rng = torch.randn(8, 3, 32, 32), torch.arange(8), np.random.default_rng(0)
+    largest = {name: stage.blocks for name, stage in supernet.stages.items()}
+    found = 0
+    for _ in range(400):
+        choice = supernet.subnets.sample(rng)
+        new = [(stage, block) for stage, blocks in resolve(sometimes, choice, 10).stages
+               for block, whole in zip(blocks, largest[stage], strict=False)
+               if block.residual and not whole.spec.residual]
+        if not new or found == 3:
+            continue
+        found += 1
+        supernet.set_active_subnet(choice)
+        supernet.train()
+        torch.nn.functional.cross_entropy(supernet(images), labels).backward()
+        subnet = supernet.eval().get_active_subnet().eval()
+        assert [block for stage, block in new if "add" in materialized(block)] == [block for _, block in new]
+        with torch.no_grad():
+            torch.testing.assert_close(subnet(images), supernet(images))
+    assert found == 3
+
+
+@pytest.mark.parametrize("name", ["onnxw", "mobilew", "onnxw_tiny", "cifarw", "cifarw_tiny", "cifarw_short"])
+def test_no_block_of_the_projects_spaces_gains_a_tensor(name):
+    """Their trained files stay as they are."""
+    spaces, rng = Spaces(name), np.random.default_rng(0)
+    for config in (spaces.random(rng) for _ in range(10)):
+        for stage in config.space.stages:
+            assert not any(block.sometimes_residual for block in largest_stage(config, stage.name, 10))
