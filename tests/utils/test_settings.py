@@ -19,6 +19,7 @@ from modules.utils.settings import (
     add_arguments,
     check_settings,
     from_arguments,
+    idle_settings,
     option,
     read_settings,
     read_yaml,
@@ -101,6 +102,11 @@ def test_settings_need_settings_that_exist_and_values_they_can_have(cls):
         assert name in known
         if equal and value:
             known[name].read(value, name)
+
+
+def test_the_predictor_of_a_random_search_selects_by_survival_too():
+    settings = SearchSettings(limits=(1.0,), method="random", predictor="lightgbm", survival="pareto")
+    assert not idle_settings(settings, ["survival", "predictor", "method"])
 
 
 def test_help_shows_meaning_bounds_unit_and_default():

@@ -36,8 +36,7 @@ class SearchSettings:
                                 needs="limits")
     method: str = setting("evolution", "search; random: the baseline", choices=METHODS)
     survival: str = setting("fittest", "parents; fittest: the most accurate, pareto: by non-dominated sorting and "
-                            "crowding over accuracy, latency and every size that is limited", choices=SURVIVAL,
-                            needs="method=evolution")
+                            "crowding over accuracy, latency and every size that is limited", choices=SURVIVAL)
     predictor: str = setting("none", "predictor of accuracy, fitted to all evaluations so far before each round; "
                              "lightgbm: the most promising of many mutants and crossovers are evaluated",
                              choices=PREDICTORS)
