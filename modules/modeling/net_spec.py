@@ -89,14 +89,15 @@ def largest_stage(config: SupernetConfig, name: str, num_classes: int = 1000) ->
     stage = next(s for s in _subnet_space(config).stages if s.name == name)
     blocks = stage_blocks(stage.candidate, table, cin, stage.extreme(max))
     inputs = (previous.widths if previous else (INPUT_CHANNELS,), *(stage.widths for _ in blocks[1:]))
-    return tuple(_with_shortcut(block, cins, stage.widths) for block, cins in zip(blocks, inputs, strict=True))
+    return tuple(_marked(block, cins, stage.widths) for block, cins in zip(blocks, inputs, strict=True))
 
 
-def _with_shortcut(block: BlockSpec, cins: Iterable[int], couts: Iterable[int]) -> BlockSpec:
-    """`block`, which says so if it has a shortcut at other widths alone."""
-    found = block.residual or any(build_block(replace(block.args, cin=cin, cout=cout)).residual
-                                  for cin, cout in product(cins, couts))
-    return replace(block, sometimes_residual=found and not block.residual)
+def _marked(block: BlockSpec, cins: Iterable[int], couts: Iterable[int]) -> BlockSpec:
+    """`block`, with `sometimes_residual` if it has a shortcut at other widths alone."""
+    if not block.residual and any(build_block(replace(block.args, cin=cin, cout=cout)).residual
+                                  for cin, cout in product(cins, couts)):
+        return replace(block, sometimes_residual=True)
+    return block
 
 
 def stage_choice(config: SupernetConfig, name: str, encoding: str) -> tuple[Candidate, tuple[BlockChoice, ...]]:

@@ -70,7 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type, *, leave_out: Iter
 def from_arguments(cls: type, args: argparse.Namespace, **defaults):
     """The `cls` of the options given; `defaults` replaces the settings' own defaults for options that are not given. A
     note tells which of those given have no effect."""
-
     given = given_arguments(cls, args)
     config = cls(**defaults | given)
     for line in idle_settings(config, given):
