@@ -145,7 +145,7 @@ def prepare_measured(folder: Path) -> None:
                      "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
                      "FOLDER", *MEASURED_TRAINING.split()])
     page = (REPOSITORY / "docs/measured.md").read_text()
-    (alone,) = set(re.findall(r'^LARGEST="(.*)"$', page, re.M))  # the page trains it alone: its file has no other subnet
+    (alone,) = set(re.findall(r'^LARGEST="(.*)"$', page, re.M))  # trained alone: its file has no other subnet
     (folder / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{alone}\n")
 
 
