@@ -96,10 +96,14 @@ class TrainConfig:
     bn_momentum: float = _rate(0.1, "share of a batch in the running statistics of batch norm", above=0, high=1)
     bn_eps: float = _rate(1e-5, "number added to the variance in batch norm", above=0, high=1)
 
-    optimizer: str = _rate("sgd", "optimiser", choices=("sgd", "adam"))
-    momentum: float = _rate(0.9, "momentum of SGD", low=0, below=1, needs="optimizer=sgd")
+    optimizer: str = _rate("sgd", "optimiser; muon: of dense kernels, with SGD for all else",
+                           choices=("sgd", "adam", "muon"))
+    momentum: float = _rate(0.9, "momentum of SGD and Muon", low=0, below=1, needs="optimizer!=adam")
     nesterov: bool = _rate(True, "Nesterov's form of the momentum", needs="optimizer=sgd")
-    weight_decay_weight: float = _rate(1e-5, "weight decay of convolutions and of the classifier", low=0)
+    muon_factor: float = _rate(0.03, "factor of the learning rate; a step of Muon turns a kernel by this product, as a "
+                               "share of the kernel's norm", above=0, needs="optimizer=muon")
+    weight_decay_weight: float = _rate(1e-5, "weight decay of convolutions, Muon's kernels excepted, and of the "
+                                       "classifier", low=0)
     weight_decay_bn_bias: float = _rate(0.0, "weight decay of norms, biases and quantisers", low=0)
     base_lr: float = _rate(0.1, "learning rate for 256 images per step, in proportion for more", low=0)
     schedule: str = _rate("cosine", "decay of the learning rate", choices=("cosine", "linear"))
@@ -157,6 +161,8 @@ class TrainConfig:
         check_settings(self)
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
+        if self.optimizer == "muon" and self.momentum == 0:
+            raise UserError("--momentum 0 with --optimizer muon; allowed: above 0, or --optimizer sgd")
         for name in ("random_erasing", "lighting"):
             if getattr(self, name) and self.augment == "shift":
                 raise UserError(f"--{name} {getattr(self, name):g} with --augment shift, which makes whole batches; "

@@ -6,6 +6,7 @@ from torch import nn
 
 from modules.modeling.ops.lsq_plus import quantizer_scales
 from modules.training.config import TrainConfig
+from modules.training.recipe.muon import Muon, dense_kernels
 
 LEAST_SHARE = 0.5  # of a quantiser's scale that a step leaves
 
@@ -22,8 +23,9 @@ def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0
 
 
 def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weight_decay: float,
-                   other_decay: float = 0.0) -> torch.optim.Optimizer:
-    """The optimiser `kind` (adam, sgd or sgd_nesterov) of `decay_groups`.
+                   other_decay: float = 0.0, muon_factor: float = 0.0) -> torch.optim.Optimizer:
+    """The optimiser `kind` (adam, sgd, sgd_nesterov or muon) of `decay_groups`. Muon turns dense kernels by
+    `muon_factor` x lr of their norm; all other parameters have Nesterov's SGD.
 
     A step leaves a quantiser's scale at least half of its value. SGD's step does not know how small a scale is: it
     could take one below 0, the forward pass would put the smallest positive number there, and a layer whose weights are
@@ -32,6 +34,11 @@ def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weig
     groups = decay_groups(model, weight_decay, other_decay)
     if kind == "adam":
         optimizer = torch.optim.Adam(groups, lr=lr)
+    elif kind == "muon":
+        kernels = dense_kernels(model)
+        held_apart = set(map(id, kernels))
+        groups[0]["params"] = [weight for weight in groups[0]["params"] if id(weight) not in held_apart]
+        optimizer = Muon([{"params": kernels, "turn": muon_factor, "weight_decay": 0.0}, *groups], lr, momentum)
     else:
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "sgd_nesterov")
     all_scales, held = list(quantizer_scales(model)), []
@@ -53,4 +60,4 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     """The optimiser of a supernet with the settings of `config`."""
     nesterov = config.optimizer == "sgd" and config.nesterov and config.momentum > 0
     return make_optimizer(model, "sgd_nesterov" if nesterov else config.optimizer, config.base_lr, config.momentum,
-                          config.weight_decay_weight, config.weight_decay_bn_bias)
+                          config.weight_decay_weight, config.weight_decay_bn_bias, config.muon_factor)

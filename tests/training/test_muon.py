@@ -1,0 +1,103 @@
+"""Muon against its definition by singular values in float64, and against torch's SGD."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from modules.training.config import TrainConfig
+from modules.training.optimizer import build_optimizer
+from modules.training.recipe.muon import orthogonal
+from modules.utils.errors import UserError
+
+CONFIG = TrainConfig(optimizer="muon", muon_factor=0.2, base_lr=0.5, momentum=0.8, weight_decay_weight=0.01)
+
+
+def by_singular_values(direction: torch.Tensor) -> np.ndarray:
+    """Five rounds of 3.4445 s - 4.7750 s^3 + 2.0315 s^5 on the singular values, which begin with a norm of 1."""
+    left, values, right = np.linalg.svd(direction.double().flatten(1).numpy(), full_matrices=False)
+    values = values / np.sqrt((values**2).sum())
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return ((left * values) @ right).reshape(direction.shape)
+
+
+@pytest.mark.parametrize("shape", [(128, 80, 3, 3), (80, 16, 1, 1), (16, 3, 3, 3), (4, 4, 1, 1)])
+def test_orthogonal_treats_singular_values_alone(shape):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=generator).flatten(1) * torch.logspace(0, -2, shape[0])[:, None]
+    direction = matrix.reshape(shape).to(memory_format=torch.channels_last)
+    found = orthogonal(direction)
+    assert np.allclose(found.numpy(), by_singular_values(direction), atol=2e-5)
+    assert np.allclose(orthogonal(1e6 * direction).numpy(), found.numpy(), atol=1e-5)  # its size does not count
+
+
+def networks() -> tuple[nn.Sequential, nn.Sequential]:
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8),
+                         nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(4, 2))
+    return ours, copy.deepcopy(ours)
+
+
+def give_gradients(networks, seed: int) -> None:
+    for network in networks:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_kernels_turn_and_all_else_has_sgd():
+    ours, theirs = networks()
+    optimizer = build_optimizer(ours, CONFIG)
+    decaying = [theirs[2].weight, theirs[5].weight]
+    others = [*theirs[1].parameters(), theirs[2].bias, theirs[3].bias, theirs[5].bias]
+    sgd = torch.optim.SGD([{"params": decaying, "weight_decay": 0.01}, {"params": others}], lr=0.5, momentum=0.8,
+                          nesterov=True)
+    kernels = {"0.weight": ours[0].weight, "3.weight": ours[3].weight}
+    mean = {name: np.zeros(kernel.shape) for name, kernel in kernels.items()}
+    for step in range(3):
+        give_gradients((ours, theirs), step)
+        expected = {}
+        for name, kernel in kernels.items():
+            old, gradient = kernel.detach().double().numpy(), kernel.grad.double().numpy()
+            mean[name] = 0.8 * mean[name] + gradient
+            turn = by_singular_values(torch.from_numpy(gradient + 0.8 * mean[name]))
+            new = old - 0.2 * 0.5 * np.linalg.norm(old) * turn / np.linalg.norm(turn)
+            expected[name] = new * np.linalg.norm(old) / np.linalg.norm(new)
+        optimizer.step()
+        sgd.step()
+        for name, kernel in kernels.items():
+            assert np.allclose(kernel.detach().numpy(), expected[name], atol=1e-5)
+        for (name, ours_now), theirs_now in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert name in kernels or torch.equal(ours_now, theirs_now)
+
+
+def test_saved_and_loaded_it_goes_on_alike():
+    ours, theirs = networks()
+    first = build_optimizer(ours, CONFIG)
+    give_gradients((ours,), 0)
+    first.step()
+    theirs.load_state_dict(ours.state_dict())
+    second = build_optimizer(theirs, CONFIG)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    give_gradients((ours, theirs), 1)
+    first.step()
+    second.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_kernels_without_a_gradient_or_of_zeros_stay():
+    ours, theirs = networks()
+    with torch.no_grad():
+        ours[3].weight.zero_()
+    give_gradients((ours,), 0)
+    ours[0].weight.grad = None
+    build_optimizer(ours, CONFIG).step()
+    assert torch.equal(ours[0].weight, theirs[0].weight)
+    assert torch.equal(ours[3].weight, torch.zeros_like(ours[3].weight))
+
+
+def test_without_momentum_is_refused():
+    with pytest.raises(UserError, match="--momentum 0 with --optimizer muon"):
+        TrainConfig(optimizer="muon", momentum=0.0)
