@@ -55,6 +55,7 @@ ZERO_SHOT = ("Zen", "NASWOT")
 SCORED = 12         # feasible subnets whose zero-shot scores are averaged
 BOOTSTRAPS = 2000
 SCORE = "Q-T score"
+DEVICE = torch.device("cpu")
 
 
 def main(argv=None):
@@ -90,6 +91,8 @@ def main(argv=None):
         raise UserError("--choices and --lut_path are empty; give the spaces, or tables to choose them with")
     if bool(args.students) != bool(args.teacher_checkpoint_path):
         raise UserError("--students and --teacher_checkpoint_path belong together; give both or none")
+    if args.students and not args.lut_path:
+        raise UserError("--students without --lut_path ranks nothing; give the tables too")
     platform = get_superspace(args.superspace).default_platform
     if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
         platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
@@ -99,9 +102,10 @@ def main(argv=None):
         print(f"limit as a sum of the tables' rows: {args.table_limit:.3f} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
+    students = open_students(spaces, platform, args) if args.students else None
     results = [evaluate_space(space, get_platform(platform), args) for space in spaces]
     if args.lut_path:
-        report(rank(spaces, results, platform, args), args)
+        report(rank(spaces, results, platform, students, args), args)
 
 
 def choose(args, platform):
@@ -189,13 +193,13 @@ def scorer_of(args, platform, **settings):
                                | settings))
 
 
-def rank(spaces, results, platform, args):
+def rank(spaces, results, platform, students, args):
     """A row of figures for each space."""
     plain = scorer_of(args, platform)
     chained = scorer_of(args, platform, width_coupling="chained")
     sampled = scorer_of(args, platform, other_stages="sampled")
     by_stage = scorer_of(args, platform, stage_losses="relative")
-    composed = compose(spaces, [result.feasible for result in results], platform, args) if args.students else None
+    composed = compose(spaces, [result.feasible for result in results], *students, args) if students else None
     rows = []
     for i, (config, result) in enumerate(zip(spaces, results, strict=True)):
         specs = [resolve(config, choice, 10) for choice in result.feasible]
@@ -216,21 +220,26 @@ def rank(spaces, results, platform, args):
     return rows
 
 
-def compose(spaces, feasible, platform, args):
-    """For each space the losses of the composed students of its `feasible` subnets, on the images that the students
-    held out."""
+def open_students(spaces, platform, args):
+    """The students of `spaces` with their settings and data, not read yet, and their teacher. UserError if a file is
+    missing."""
     needed = {f"{stage.name}_{block}" for config in spaces
               for stage, block in zip(config.space.searched, config.blocks, strict=True)}
-    teacher, device = load_teacher(None, args.teacher_checkpoint_path, quant=True), torch.device("cpu")
-    job = make_job(TableOptions(superspace=args.superspace, platform=platform, checkpoint_path=args.students,
-                                stage_list=tuple(sorted(needed)), hw_list=tuple(args.resolutions), num_calib_batches=5,
-                                num_workers=0, manual_seed=args.seed), teacher, device)
+    teacher = load_teacher(None, args.teacher_checkpoint_path, quant=True)
+    return make_job(TableOptions(superspace=args.superspace, platform=platform, checkpoint_path=args.students,
+                                 stage_list=tuple(sorted(needed)), hw_list=tuple(args.resolutions), num_calib_batches=5,
+                                 num_workers=0, manual_seed=args.seed), teacher, DEVICE), teacher
+
+
+def compose(spaces, feasible, job, teacher, args):
+    """For each space the losses of the composed students of its `feasible` subnets, on the images that the students
+    held out."""
     size = max(args.resolutions) * teacher.enlarge
     students = {key: read() for key, read in job.students.items()}
     chains = [make_chain(students, config, subnet)
               for config, subnets in zip(spaces, feasible, strict=True) for subnet in subnets]
     losses = iter(composed_losses(chains, teacher, job.calibration_images(size), job.validation_batches(size),
-                                  job.config.loss_fn, device))
+                                  job.config.loss_fn, DEVICE))
     return [[next(losses) for _ in subnets] for subnets in feasible]
 
 

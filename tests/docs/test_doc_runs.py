@@ -207,7 +207,7 @@ RUNS = {
             "benchmarks/bench_sandwich.py": "--rounds 1 --steps 1 --batch_size 4 --resolution 32",
             "benchmarks/published_rivals.py": "--num_runs 1",
             "benchmarks/bench_lut.py": "--rows 2 --rows_alone 1 --batch 2",
-            "benchmarks/qt_ranking.py": "--lut_path data/block_lut --choices 666-000 000-000 516-000 --epochs 1 "
+            "benchmarks/qt_ranking.py": "--lut_path data/block_lut --choices 111-000 000-000 010-000 --epochs 1 "
                                         "--label_epochs 1 --subnets 3 --valid_size 60 --latency_constraint 0.4 "
                                         "--output results",
             "benchmarks/bench_latency.py": "--subnets 50 --slow_subnets 2",
@@ -217,6 +217,8 @@ RUNS = {
             "benchmarks/bench_predictor.py": "--random_evaluations 8 --evaluations 6 --start 4 --seeds 0",
             "benchmarks/adjustable_cifar.py": "--targets 1 --layer_targets --seeds 0 --batch_size 20 --valid_size 60",
             "onnx_tools/op_profile.py": f"{INPUT} {BENCHMARK}", "tflite_tools/export_tflite.py": INPUT,
+            **{script: f"{SMALL[script]} --stage_list stage1_0 stage1_1 stage3_0 stage3_1 stage5_0 stage5_1"
+               for script in ("train_block_kd.py", "lsq_block_kd.py", "eval_block_kd.py")},
             "train_supernet.py": MEASURED_TRAINING, "search_subnet.py": f"{SEARCH} --valid_size 60",
             "modules.latency.profile": "--blocks 30 --correction_nets 10 --test_nets 4",
             "zen_nas/search.py": f"{SMALL['zen_nas/search.py']} --budget_latency 20",  # so small a profile is unsure

@@ -67,19 +67,31 @@ def test_composed_students_of_each_subnet(ranking, students):
     args = argparse.Namespace(superspace="cifarw_short", resolutions=[24], seed=0, students=str(students[0]),
                               teacher_checkpoint_path=str(students[1]))
     one, two = (SubnetSpace(config, (24,)).sample(rng) for _ in range(2))
-    (first,), (second, again) = ranking.compose([config, config], [[one], [two, one]], "onnxruntime_int8", args)
+    opened = ranking.open_students([config], "onnxruntime_int8", args)
+    (first,), (second, again) = ranking.compose([config, config], [[one], [two, one]], *opened, args)
     assert first == pytest.approx(again, rel=1e-9)  # each beside its space
     assert first != pytest.approx(second, rel=1e-3)
     assert np.isfinite([first, second]).all()
-    other = SupernetConfig.from_choice("cifarw_short", "603-000")
+
+
+def test_a_missing_student_is_told_before_the_first_training(ranking, students, tmp_path):
     with pytest.raises(UserError, match=r"stage5_3.lsq\.pth"):
-        ranking.compose([other], [[one]], "onnxruntime_int8", args)
+        ranking.main(["--lut_path", "data/block_lut", "--latency_constraint", "0.3", "--choices", "603-000",
+                      "--students", str(students[0]), "--teacher_checkpoint_path", str(students[1]),
+                      "--models_save_dir", str(tmp_path / "models")])
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize("given", [["--students", "blocks"], ["--teacher_checkpoint_path", "lsq.pth"]])
 def test_students_and_their_teacher_are_given_together(ranking, given):
     with pytest.raises(UserError, match="--students and --teacher_checkpoint_path belong together"):
         ranking.main(["--latency_constraint", "0.3", "--choices", "666-000", *given])
+
+
+def test_students_without_tables_are_refused(ranking):
+    with pytest.raises(UserError, match="--students without --lut_path ranks nothing"):
+        ranking.main(["--latency_constraint", "0.3", "--choices", "666-000", "--students", "blocks",
+                      "--teacher_checkpoint_path", "lsq.pth"])
 
 
 @pytest.mark.slow

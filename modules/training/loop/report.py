@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 
 from tqdm import tqdm
 
@@ -45,9 +46,11 @@ class Report:
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Write to the TensorBoard events."""
         if dist.rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
-
             if self._writer is None:
+                # The sign by which TensorBoard does without TensorFlow, whose import takes seconds and prints lines.
+                sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
+                from torch.utils.tensorboard import SummaryWriter
+
                 self._writer = SummaryWriter(str(self.folder / f"{self.prefix}tensorboard"))
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", value, step)
