@@ -21,6 +21,9 @@ from modules.utils.dist import end_with_parent
 from modules.utils.errors import UserError
 
 
+_IMAGE_STREAM = 2  # apart from the draws of a training for (epoch, step), which would be those of image `step`
+
+
 class TransformedDataset(torch.utils.data.Dataset):
     """Item (epoch, index) -> (tensor, label): the image transformed with the generator of (seed, epoch, index)."""
 
@@ -30,7 +33,7 @@ class TransformedDataset(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
         # A spawn key: plain seeds are padded with zeros, and (seed, epoch) and (seed, epoch, 0) would be one stream.
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index)))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index, _IMAGE_STREAM)))
         return self.transform(self.source.image(index), rng), int(self.source.labels[index])
 
 

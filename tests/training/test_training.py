@@ -1,4 +1,6 @@
 """Training: settings, one sandwich step against its parts, a killed and resumed run against an uninterrupted one."""
+import argparse
+import itertools
 import os
 import re
 import signal
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from modules.datasets.loading import TransformedDataset
 from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.ops.op import QConv
 from modules.modeling.quant_mode import QuantMode
@@ -180,6 +183,13 @@ def test_steps_draw_alike_and_differ():
     draws = {tuple(step_generator(0, e, s).integers(1000, size=4)) for e in range(5) for s in range(5)}
     assert len(draws) == 25
     assert np.array_equal(step_generator(1, 2, 3).integers(9, size=5), step_generator(1, 2, 3).integers(9, size=5))
+
+
+def test_step_and_image_of_one_number_draw_apart():
+    source = argparse.Namespace(image=lambda index: index, labels=range(3))
+    images = TransformedDataset(source, lambda image, rng: rng.integers(1000, size=4), seed=0)
+    for epoch, number in itertools.product(range(3), range(3)):
+        assert not np.array_equal(images[epoch, number][0], step_generator(0, epoch, number).integers(1000, size=4))
 
 
 def test_train_yaml_holds_the_published_recipe():
