@@ -20,7 +20,6 @@ from modules.datasets.sources import ImageSource
 from modules.utils.dist import end_with_parent
 from modules.utils.errors import UserError
 
-
 _IMAGE_STREAM = 2  # apart from the draws of a training for (epoch, step), which would be those of image `step`
 
 
