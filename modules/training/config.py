@@ -100,8 +100,8 @@ class TrainConfig:
                            choices=("sgd", "adam", "muon"))
     momentum: float = _rate(0.9, "momentum of SGD and Muon", low=0, below=1, needs="optimizer!=adam")
     nesterov: bool = _rate(True, "Nesterov's form of the momentum", needs="optimizer=sgd")
-    muon_rate: float = _rate(0.024, "share of a kernel's norm by which a step of Muon turns it while the learning rate "
-                             "is --base_lr; for 256 images per step, in proportion for more", low=0,
+    muon_turn: float = _rate(1.25, "turn of a kernel by Muon in the whole training; the largest step is this over the "
+                             "root of the number of steps, as a share of the kernel's norm", low=0,
                              needs="optimizer=muon")
     weight_decay_weight: float = _rate(1e-5, "weight decay of convolutions, Muon's kernels excepted, and of the "
                                        "classifier", low=0)
@@ -122,7 +122,7 @@ class TrainConfig:
     teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0, needs=_TEACHER)
     ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0, needs=_TEACHER)
 
-    quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training, and of Muon's", low=0)
+    quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training, and of Muon's turn", low=0)
     quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
     quant_epochs: int = _int8(50, "epochs of int8 training", low=1, **_EPOCHS)
     quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **TRAIN_BATCH)
@@ -173,7 +173,7 @@ class TrainConfig:
         """The settings of int8 training."""
         return dataclasses.replace(
             self, base_lr=self.base_lr * self.quant_base_lr_factor,
-            muon_rate=self.muon_rate * self.quant_base_lr_factor, warmup_epochs=self.quant_warmup_epochs,
+            muon_turn=self.muon_turn * self.quant_base_lr_factor, warmup_epochs=self.quant_warmup_epochs,
             epochs=self.quant_epochs, label_epochs=0.0, progressive_resolutions=(),
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 

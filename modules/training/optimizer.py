@@ -23,9 +23,9 @@ def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0
 
 
 def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weight_decay: float,
-                   other_decay: float = 0.0, muon_rate: float = 0.0) -> torch.optim.Optimizer:
-    """The optimiser `kind` (adam, sgd, sgd_nesterov or muon) of `decay_groups`. Muon turns dense kernels by
-    `muon_rate` of their norm while the rate is `lr`, and in proportion later; all else has Nesterov's SGD.
+                   other_decay: float = 0.0) -> torch.optim.Optimizer:
+    """The optimiser `kind` (adam, sgd, sgd_nesterov or muon) of `decay_groups`. Muon's last group holds
+    the dense kernels.
 
     A step leaves a quantiser's scale at least half of its value. SGD's step does not know how small a scale is: it
     could take one below 0, the forward pass would put the smallest positive number there, and a layer whose weights are
@@ -36,10 +36,9 @@ def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weig
         optimizer = torch.optim.Adam(groups, lr=lr)
     elif kind == "muon":
         kernels = dense_kernels(model)
-        held_apart = set(map(id, kernels))
-        groups[0]["params"] = [weight for weight in groups[0]["params"] if id(weight) not in held_apart]
-        turn = muon_rate / lr if lr else 0.0
-        optimizer = Muon([{"params": kernels, "turn": turn, "weight_decay": 0.0}, *groups], lr, momentum)
+        turned = set(map(id, kernels))
+        groups[0]["params"] = [weight for weight in groups[0]["params"] if id(weight) not in turned]
+        optimizer = Muon([*groups, {"params": kernels, "turned": True, "weight_decay": 0.0}], lr, momentum)
     else:
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=kind == "sgd_nesterov")
     all_scales, held = list(quantizer_scales(model)), []
@@ -61,4 +60,4 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     """The optimiser of a supernet with the settings of `config`."""
     nesterov = config.optimizer == "sgd" and config.nesterov and config.momentum > 0
     return make_optimizer(model, "sgd_nesterov" if nesterov else config.optimizer, config.base_lr, config.momentum,
-                          config.weight_decay_weight, config.weight_decay_bn_bias, config.muon_rate)
+                          config.weight_decay_weight, config.weight_decay_bn_bias)

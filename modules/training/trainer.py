@@ -281,19 +281,21 @@ class SupernetTrainer(Trainee, Task):
     def _iteration(self, steps: int) -> int:
         return self.position.epoch * steps + self.position.step
 
-    def _learning_rate(self, steps: int) -> float:
+    def _scheduled(self, highest: float, steps: int) -> float:
+        """A rate whose highest value is `highest`, at this step."""
         c, iteration = self.config, self._iteration(steps)
-        base = {"base_lr": c.base_lr * self.images_per_step / 256,
-                "iterations": c.epochs * steps, "warmup_iterations": c.warmup_epochs * steps}
+        base = {"base_lr": highest, "iterations": c.epochs * steps, "warmup_iterations": c.warmup_epochs * steps}
         if c.schedule == "linear":
             return warmup_linear_lr(iteration, **base)
         return warmup_cosine_lr(iteration, **base, clamp_lr_percent=c.clamp_lr_percent)
 
     def train_step(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> torch.Tensor:
         """One step of the sandwich rule, or of the one subnet; returns the values of `sandwich_step`."""
-        c, lr = self.config, self._learning_rate(steps)
+        c = self.config
+        lr = self._scheduled(c.base_lr * self.images_per_step / 256, steps)
+        turn = self._scheduled(c.muon_turn / math.sqrt(c.epochs * steps), steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = turn if group.get("turned") else lr
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
         self.model.resolution_limit = resolution_limit(self._iteration(steps), iterations=c.epochs * steps,

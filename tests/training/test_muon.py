@@ -11,7 +11,7 @@ from modules.training.optimizer import build_optimizer
 from modules.training.recipe.muon import orthogonal
 from modules.utils.errors import UserError
 
-CONFIG = TrainConfig(optimizer="muon", muon_rate=0.1, base_lr=0.5, momentum=0.8, weight_decay_weight=0.01)
+CONFIG = TrainConfig(optimizer="muon", base_lr=0.5, momentum=0.8, weight_decay_weight=0.01)
 
 
 def by_singular_values(direction: torch.Tensor) -> np.ndarray:
@@ -56,17 +56,16 @@ def test_kernels_turn_and_all_else_has_sgd():
                           nesterov=True)
     kernels = {"0.weight": ours[0].weight, "3.weight": ours[3].weight}
     mean = {name: np.zeros(kernel.shape) for name, kernel in kernels.items()}
-    for step, rate in enumerate((1.0, 0.5, 0.0)):  # shares of --base_lr
+    optimizer.param_groups[-1]["lr"] = 0.1
+    for step in range(3):
         give_gradients((ours, theirs), step)
         expected = {}
         for name, kernel in kernels.items():
             old, gradient = kernel.detach().double().numpy(), kernel.grad.double().numpy()
             mean[name] = 0.8 * mean[name] + gradient
             turn = by_singular_values(torch.from_numpy(gradient + 0.8 * mean[name]))
-            new = old - 0.1 * rate * np.linalg.norm(old) * turn / np.linalg.norm(turn)
+            new = old - 0.1 * np.linalg.norm(old) * turn / np.linalg.norm(turn)
             expected[name] = new * np.linalg.norm(old) / np.linalg.norm(new)
-        for group in optimizer.param_groups + sgd.param_groups:
-            group["lr"] = 0.5 * rate
         optimizer.step()
         sgd.step()
         for name, kernel in kernels.items():

@@ -38,9 +38,9 @@ def dense_kernels(model: nn.Module) -> list[nn.Parameter]:
 
 
 class Muon(torch.optim.SGD):
-    """SGD with Nesterov's momentum, but for parameter groups that have a value `turn`, which hold dense kernels.
+    """SGD with Nesterov's momentum, but for parameter groups with a true value `turned`, which hold dense kernels.
 
-    Such a kernel goes along `orthogonal` of SGD's direction, by `turn` x lr of its own norm, and is brought back to
+    Such a kernel goes along `orthogonal` of SGD's direction, by the share lr of its own norm, and is brought back to
     that norm. So it has no weight decay: batch norm follows it, and its norm changes nothing but the size of a step. A
     kernel of zeros stays one.
     """
@@ -50,8 +50,8 @@ class Muon(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step, of SGD for the groups without `turn`."""
-        turned = [(group["turn"] * group["lr"], kernel) for group in self.param_groups if "turn" in group
+        """One step, of SGD for the groups that are not `turned`."""
+        turned = [(group["lr"], kernel) for group in self.param_groups if group.get("turned")
                   for kernel in group["params"] if kernel.grad is not None]
         before = [kernel.clone() for _, kernel in turned]
         for _, kernel in turned:
