@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.optimizer import build_optimizer
 from modules.training.recipe.muon import orthogonal
+from modules.training.trainer import SupernetTrainer
+from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError
 
+SPACE = "onnxw_tiny-000000-000000"
 CONFIG = TrainConfig(optimizer="muon", base_lr=0.5, momentum=0.8, weight_decay_weight=0.01)
 
 
@@ -86,6 +90,28 @@ def test_saved_and_loaded_it_goes_on_alike():
     first.step()
     second.step()
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_a_training_turns_kernels_by_its_share_and_keeps_their_norms(tmp_path):
+    """Four steps of four: 1, 3/4, 1/2 and 1/4 of the largest one, 0.1 over the root of 4, bound the angle."""
+    config = TrainConfig(optimizer="muon", muon_turn=0.1, schedule="linear", warmup_epochs=0, epochs=2, debug_batches=2,
+                         dataset="digits", resolutions=(32,), batch_size_per_gpu=16, data_loader_workers_per_gpu=0,
+                         valid_batches=1, post_bn_calibration_batch_num=1, models_save_dir=str(tmp_path))
+    start = SupernetTrainer(config, SupernetConfig.from_str(SPACE))
+    with start.files:
+        start.start()
+    before = {name: kernel.detach().clone() for name, kernel in start.model.named_parameters() if kernel.ndim == 4}
+    SupernetTrainer(config, SupernetConfig.from_str(SPACE), overwrite=True).run()
+    after = load_checkpoint(start.path)["state_dict"]
+    largest = 0.0
+    for name, old in before.items():
+        if old.shape[1] == 1:  # depthwise
+            continue
+        new = after[name]
+        assert new.norm().item() == pytest.approx(old.norm().item(), rel=1e-5)
+        cosine = (new.double() * old.double()).sum() / (new.double().norm() * old.double().norm())
+        largest = max(largest, torch.arccos(cosine).item())
+    assert 0.04 < largest <= 0.05 * (1 + 0.75 + 0.5 + 0.25)
 
 
 def test_kernels_without_a_gradient_or_of_zeros_stay():
