@@ -78,6 +78,25 @@ def test_kernels_turn_and_all_else_has_sgd():
             assert name in kernels or torch.equal(ours_now, theirs_now)
 
 
+def test_a_closure_sees_the_kernels():
+    ours, theirs = networks()
+    first, second = build_optimizer(ours, CONFIG), build_optimizer(theirs, CONFIG)
+    images = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    ours.eval()
+    theirs.eval()
+
+    def loss_of(network):
+        network.zero_grad()
+        loss = network[:2](images).square().sum()
+        loss.backward()
+        return loss
+
+    expected = loss_of(theirs)
+    second.step()
+    assert first.step(lambda: loss_of(ours)) == expected > 0
+    assert torch.equal(ours[0].weight, theirs[0].weight)
+
+
 def test_saved_and_loaded_it_goes_on_alike():
     ours, theirs = networks()
     first = build_optimizer(ours, CONFIG)

@@ -50,13 +50,17 @@ class Muon(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step, of SGD for the groups that are not `turned`."""
+        """One step, of SGD for the groups that are not `turned`; returns the value of `closure`."""
+        loss = None
+        if closure is not None:  # here, for SGD would call it while the kernels are zeros
+            with torch.enable_grad():
+                loss = closure()
         turned = [(group["lr"], kernel) for group in self.param_groups if group.get("turned")
                   for kernel in group["params"] if kernel.grad is not None]
         before = [kernel.clone() for _, kernel in turned]
         for _, kernel in turned:
             kernel.zero_()  # SGD then leaves its step there, to the last bit
-        loss = super().step(closure)
+        super().step()
         for (share, kernel), old in zip(turned, before, strict=True):
             step, norm = orthogonal(kernel), old.norm()
             new = old + step * (share * norm / step.norm().clamp(min=TINY))
