@@ -138,12 +138,11 @@ def prepare_measured(folder: Path) -> None:
     write_images(folder)
     for path, mode in (("FOLDER", None), ("FOLDER", QuantMode()), ("long", None)):
         write_supernet(folder / path, "onnxw_tiny-512202-012000", mode)
-    for mode in (None, QuantMode()):
-        write_supernet(folder / "FOLDER", "cifarw_short-666-011", mode)
-    for mode in ([], ["--quant_mode"]):
-        run(folder, [sys.executable, "train_supernet.py", "--network", "resnet8", *mode, "--config-file",
-                     "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
-                     "FOLDER", *MEASURED_TRAINING.split()])
+    for network in ("--network resnet8", "--superspace cifarw_short --supernet_choice 666-011"):
+        for mode in ([], ["--quant_mode"]):
+            run(folder, [sys.executable, "train_supernet.py", *network.split(), *mode, "--config-file",
+                         "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
+                         "FOLDER", *MEASURED_TRAINING.split()])
     page = (REPOSITORY / "docs/measured.md").read_text()
     (alone,) = set(re.findall(r'^LARGEST="(.*)"$', page, re.M))  # trained alone: its file has no other subnet
     (folder / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{alone}\n")
