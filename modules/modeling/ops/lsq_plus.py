@@ -88,7 +88,7 @@ class QBase(nn.Module):
             return x
         if not self._started[1]:
             self._start_activation(x.detach())
-        if self.training:
+        if self.training and self.activation_scale.requires_grad:  # a frozen one stays as it is
             self.activation_scale.data.clamp_(min=fake_quant.lower_bound(self.nbits_a))
         scale, beta = self.effective()
         return fake_quant.quantize_activation(x, scale, self.nbits_a, beta, self.training, self.zero_point)
@@ -99,7 +99,7 @@ class QBase(nn.Module):
             return weight
         if not self._started[0]:
             self._start_weight(weight.detach())
-        if self.training:
+        if self.training and self.weight_scale.requires_grad:
             self.weight_scale.data.clamp_(min=fake_quant.lower_bound(self.nbits_w))
         return fake_quant.quantize_weight(weight, self.weight_scale, self.nbits_w, self.training, self.narrow_range)
 
