@@ -96,6 +96,18 @@ def test_lower_bound_in_training():
     assert started(layer)[::2] == pytest.approx([1e-7 / 255] * 2)
 
 
+def test_a_frozen_scale_below_the_bound_stays():
+    """A last step can leave it there; a training of other parts alone does not change the saved layer."""
+    layer = quantised_linear(torch.randn(2, 4))
+    with torch.no_grad():
+        layer.activation_scale.fill_(1e-10)
+        layer.weight_scale.fill_(1e-10)
+    layer.requires_grad_(False)
+    before = copy.deepcopy(layer.state_dict())
+    assert layer.train()(torch.randn(2, 4)).isfinite().all()
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
 def test_start_happens_once_and_is_saved():
     """Later batches, saving, loading and copying keep the start values; a fresh layer starts on its own."""
     layer = quantised_linear(torch.randn(5, 4))
