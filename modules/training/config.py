@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ class TrainConfig:
     teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0, needs=_TEACHER)
     ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0, needs=_TEACHER)
 
-    quant_base_lr_factor: float = _int8(0.1, "factor of the base rate in int8 training, and of Muon's turn", low=0)
+    quant_base_lr_factor: float = _int8(0.1, "highest rate, and largest step of Muon, in int8 training, as shares of "
+                                        "those in fp32", low=0)
     quant_warmup_epochs: float = _int8(3, "epochs of int8 training in which the rate rises", low=0, **_EPOCHS)
     quant_epochs: int = _int8(50, "epochs of int8 training", low=1, **_EPOCHS)
     quant_max_batch_size_per_gpu: int = _int8(64, "most images per step and process in int8 training", **TRAIN_BATCH)
@@ -170,21 +172,26 @@ class TrainConfig:
                                 "allowed: 0, or another augmentation")
 
     def for_quantization(self) -> TrainConfig:
-        """The settings of int8 training."""
+        """The settings of int8 training; those of int8 training are their own."""
+        factor = self.quant_base_lr_factor
         return dataclasses.replace(
-            self, base_lr=self.base_lr * self.quant_base_lr_factor,
-            muon_turn=self.muon_turn * self.quant_base_lr_factor, warmup_epochs=self.quant_warmup_epochs,
-            epochs=self.quant_epochs, label_epochs=0.0, progressive_resolutions=(),
+            self, base_lr=self.base_lr * factor, quant_base_lr_factor=1.0,
+            # The step is this over the root of int8's steps; so it is that share of fp32's, whatever their lengths.
+            muon_turn=self.muon_turn * factor * math.sqrt(self.quant_epochs / self.epochs),
+            warmup_epochs=self.quant_warmup_epochs, epochs=self.quant_epochs, label_epochs=0.0,
+            progressive_resolutions=(),
             batch_size_per_gpu=min(self.batch_size_per_gpu, self.quant_max_batch_size_per_gpu))
 
 
 # Settings that one subnet alone does not have.
 SANDWICH = tuple(name for name, known in settings_of(TrainConfig).items() if _SEVERAL in known.needs.split())
 
-# Settings that a resumed run may change. All others change the result of a step.
+# Settings that a resumed run may change. All others change the result of a step; those of int8's length and rate do it
+# by way of `for_quantization`.
 FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "calibration_path",
                   "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu",
-                  "models_save_dir", "print_freq", "checkpoint_minutes", "valid_freq", "valid_batches"}
+                  "quant_base_lr_factor", "quant_warmup_epochs", "quant_epochs", "models_save_dir", "print_freq",
+                  "checkpoint_minutes", "valid_freq", "valid_batches"}
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, leave_out: Iterable[str] = (), **facts) -> None:

@@ -133,6 +133,14 @@ def test_a_training_turns_kernels_by_its_share_and_keeps_their_norms(tmp_path):
     assert 0.04 < largest <= 0.05 * (1 + 0.75 + 0.5 + 0.25)
 
 
+@pytest.mark.parametrize("quant_epochs", [1, 4])
+def test_the_step_of_int8_is_a_share_of_that_of_fp32(quant_epochs):
+    """Both have 10 steps an epoch: 16 epochs with 160 steps in fp32, and the largest step 1 / sqrt(160)."""
+    config = TrainConfig(optimizer="muon", muon_turn=1.0, epochs=16, quant_epochs=quant_epochs)
+    largest = config.for_quantization().muon_turn / (10 * quant_epochs) ** 0.5
+    assert largest == pytest.approx(0.1 / 160 ** 0.5)
+
+
 def test_kernels_without_a_gradient_or_of_zeros_stay():
     ours, theirs = networks()
     with torch.no_grad():

@@ -202,6 +202,7 @@ def test_train_yaml_holds_the_published_recipe():
     quant = TrainConfig(batch_size_per_gpu=128).for_quantization()
     assert (quant.epochs, quant.warmup_epochs, quant.batch_size_per_gpu) == (50, 3, 64)
     assert quant.base_lr == pytest.approx(0.01)
+    assert quant.for_quantization() == quant  # its saved settings are a file for --config-file too
 
 
 @pytest.mark.parametrize(("text", "message"), [
