@@ -176,7 +176,7 @@ class TrainConfig:
         factor = self.quant_base_lr_factor
         return dataclasses.replace(
             self, base_lr=self.base_lr * factor, quant_base_lr_factor=1.0,
-            # The step is this over the root of int8's steps; so it is that share of fp32's, whatever their lengths.
+            # The step is this over the root of int8's steps: that share of fp32's for any lengths, with equal batches.
             muon_turn=self.muon_turn * factor * math.sqrt(self.quant_epochs / self.epochs),
             warmup_epochs=self.quant_warmup_epochs, epochs=self.quant_epochs, label_epochs=0.0,
             progressive_resolutions=(),
