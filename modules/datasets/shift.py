@@ -13,9 +13,11 @@ import torch
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.sources import ImageSource
+from modules.datasets.torchvision_augment import ERASED_AREA, ERASED_RATIO
 from modules.utils.errors import UserError
 
 HELD_BYTES = 2**30  # pixels of a set that are held
+ERASING_TRIES = 10  # as torchvision's: an image for which none fits stays whole
 
 
 def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> torch.Tensor:
@@ -46,11 +48,11 @@ class Shift:
 
     Uncovered pixels show the mirrored border. If the data set allows it, half of the images are mirrored in even epochs
     and the other half in odd ones; the halves are drawn once from the seed. Every image is seen both ways equally
-    often.
+    often. With probability `erasing` a rectangle of an image is set to 0, the mean colour (Zhong et al., 2020).
     """
 
-    def __init__(self, size: int, info: DataInfo):
-        self.size, self.info = size, info
+    def __init__(self, size: int, info: DataInfo, erasing: float = 0.0):
+        self.size, self.info, self.erasing = size, info, erasing
 
     def draws(self, seed: int, epoch: int, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Shifts (rows, columns), int64 [count, 2] in -side/8 ... side/8, and a mask of mirrored images, bool [count];
@@ -59,6 +61,19 @@ class Shift:
         shifts = rng.integers(-(side // 8), side // 8 + 1, (count, 2))
         halves = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, 0, 1))).integers(0, 2, count)
         return shifts, (halves + epoch) % 2 == 1 if self.info.hflip else np.zeros(count, bool)
+
+    def erased(self, seed: int, epoch: int, count: int, side: int) -> np.ndarray:
+        """Erased rectangles (top, left, bottom, right) in pixels, int64 [count, 4], such as [50000, 4]; all 0 for an
+        image that stays whole. Area, ratio and place have torchvision's law of RandomErasing."""
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 3)))
+        chosen = rng.random(count) < self.erasing
+        areas = rng.uniform(*ERASED_AREA, (ERASING_TRIES, count)) * side**2
+        ratios = np.exp(rng.uniform(*np.log(ERASED_RATIO), (ERASING_TRIES, count)))
+        extents = np.rint(np.sqrt(np.stack((areas * ratios, areas / ratios), -1))).astype(np.int64)  # height, width
+        fits = (extents < side).all(-1)
+        extents = extents[fits.argmax(0), np.arange(count)] * (chosen & fits.any(0))[:, None]
+        corners = rng.integers(0, side - extents + 1)
+        return np.concatenate((corners, corners + extents), 1)
 
 
 class ShiftedBatches:
@@ -82,6 +97,8 @@ class ShiftedBatches:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
         self.places, self.shifts, self.mirrored = place(places), place(shifts[places]), place(mirrored[places])
+        self.erased = place(transform.erased(seed, epoch, len(data.train_indices), self.size)[places]) if (
+            transform.erasing) else None
         self.labels = place(data.train.labels[data.train_indices[places]])
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) * 255
                      for values in (transform.info.mean, transform.info.std))
@@ -104,7 +121,12 @@ class ShiftedBatches:
         images = (images * self.factor - self.offset).permute(0, 3, 1, 2)
         if images.shape[-2:] != (self.size, self.size):
             images = torch.nn.functional.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)
-        return images
+        if self.erased is None:
+            return images
+        top, left, bottom, right = self.erased[part, :, None].unbind(1)
+        along = torch.arange(self.size, device=images.device)
+        inside = ((top <= along) & (along < bottom))[:, :, None] & ((left <= along) & (along < right))[:, None, :]
+        return images.masked_fill(inside[:, None], 0.0)
 
     @staticmethod
     def _within(shifts: torch.Tensor, side: int) -> torch.Tensor:

@@ -166,10 +166,9 @@ class TrainConfig:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
         if self.optimizer == "muon" and self.momentum == 0:
             raise UserError("--momentum 0 with --optimizer muon; allowed: above 0, or --optimizer sgd")
-        for name in ("random_erasing", "lighting"):
-            if getattr(self, name) and self.augment == "shift":
-                raise UserError(f"--{name} {getattr(self, name):g} with --augment shift, which makes whole batches; "
-                                "allowed: 0, or another augmentation")
+        if self.lighting and self.augment == "shift":
+            raise UserError(f"--lighting {self.lighting:g} with --augment shift, which makes whole batches; allowed: 0, "
+                            "or another augmentation")
 
     def for_quantization(self) -> TrainConfig:
         """The settings of int8 training; those of int8 training are their own."""

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
@@ -72,6 +73,32 @@ def test_an_image_is_the_same_whoever_makes_it_and_when(data):
     assert sorted(labels.tolist()) == sorted((np.arange(4, COUNT) % 2).tolist())
     dropped = train_batches(data, train_transform("shift", SIDE, INFO), batch_size=10, seed=3, epoch=0, drop_last=True)
     assert len(dropped) == len(list(dropped)) == 5
+
+
+@pytest.mark.parametrize("size", [SIDE, 24])
+def test_erased_rectangles_follow_torchvisions_law(data, size):
+    from modules.datasets.torchvision_augment import random_erasing
+
+    def batches(erasing):
+        return torch.cat([x for epoch in range(20) for x, _ in train_batches(
+            data, train_transform("shift", size, INFO, erasing), batch_size=10, seed=3, epoch=epoch)])
+
+    plain, images = batches(0.0), batches(0.6)
+    gone = (images != plain).all(1)
+    assert (images[:, 0][gone] == 0).all()
+    torch.testing.assert_close(images.masked_fill(gone[:, None], 1.0), plain.masked_fill(gone[:, None], 1.0))
+    heights, widths = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert (gone.sum((1, 2)) == heights * widths).all()  # rectangles
+    erase, rng = random_erasing(1.0), np.random.default_rng(0)
+    theirs = torch.stack([erase(torch.ones(3, size, size), rng)[0] == 0 for _ in range(1120)])
+    their_heights, their_widths = theirs.any(2).sum(1), theirs.any(1).sum(1)
+    ours = heights > 0
+    assert abs(ours.float().mean() - 0.6) < 0.05  # three standard deviations of 1,120 draws
+    for own, other in ((heights, their_heights), (widths, their_widths), (heights * widths, their_heights * their_widths),
+                       (gone.int().argmax(2).max(1).values, theirs.int().argmax(2).max(1).values)):
+        assert ks_2samp(own[ours], other).pvalue > 1e-3
+    resumed = train_batches(data, train_transform("shift", size, INFO, 0.6), batch_size=10, seed=3, epoch=0, start_step=2)
+    torch.testing.assert_close(torch.cat([x for x, _ in resumed]), images[20:56], rtol=0, atol=0)
 
 
 def test_another_size_and_images_of_two_sizes(data):

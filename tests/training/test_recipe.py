@@ -183,7 +183,5 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
                        ({"n_classes": 11}, "classes are not those of")):
         with pytest.raises(UserError, match=words):
             SupernetTrainer(replace(whole, models_save_dir=str(tmp_path / "bad"), **bad), STUDENT.space).run()
-    with pytest.raises(UserError, match=r"--random_erasing 0\.5 with --augment shift"):
-        replace(whole, augment="shift")
     with pytest.raises(UserError, match=r"--lighting 0\.1 with --augment shift"):
         replace(whole, augment="shift", random_erasing=0.0, lighting=0.1)
