@@ -146,7 +146,8 @@ def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.
     augment: "default"; "auto_augment_tf" for AutoAugment v0 after crop and flip; "auto_augment" for torchvision's
     AutoAugment (images of at most 64 pixels get the policy of CIFAR-10 after a shift and flip, as in Zen-NAS);
     "shift" for small shifts and flips, which `train_batches` makes in batches. UserError for anything else.
-    erasing: probability that a rectangle is set to 0; lighting: strength of the noise of `draw_light`, not with "shift".
+    erasing: probability that a rectangle is set to 0.
+    lighting: strength of the noise of `draw_light`, not with "shift".
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
     if augment == "shift":

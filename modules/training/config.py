@@ -167,8 +167,8 @@ class TrainConfig:
         if self.optimizer == "muon" and self.momentum == 0:
             raise UserError("--momentum 0 with --optimizer muon; allowed: above 0, or --optimizer sgd")
         if self.lighting and self.augment == "shift":
-            raise UserError(f"--lighting {self.lighting:g} with --augment shift, which makes whole batches; allowed: 0, "
-                            "or another augmentation")
+            raise UserError(f"--lighting {self.lighting:g} with --augment shift, which makes whole batches; allowed: "
+                            "0, or another augmentation")
 
     def for_quantization(self) -> TrainConfig:
         """The settings of int8 training; those of int8 training are their own."""

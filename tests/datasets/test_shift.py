@@ -94,10 +94,12 @@ def test_erased_rectangles_follow_torchvisions_law(data, size):
     their_heights, their_widths = theirs.any(2).sum(1), theirs.any(1).sum(1)
     ours = heights > 0
     assert abs(ours.float().mean() - 0.6) < 0.05  # three standard deviations of 1,120 draws
-    for own, other in ((heights, their_heights), (widths, their_widths), (heights * widths, their_heights * their_widths),
-                       (gone.int().argmax(2).max(1).values, theirs.int().argmax(2).max(1).values)):
+    lefts, their_lefts = (mask.int().argmax(2).max(1).values for mask in (gone, theirs))
+    for own, other in ((heights, their_heights), (widths, their_widths), (lefts, their_lefts),
+                       (heights * widths, their_heights * their_widths)):
         assert ks_2samp(own[ours], other).pvalue > 1e-3
-    resumed = train_batches(data, train_transform("shift", size, INFO, 0.6), batch_size=10, seed=3, epoch=0, start_step=2)
+    resumed = train_batches(data, train_transform("shift", size, INFO, 0.6), batch_size=10, seed=3, epoch=0,
+                            start_step=2)
     torch.testing.assert_close(torch.cat([x for x, _ in resumed]), images[20:56], rtol=0, atol=0)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from modules.modeling import ops
 from modules.modeling.ops import fake_quant
+from modules.modeling.ops.compiled import compiled
 from modules.modeling.ops.fake_quant import COMPILED, LOOPS, OPERATIONS, quantize_activation, quantize_weight, use_form
 
 BITS = range(2, 9)
@@ -313,7 +314,7 @@ def test_loops_keep_what_is_not_a_number():
 
 def test_sums_do_not_depend_on_the_place_in_memory():
     """The same to the bit wherever the vectors lie, side by side or apart: runs repeat."""
-    loops = fake_quant._numba_loops()
+    loops = compiled("loops")
     rng = np.random.default_rng(0)
     for n in (9, 1000, 4097, 30000):
         u, x = rng.standard_normal((2, n), np.float32)
@@ -352,14 +353,15 @@ def test_sums_of_many_elements_are_exact_to_float32():
 def test_without_numba(monkeypatch):
     """The operations of torch take the place of the loops."""
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "modules.modeling.ops.loops", raising=False)
-    monkeypatch.delattr(ops, "loops", raising=False)
-    fake_quant._numba_loops.cache_clear()
+    for name in ("loops", "half"):
+        monkeypatch.delitem(sys.modules, f"modules.modeling.ops.{name}", raising=False)
+        monkeypatch.delattr(ops, name, raising=False)
+    compiled.cache_clear()
     try:
         assert fake_quant._loops(torch.zeros(3)) is None
         assert_as_operations(LOOPS, torch.randn(2, 3, 4, 4))
     finally:
-        fake_quant._numba_loops.cache_clear()
+        compiled.cache_clear()
 
 
 def test_which_tensors_go_through_the_loops():

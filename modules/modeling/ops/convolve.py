@@ -1,12 +1,15 @@
 """Convolutions of feature maps (N, C, H, W) on a CPU, without the slow paths of oneDNN. All reformulations are exact.
 
 - Most of a kernel lies outside a map smaller than the kernel: only its centre is convolved.
-- The gradient of a depthwise weight takes 15 to 80 ms on a map of 4 to 16 pixels. A sum of products for each position
-of the kernel takes 0.5 to 5 ms.
-- In bf16 this gradient for a kernel of 5 or 7 takes up to 40 times as long as for 3. It is put together from windows of
-3 x 3 positions.
-- In bf16 the gradient of a strided depthwise convolution's input takes up to 380 ms. With zeros between the values of
-the upstream gradient it is an ordinary convolution by the turned kernel.
+- A 1 x 1 convolution of a small map is a product of matrices. oneDNN arranges the weight anew for each one, which takes
+  up to 20 times as long. One with a stride is one of every other pixel.
+- The gradient of a depthwise weight is a loop of `depthwise.py`.
+- The gradient of a depthwise convolution's input is a convolution by the turned kernel. In bf16 that holds with a
+  stride, too: with zeros between the values of the upstream gradient.
+- In bf16 the gradient of a dense weight on a small map is a product of matrices.
+
+The forms of gradients are for training alone: a weight that learns nothing, or a pass without gradients, takes torch's
+convolution.
 """
 from __future__ import annotations
 
@@ -14,9 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from modules.modeling.ops.compiled import compiled
 from modules.modeling.spec import borders
 
-SMALL = 4  # pixels along the longer side of the output: up to here, sums of products are faster than oneDNN
+# Pixels along the longer side of an output, up to which another form is faster (measured with 16 to 128 images).
+SMALL, SMALL_POINTWISE = 4, 14
+FEW = 64  # channels; with fewer, oneDNN's gradient of a depthwise 3 x 3 weight is faster in bf16
 
 
 def centre(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -33,12 +39,14 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, s
     16, 3, 3) at stride 2 give (8, 24, 16, 16)."""
     weight = centre(weight, *x.shape[-2:])
     pad = weight.shape[-1] // 2
-    if groups == 1 or bias is not None or not weight.requires_grad or x.device.type != "cpu":
+    if x.device.type != "cpu" or not (weight.requires_grad and torch.is_grad_enabled()):
         return F.conv2d(x, weight, bias, stride, pad, 1, groups)
+    if groups == 1 and pad == 0:
+        return _pointwise(_Every.apply(x, stride) if max(stride) > 1 else x, weight, bias)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    small = max(-(-x.shape[-2] // stride[0]), -(-x.shape[-1] // stride[1])) <= SMALL
-    if small or (dtype == torch.bfloat16 and (pad > 1 or max(stride) > 1)):
-        return _Depthwise.apply(x.to(dtype), weight.to(dtype), stride)
+    depthwise = groups > 1 and weight.shape[:2] == (x.shape[1], 1)
+    if bias is None and (depthwise or (groups == 1 and dtype == torch.bfloat16 and _longest(x, stride) <= SMALL)):
+        return _Convolution.apply(x.to(dtype), weight.to(dtype), stride, groups)
     return F.conv2d(x, weight, bias, stride, pad, 1, groups)
 
 
@@ -54,78 +62,115 @@ def convolve_same(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return y[..., bool(top):, bool(left):]
 
 
-class _Depthwise(torch.autograd.Function):
-    """Depthwise convolution without bias."""
+def _longest(x: torch.Tensor, stride: tuple[int, int]) -> int:
+    """Pixels along the longer side of the output."""
+    return max(-(-size // step) for size, step in zip(x.shape[-2:], stride, strict=True))
+
+
+def _pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """The 1 x 1 convolution of all pixels of `x`."""
+    if max(x.shape[-2:]) > SMALL_POINTWISE or not x.permute(0, 2, 3, 1).is_contiguous():
+        return F.conv2d(x, weight, bias)
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+class _Every(torch.autograd.Function):
+    """The first pixel of every `stride` in both directions. The gradient has the layout of the input. Torch's would not,
+    and batch norm before it would take ten times as long."""
 
     @staticmethod
-    def forward(ctx, x, weight, stride):
-        ctx.save_for_backward(x, weight)
+    def forward(ctx, x, stride):
         ctx.stride = stride
-        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, x.shape[1])
+        ctx.save_for_backward(x)  # the neighbouring layers keep it anyway
+        return x[:, :, ::stride[0], ::stride[1]].clone()  # in the layout of x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, u):
+        return _spread(ctx.saved_tensors[0], u, ctx.stride), None
+
+
+def _spread(x: torch.Tensor, u: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
+    """`u`, a value for the first pixel of every `stride`, in zeros like `x`."""
+    spread = torch.zeros_like(x)
+    spread[:, :, ::stride[0], ::stride[1]] = u
+    return spread
+
+
+class _Convolution(torch.autograd.Function):
+    """Depthwise convolution, or dense one to a small map, without bias."""
+
+    @staticmethod
+    def forward(ctx, x, weight, stride, groups):
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.groups = stride, groups
+        return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, 1, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, u):
         x, weight = ctx.saved_tensors
-        half, dx = x.dtype == torch.bfloat16, None
-        if ctx.needs_input_grad[0]:
-            spread = half and max(ctx.stride) > 1
-            dx = spread_input_gradient(x, u, weight, ctx.stride) if spread else _gradient(
-                x, u, weight, ctx.stride, weight.shape[-1] // 2, of_input=True)
-        if max(u.shape[-2:]) <= SMALL:
-            return dx, summed_weight_gradient(x, u, weight, ctx.stride), None
-        if half and weight.shape[-1] > 3:
-            return dx, windowed_weight_gradient(x, u, weight, ctx.stride), None
-        return dx, _gradient(x, u, weight, ctx.stride, weight.shape[-1] // 2, of_input=False), None
+        form = _depthwise_gradients if ctx.groups > 1 else _dense_gradients
+        return *form(x, u, weight, ctx.stride, ctx.needs_input_grad[0]), None, None
 
 
-def _gradient(x, u, weight, stride, pad: int, of_input: bool) -> torch.Tensor:
-    """The library's gradient of a depthwise convolution's input or weight."""
-    return torch.ops.aten.convolution_backward(u, x, weight, None, stride, [pad, pad], [1, 1], False, [0, 0],
-                                               x.shape[1], [of_input, not of_input, False])[0 if of_input else 1]
+def _depthwise_gradients(x, u, weight, stride, of_input: bool):
+    kernel, half, dx = weight.shape[-1], x.dtype == torch.bfloat16, None
+    if of_input:
+        turned = max(stride) == 1 or half
+        dx = turned_input_gradient(x, u, weight, stride) if turned else _gradient(x, u, weight, stride, of_input=True)
+    loops = compiled("depthwise")
+    # With several threads oneDNN is as fast for a kernel of 3.
+    quick = half and x.shape[1] >= FEW and torch.get_num_threads() == 1
+    if loops and (kernel > 3 or max(u.shape[-2:]) <= SMALL or quick):
+        return dx, looped_weight_gradient(x, u, weight, stride)
+    return dx, _gradient(x, u, weight, stride, of_input=False)
 
 
-def spread_input_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
+def _dense_gradients(x, u, weight, stride, of_input: bool):
+    dx = _gradient(x, u, weight, stride, groups=1, of_input=True) if of_input else None
+    return dx, multiplied_weight_gradient(x, u, weight, stride)
+
+
+def _gradient(x, u, weight, stride, *, of_input: bool, groups: int = 0) -> torch.Tensor:
+    """The library's gradient of a convolution's input or weight; depthwise without `groups`."""
+    pad = weight.shape[-1] // 2
+    gradients = torch.ops.aten.convolution_backward(u, x, weight, None, stride, [pad, pad], [1, 1], False, [0, 0],
+                                                    groups or x.shape[1], [of_input, not of_input, False])
+    return gradients[0 if of_input else 1]
+
+
+def turned_input_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
                           stride: tuple[int, int]) -> torch.Tensor:
-    """Gradient of the input `x` (N, C, H, W) of a strided depthwise convolution with padding k // 2, from the upstream
-    gradient `u` (N, C, H', W'), such as (8, 32, 28, 28) from (8, 32, 14, 14)."""
-    spread = torch.zeros_like(x)
-    spread[:, :, ::stride[0], ::stride[1]] = u
-    return F.conv2d(spread, weight.flip(2, 3), None, 1, weight.shape[-1] // 2, 1, x.shape[1])
+    """Gradient of the input `x` (N, C, H, W) of a depthwise convolution with padding k // 2, from the upstream gradient
+    `u` (N, C, H', W'), such as (8, 32, 28, 28) from (8, 32, 14, 14)."""
+    u = _spread(x, u, stride) if max(stride) > 1 else u
+    return F.conv2d(u, weight.flip(2, 3), None, 1, weight.shape[-1] // 2, 1, x.shape[1])
 
 
-def windowed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
-                             stride: tuple[int, int]) -> torch.Tensor:
-    """Gradient of a depthwise weight (C, 1, k, k), k = 5 or 7, as `summed_weight_gradient`. It is put together from the
-    gradients of windows of 3 x 3 positions that begin at every other position."""
-    kernel, gradient = weight.shape[-1], torch.empty_like(weight)
-    padded, window = F.pad(x, [kernel // 2] * 4), weight[:, :, :3, :3].contiguous()
-    height, width = ((size - 1) * step + 3 for size, step in zip(u.shape[-2:], stride, strict=True))
-    for i in range(0, kernel - 1, 2):
-        for j in range(0, kernel - 1, 2):
-            part = padded[:, :, i:i + height, j:j + width]
-            gradient[:, :, i:i + 3, j:j + 3] = _gradient(part, u, window, stride, 0, of_input=False)
-    return gradient
-
-
-def summed_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
-                              stride: tuple[int, int]) -> torch.Tensor:
+def looped_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
+                           stride: tuple[int, int]) -> torch.Tensor:
     """Gradient of a depthwise weight (C, 1, k, k) with padding k // 2, from the input (N, C, H, W) and the upstream
     gradient (N, C, H', W'): entry (i, j) is the sum over images and pixels of u[h, w] x[h stride + i - pad, ...]."""
-    pad, gradient = weight.shape[-1] // 2, torch.zeros_like(weight)
-    precise = torch.promote_types(u.dtype, torch.float32)
-    for i in range(weight.shape[-2]):
-        rows, taken_rows = _overlap(i - pad, x.shape[-2], u.shape[-2], stride[0])
-        for j in range(weight.shape[-1]):
-            columns, taken_columns = _overlap(j - pad, x.shape[-1], u.shape[-1], stride[1])
-            products = x[:, :, taken_rows, taken_columns] * u[:, :, rows, columns]
-            gradient[:, 0, i, j] = products.sum((0, 2, 3), dtype=precise)
-    return gradient
+    sums = torch.zeros(*weight.shape[2:], len(weight), dtype=torch.promote_types(x.dtype, torch.float32))
+    compiled("depthwise").weight_gradient(_rows(x), _rows(u), *stride, sums.numpy())
+    return sums.permute(2, 0, 1)[:, None].to(weight.dtype)
 
 
-def _overlap(offset: int, size: int, out: int, stride: int) -> tuple[slice, slice]:
-    """The outputs h of `out` whose input h stride + offset lies in an input of `size`, and these inputs."""
-    first, last = max(0, -(offset // stride)), min(out - 1, (size - 1 - offset) // stride)
-    if last < first:
-        return slice(0, 0), slice(0, 0)
-    return slice(first, last + 1), slice(first * stride + offset, last * stride + offset + 1, stride)
+def _rows(x: torch.Tensor):
+    """The rows of a map (N, C, H, W) with the channels last, an array (N, H, W C); bf16 as its bits."""
+    rows = x.permute(0, 2, 3, 1).contiguous().flatten(2)
+    return (rows.view(torch.uint16) if x.dtype == torch.bfloat16 else rows).numpy()
+
+
+def multiplied_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
+                               stride: tuple[int, int]) -> torch.Tensor:
+    """Gradient of a dense weight (O, I, k, k), such as (128, 80, 3, 3), as a product of the upstream gradient, a row for
+    each output (N H' W', O), and the inputs that each output has seen (N H' W', k k I)."""
+    kernel, channels = weight.shape[-1], x.shape[1]
+    padded = F.pad(x, [kernel // 2] * 4).permute(0, 2, 3, 1).contiguous()
+    n, row, pixel, value = padded.stride()
+    seen = padded.as_strided((len(x), *u.shape[2:], kernel, kernel, channels),
+                             (n, row * stride[0], pixel * stride[1], row, pixel, value))
+    product = u.permute(0, 2, 3, 1).flatten(0, 2).T @ seen.reshape(-1, kernel * kernel * channels)
+    return product.view(len(weight), kernel, kernel, channels).permute(0, 3, 1, 2)

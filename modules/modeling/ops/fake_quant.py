@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
+from modules.modeling.ops.compiled import compiled
 
 LOOPS, OPERATIONS, COMPILED = FORMS = ("loops", "operations", "compiled")
 SMALL = 2**17  # elements; with fewer, one thread is quick enough
@@ -43,33 +44,24 @@ def use_form(form: str) -> None:
 
 
 def _compilable(function):
-    compiled = functools.cache(lambda: torch.compile(function, dynamic=True))
+    fused = functools.cache(lambda: torch.compile(function, dynamic=True))
 
     @functools.wraps(function)
     def call(*args):
         if _form != COMPILED:
             return function(*args)
         # Detached: a parameter, or a tensor that requires a gradient, would be compiled once more.
-        return compiled()(*(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args))
+        return fused()(*(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args))
     return call
 
 
-@functools.cache
-def _numba_loops():
-    """The module `loops`; None without numba, or without a folder for compiled loops."""
-    try:
-        from modules.modeling.ops import loops
-    except (ImportError, RuntimeError):
-        return None
-    return loops
-
-
 def _loops(vector: torch.Tensor):
-    """The loops for `vector`; None if they do not fit: another device, a gradient is wanted through it, or it is long
-    and there are threads to share it."""
-    if _form != LOOPS or vector.device.type != "cpu" or (vector.requires_grad and torch.is_grad_enabled()):
+    """The loops for `vector`; None if they do not fit: another device, neither fp32 nor bf16, a gradient is wanted
+    through it, or it is long and there are threads to share it."""
+    if (_form != LOOPS or vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.bfloat16)
+            or (vector.requires_grad and torch.is_grad_enabled())):
         return None
-    return _numba_loops() if vector.numel() <= SMALL or torch.get_num_threads() == 1 else None
+    return compiled("loops") if vector.numel() <= SMALL or torch.get_num_threads() == 1 else None
 
 
 def lower_bound(num_bits: int) -> float:
@@ -124,12 +116,12 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def _vector(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of `tensor` in fp32 in the order of memory, (numel,).
+    """The elements of `tensor` in the order of memory, (numel,).
 
     One compiled form serves vectors of all shapes, and their gradient sums are dot products.
     """
     dense = tensor if _is_dense(tensor) else tensor.contiguous()
-    return dense.as_strided((dense.numel(),), (1,)).float()
+    return dense.as_strided((dense.numel(),), (1,))
 
 
 def _restore(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -138,15 +130,14 @@ def _restore(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     The exact strides matter: a 1 x 1 map (N, C, 1, 1) or weight counts as contiguous in both layouts, and only its
     strides tell which one it has. A convolution with the wrong one runs up to 88 times as long.
     """
-    vector = vector.to(like.dtype)
     return vector.as_strided(like.shape, like.stride()) if _is_dense(like) else vector.view(like.shape)
 
 
 def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The elements of `gradient` in fp32, in the order of `_vector` of `like`."""
+    """The elements of `gradient` in the order of `_vector` of `like`."""
     if not like.is_contiguous() and _is_dense(like):
         return _vector(gradient.contiguous(memory_format=torch.channels_last))
-    return gradient.contiguous().view(-1).float()
+    return gradient.contiguous().view(-1)
 
 
 def _scalars(x: torch.Tensor, *values: torch.Tensor) -> tuple:
@@ -170,21 +161,23 @@ def _like(value, scalar: torch.Tensor) -> torch.Tensor:
 
 
 def _array(vector: torch.Tensor) -> np.ndarray:
-    return vector.detach().numpy()
+    """The memory of `vector`; bf16 as its bits."""
+    return (vector.view(torch.uint16) if vector.dtype == torch.bfloat16 else vector).detach().numpy()
 
 
-def _activation_forward(x, scale, beta, levels, integer):
-    """The output for the vector `x`, and the value of code 0. With an integer zero point the arithmetic is an integer
-    engine's: round(x / s), then the bounds shifted by the zero point."""
-    loops = _loops(x)
+def _activation_forward(x, scale, beta, levels, integer, dtype=None):
+    """The output for the vector `x` in `dtype` (its own), and the value of code 0. With an integer zero point the
+    arithmetic is an integer engine's: round(x / s), then the bounds shifted by the zero point."""
+    loops, dtype = _loops(x), dtype or x.dtype
     if not loops:
-        return _activation_passes(x, scale, beta, levels, integer)
-    s, out, top = abs(scale), torch.empty_like(x), np.float32(levels)
+        out, low = _activation_passes(x.float(), scale, beta, levels, integer)
+        return out.to(dtype), low
+    s, out, top = abs(scale), torch.empty_like(x, dtype=dtype), np.float32(levels)
     if not integer:
-        loops.clip_first(_array(x), s, beta, np.float32(0), top, out.numpy())
+        loops.clip_first(_array(x), s, beta, np.float32(0), top, _array(out))
         return out, beta
     zero = integer_zero_point(s, beta, levels)
-    loops.codes_first(_array(x), s, -zero, top - zero, out.numpy())
+    loops.codes_first(_array(x), s, -zero, top - zero, _array(out))
     return out, -zero * s
 
 
@@ -209,9 +202,9 @@ def _weight_forward(w, scale, bounds):
     """The output for the vector `w`."""
     loops = _loops(w)
     if not loops:
-        return _weight_passes(w, scale, bounds)
+        return _weight_passes(w.float(), scale, bounds).to(w.dtype)
     out = torch.empty_like(w)
-    loops.codes_first(_array(w), abs(scale), *map(np.float32, bounds), out.numpy())
+    loops.codes_first(_array(w), abs(scale), *map(np.float32, bounds), _array(out))
     return out
 
 
@@ -238,7 +231,7 @@ class _QuantizeActivation(torch.autograd.Function):
         s = abs(signed)
         # In bf16 the output is too coarse: its own error hides that of quantisation.
         exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
-            vector, *_scalars(x, scale, beta), ctx.levels, ctx.integer)[0]
+            vector, *_scalars(x, scale, beta), ctx.levels, ctx.integer, torch.float32)[0]
         high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
         dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, high)
         ds = (inner + clipped_y - low * clipped) / signed * ctx.g
@@ -267,8 +260,9 @@ def _gradient_sums(u, x, y, low, high):
     u y outside."""
     loops = _loops(x)
     if not loops:
-        return _gradient_passes(u, x, y, low, high)
-    dx = torch.empty_like(x)
+        dx, *sums = _gradient_passes(u.float(), x.float(), y.float(), low, high)
+        return dx.to(u.dtype), *sums
+    dx = torch.empty_like(u)
     return dx, *loops.gradient_sums(_array(u), _array(x), _array(y), low, high, _array(dx))
 
 
