@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from modules.utils.errors import UserError, check_choice
+from modules.utils.memory import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
         _join("nccl" if cuda else "gloo")
     if not cuda:
+        keep_freed_memory()
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise UserError(f"LOCAL_RANK is {local_rank}, but there are {torch.cuda.device_count()} CUDA devices; start as "

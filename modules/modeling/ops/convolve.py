@@ -75,8 +75,8 @@ def _pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None)
 
 
 class _Every(torch.autograd.Function):
-    """The first pixel of every `stride` in both directions. The gradient has the layout of the input. Torch's would not,
-    and batch norm before it would take ten times as long."""
+    """The first pixel of every `stride` in both directions. The gradient has the layout of the input. Without that,
+    batch norm before it would take ten times as long."""
 
     @staticmethod
     def forward(ctx, x, stride):
@@ -165,8 +165,8 @@ def _rows(x: torch.Tensor):
 
 def multiplied_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,
                                stride: tuple[int, int]) -> torch.Tensor:
-    """Gradient of a dense weight (O, I, k, k), such as (128, 80, 3, 3), as a product of the upstream gradient, a row for
-    each output (N H' W', O), and the inputs that each output has seen (N H' W', k k I)."""
+    """Gradient of a dense weight (O, I, k, k), such as (128, 80, 3, 3), as a product of the upstream gradient, a row
+    for each output (N H' W', O), and the inputs that each output has seen (N H' W', k k I)."""
     kernel, channels = weight.shape[-1], x.shape[1]
     padded = F.pad(x, [kernel // 2] * 4).permute(0, 2, 3, 1).contiguous()
     n, row, pixel, value = padded.stride()
