@@ -1,4 +1,7 @@
-"""Elements in float32 or bf16, for loops that numba compiles. Numba has no bf16: these come as their bits, uint16."""
+"""Elements in float32 or bf16, for loops that numba compiles. Numba has no bf16: these come as their bits, uint16.
+
+Numba's cache of a loop does not notice a change here: change the files of the loops, too.
+"""
 import numpy as np
 from llvmlite import ir
 from numba import types

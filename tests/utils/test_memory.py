@@ -1,0 +1,29 @@
+"""Freed memory is kept: the system's count of page faults, in a process of its own."""
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+import torch
+from modules.utils.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(40 << 20, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults(), keep_freed_memory(), faults(), faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_tensors_take_no_new_pages():
+    words = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout.split()
+    first, kept, _, last = int(words[0]), words[1], int(words[2]), int(words[3])
+    assert kept == "True"
+    assert first > 10 * max(last, 1)
+    assert last < 100
