@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.modeling.ops import batch_norm
 from modules.modeling.ops.convolve import convolve, convolve_same
 from modules.modeling.ops.op import QConv, QLinear
 
@@ -63,13 +64,17 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
         n = x.shape[1]
         if self.synchronized and self.training:
             return self._synchronized(x, n)
-        if n == self.num_features:
+        loops = self.training and batch_norm.looped(x)
+        if n == self.num_features and not loops:
             return super().forward(x)
         factor = self.momentum or 0.0
         if self.training:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:  # cumulative average, for batch-norm calibration
                 factor = 1.0 / float(self.num_batches_tracked)
+        if loops:
+            return batch_norm.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n],
+                                         self.bias[:n], factor, self.eps)
         return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
                             self.training, factor, self.eps)
 
