@@ -122,6 +122,22 @@ def test_bf16_takes_its_forms_and_stays_near(groups, size, kernel, stride, forms
     assert called == forms_taken
 
 
+@pytest.mark.parametrize(("threads", "dtype", "looped"), [
+    (1, torch.float32, True), (8, torch.float32, True), (9, torch.float32, False), (9, torch.bfloat16, True)])
+def test_many_threads_leave_fp32_to_the_library(threads, dtype, looped, monkeypatch):
+    called = []
+    form = forms.looped_weight_gradient
+    monkeypatch.setattr(forms, "looped_weight_gradient", lambda *args: called.append(1) or form(*args))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        x, weight = torch.randn(2, 8, 9, 9).to(dtype), torch.randn(8, 1, 5, 5).to(dtype).requires_grad_()
+        convolve(x, weight, None, (1, 1), 8).sum().backward()
+    finally:
+        torch.set_num_threads(before)
+    assert bool(called) == looped
+
+
 def test_without_numba_the_library_makes_the_gradients(monkeypatch):
     monkeypatch.setattr(forms, "compiled", lambda name: None)
     x, weight = torch.randn(2, 4, 7, 7, dtype=torch.float64), torch.randn(4, 1, 5, 5, dtype=torch.float64)

@@ -23,6 +23,7 @@ from modules.modeling.spec import borders
 # Pixels along the longer side of an output, up to which another form is faster (measured with 16 to 128 images).
 SMALL, SMALL_POINTWISE = 4, 14
 FEW = 64  # channels; with fewer, oneDNN's gradient of a depthwise 3 x 3 weight is faster in bf16
+MANY = 8  # threads; with more, oneDNN shares its work among enough of them to be as fast in fp32 as a loop in one
 
 
 def centre(weight: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -119,10 +120,12 @@ def _depthwise_gradients(x, u, weight, stride, of_input: bool):
     if of_input:
         turned = max(stride) == 1 or half
         dx = turned_input_gradient(x, u, weight, stride) if turned else _gradient(x, u, weight, stride, of_input=True)
-    loops = compiled("depthwise")
-    # With several threads oneDNN is as fast for a kernel of 3.
-    quick = half and x.shape[1] >= FEW and torch.get_num_threads() == 1
-    if loops and (kernel > 3 or max(u.shape[-2:]) <= SMALL or quick):
+    threads = torch.get_num_threads()
+    if kernel > 3 or max(u.shape[-2:]) <= SMALL:
+        looped = half or threads <= MANY
+    else:
+        looped = half and x.shape[1] >= FEW and threads == 1
+    if looped and compiled("depthwise"):
         return dx, looped_weight_gradient(x, u, weight, stride)
     return dx, _gradient(x, u, weight, stride, of_input=False)
 
