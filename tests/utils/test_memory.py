@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from modules.utils.memory import keep_freed_memory
+from modules.utils.dist import keep_freed_memory
 
 def faults(tensors):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
