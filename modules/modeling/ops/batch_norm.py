@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from modules.modeling.ops.compiled import compiled
+from modules.modeling.ops.compiled import array, compiled
 
 SIDE_BY_SIDE = 512  # values of a row, up to which several pixels make one: short rows take longer
 FEWEST = 2**17  # values of a map; torch is as fast with fewer
@@ -68,8 +68,7 @@ def _rows(x: torch.Tensor) -> np.ndarray:
     channels, pixels, many = x.shape[1], x.numel() // x.shape[1], 1
     while pixels % (2 * many) == 0 and 2 * many * channels <= SIDE_BY_SIDE:
         many *= 2
-    bits = x.detach().view(torch.uint16).permute(0, 2, 3, 1)
-    return bits.reshape(pixels // many, many * channels).numpy()
+    return array(x.permute(0, 2, 3, 1).reshape(pixels // many, many * channels))
 
 
 def _of_channels(sums: np.ndarray, x: torch.Tensor) -> np.ndarray:

@@ -1,9 +1,12 @@
-"""The modules of loops that numba compiles, where it is installed."""
+"""The modules of loops that numba compiles, where it is installed, and the arrays that they take."""
 from __future__ import annotations
 
 import functools
 import importlib
 from types import ModuleType
+
+import numpy as np
+import torch
 
 
 @functools.cache
@@ -13,3 +16,8 @@ def compiled(name: str) -> ModuleType | None:
         return importlib.import_module(f"{__package__}.{name}")
     except (ImportError, RuntimeError):
         return None
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of `tensor`, on a CPU; bf16 as its bits, uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()

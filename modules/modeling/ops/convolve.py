@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from modules.modeling.ops.compiled import compiled
+from modules.modeling.ops.compiled import array, compiled
 from modules.modeling.spec import borders
 
 # Pixels along the longer side of an output, up to which another form is faster (measured with 16 to 128 images).
@@ -162,8 +162,7 @@ def looped_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tenso
 
 def _rows(x: torch.Tensor):
     """The rows of a map (N, C, H, W) with the channels last, an array (N, H, W C); bf16 as its bits."""
-    rows = x.permute(0, 2, 3, 1).contiguous().flatten(2)
-    return (rows.view(torch.uint16) if x.dtype == torch.bfloat16 else rows).numpy()
+    return array(x.permute(0, 2, 3, 1).contiguous().flatten(2))
 
 
 def multiplied_weight_gradient(x: torch.Tensor, u: torch.Tensor, weight: torch.Tensor,

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
-from modules.modeling.ops.compiled import compiled
+from modules.modeling.ops.compiled import array, compiled
 
 LOOPS, OPERATIONS, COMPILED = FORMS = ("loops", "operations", "compiled")
 SMALL = 2**17  # elements; with fewer, one thread is quick enough
@@ -160,11 +160,6 @@ def _like(value, scalar: torch.Tensor) -> torch.Tensor:
     return value.view_as(scalar) if isinstance(value, torch.Tensor) else torch.full_like(scalar, float(value))
 
 
-def _array(vector: torch.Tensor) -> np.ndarray:
-    """The memory of `vector`; bf16 as its bits."""
-    return (vector.view(torch.uint16) if vector.dtype == torch.bfloat16 else vector).detach().numpy()
-
-
 def _activation_forward(x, scale, beta, levels, integer):
     """The output for the vector `x`, and the value of code 0. With an integer zero point the arithmetic is an integer
     engine's: round(x / s), then the bounds shifted by the zero point."""
@@ -175,9 +170,9 @@ def _activation_forward(x, scale, beta, levels, integer):
     s, out = abs(scale), torch.empty_like(x)
     first, last, low = _code_bounds(s, beta, levels, integer)
     if integer:
-        loops.codes_first(_array(x), s, first, last, _array(out))
+        loops.codes_first(array(x), s, first, last, array(out))
     else:
-        loops.clip_first(_array(x), s, beta, first, last, _array(out))
+        loops.clip_first(array(x), s, beta, first, last, array(out))
     return out, low
 
 
@@ -212,7 +207,7 @@ def _weight_forward(w, scale, bounds):
     if not loops:
         return _weight_passes(w.float(), scale, bounds).to(w.dtype)
     out = torch.empty_like(w)
-    loops.codes_first(_array(w), abs(scale), *map(np.float32, bounds), _array(out))
+    loops.codes_first(array(w), abs(scale), *map(np.float32, bounds), array(out))
     return out
 
 
@@ -243,7 +238,7 @@ class _QuantizeActivation(torch.autograd.Function):
             first, last, _ = _code_bounds(s, offset, ctx.levels, ctx.integer)
             dx = torch.empty_like(vector)
             inner, clipped, clipped_y = loops.activation_gradient_sums(
-                _array(_ordered(u, x)), _array(vector), ctx.integer, s, offset, first, last, low, high, _array(dx))
+                array(_ordered(u, x)), array(vector), ctx.integer, s, offset, first, last, low, high, array(dx))
         else:
             exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
                 vector.float(), signed, offset, ctx.levels, ctx.integer)[0]
@@ -277,7 +272,7 @@ def _gradient_sums(u, x, y, low, high):
         dx, *sums = _gradient_passes(u.float(), x.float(), y.float(), low, high)
         return dx.to(u.dtype), *sums
     dx = torch.empty_like(u)
-    return dx, *loops.gradient_sums(_array(u), _array(x), _array(y), low, high, _array(dx))
+    return dx, *loops.gradient_sums(array(u), array(x), array(y), low, high, array(dx))
 
 
 @_compilable
