@@ -113,12 +113,13 @@ def test_ranges_of_the_tensors_are_those_of_the_values(tmp_path):
     write_thresholds(tmp_path / "ranges.json", network.placement, *network.ranges())
     content = json.loads((tmp_path / "ranges.json").read_text())
     seen = {}
-    network.quantize(False)._run(images, lambda name, value: seen.setdefault(name, value.detach().clone()))
+    with torch.no_grad():  # as the calibration: in a pass that learns, convolutions have forms that round otherwise
+        network.quantize(False)._run(images, lambda name, value: seen.setdefault(name, value.clone()))
     for layer, tensor in network.placement.acts.items():
         scope = "/".join((".".join(layer.split(".")[:2]), layer.split(".", 2)[2]))
         low, high = channel_range(seen[tensor], 1)
-        np.testing.assert_allclose(content[f"{scope}/output"]["min"], low, atol=4e-6)
-        np.testing.assert_allclose(content[f"{scope}/output"]["max"], high, atol=4e-6)
+        np.testing.assert_allclose(content[f"{scope}/output"]["min"], low, atol=1e-6)
+        np.testing.assert_allclose(content[f"{scope}/output"]["max"], high, atol=1e-6)
 
 
 def older_counts(content, network):
