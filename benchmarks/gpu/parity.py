@@ -116,7 +116,7 @@ def _adjustable(x):
 
 
 def _norm(x):
-    from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d
+    from modules.modeling.ops.batch_norm import DynamicBatchNorm2d
 
     norm = DynamicBatchNorm2d(24).to(x.device).train()
     return norm(x), list(norm.parameters())

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.integer_bias import fold_norm, rounding_error, weight_scales
-from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
+from modules.modeling.ops.batch_norm import DynamicBatchNorm2d, Normed, plain
+from modules.modeling.ops.dynamic_op import DynamicQConv, DynamicQLinear
 from modules.modeling.ops.lsq_plus import QBase
 from modules.modeling.placement import INPUT, gate_name, materialized
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
@@ -39,7 +40,7 @@ class ConvNorm(nn.Module):
             setattr(self, "dwconv" if spec.depthwise else "conv", _conv(spec, spec.stride))
         self.norm = DynamicBatchNorm2d(spec.cout)
 
-    def forward(self, x: torch.Tensor, spec: ConvSpec, between=lambda x, i: x) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | Normed, spec: ConvSpec, between=lambda x, i: x) -> torch.Tensor | Normed:
         """Run the slice `spec` on (N, C, H, W), such as (8, 24, 56, 56). `between(x, i)` maps the output of member i of
         a stack to the input of the next."""
         if spec.stack:
@@ -50,7 +51,7 @@ class ConvNorm(nn.Module):
         else:
             last = self.dwconv if spec.depthwise else self.conv
             y = last(x, spec.cout, spec.kernel)
-        y = self.norm(y)
+        y = self.norm.deferred(y)
         step = code_step(x)
         if step is None or self.norm.training:
             return y
@@ -107,7 +108,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
         """Run the configuration `spec`, by default the whole block, on (N, C, H, W), such as (8, 24, 56, 56)."""
         operations = TorchOps(self)
-        return walk(spec or self.spec, operations, operations.tensor(x, INPUT))
+        return plain(walk(spec or self.spec, operations, operations.tensor(x, INPUT)))
 
 
 def module_name(tensor: str) -> str:
@@ -116,7 +117,7 @@ def module_name(tensor: str) -> str:
 
 
 class TorchOps:
-    """Walk backend that runs the modules of `block`."""
+    """Walk backend that runs the modules of `block`. Between its operations a tensor may be a `Normed`."""
 
     def __init__(self, block: Block):
         self.block = block
@@ -139,22 +140,26 @@ class TorchOps:
         return self.tensor(y, layer.name)
 
     def act(self, x, kind: str, name: str):
+        if isinstance(x, Normed):
+            if activated := x.activated(kind):
+                return self.tensor(activated, name)
+            x = x.tensor()
         if kind == "swish" and self.owns(gate_name(name)):
             return self.tensor(x * self.tensor(x.sigmoid(), gate_name(name)), name)
         return self.tensor(ACTIVATIONS[kind](x), name)
 
     def pool(self, x, name: str):
-        return self.tensor(x.mean((2, 3), keepdim=True), name)
+        return self.tensor(plain(x).mean((2, 3), keepdim=True), name)
 
     def mul(self, x, gate, name: str):
-        return self.tensor(x * gate, name)
+        return self.tensor(plain(x) * plain(gate), name)
 
     def add(self, shortcut, x, name: str):
-        return self.tensor(shortcut + x, name)
+        return self.tensor(plain(shortcut) + plain(x), name)
 
     def linear(self, x, layer: LinearSpec):
         module = self.block.get_submodule(layer.name)
-        y = module(F.dropout(x.flatten(1), self.block.dropout_rate, self.block.training), layer.cout)
+        y = module(F.dropout(plain(x).flatten(1), self.block.dropout_rate, self.block.training), layer.cout)
         return _with_engine_bias(y, module, code_step(x))
 
 

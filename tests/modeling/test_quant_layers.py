@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d, DynamicQConv, DynamicQLinear
+from modules.modeling.ops.batch_norm import DynamicBatchNorm2d
+from modules.modeling.ops.dynamic_op import DynamicQConv, DynamicQLinear
 from modules.modeling.ops.fake_quant import lower_bound
 from modules.modeling.ops.lsq_plus import QBase, quantize_activation, quantize_weight, set_quant_mode
 from modules.modeling.ops.op import QConv, QLinear

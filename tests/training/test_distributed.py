@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.modeling.ops.dynamic_op import DynamicBatchNorm2d
+from modules.modeling.ops.batch_norm import DynamicBatchNorm2d
 from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.supernet import Supernet
 from modules.training.ema import WeightAverage

@@ -1,81 +1,198 @@
-"""Batch norm of bf16 maps in training on a CPU, by the loops of `norm_loops.py`."""
+"""Elastic batch norm. In training on a CPU it is one pass with the activation and the quantiser that follow
+(`norm_loops.py`).
+
+The layer then gives a `Normed`, which computes nothing yet. The activation adds itself to it, and the quantiser of the
+next layer makes the tensor. The backward pass makes the values between them anew: only the input and the output are
+kept.
+"""
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.autograd.function import once_differentiable
 
+from modules.modeling.ops import fake_quant
 from modules.modeling.ops.compiled import array, compiled
 
-SIDE_BY_SIDE = 512  # values of a row, up to which several pixels make one: short rows take longer
-FEWEST = 2**17  # values of a map; torch is as fast with fewer
+SIDE_BY_SIDE = 1024  # values of a row, up to which several pixels make one: short rows take longer
+FEWEST = 2**17       # values of a map, for a norm without a quantiser: torch is as fast with fewer
+
+
+class Activation(NamedTuple):
+    """An activation in torch, and its kind and two bounds for `norm_loops.forward`."""
+
+    function: Callable[[torch.Tensor], torch.Tensor]
+    numbers: tuple
+
+
+ACTIVATIONS = {
+    "": Activation(lambda x: x, (0, np.float32(-np.inf), np.float32(np.inf))),
+    "relu": Activation(torch.relu_, (0, np.float32(0), np.float32(np.inf))),
+    "relu6": Activation(F.relu6, (0, np.float32(0), np.float32(6))),
+    "hswish": Activation(F.hardswish, (1, np.float32(0), np.float32(0))),
+}
 
 
 def looped(x: torch.Tensor) -> bool:
-    """Whether `batch_norm` takes `x`: bf16 (N, C, H, W) on a CPU with the channels last, not small, and torch has one
+    """Whether the loops take `x`: fp32 or bf16 (N, C, H, W) on a CPU with the channels last, and torch has one
     thread."""
-    return (x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.get_num_threads() == 1
-            and x.numel() >= FEWEST and x.is_contiguous(memory_format=torch.channels_last)
-            and compiled("norm_loops") is not None)
+    return (x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu" and torch.get_num_threads() == 1
+            and x.ndim == 4 and x.numel() > x.shape[1] and x.is_contiguous(memory_format=torch.channels_last)
+            and fake_quant.loops_chosen() and compiled("norm_loops") is not None)
 
 
-def batch_norm(x: torch.Tensor, running_mean: torch.Tensor, running_var: torch.Tensor, weight: torch.Tensor,
-               bias: torch.Tensor, momentum: float, eps: float) -> torch.Tensor:
-    """`F.batch_norm` in training of a map that is `looped`, such as (64, 24, 28, 28); statistics and weights (24,) are
-    fp32."""
-    return _BatchNorm.apply(x, running_mean, running_var, weight, bias, momentum, eps)
+class DynamicBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that uses its first channels for inputs with fewer channels.
+
+    With `synchronized`, training uses the statistics of all processes' images, on a CPU too (torch's SyncBatchNorm
+    refuses CPU tensors).
+    """
+
+    synchronized = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (N, C, H, W), such as (8, 24, 56, 56), with C at most `num_features`."""
+        if self.synchronized and self.training:
+            return self._synchronized(x, x.shape[1])
+        return Normed(x, self).tensor() if self._fits(x) else self.apart(x)
+
+    def deferred(self, x: torch.Tensor) -> torch.Tensor | Normed:
+        """The output for a caller that takes a `Normed`, where the loops fit."""
+        hooked = self._forward_hooks or self._forward_pre_hooks
+        return Normed(x, self) if not hooked and self._fits(x) else self(x)
+
+    def apart(self, x: torch.Tensor) -> torch.Tensor:
+        """The output by torch's batch norm of this process's images."""
+        n = x.shape[1]
+        if n == self.num_features:
+            return super().forward(x)
+        factor = self.count() if self.training else 0.0
+        return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
+                            self.training, factor, self.eps)
+
+    def count(self) -> float:
+        """Count a batch; returns the share of its statistics in the running ones."""
+        self.num_batches_tracked.add_(1)
+        # Without a momentum a cumulative average, for batch-norm calibration.
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+
+    def _fits(self, x: torch.Tensor) -> bool:
+        return self.training and not self.synchronized and torch.is_grad_enabled() and looped(x)
+
+    def _synchronized(self, x: torch.Tensor, n: int) -> torch.Tensor:
+        from torch.distributed.nn.functional import all_reduce
+
+        # Sums around a value near the mean: far from it, the sum of squares would lose its digits.
+        pivot = self.running_mean[:n].clone()
+        shifted = x - pivot.view(-1, 1, 1)
+        count = pivot.new_tensor([x.numel() / n])  # a half format holds no such number
+        sums = all_reduce(torch.cat((shifted.sum((0, 2, 3)), (shifted * shifted).sum((0, 2, 3)), count)))
+        count, mean = sums[-1].detach(), sums[:n] / sums[-1]
+        var = sums[n:-1] / sums[-1] - mean * mean
+        with torch.no_grad():
+            factor = self.count()
+            self.running_mean[:n].lerp_(mean + pivot, factor)
+            self.running_var[:n].lerp_(var * count / (count - 1), factor)
+        scale = self.weight[:n] * (var + self.eps).rsqrt()
+        return (shifted * scale.view(-1, 1, 1) + (self.bias[:n] - mean * scale).view(-1, 1, 1)).to(x.dtype)
 
 
-class _BatchNorm(torch.autograd.Function):
+@dataclass(eq=False)
+class Normed:
+    """The batch norm in training of a map that is `looped`, such as (64, 24, 28, 28), and the activation behind it, not
+    yet computed. One of the two forms of its tensor is made, once: the running statistics move."""
+
+    x: torch.Tensor
+    norm: DynamicBatchNorm2d
+    activation: str = ""
+    made: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the tensor."""
+        return self.x.shape
+
+    def activated(self, kind: str) -> Normed | None:
+        """This with the activation `kind`; None if it has one, or if the loops do not know it."""
+        return replace(self, activation=kind) if not self.activation and kind in ACTIVATIONS else None
+
+    def tensor(self) -> torch.Tensor:
+        """The tensor, without a quantiser."""
+        if self.made is None:
+            if self.x.numel() >= FEWEST and (self.activation or self.x.dtype == torch.bfloat16):
+                self.made = self._looped(None, None, None)
+            else:
+                self.made = ACTIVATIONS[self.activation].function(self.norm.apart(self.x))
+        return self.made
+
+    def quantized(self, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> torch.Tensor:
+        """The fake-quantised tensor in training, as of `quantize_activation`."""
+        assert self.made is None
+        return self._looped(scale, beta, fake_quant.ActivationCodes.of(scale, beta, num_bits, zero_point))
+
+    def _looped(self, scale, beta, codes):
+        norm, n = self.norm, self.x.shape[1]
+        statistics = compiled("norm_loops").statistics(_rows(self.x), array(norm.running_mean)[:n],
+                                                       array(norm.running_var)[:n], norm.count(), norm.eps)
+        return _Chain.apply(self.x, norm.weight, norm.bias, scale, beta, statistics,
+                            ACTIVATIONS[self.activation].numbers, codes)
+
+
+def plain(x: torch.Tensor | Normed) -> torch.Tensor:
+    """`x` as a tensor."""
+    return x.tensor() if isinstance(x, Normed) else x
+
+
+class _Chain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, running_mean, running_var, weight, bias, momentum, eps):
-        loops, rows, count = compiled("norm_loops"), _rows(x), x.numel() // x.shape[1]
-        sums = np.zeros((2, rows.shape[1]))
-        loops.moments(rows, sums)
-        mean, square = _of_channels(sums, x) / count
-        var = (square - mean * mean).clip(0)
-        for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-            running.lerp_(torch.from_numpy(value).to(running.dtype), momentum)
-        inverse = 1 / np.sqrt(var + eps)
-        factor = weight.detach().numpy() * inverse
-        out = torch.empty_like(x)
-        loops.scale(rows, *_repeated(rows, factor, bias.detach().numpy() - mean * factor), _rows(out))
-        ctx.save_for_backward(x, weight)
-        ctx.mean, ctx.inverse = mean, inverse
+    def forward(ctx, x, weight, bias, scale, beta, statistics, activation, codes):
+        ctx.save_for_backward(x, weight, bias, scale, beta)
+        ctx.statistics, ctx.activation, ctx.codes = statistics, activation, codes
+        out, n = torch.empty_like(x), x.shape[1]
+        compiled("norm_loops").forward(_rows(x), *statistics, array(weight)[:n], array(bias)[:n], *activation,
+                                       *_numbers(codes)[:5], _rows(out))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, u):
-        x, weight = ctx.saved_tensors
-        loops, mean, inverse, count = compiled("norm_loops"), ctx.mean, ctx.inverse, x.numel() // x.shape[1]
-        rows, upstream = _rows(x), _rows(u.contiguous(memory_format=torch.channels_last))
-        sums = np.zeros((2, rows.shape[1]))
-        loops.gradient_sums(upstream, rows, *_repeated(rows, mean), sums)
-        total, product = _of_channels(sums, x)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            # Ioffe and Szegedy, 2015: dx = w / s (u - mean of u - (x - m) / s^2 times the mean of u (x - m)).
-            of_u = weight.detach().numpy() * inverse
-            of_x = -of_u * inverse * inverse * product / count
-            dx = torch.empty_like(x)
-            loops.combine(upstream, rows, *_repeated(rows, of_u, of_x, -of_u * total / count - of_x * mean), _rows(dx))
-        return dx, None, None, *(torch.from_numpy(v).to(weight.dtype) for v in (product * inverse, total)), None, None
+        x, weight, bias, scale, beta = ctx.saved_tensors
+        n, dx = x.shape[1], torch.empty_like(x)
+        new = torch.empty_like if n == len(weight) else torch.zeros_like
+        dweight, dbias = new(weight), new(bias)
+        upstream = _rows(u.contiguous(memory_format=torch.channels_last))
+        sums = compiled("norm_loops").backward(
+            upstream, _rows(x), *ctx.statistics, array(weight)[:n], array(bias)[:n], *ctx.activation,
+            *_numbers(ctx.codes), _rows(dx), array(dweight)[:n], array(dbias)[:n])
+        of_codes = (None, None)
+        if ctx.codes:
+            g = fake_quant.gradient_scale(x, ctx.codes.levels)
+            of_codes = fake_quant.scale_gradients(ctx.codes.scale, ctx.codes.low, sums, g, scale, beta)
+        return dx, dweight, dbias, *of_codes, None, None, None
+
+
+def _numbers(codes: fake_quant.ActivationCodes | None) -> tuple:
+    if codes is None:
+        return 0, *(np.float32(0),) * 6
+    return 1 if codes.integer else 2, codes.step, codes.offset, codes.first, codes.last, codes.low, codes.high
+
+
+@functools.lru_cache(maxsize=4096)
+def _row_length(channels: int, pixels: int) -> int:
+    many = 1
+    while pixels % (2 * many) == 0 and 2 * many * channels <= SIDE_BY_SIDE:
+        many *= 2
+    return many * channels
 
 
 def _rows(x: torch.Tensor) -> np.ndarray:
-    """The bits of `x` (N, C, H, W) with the channels last: rows of the channels of a pixel, or of several."""
-    channels, pixels, many = x.shape[1], x.numel() // x.shape[1], 1
-    while pixels % (2 * many) == 0 and 2 * many * channels <= SIDE_BY_SIDE:
-        many *= 2
-    return array(x.permute(0, 2, 3, 1).reshape(pixels // many, many * channels))
-
-
-def _of_channels(sums: np.ndarray, x: torch.Tensor) -> np.ndarray:
-    """Sums (2, C) of channels from those of places of a row (2, L)."""
-    return sums.reshape(2, -1, x.shape[1]).sum(1)
-
-
-def _repeated(rows: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
-    """Values of channels (C,), each in fp32 for all places of a row (L,)."""
-    return [np.tile(value.astype(np.float32), rows.shape[1] // len(value)) for value in values]
+    """The memory of `x` (N, C, H, W) with the channels last: rows of the channels of a pixel, or of several."""
+    length = _row_length(x.shape[1], x.numel() // x.shape[1])
+    return array(x.as_strided((x.numel() // length, length), (length, 1)))

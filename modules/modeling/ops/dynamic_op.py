@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from modules.modeling.ops import batch_norm
+from modules.modeling.ops.batch_norm import Normed
 from modules.modeling.ops.convolve import convolve, convolve_same
 from modules.modeling.ops.op import QConv, QLinear
 
@@ -27,7 +26,7 @@ class DynamicQConv(QConv):
 
     same = False
 
-    def forward(self, x: torch.Tensor, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor | Normed, cout: int | None = None, kernel: int | None = None) -> torch.Tensor:
         """Convolve (N, C, H, W) with the slice for `cout` output channels and a `kernel` x `kernel` window: (8, 16, 32,
         32) gives (8, 24, 32, 32) for `cout` 24."""
         cin, kernel, cout = x.shape[1], kernel or self.kernel_size[0], cout or self.out_channels
@@ -48,50 +47,3 @@ class DynamicQLinear(QLinear):
         weight = slice_like(self.weight, (cout, x.shape[1]))
         bias = None if self.bias is None else self.bias[:cout]
         return F.linear(self.quantize_input(x), self.quantize_weight(weight), bias)
-
-
-class DynamicBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses its first channels for inputs with fewer channels.
-
-    With `synchronized`, training uses the statistics of all processes' images, on a CPU too (torch's SyncBatchNorm
-    refuses CPU tensors).
-    """
-
-    synchronized = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C, H, W), such as (8, 24, 56, 56), with C at most `num_features`."""
-        n = x.shape[1]
-        if self.synchronized and self.training:
-            return self._synchronized(x, n)
-        loops = self.training and batch_norm.looped(x)
-        if n == self.num_features and not loops:
-            return super().forward(x)
-        factor = self.momentum or 0.0
-        if self.training:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # cumulative average, for batch-norm calibration
-                factor = 1.0 / float(self.num_batches_tracked)
-        if loops:
-            return batch_norm.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n],
-                                         self.bias[:n], factor, self.eps)
-        return F.batch_norm(x, self.running_mean[:n], self.running_var[:n], self.weight[:n], self.bias[:n],
-                            self.training, factor, self.eps)
-
-    def _synchronized(self, x: torch.Tensor, n: int) -> torch.Tensor:
-        from torch.distributed.nn.functional import all_reduce
-
-        # Sums around a value near the mean: far from it, the sum of squares would lose its digits.
-        pivot = self.running_mean[:n].clone()
-        shifted = x - pivot.view(-1, 1, 1)
-        count = pivot.new_tensor([x.numel() / n])  # a half format holds no such number
-        sums = all_reduce(torch.cat((shifted.sum((0, 2, 3)), (shifted * shifted).sum((0, 2, 3)), count)))
-        count, mean = sums[-1].detach(), sums[:n] / sums[-1]
-        var = sums[n:-1] / sums[-1] - mean * mean
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean[:n].lerp_(mean + pivot, factor)
-            self.running_var[:n].lerp_(var * count / (count - 1), factor)
-        scale = self.weight[:n] * (var + self.eps).rsqrt()
-        return (shifted * scale.view(-1, 1, 1) + (self.bias[:n] - mean * scale).view(-1, 1, 1)).to(x.dtype)

@@ -17,6 +17,7 @@ The passes over the elements have three forms, of which `use_form` chooses.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ def _loops(vector: torch.Tensor):
     return compiled("loops") if vector.numel() <= SMALL or torch.get_num_threads() == 1 else None
 
 
+def loops_chosen() -> bool:
+    """Whether the passes have the form of loops, where these fit."""
+    return _form == LOOPS
+
+
 def lower_bound(num_bits: int) -> float:
     """The smallest allowed scale of a quantiser."""
     return 1e-7 / (2**num_bits - 1)
@@ -87,8 +93,12 @@ def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits:
     if not is_training:
         scalars = _scalars(activation, scale, beta)
         return _restore(_activation_forward(_vector(activation), *scalars, levels, integer)[0], activation)
-    g = (activation[0].numel() * levels) ** -0.5
-    return _QuantizeActivation.apply(activation, scale, beta, levels, integer, g)
+    return _QuantizeActivation.apply(activation, scale, beta, levels, integer, gradient_scale(activation, levels))
+
+
+def gradient_scale(activation: torch.Tensor, levels: int) -> float:
+    """The factor g of the gradients of scale and offset of a quantised (N, ...) with codes 0 ... `levels`."""
+    return (activation[0].numel() * levels) ** -0.5
 
 
 def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is_training: bool,
@@ -176,6 +186,33 @@ def _activation_forward(x, scale, beta, levels, integer):
     return out, low
 
 
+class ActivationCodes(NamedTuple):
+    """The codes of an activation for the loops, in fp32: the scale and its size `step`, the learned offset, the first
+    and last code to clip to, and their values `low` and `high`."""
+
+    scale: np.float32
+    step: np.float32
+    offset: np.float32
+    first: np.float32
+    last: np.float32
+    low: np.float32
+    high: np.float32
+    levels: int
+    integer: bool
+
+    @classmethod
+    def of(cls, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> ActivationCodes:
+        """Those of `quantize_activation` with the same arguments, on a CPU."""
+        return cls._of(np.float32(scale.item()), np.float32(beta.item()), activation_levels(num_bits),
+                       zero_point == "integer")
+
+    @classmethod
+    def _of(cls, scale, offset, levels, integer):
+        step = abs(scale)
+        first, last, low = _code_bounds(step, offset, levels, integer)
+        return cls(scale, step, offset, first, last, low, low + step * np.float32(levels), levels, integer)
+
+
 def _code_bounds(s, beta, levels, integer):
     """The first and last code that the loops clip to, and the value of code 0."""
     if not integer:
@@ -237,14 +274,21 @@ class _QuantizeActivation(torch.autograd.Function):
         if y.dtype == torch.bfloat16 and (loops := _loops(vector)):
             first, last, _ = _code_bounds(s, offset, ctx.levels, ctx.integer)
             dx = torch.empty_like(vector)
-            inner, clipped, clipped_y = loops.activation_gradient_sums(
+            sums = loops.activation_gradient_sums(
                 array(_ordered(u, x)), array(vector), ctx.integer, s, offset, first, last, low, high, array(dx))
         else:
             exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
                 vector.float(), signed, offset, ctx.levels, ctx.integer)[0]
-            dx, inner, clipped, clipped_y = _gradient_sums(_ordered(u, x), vector, exact, low, high)
-        ds = (inner + clipped_y - low * clipped) / signed * ctx.g
-        return _restore(dx, x), _like(ds, scale), _like(clipped * ctx.g, beta), None, None, None
+            dx, *sums = _gradient_sums(_ordered(u, x), vector, exact, low, high)
+        return _restore(dx, x), *scale_gradients(signed, low, sums, ctx.g, scale, beta), None, None, None
+
+
+def scale_gradients(signed, low, sums, g: float, scale: torch.Tensor, beta: torch.Tensor) -> tuple:
+    """The gradients of `scale` and `beta`, (1,) each, for the sums of `loops.gradient_sums`. `signed` is the scale's
+    value and `low` that of code 0, numbers or (1,)."""
+    inner, clipped, clipped_y = sums
+    ds = (inner + clipped_y - low * clipped) / signed * g
+    return _like(ds, scale), _like(clipped * g, beta)
 
 
 class _QuantizeWeight(torch.autograd.Function):

@@ -26,6 +26,7 @@ from torch import nn
 
 from modules.modeling.codes import STARTS, ZERO_POINTS, activation_levels, weight_bounds
 from modules.modeling.ops import fake_quant
+from modules.modeling.ops.batch_norm import Normed, plain
 from modules.modeling.ops.fake_quant import quantize_activation, quantize_weight
 from modules.utils import dist
 from modules.utils.errors import UserError
@@ -82,8 +83,10 @@ class QBase(nn.Module):
         """The scale and the offset that code the input, (1,) each."""
         return self.activation_scale, self.activation_beta
 
-    def quantize_input(self, x: torch.Tensor) -> torch.Tensor:
+    def quantize_input(self, x: torch.Tensor | Normed) -> torch.Tensor:
         """The fake-quantised input; starts the activation quantiser on its first use."""
+        if self.nbits_a == 32 or not self._started[1]:
+            x = plain(x)
         if self.nbits_a == 32:
             return x
         if not self._started[1]:
@@ -91,6 +94,8 @@ class QBase(nn.Module):
         if self.training and self.activation_scale.requires_grad:  # a frozen one stays as it is
             self.activation_scale.data.clamp_(min=fake_quant.lower_bound(self.nbits_a))
         scale, beta = self.effective()
+        if isinstance(x, Normed):
+            return x.quantized(scale, beta, self.nbits_a, self.zero_point)
         return fake_quant.quantize_activation(x, scale, self.nbits_a, beta, self.training, self.zero_point)
 
     def quantize_weight(self, weight: torch.Tensor) -> torch.Tensor:
