@@ -54,10 +54,10 @@ def test_efficientnet_b0_is_that_of_torchvision():
 @pytest.mark.parametrize(("name", "parameters", "macs"), [  # published: 3.77 M, 0.19 G; 9.72 M, 0.83-0.85 G
     ("mobilenet_v4_conv_s", 3.77, 186), ("mobilenet_v4_conv_m", 9.72, 828), ("mobilenet_v2", 3.505, 300.8),
     ("efficientnet_lite0", 4.652, 385), ("efficientnet_lite1", 5.417, 601), ("efficientnet_lite2", 6.092, 860),
-    ("resnet8", 0.078, 12.5), ("resnet10_slim", 0.3412, 13.81),
+    ("resnet8", 0.078, 12.5), ("resnet10_slim", 0.3412, 13.81), ("mbconv9_slim", 0.2613, 15.006),
     ("resnet20", 0.2725, 40.8)])
 def test_counts_of_networks_by_name(name, parameters, macs):
-    spec = resolve(*find_network(name), 10 if "resnet" in name else 1000)
+    spec = resolve(*find_network(name), 10 if "resnet" in name or "slim" in name else 1000)
     counted = count_net_flops_and_params(spec)
     assert counted == (pytest.approx(macs, rel=2e-3), pytest.approx(parameters, rel=2e-3))
 

@@ -89,7 +89,7 @@ def test_output_gradients_and_statistics(shape, dtype, activation, coded):
         rounding = 2**-8 if index < 2 and dtype == torch.bfloat16 else 1e-5  # bf16 has 8 binary digits
         bound = rounding * size + 1e-5 * scale.clamp(min=1)  # a channel may be 0 almost everywhere
         statistic = index >= len(values)
-        if statistic or not (coded or activation and index):
+        if statistic or not (coded or (activation and index)):
             assert (difference <= bound).all()
             continue
         # Beside the middle of two codes, or beside a bound, a value may fall to the other side.

@@ -1,5 +1,5 @@
 """Fixed networks by name. Each is a superspace with one member: tools for subnets take it."""
-from modules.search_space.networks import efficientnets, mobilenets, residual, zennets  # noqa: F401  they register
+from modules.search_space.networks import efficientnets, mobilenets, residual, slim, zennets  # noqa: F401  they register
 from modules.search_space.networks.rows import find_network, get_available_networks, network_space
 from modules.search_space.networks.structure import Structure, structure_space
 from modules.search_space.networks.zennets import STRUCTURES

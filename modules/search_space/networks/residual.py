@@ -1,4 +1,4 @@
-"""ResNets for images of 32 pixels (He et al., 2016, section 4.2), with projected shortcuts, and a small one of ours."""
+"""ResNets for images of 32 pixels (He et al., 2016, section 4.2), with projected shortcuts."""
 from __future__ import annotations
 
 from modules.search_space.networks.rows import Row, logits, register_network, scaled
@@ -20,17 +20,3 @@ def _head(width: float) -> dict[str, Row]:
 
 for _blocks in (1, 2, 3, 5):
     register_network(f"resnet{6 * _blocks + 2}", _resnet(_blocks), _head, 32)
-
-
-def _slim(width: float) -> list[Row]:
-    # Blocks at the sizes where a multiply-accumulate pays most: none at 32 pixels, most of the weights at 4 and 8.
-    plan = ((32, 1, 2), (64, 1, 2), (64, 0.5, 1), (128, 1, 2))
-    return [Row("Conv", scaled(16, width)),
-            *(Row("ResNetBasic", scaled(channels, width), 3, expand, stride) for channels, expand, stride in plan)]
-
-
-def _slim_head(width: float) -> dict[str, Row]:
-    return {"feature_mix": Row("Pool", scaled(128, width), 1, act=None), "logits": logits()}
-
-
-register_network("resnet10_slim", _slim, _slim_head, 32)
