@@ -84,7 +84,8 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
     def _fits(self, x: torch.Tensor) -> bool:
-        return self.training and not self.synchronized and torch.is_grad_enabled() and looped(x)
+        return (self.training and not self.synchronized and torch.is_grad_enabled()
+                and self.weight.dtype == torch.float32 and looped(x))
 
     def _synchronized(self, x: torch.Tensor, n: int) -> torch.Tensor:
         from torch.distributed.nn.functional import all_reduce
