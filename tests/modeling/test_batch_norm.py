@@ -1,4 +1,8 @@
 """Batch norm, activation and quantiser in one pass of loops, against torch in float64 of the same values."""
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -173,3 +177,27 @@ def test_which_maps_go_through_the_loops(monkeypatch):
     fake_quant.use_form(fake_quant.LOOPS)
     monkeypatch.setattr(batch_norm, "compiled", lambda name: None)
     assert not batch_norm.looped(x)
+
+
+def test_the_quantisers_loops_keep_their_arithmetic(tmp_path):
+    """Compiled first as a part of these loops, whose sums may be reordered, they still give torch's values to the
+    bit."""
+    program = """
+import torch
+from modules.modeling.ops import batch_norm, fake_quant
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+scale, beta = torch.tensor([0.0123]), torch.tensor([-0.7])
+for zero_point in ("integer", "float"):
+    normed = batch_norm.DynamicBatchNorm2d(8).train().deferred(x)
+    normed.quantized(scale, beta, 8, zero_point).sum().backward()
+    values = []
+    for form in (fake_quant.LOOPS, fake_quant.OPERATIONS):
+        fake_quant.use_form(form)
+        values.append(fake_quant.quantize_activation(x.detach(), scale, 8, beta, False, zero_point))
+    assert torch.equal(*values), zero_point
+    fake_quant.use_form(fake_quant.LOOPS)
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)

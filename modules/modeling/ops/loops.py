@@ -11,7 +11,8 @@ from modules.modeling.ops.half import number, rounded
 
 BLOCK = 4096  # elements summed up in float32; the sums of blocks are added up in float64
 
-_compile = numba.njit(cache=True, nogil=True, error_model="numpy")
+# Not set, a loop that is compiled for another one would have that one's rules, and the cache would keep them.
+_compile = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
 _compile_sums = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
