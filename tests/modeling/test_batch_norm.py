@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from modules.modeling.blocks import Block
 from modules.modeling.ops import batch_norm, fake_quant
 from modules.modeling.ops.batch_norm import DynamicBatchNorm2d, Normed
+from modules.modeling.ops.dynamic_op import DynamicQConv
 from modules.modeling.ops.lsq_plus import set_quant_mode
 from modules.modeling.spec import BlockArgs, build_block
 
@@ -153,6 +154,18 @@ def test_blocks_learn_as_without_the_loops(kind, placement, bits, monkeypatch):
     for ours, reference in zip(*results, strict=True):
         error = (ours - reference).norm() / reference.norm().clamp(min=1e-3)
         assert error < (1e-4 if bits == 32 else 0.05), error  # a value may fall to the next code
+
+
+def test_a_quantiser_that_does_not_learn_rounds_as_elsewhere():
+    """Its norm may learn: the pass of both would give the scale a gradient."""
+    x = random(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    norm, conv = DynamicBatchNorm2d(16).train(), set_quant_mode(DynamicQConv(16, 16, 1))
+    conv.quantize_input(norm(x))  # start values
+    conv.eval()
+    y = conv.quantize_input(norm.deferred(x).activated("relu"))
+    assert torch.equal(y, conv.quantize_input(norm(x).relu()))
+    y.sum().backward()
+    assert conv.activation_scale.grad is None
 
 
 def test_which_maps_go_through_the_loops(monkeypatch):

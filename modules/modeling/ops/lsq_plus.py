@@ -85,10 +85,10 @@ class QBase(nn.Module):
 
     def quantize_input(self, x: torch.Tensor | Normed) -> torch.Tensor:
         """The fake-quantised input; starts the activation quantiser on its first use."""
-        if self.nbits_a == 32 or not self._started[1]:
-            x = plain(x)
         if self.nbits_a == 32:
-            return x
+            return plain(x)
+        if not (self.training and self._started[1]):  # a `Normed` goes on to a quantiser that learns
+            x = plain(x)
         if not self._started[1]:
             self._start_activation(x.detach())
         if self.training and self.activation_scale.requires_grad:  # a frozen one stays as it is
