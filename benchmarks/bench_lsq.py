@@ -55,7 +55,23 @@ def quantiser_forms(args):
                        (f"integer zero point, {form}", lambda v, s, b: quantize_activation(v, s, 8, b, True), form)]
         weight += [(form, lambda v, s, b: quantize_weight(v, s, 8, True), form)]
     activation += [("relu6", lambda v, s, b: torch.nn.functional.relu6(v), OPERATIONS)]
-    return {"activation": (x, 0.02, activation), "weight": (w, 0.001, weight)}
+    forms = {"activation": (x, 0.02, activation), "weight": (w, 0.001, weight)}
+    return forms | ({"norm": (torch.randn_like(x), 0.02, norm_forms(args.shape[1]))} if args.channels_last else {})
+
+
+def norm_forms(channels):
+    """Batch norm and ReLU in training, without and with the quantiser behind them: by torch, and in one pass."""
+    from modules.modeling.ops.batch_norm import DynamicBatchNorm2d, plain
+    from modules.modeling.ops.fake_quant import LOOPS, OPERATIONS, quantize_activation
+
+    norm = DynamicBatchNorm2d(channels).train()
+
+    def one_pass(v):
+        return norm.deferred(v).activated("relu")
+    return [("batch norm, ReLU", lambda v, s, b: norm.apart(v).relu_(), OPERATIONS),
+            ("the same in one pass", lambda v, s, b: plain(one_pass(v)), LOOPS),
+            ("with quantiser", lambda v, s, b: quantize_activation(norm.apart(v).relu_(), s, 8, b, True), LOOPS),
+            ("the same in one pass", lambda v, s, b: one_pass(v).quantized(s, b, 8, "integer"), LOOPS)]
 
 
 def make_step(form, tensor, scale):

@@ -23,6 +23,7 @@ from bench_lsq import composed
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, option
 
+APART = "apart"  # the loops of the quantisers, and torch's batch norm and activations: not one pass
 # Name: (int8, ours, amp, form of the quantisers' passes).
 FORMS = {
     "fp32 plain": (False, False, "none", "operations"), "fp32": (False, True, "none", "loops"),
@@ -30,6 +31,8 @@ FORMS = {
     "fp32 bf16": (False, True, "bf16", "loops"), "LSQ+ bf16": (True, True, "bf16", "loops"),
     "LSQ+ operations": (True, True, "none", "operations"), "LSQ+ compiled": (True, True, "none", "compiled"),
     "LSQ+ bf16 compiled": (True, True, "bf16", "compiled"),
+    "fp32 apart": (False, True, "none", APART), "fp32 bf16 apart": (False, True, "bf16", APART),
+    "LSQ+ apart": (True, True, "none", APART), "LSQ+ bf16 apart": (True, True, "bf16", APART),
 }
 
 
@@ -98,7 +101,7 @@ def measure(args):
     """Seconds of each step over the rounds, by form; the forms take turns."""
     import torch
 
-    from modules.modeling.ops import dynamic_op, fake_quant
+    from modules.modeling.ops import batch_norm, dynamic_op, fake_quant
     from modules.training import sandwich
     from modules.training.config import TrainConfig
     from modules.utils import dist
@@ -109,12 +112,14 @@ def measure(args):
     models = {name: make_model(args, *FORMS[name][:2]) for name in args.forms}
     times = {name: [] for name in args.forms}
     ours_of = fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve
+    looped = batch_norm.looped
 
     def step(name, index):
         _, ours, amp, form = FORMS[name]
         fake_quant.quantize_activation, fake_quant.quantize_weight, dynamic_op.convolve = (
             ours_of if ours else (composed_activation, composed_weight, plain_convolution))
-        fake_quant.use_form(form)
+        fake_quant.use_form("loops" if form == APART else form)
+        batch_norm.looped = (lambda x: False) if form == APART else looped
         x = images.contiguous(memory_format=torch.channels_last) if ours else images
         models[name].zero_grad(set_to_none=True)
         start = now(args.device)
