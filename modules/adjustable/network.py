@@ -10,8 +10,9 @@ from modules.adjustable.placement import Placement
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
 from modules.adjustable.scoring.cost import FIXED, FULL, SMOOTH, LayerCost, layer_costs, micronet_score, tensor_shapes
 from modules.deploy.graph.graph import INPUT, Graph, Node, WeightNode
-from modules.modeling.blocks import ACTIVATIONS, module_name
+from modules.modeling.blocks import module_name
 from modules.modeling.network import resize
+from modules.modeling.ops.activations import ACTIVATIONS
 from modules.modeling.ops.convolve import convolve, convolve_same
 
 _GATES = ".se.fc."  # in the names of squeeze-and-excitation's layers

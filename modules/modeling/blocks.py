@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from modules.modeling.integer_bias import fold_norm, rounding_error, weight_scales
+from modules.modeling.ops.activations import ACTIVATIONS
 from modules.modeling.ops.batch_norm import DynamicBatchNorm2d, Normed, plain
 from modules.modeling.ops.dynamic_op import DynamicQConv, DynamicQLinear
 from modules.modeling.ops.lsq_plus import QBase
@@ -13,15 +14,6 @@ from modules.modeling.placement import INPUT, gate_name, materialized
 from modules.modeling.spec import BlockSpec, ConvSpec, LinearSpec, SESpec
 from modules.modeling.tensors import TensorQuant, code_step
 from modules.modeling.walk import walk
-
-ACTIVATIONS = {
-    "relu": torch.relu_,
-    "relu6": nn.functional.relu6,
-    "hswish": F.hardswish,
-    "swish": F.silu,
-    "hard_sigmoid": F.hardsigmoid,
-    "sigmoid": torch.sigmoid,
-}
 
 
 class ConvNorm(nn.Module):

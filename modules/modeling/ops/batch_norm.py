@@ -7,10 +7,7 @@ kept.
 """
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,25 +16,17 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from modules.modeling.ops import fake_quant
+from modules.modeling.ops.activations import ACTIVATIONS
 from modules.modeling.ops.compiled import array, compiled
 
 SIDE_BY_SIDE = 1024  # values of a row, up to which several pixels make one: short rows take longer
 FEWEST = 2**17       # values of a map, for a norm without a quantiser: torch is as fast with fewer
 
 
-class Activation(NamedTuple):
-    """An activation in torch, and its kind and two bounds for `norm_loops.forward`."""
-
-    function: Callable[[torch.Tensor], torch.Tensor]
-    numbers: tuple
-
-
-ACTIVATIONS = {
-    "": Activation(lambda x: x, (0, np.float32(-np.inf), np.float32(np.inf))),
-    "relu": Activation(torch.relu_, (0, np.float32(0), np.float32(np.inf))),
-    "relu6": Activation(F.relu6, (0, np.float32(0), np.float32(6))),
-    "hswish": Activation(F.hardswish, (1, np.float32(0), np.float32(0))),
-}
+# The activations that the loops know, "" for none: whether it is h-swish, otherwise the bounds of a clip.
+_NO_BOUNDS = np.float32(-np.inf), np.float32(np.inf)
+LOOPED = {"": (False, *_NO_BOUNDS), "relu": (False, np.float32(0), np.float32(np.inf)),
+          "relu6": (False, np.float32(0), np.float32(6)), "hswish": (True, *_NO_BOUNDS)}
 
 
 def looped(x: torch.Tensor) -> bool:
@@ -122,7 +111,8 @@ class Normed:
 
     def activated(self, kind: str) -> Normed | None:
         """This with the activation `kind`; None if it has one, or if the loops do not know it."""
-        return replace(self, activation=kind) if not self.activation and kind in ACTIVATIONS else None
+        assert self.made is None
+        return replace(self, activation=kind) if not self.activation and kind in LOOPED else None
 
     def tensor(self) -> torch.Tensor:
         """The tensor, without a quantiser."""
@@ -130,7 +120,8 @@ class Normed:
             if self.x.numel() >= FEWEST and (self.activation or self.x.dtype == torch.bfloat16):
                 self.made = self._looped(None, None, None)
             else:
-                self.made = ACTIVATIONS[self.activation].function(self.norm.apart(self.x))
+                y = self.norm.apart(self.x)
+                self.made = ACTIVATIONS[self.activation](y) if self.activation else y
         return self.made
 
     def quantized(self, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> torch.Tensor:
@@ -143,7 +134,7 @@ class Normed:
         statistics = compiled("norm_loops").statistics(_rows(self.x), array(norm.running_mean)[:n],
                                                        array(norm.running_var)[:n], norm.count(), norm.eps)
         return _Chain.apply(self.x, norm.weight, norm.bias, scale, beta, statistics,
-                            ACTIVATIONS[self.activation].numbers, codes)
+                            LOOPED[self.activation], codes)
 
 
 def plain(x: torch.Tensor | Normed) -> torch.Tensor:
@@ -158,7 +149,7 @@ class _Chain(torch.autograd.Function):
         ctx.statistics, ctx.activation, ctx.codes = statistics, activation, codes
         out, n = torch.empty_like(x), x.shape[1]
         compiled("norm_loops").forward(_rows(x), *statistics, array(weight)[:n], array(bias)[:n], *activation,
-                                       *_numbers(codes)[:5], _rows(out))
+                                       *_numbers(codes)[:6], _rows(out))
         return out
 
     @staticmethod
@@ -180,20 +171,15 @@ class _Chain(torch.autograd.Function):
 
 
 def _numbers(codes: fake_quant.ActivationCodes | None) -> tuple:
+    """For the loops: whether there are codes, and their numbers from `integer` to `high`."""
     if codes is None:
-        return 0, *(np.float32(0),) * 6
-    return 1 if codes.integer else 2, codes.step, codes.offset, codes.first, codes.last, codes.low, codes.high
-
-
-@functools.lru_cache(maxsize=4096)
-def _row_length(channels: int, pixels: int) -> int:
-    many = 1
-    while pixels % (2 * many) == 0 and 2 * many * channels <= SIDE_BY_SIDE:
-        many *= 2
-    return many * channels
+        return False, False, *(np.float32(0),) * 4, *_NO_BOUNDS
+    return True, codes.integer, codes.step, codes.offset, codes.first, codes.last, codes.low, codes.high
 
 
 def _rows(x: torch.Tensor) -> np.ndarray:
     """The memory of `x` (N, C, H, W) with the channels last: rows of the channels of a pixel, or of several."""
-    length = _row_length(x.shape[1], x.numel() // x.shape[1])
+    length = x.shape[1]
+    while x.numel() % (2 * length) == 0 and 2 * length <= SIDE_BY_SIDE:
+        length *= 2
     return array(x.as_strided((x.numel() // length, length), (length, 1)))

@@ -203,14 +203,11 @@ class ActivationCodes(NamedTuple):
     @classmethod
     def of(cls, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> ActivationCodes:
         """Those of `quantize_activation` with the same arguments, on a CPU."""
-        return cls._of(np.float32(scale.item()), np.float32(beta.item()), activation_levels(num_bits),
-                       zero_point == "integer")
-
-    @classmethod
-    def _of(cls, scale, offset, levels, integer):
-        step = abs(scale)
+        levels, integer = activation_levels(num_bits), zero_point == "integer"
+        signed, offset = np.float32(scale.item()), np.float32(beta.item())
+        step = abs(signed)
         first, last, low = _code_bounds(step, offset, levels, integer)
-        return cls(scale, step, offset, first, last, low, low + step * np.float32(levels), levels, integer)
+        return cls(signed, step, offset, first, last, low, low + step * np.float32(levels), levels, integer)
 
 
 def _code_bounds(s, beta, levels, integer):

@@ -78,11 +78,19 @@ def _block(u, x, y, low, high, dx):
         dx[i] = rounded(zero, kept) if (number(x[i]) <= low) | (number(x[i]) >= high) else kept
     # A loop that stores is compiled twice, for memory that may overlap and for other; the order of its sums would
     # depend on where the tensors lie, and runs would not repeat.
-    a, b, c = zero, zero, zero
+    return code_sums(u, x, y, low, high)
+
+
+@_compile_sums
+def code_sums(u, x, y, low, high):
+    """The sums of `gradient_sums`, of few elements, in float32."""
+    zero = np.float32(0)
+    inner, clipped, clipped_y = zero, zero, zero
     for i in range(x.size):
-        kept, value = number(dx[i]), number(y[i])
-        lost = number(u[i]) - kept
-        a += kept * (value - number(x[i]))
-        b += lost
-        c += lost * value
-    return a, b, c
+        upstream, value = number(u[i]), number(y[i])
+        kept = zero if (number(x[i]) <= low) | (number(x[i]) >= high) else upstream
+        lost = upstream - kept
+        inner += kept * (value - number(x[i]))
+        clipped += lost
+        clipped_y += lost * value
+    return inner, clipped, clipped_y

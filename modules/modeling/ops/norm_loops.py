@@ -10,11 +10,9 @@ import numba
 import numpy as np
 
 from modules.modeling.ops.half import number, rounded
-from modules.modeling.ops.loops import clip_first, codes_first
+from modules.modeling.ops.loops import clip_first, code_sums, codes_first
 
 BLOCK = 64  # rows summed up in float32; the sums of blocks are added up in float64
-PLAIN, HSWISH = 0, 1            # the activation: a clip to two bounds, which infinite ones switch off, or h-swish
-NONE, INTEGER, FLOAT = 0, 1, 2  # the codes: no quantiser, or one with such a zero point
 
 _compile = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
 
@@ -54,27 +52,28 @@ def statistics(x, running_mean, running_var, momentum, eps):
 
 
 @_compile
-def forward(x, mean, inverse, weight, bias, kind, least, most, codes, scale, offset, first, last, out):
+def forward(x, mean, inverse, weight, bias, hswish, least, most, coded, integer, scale, offset, first, last, out):
     """out (R, L) = codes(activation(weight (x - mean) inverse + bias)), in the format of x.
 
-    `kind`: PLAIN clips to `least` ... `most`. `codes`: as `codes_first` for INTEGER, `clip_first` for FLOAT.
+    The activation is h-swish or a clip to `least` ... `most`. If `coded`, its codes are by `codes_first` with an
+    `integer` zero point, otherwise by `clip_first`.
     """
     factor, shift = _affine(mean, inverse, weight, bias, x.shape[1])
     a = np.empty(x.shape[1], np.float32)
     for r in range(x.shape[0]):
-        if codes == NONE:
-            _activated(x[r], factor, shift, kind, least, most, out[r])
+        if coded:
+            _activated(x[r], factor, shift, hswish, least, most, a)
+            _code(a, integer, scale, offset, first, last, out[r])
         else:
-            _activated(x[r], factor, shift, kind, least, most, a)
-            _code(a, codes, scale, offset, first, last, out[r])
+            _activated(x[r], factor, shift, hswish, least, most, out[r])
 
 
 @_compile
-def backward(u, x, mean, inverse, weight, bias, kind, least, most, codes, scale, offset, first, last, low, high, dx,
-             of_weight, of_bias):
+def backward(u, x, mean, inverse, weight, bias, hswish, least, most, coded, integer, scale, offset, first, last, low,
+             high, dx, of_weight, of_bias):
     """Write the gradients of x (R, L), of weight and of bias (C,) for the gradient `u` of the output of `forward`.
 
-    `low` and `high` are the values of the first and of the last code.
+    `low` and `high` are the values of the first and of the last code, infinite without codes.
 
     Returns:
         The sums of `loops.gradient_sums`.
@@ -85,21 +84,18 @@ def backward(u, x, mean, inverse, weight, bias, kind, least, most, codes, scale,
     d, a, y = np.empty(length, np.float32), np.empty(length, np.float32), np.empty(length, np.float32)
     part, products, sums = np.empty(length, np.float32), np.empty(length, np.float32), np.zeros((2, length))
     inner, clipped, clipped_y = 0.0, 0.0, 0.0
-    lower, upper = np.float32(-np.inf), np.float32(np.inf)
-    if codes != NONE:
-        lower, upper = low, high
-    masked = kind == HSWISH or max(least, lower) > -np.inf or min(most, upper) < np.inf
+    masked = hswish or max(least, low) > -np.inf or min(most, high) < np.inf
     for start in range(0, x.shape[0], BLOCK):
         part[:], products[:] = 0, 0
         for r in range(start, min(start + BLOCK, x.shape[0])):
             row = x[r]
-            if codes != NONE:
-                _activated(row, factor, shift, kind, least, most, a)
-                _code(a, codes, scale, offset, first, last, y)
-                of_row = _code_sums(u[r], a, y, low, high)
+            if coded:
+                _activated(row, factor, shift, hswish, least, most, a)
+                _code(a, integer, scale, offset, first, last, y)
+                of_row = code_sums(u[r], a, y, low, high)
                 inner, clipped, clipped_y = inner + of_row[0], clipped + of_row[1], clipped_y + of_row[2]
             if masked:
-                _gradient(u[r], row, factor, shift, kind, least, most, lower, upper, d)
+                _gradient(u[r], row, factor, shift, hswish, least, most, low, high, d)
                 _add(d, row, centre, part, products)
             else:
                 _add(u[r], row, centre, part, products)
@@ -118,7 +114,7 @@ def backward(u, x, mean, inverse, weight, bias, kind, least, most, codes, scale,
     for r in range(x.shape[0]):
         if masked:
             # Made anew: to keep it would take a pass over fresh memory.
-            _gradient(u[r], x[r], factor, shift, kind, least, most, lower, upper, d)
+            _gradient(u[r], x[r], factor, shift, hswish, least, most, low, high, d)
             _combine(d, x[r], factor, by_x, by_one, dx[r])
         else:
             _combine(u[r], x[r], factor, by_x, by_one, dx[r])
@@ -152,9 +148,9 @@ def _affine(mean, inverse, weight, bias, length):
 
 
 @_compile
-def _activated(x, factor, shift, kind, least, most, out):
+def _activated(x, factor, shift, hswish, least, most, out):
     """The activation of the normalised row."""
-    if kind == HSWISH:
+    if hswish:
         _hswish(x, factor, shift, out)
     else:
         _clip(x, factor, shift, least, most, out)
@@ -177,10 +173,10 @@ def _clip(x, factor, shift, least, most, out):
 
 
 @_compile
-def _gradient(u, x, factor, shift, kind, least, most, low, high, d):
+def _gradient(u, x, factor, shift, hswish, least, most, low, high, d):
     """The gradient of the normalised row: of the activation at it, 0 where its value is not inside `low` ... `high`."""
     zero = np.float32(0)
-    if kind == HSWISH:
+    if hswish:
         for i in range(x.size):
             z = factor[i] * number(x[i]) + shift[i]
             value = z * _gate(z)
@@ -221,25 +217,11 @@ def _gate(z):
 
 
 @_compile
-def _code(a, codes, scale, offset, first, last, out):
-    if codes == INTEGER:
+def _code(a, integer, scale, offset, first, last, out):
+    if integer:
         codes_first(a, scale, first, last, out)
     else:
         clip_first(a, scale, offset, first, last, out)
-
-
-@_compile
-def _code_sums(u, a, y, low, high):
-    """The sums of `loops.gradient_sums` of a row. A loop of its own, without stores: see there."""
-    inner, clipped, clipped_y, zero = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for i in range(a.size):
-        upstream = number(u[i])
-        kept = zero if (a[i] <= low) | (a[i] >= high) else upstream
-        lost = upstream - kept
-        inner += kept * (y[i] - a[i])
-        clipped += lost
-        clipped_y += lost * y[i]
-    return inner, clipped, clipped_y
 
 
 @_compile
