@@ -179,10 +179,7 @@ def _activation_forward(x, scale, beta, levels, integer):
         return out.to(x.dtype), low
     s, out = abs(scale), torch.empty_like(x)
     first, last, low = _code_bounds(s, beta, levels, integer)
-    if integer:
-        loops.codes_first(array(x), s, first, last, array(out))
-    else:
-        loops.clip_first(array(x), s, beta, first, last, array(out))
+    loops.quantize(array(x), integer, s, beta, first, last, array(out))
     return out, low
 
 

@@ -36,6 +36,16 @@ def clip_first(x, scale, offset, low, high, out):
         out[i] = rounded(np.rint(t) * scale + offset, out[i])
 
 
+@_compile
+def quantize(x, integer, scale, offset, first, last, out):
+    """out = x in codes from `first` to `last`: by `codes_first` if the zero point is `integer`, otherwise by
+    `clip_first`."""
+    if integer:
+        codes_first(x, scale, first, last, out)
+    else:
+        clip_first(x, scale, offset, first, last, out)
+
+
 @_compile_sums
 def gradient_sums(u, x, y, low, high, dx):
     """dx = u inside the bounds and 0 outside; all of shape (n,), such as (1204224,).
@@ -54,17 +64,13 @@ def gradient_sums(u, x, y, low, high, dx):
 
 @_compile_sums
 def activation_gradient_sums(u, x, integer, scale, offset, first, last, low, high, dx):
-    """The same with the output made anew, in float32, of codes `first` to `last`: by `codes_first` if `integer`,
-    otherwise by `clip_first`."""
+    """The same with the output made anew by `quantize`, in float32."""
     inner, clipped, clipped_y, y = 0.0, 0.0, 0.0, np.empty(BLOCK, np.float32)
     for start in range(0, x.size, BLOCK):
         part = slice(start, start + BLOCK)
         xs = x[part]
         ys = y[:xs.size]
-        if integer:
-            codes_first(xs, scale, first, last, ys)
-        else:
-            clip_first(xs, scale, offset, first, last, ys)
+        quantize(xs, integer, scale, offset, first, last, ys)
         a, b, c = _block(u[part], xs, ys, low, high, dx[part])
         inner, clipped, clipped_y = inner + a, clipped + b, clipped_y + c
     return inner, clipped, clipped_y

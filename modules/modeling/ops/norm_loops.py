@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from modules.modeling.ops.half import number, rounded
-from modules.modeling.ops.loops import clip_first, code_sums, codes_first
+from modules.modeling.ops.loops import code_sums, quantize
 
 BLOCK = 64  # rows summed up in float32; the sums of blocks are added up in float64
 
@@ -55,15 +55,14 @@ def statistics(x, running_mean, running_var, momentum, eps):
 def forward(x, mean, inverse, weight, bias, hswish, least, most, coded, integer, scale, offset, first, last, out):
     """out (R, L) = codes(activation(weight (x - mean) inverse + bias)), in the format of x.
 
-    The activation is h-swish or a clip to `least` ... `most`. If `coded`, its codes are by `codes_first` with an
-    `integer` zero point, otherwise by `clip_first`.
+    The activation is h-swish or a clip to `least` ... `most`; its codes, if it is `coded`, are those of `quantize`.
     """
     factor, shift = _affine(mean, inverse, weight, bias, x.shape[1])
     a = np.empty(x.shape[1], np.float32)
     for r in range(x.shape[0]):
         if coded:
             _activated(x[r], factor, shift, hswish, least, most, a)
-            _code(a, integer, scale, offset, first, last, out[r])
+            quantize(a, integer, scale, offset, first, last, out[r])
         else:
             _activated(x[r], factor, shift, hswish, least, most, out[r])
 
@@ -91,7 +90,7 @@ def backward(u, x, mean, inverse, weight, bias, hswish, least, most, coded, inte
             row = x[r]
             if coded:
                 _activated(row, factor, shift, hswish, least, most, a)
-                _code(a, integer, scale, offset, first, last, y)
+                quantize(a, integer, scale, offset, first, last, y)
                 of_row = code_sums(u[r], a, y, low, high)
                 inner, clipped, clipped_y = inner + of_row[0], clipped + of_row[1], clipped_y + of_row[2]
             if masked:
@@ -214,14 +213,6 @@ def _gate(z):
     gate = np.float32(0) if gate < np.float32(0) else gate
     gate = np.float32(6) if gate > np.float32(6) else gate
     return gate * np.float32(1 / 6)
-
-
-@_compile
-def _code(a, integer, scale, offset, first, last, out):
-    if integer:
-        codes_first(a, scale, first, last, out)
-    else:
-        clip_first(a, scale, offset, first, last, out)
 
 
 @_compile
