@@ -6,10 +6,11 @@
 All supernets are trained alike, fp32 then INT8. Random search looks for the best subnets within the limit, on held-out
 training images, with as many evaluations for each space. The accuracy of a space is the mean of its best three on the
 test images. The same spaces are also ranked by parts and variants of the score, by the accuracy of the largest subnet,
-and by means over the feasible subnets: multiply-accumulates, parameters, zero-shot scores. Intervals are of 2,000
-bootstrap samples of the spaces. A killed run goes on where it was. Writes qt_ranking.csv, qt_ranking_tau.csv and
-qt_ranking.png. With an empty --lut_path it trains and evaluates only. With --students it also ranks by the INT8 block
-students: those of each feasible subnet run one behind the other, and the loss of the last one counts.
+and by means over the feasible subnets: multiply-accumulates, parameters, zero-shot scores. The score and Zen are also
+added up, each in standard deviations over the spaces. Intervals are of 2,000 bootstrap samples of the spaces. A killed
+run goes on where it was. Writes qt_ranking.csv, qt_ranking_tau.csv and qt_ranking.png. With an empty --lut_path it
+trains and evaluates only. With --students it also ranks by the INT8 block students: those of each feasible subnet run
+one behind the other, and the loss of the last one counts.
 """
 import sys
 from dataclasses import MISSING, dataclass
@@ -64,6 +65,8 @@ def main(argv=None):
     option(parser, "--choices", (), "spaces; empty: --spaces random ones that reach the limit, at even quantiles of "
            "the score", kind=str, many="*")
     option(parser, "--lut_path", "", "folder of block tables", kind=str)
+    option(parser, "--zero_shot_lut_path", "", "folder of tables of a training-free score, as of search_block_kd.py; "
+           "the spaces are also ranked by both kinds of losses together", kind=str, shown="none")
     option(parser, "--students", "", "folder of INT8 block students, /<superspace>/<stage>_<block>/lsq.pth", kind=str,
            shown="none, no composed losses")
     option(parser, "--teacher_checkpoint_path", "", "their INT8 teacher", kind=str)
@@ -81,6 +84,7 @@ def main(argv=None):
     option(parser, "--epochs", 12, "fp32 epochs", low=1)
     option(parser, "--label_epochs", 8, "of them those in which all subnets learn from the labels", low=0)
     option(parser, "--quant_epochs", 1, "INT8 epochs", low=1)
+    option(parser, "--amp", "none", "low precision of the training, as of train_supernet.py")
     SEED.add_to(parser, "--seed")
     option(parser, "--models_save_dir", "checkpoints/qt_ranking", "folder of checkpoints and accuracies")
     option(parser, "--output", "benchmarks/figures", "folder of tables and figure")
@@ -158,7 +162,7 @@ def open_evaluator(config, args):
     settings."""
     settings = load_yaml(args.config_file) | {
         name: getattr(args, name) for name in ("dataset", "dataset_path", "valid_size", "resolutions", "epochs",
-                                               "label_epochs", "quant_epochs", "models_save_dir", "seed")}
+                                               "label_epochs", "quant_epochs", "amp", "models_save_dir", "seed")}
     training = TrainConfig(**settings | {"placement": "engine", "valid_freq": args.epochs})
     checkpoint = checkpoint_folder(args.models_save_dir, config, False) / "lsq.pth"
     train(training, config, resume=True)
@@ -199,6 +203,7 @@ def rank(spaces, results, platform, students, args):
     chained = scorer_of(args, platform, width_coupling="chained")
     sampled = scorer_of(args, platform, other_stages="sampled")
     by_stage = scorer_of(args, platform, stage_losses="relative")
+    both = scorer_of(args, platform, zero_shot_lut_path=args.zero_shot_lut_path) if args.zero_shot_lut_path else None
     composed = compose(spaces, [result.feasible for result in results], *students, args) if students else None
     rows = []
     for i, (config, result) in enumerate(zip(spaces, results, strict=True)):
@@ -210,6 +215,8 @@ def rank(spaces, results, platform, students, args):
                "losses by stage mean": by_stage(config).score, "chained widths": chained(config).score,
                "other stages sampled": sampled(config).score, "MACs": np.mean([s.mflops for s in sizes]),
                "parameters": np.mean([s.params for s in sizes])}
+        if both:
+            row["with zero-shot tables"] = both(config).score
         for proxy in ZERO_SHOT:
             row[proxy] = np.mean([scores(plain_view(spec), proxy, 16, 1, seed_of(str(number), args.seed))[0]
                                   for number, spec in enumerate(specs[:SCORED])])
@@ -217,7 +224,15 @@ def rank(spaces, results, platform, students, args):
             row["composed students"] = -np.mean(composed[i])
             row[f"composed students, best {BEST}"] = -np.mean(sorted(composed[i])[:BEST])
         rows.append(row)
+    for row, score, zen in zip(rows, *(standardised([row[name] for row in rows]) for name in (SCORE, "Zen")),
+                               strict=True):
+        row[f"{SCORE} and Zen, standardised"] = score + zen
     return rows
+
+
+def standardised(values):
+    """`values` less their mean, in standard deviations."""
+    return (np.array(values) - np.mean(values)) / np.std(values)
 
 
 def open_students(spaces, platform, args):

@@ -416,10 +416,96 @@ def test_a_search_with_published_losses_is_that_from_before_the_option(lut):
     assert relative.label == "c3_t0.1_a0.01_relative"
 
 
+# ---------------------------------------------------------------- losses of two kinds of tables
+
+def zero_shot_tables(folder, seed=2):
+    """Tables with the rows of `write_short_tables` in another order, and other losses and latencies. Returns the losses
+    by stage, block and window, in the order of those."""
+    source, rng, found = folder / "students" / "cifarw_short", np.random.default_rng(seed), {}
+    target = folder / "zero_shot" / "cifarw_short"
+    target.mkdir(parents=True)
+    for path in sorted(source.glob("stage*.csv")):
+        stage, b, w = path.stem.split("_")
+        rows = [",".join(line.split(",")[:2]) for line in path.read_text().split()]
+        losses = {row: float(rng.uniform(0.01, 0.99)) for row in rows}  # two of the three rows may be alike
+        (target / path.name).write_text("".join(f"{row},{losses[row]!r},1,0.1,9\n" for row in reversed(rows)))
+        found[stage, int(b), int(w)] = [losses[row] for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_losses_of_two_kinds_of_tables_by_hand(tmp_path, weight):
+    rows = write_short_tables(tmp_path / "students")
+    added = zero_shot_tables(tmp_path)
+    means, zero_shot_means = stage_means(rows), {
+        stage: np.mean([losses for (s, *_), losses in added.items() if s == stage]) for stage in stage_means(rows)}
+    scoring = Scoring(lut_path=str(tmp_path / "students"), zero_shot_lut_path=str(tmp_path / "zero_shot"),
+                      zero_shot_weight=weight, **RELATIVE)
+    scorer, plain = make_scorer(scoring), make_scorer(replace(scoring, zero_shot_lut_path="", stage_losses="relative"))
+    for choice in ("012-012", "777-210", "630-111"):
+        config = SupernetConfig.from_choice("cifarw_short", choice)
+        tables = [[(loss / means[stage] + weight * other / zero_shot_means[stage], latency)
+                   for (loss, latency), other in zip(rows[stage, b, w], added[stage, b, w], strict=True)]
+                  for stage, b, w in zip(means, config.blocks, config.windows, strict=True)]
+        within = [sum(loss for loss, _ in combination) for combination in itertools.product(*tables)
+                  if 0.2 + sum(latency for _, latency in combination) <= 1.55]
+        score = scorer(config).per_limit[0]
+        assert score.top_loss == pytest.approx(min(within) * 50 / (50 + 1e-5), rel=1e-5)
+        assert score.feasible == pytest.approx(plain(config).per_limit[0].feasible, abs=0.01)  # latency: the students'
+        assert score.feasible == pytest.approx(len(within) / 27, abs=0.01)
+
+
+def test_a_search_with_two_kinds_of_tables_has_its_own_folder_and_state(lut, tmp_path):
+    scoring = tiny(lut)
+    both = tiny(lut, zero_shot_lut_path=str(tmp_path), zero_shot_weight=2)
+    assert both.label == "c3_t0.1_a0.01_zero_shot2"
+    assert both.identity == scoring.identity | {"zero_shot_lut_path": str(tmp_path), "zero_shot_weight": 2}
+
+    write_short_tables(tmp_path / "students")
+    zero_shot_tables(tmp_path)
+    options = ["--superspace", "cifarw_short", "--platform", "onnx_lut", "--hw_list", "24", "--latency_constraint",
+               "1.55", "--lut_path", str(tmp_path / "students"), "--output_dir", str(tmp_path / "out"), "--cycles",
+               "60", "--population_size", "20", "--parent_size", "5"]
+
+    def search(*more):
+        return subprocess.run([sys.executable, "search_block_kd.py", *options, *more], capture_output=True, text=True,
+                              cwd=REPOSITORY, timeout=300)
+
+    found = search("--zero_shot_lut_path", str(tmp_path / "zero_shot"))
+    assert found.returncode == 0, found.stderr
+    folder = tmp_path / "out" / "cifarw_short" / "c1.55_t0.1_a0.01_zero_shot1"
+    top = (folder / "top50.csv").read_text()
+    (tmp_path / "zero_shot").rename(tmp_path / "moved")  # the place does not matter, the losses do
+    again = search("--zero_shot_lut_path", str(tmp_path / "moved"), "--resume")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "top50.csv").read_text() == top
+    table = next((tmp_path / "moved" / "cifarw_short").glob("stage1_0_0.csv"))
+    table.write_text(table.read_text().replace("0.1,9", "0.1,8").replace(",0.", ",0.0"))
+    changed = search("--zero_shot_lut_path", str(tmp_path / "moved"), "--resume")
+    assert changed.returncode == 2
+    assert "lut_path" in changed.stderr
+
+
+def test_tables_of_two_kinds_must_fit(tmp_path):
+    write_short_tables(tmp_path / "students")
+    zero_shot_tables(tmp_path)
+    scoring = Scoring(lut_path=str(tmp_path / "students"), zero_shot_lut_path=str(tmp_path / "zero_shot"), **RELATIVE)
+    assert make_scorer(scoring)
+    table = tmp_path / "zero_shot" / "cifarw_short" / "stage3_5_1.csv"
+    text = table.read_text()
+    table.write_text(text.split()[0] + "\n")
+    with pytest.raises(UserError, match=r"stage3_5_1\.csv: blocks .* --manual_seed.*--num_samples_per_stage"):
+        make_scorer(scoring)
+    table.write_text(text)
+    (table.parent / "lut.json").write_text(json.dumps({"settings": {"loss_fn": "nsr", "platform": "onnx_lut"}}))
+    with pytest.raises(UserError, match=r"zero_shot_lut_path .*not a training-free score.*--proxy Zen"):
+        make_scorer(scoring)
+
+
 def test_losses_that_are_all_0_have_no_relative_ones(tmp_path):
     write_short_tables(tmp_path, scale=(0.1, 0.0, 3.0))
     assert make_scorer(Scoring(lut_path=str(tmp_path), **RELATIVE))
-    with pytest.raises(UserError, match=r"--stage_losses relative: all losses of stage3 in .*cifarw_short are 0"):
+    with pytest.raises(UserError, match=r"all losses of stage3 in .*cifarw_short are 0 .*--stage_losses published"):
         make_scorer(Scoring(lut_path=str(tmp_path), stage_losses="relative", **RELATIVE))
 
 

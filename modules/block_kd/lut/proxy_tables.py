@@ -10,6 +10,7 @@ from modules.block_kd.lut.builder import LutBuilder, LutConfig, LutJob
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.proxy_rank import substage_net
 from modules.block_kd.lut.rows import TableRow
+from modules.block_kd.lut.tables import ZERO_SHOT
 from modules.search_space.superspace import get_superspace
 from modules.utils import dist
 from modules.utils.errors import UserError
@@ -18,7 +19,6 @@ from modules.zero_shot.scoring import check_proxy, scores, seed_of
 
 REFERENCE = 64  # rows of a stage, of all its block types and windows, whose scores set the scale of its losses
 _REFERENCE_INDEX = 10**6  # of the first of them; no table has so many rows
-FORM = "proxy:"  # prefix of such a loss in a table's settings
 
 
 def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
@@ -32,7 +32,7 @@ def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
     space, stages = get_superspace(o.superspace), o.stages
     config = LutConfig(
         o.superspace, o.platform, tuple(sorted(o.hw_list or space.block_kd_resolutions)), "", 0, "", 0, 0, 0,
-        o.train_batch_size, f"{FORM}{check_proxy(proxy)}", o.manual_seed, "", int8=False)
+        o.train_batch_size, f"{ZERO_SHOT}{check_proxy(proxy)}", o.manual_seed, "", int8=False)
     students = {(stage, block): lambda: None for stage, blocks in stages.items() for block in blocks}
     return LutJob(config, students, tuple(o.width_window_filter), o.num_samples_per_stage, None,
                   get_platform(o.platform), torch.device("cpu"), 0, o.rows_per_pass)
@@ -45,7 +45,7 @@ class ProxyTables(LutBuilder):
 
     def __init__(self, job: LutJob, run):
         super().__init__(job, run, None)
-        self.proxy, self.batch = job.config.loss_fn.removeprefix(FORM), job.config.eval_batch_size
+        self.proxy, self.batch = job.config.loss_fn.removeprefix(ZERO_SHOT), job.config.eval_batch_size
         self._scales: dict[str, tuple[float, float]] = {}
 
     def losses(self, stage: str, rows: list[TableRow], students) -> list[float]:

@@ -25,6 +25,7 @@ from modules.utils.json_files import check_form, read_json
 from modules.utils.text import shorten
 
 SETTINGS_FILE = "lut.json"  # beside the tables: the settings they were made with
+ZERO_SHOT = "proxy:"  # prefix of the loss's name there, in tables of a training-free score
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,26 @@ class BlockTables:
         for table, stage in zip(get_superspace(self.superspace).searched, self.stages, strict=True):
             mean = np.mean([rows.loss.mean() for resolutions in stage.values() for rows in resolutions])
             if not mean:
-                raise UserError(f"--stage_losses relative: all losses of {table.name} in the tables of "
-                                f"{self.superspace} are 0; allowed: published")
+                raise UserError(f"all losses of {table.name} in the tables of {self.superspace} are 0 and cannot be "
+                                "relative; allowed: --stage_losses published, without --zero_shot_lut_path")
             stages.append({choice: tuple(replace(rows, loss=rows.loss / mean) for rows in resolutions)
                            for choice, resolutions in stage.items()})
+        return replace(self, stages=tuple(stages))
+
+    def plus_losses(self, other: BlockTables, weight: float = 1.0) -> BlockTables:
+        """The tables with `weight` times the losses of `other` added. Rows belong together if they have the same blocks
+        and input width: .5 of one and .8 of its partner become 1.3. Latencies stay.
+
+        Raises:
+            UserError: a row without a partner.
+        """
+        stages = []
+        for table, stage, others in zip(get_superspace(self.superspace).searched, self.stages, other.stages,
+                                        strict=True):
+            stages.append({choice: tuple(
+                _add_losses(rows, partners, weight, f"{table.name}_{choice[0]}_{choice[1]}.csv")
+                for rows, partners in zip(resolutions, others[choice], strict=True))
+                for choice, resolutions in stage.items()})
         return replace(self, stages=tuple(stages))
 
     def latency_range(self, config: SupernetConfig, others: tuple[np.ndarray, ...]) -> tuple[float, float]:
@@ -98,6 +115,20 @@ class BlockTables:
                     for column in (rows.loss, rows.latency, rows.input_width, rows.last_width):
                         sha.update(np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]
+
+
+def _add_losses(rows: Rows, partners: Rows, weight: float, name: str) -> Rows:
+    losses = dict(zip(zip(partners.encodings, partners.input_width, strict=True), partners.loss, strict=True))
+    added = [losses.get(key) for key in zip(rows.encodings, rows.input_width, strict=True)]
+    if None in added:
+        i = added.index(None)
+        raise UserError(f"{name}: blocks {rows.encodings[i]} with input width {rows.input_width[i]} have a loss in one "
+                        "folder of tables only; expected tables of eval_block_kd.py with the same --manual_seed and "
+                        "--hw_list, and no fewer rows than the others (--num_samples_per_stage)")
+    loss = rows.loss + weight * np.array(added, dtype=float)
+    order = np.argsort(loss, kind="stable")
+    return Rows(loss[order], rows.latency[order], rows.input_width[order], rows.last_width[order],
+                tuple(rows.encodings[i] for i in order))
 
 
 def choices(config: SupernetConfig) -> tuple[Choice, ...]:
@@ -163,6 +194,11 @@ def read_settings(path: Path) -> dict:
     return check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
 
 
+def is_zero_shot(settings: dict) -> bool:
+    """Whether tables with these settings hold a training-free score in place of the students' losses."""
+    return str(settings.get("loss_fn", "")).startswith(ZERO_SHOT)
+
+
 def table_file(folder: Path, space: Superspace, stage: StageTable, choice: Choice,
                platform: str | None = None) -> TableFile:
     """The table of one stage, block and window; UserError with the command that builds it if it is missing."""
@@ -182,9 +218,8 @@ def _made_with(folder: Path, platform: str) -> list[str]:
     made = folder / SETTINGS_FILE
     settings = read_settings(made) if made.is_file() else {}
     options = ["--platform", settings.get("platform", platform)]
-    kind, _, proxy = str(settings.get("loss_fn", "")).partition(":")
-    if kind == "proxy":
-        return [*options, "--proxy", proxy]
+    if is_zero_shot(settings):
+        return [*options, "--proxy", settings["loss_fn"].removeprefix(ZERO_SHOT)]
     return [*options, *(["--teacher_arch", str(settings["teacher"])] if settings.get("teacher") else [])]
 
 

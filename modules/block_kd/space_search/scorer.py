@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from modules.block_kd.lut.other_stages import MODES, load_other_stages
-from modules.block_kd.lut.tables import BlockTables, load_tables
+from modules.block_kd.lut.tables import SETTINGS_FILE, BlockTables, is_zero_shot, load_tables, read_settings
 from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.quality import COUPLINGS, Estimator, SpaceScore, Target, score_space
 from modules.block_kd.score.sample import SampleEstimator
@@ -53,6 +53,9 @@ class Scoring:
     stage_losses: str = setting("published", "losses that are added up; published: those of the tables, relative: "
                                 "those of a stage divided by their mean over all tables of the superspace",
                                 choices=STAGE_LOSSES)
+    zero_shot_lut_path: str = setting("", "folder of tables whose losses are a training-free score (eval_block_kd.py "
+                                      "--proxy); then relative losses of both kinds are added up", shown="none")
+    zero_shot_weight: float = setting(1.0, "factor of the losses from --zero_shot_lut_path", above=0)
     resolutions: tuple[int, ...] = setting((), "resolutions of the tables", many="+", name="hw_list", **PIXELS,
                                            shown="those in lut.json, or the superspace's")
     block_types: tuple[str, ...] = setting((), "block types that the search may choose, such as ResNetBasic", many="+",
@@ -79,7 +82,7 @@ class Scoring:
     @property
     def relative(self) -> bool:
         """Whether the losses of a stage are divided by their mean."""
-        return self.stage_losses == "relative"
+        return self.stage_losses == "relative" or bool(self.zero_shot_lut_path)
 
     @property
     def latencies(self) -> tuple[float, ...]:
@@ -90,15 +93,23 @@ class Scoring:
     def identity(self) -> dict:
         """Everything that scores depend on, as plain values."""
         left_out = (() if self.sizes else ("sizes", "num_classes")) + (() if self.block_types else ("block_types",))
-        left_out += () if self.relative else ("stage_losses",)  # a search from before the option continues
+        # a search from before these options continues
+        left_out += () if self._losses == "relative" else ("stage_losses",)
+        left_out += () if self.zero_shot_lut_path else ("zero_shot_lut_path", "zero_shot_weight")
         return {k: v for k, v in {**vars(self), "sizes": self.sizes.given}.items() if k not in left_out}
+
+    @property
+    def _losses(self) -> str:
+        """The losses that are added up, for the name of a folder; empty for published ones."""
+        if self.zero_shot_lut_path:
+            return f"zero_shot{self.zero_shot_weight:g}"
+        return "relative" if self.relative else ""
 
     @property
     def label(self) -> str:
         """The limits and parameters, for the name of a folder."""
         latency = f"c{'+'.join(f'{limit:g}' for limit in self.limits)}" if self.limits else ""
-        return "_".join(filter(None, (latency, self.sizes.label, f"t{self.t:g}", f"a{self.a:g}",
-                                      self.stage_losses if self.relative else "")))
+        return "_".join(filter(None, (latency, self.sizes.label, f"t{self.t:g}", f"a{self.a:g}", self._losses)))
 
     @property
     def words(self) -> str:
@@ -142,7 +153,10 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
     tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, None if scoring.relative else configs,
                          scoring.platform)
     if scoring.relative:
-        tables = tables.relative().only(configs)
+        tables = tables.relative()
+    if scoring.zero_shot_lut_path:
+        tables = tables.plus_losses(_zero_shot_tables(scoring, resolutions).relative(), scoring.zero_shot_weight)
+    tables = tables.only(configs)
     others = load_other_stages(scoring.platform, scoring.superspace, tables.resolutions, scoring.other_stages,
                                scoring.lut_path)
     fastest = min(sum(min(rows[r].latency.min() for rows in stage.values()) for stage in tables.stages) + other.min()
@@ -160,6 +174,15 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
         else:
             estimators.append(SampleEstimator(*arguments, seed=(scoring.seed, index), sizes=sizes))
     return SpaceScorer(scoring, tables, others, tuple(estimators), sizes)
+
+
+def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int]) -> BlockTables:
+    folder = Path(scoring.zero_shot_lut_path)
+    made = folder / scoring.superspace / SETTINGS_FILE
+    if made.is_file() and not is_zero_shot(read_settings(made)):
+        raise UserError(f"--zero_shot_lut_path {folder}: its losses are not a training-free score; expected tables of "
+                        "eval_block_kd.py --proxy, such as --proxy Zen")
+    return load_tables(folder, scoring.superspace, resolutions, None, scoring.platform)
 
 
 def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> list[SpaceEntry]:

@@ -58,9 +58,10 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
 def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     folder = run.path.parent
     scorer = make_scorer(scoring)
-    identity = {**scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the place
+    identity = {**scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the places
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
+    identity.pop("zero_shot_lut_path", None)
     spaces = scoring.spaces
     evolution = AgingEvolution(History(scorer, attrgetter("score")), (spaces.mutate_block, spaces.mutate_window),
                                sizes.population_size, sizes.parent_size, np.random.default_rng(scoring.seed))
