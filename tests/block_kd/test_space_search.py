@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from modules.block_kd.lut.other_stages import load_other_stages
 from modules.block_kd.lut.rows import input_size
@@ -27,6 +28,7 @@ from modules.search.evolution import AgingEvolution, History
 from modules.search.limits import SizeLimits
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
+from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
@@ -484,6 +486,21 @@ def test_a_search_with_two_kinds_of_tables_has_its_own_folder_and_state(lut, tmp
     changed = search("--zero_shot_lut_path", str(tmp_path / "moved"), "--resume")
     assert changed.returncode == 2
     assert "lut_path" in changed.stderr
+
+
+def test_both_kinds_of_tables_together_rank_trained_spaces_better():
+    figures = REPOSITORY / "benchmarks" / "figures" / "qt_ranking.csv"
+    rows = [row for _, row in read_records(figures, "table", ("space", "best"))]
+    tables = str(REPOSITORY / "data" / "block_lut")
+
+    def tau(**settings):
+        scorer = make_scorer(Scoring("cifarw_short", "onnxruntime_int8", tables, (0.33,), t=0.08, estimator="exact",
+                                     resolutions=(24,), **settings))
+        scores = [scorer(SupernetConfig.from_choice("cifarw_short", row["space"])).score for row in rows]
+        return kendalltau(scores, [float(row["best"]) for row in rows]).statistic
+
+    assert tau(zero_shot_lut_path=str(REPOSITORY / "data" / "zen_lut")) > tau(stage_losses="relative") + 0.15
+    assert tau(zero_shot_lut_path=str(REPOSITORY / "data" / "zen_lut")) > 0.6
 
 
 def test_tables_of_two_kinds_must_fit(tmp_path):
