@@ -259,6 +259,8 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
     ({"limits": (3.0, 0.5)}, ["0.5", "fastest", "onnxw_tiny"]),
     ({"limits": (float("nan"),)}, ["nan", "latency_constraint"]),
     ({"limits": ()}, ["latency_constraint"]),
+    ({"zero_shot_lut_path": "nowhere"}, ["nowhere", "no tables of onnxw_tiny", "--hw_list 32 48 64 --proxy Zen"]),
+    ({"zero_shot_weight": 2}, ["zero_shot_weight 2", "--zero_shot_lut_path"]),
     ({"t": 0.0}, ["latency_loss_t", "0"]),
     ({"resolutions": (32, 48)}, ["input size 32", "32, 48", "hw_list"]),
     ({"resolutions": (32, 48, 64, 128)}, ["no row for resolution 128", "hw_list"]),
@@ -443,7 +445,8 @@ def test_losses_of_two_kinds_of_tables_by_hand(tmp_path, weight):
         stage: np.mean([losses for (s, *_), losses in added.items() if s == stage]) for stage in stage_means(rows)}
     scoring = Scoring(lut_path=str(tmp_path / "students"), zero_shot_lut_path=str(tmp_path / "zero_shot"),
                       zero_shot_weight=weight, **RELATIVE)
-    scorer, plain = make_scorer(scoring), make_scorer(replace(scoring, zero_shot_lut_path="", stage_losses="relative"))
+    scorer = make_scorer(scoring)
+    plain = make_scorer(Scoring(lut_path=str(tmp_path / "students"), stage_losses="relative", **RELATIVE))
     for choice in ("012-012", "777-210", "630-111"):
         config = SupernetConfig.from_choice("cifarw_short", choice)
         tables = [[(loss / means[stage] + weight * other / zero_shot_means[stage], latency)

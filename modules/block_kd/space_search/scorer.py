@@ -70,6 +70,9 @@ class Scoring:
         if not self.limits and not self.sizes:
             raise UserError("no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of "
                             "--max_mflops, --max_params, --max_file_mb, --max_memory_mb")
+        if self.zero_shot_weight != 1 and not self.zero_shot_lut_path:
+            raise UserError(f"--zero_shot_weight {self.zero_shot_weight:g} without --zero_shot_lut_path; give "
+                            "the tables too")
         if self.estimator == "exact" and (self.sizes or not self.limits):
             raise UserError(f"--estimator exact with {self.sizes}: it is computed over latency alone; allowed with "
                             "other limits: sample")
@@ -179,6 +182,11 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
 def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int]) -> BlockTables:
     folder = Path(scoring.zero_shot_lut_path)
     made = folder / scoring.superspace / SETTINGS_FILE
+    if not made.parent.is_dir():
+        raise UserError(f"--zero_shot_lut_path {folder}: no tables of {scoring.superspace}; build them with: python "
+                        f"eval_block_kd.py --superspace {scoring.superspace} --platform {scoring.platform} --hw_list "
+                        f"{' '.join(map(str, resolutions))} --proxy Zen --output_path {folder} and the --manual_seed "
+                        "and --num_samples_per_stage of the students' tables")
     if made.is_file() and not is_zero_shot(read_settings(made)):
         raise UserError(f"--zero_shot_lut_path {folder}: its losses are not a training-free score; expected tables of "
                         "eval_block_kd.py --proxy, such as --proxy Zen")
