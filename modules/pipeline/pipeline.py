@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from modules.block_kd.lut.speed import limit_of_sums
-from modules.block_kd.lut.tables import how_made, load_tables
+from modules.block_kd.lut.tables import drawn, how_made, load_tables
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
 from modules.latency import get_platform
@@ -18,6 +18,7 @@ from modules.pipeline.steps import Pipeline
 from modules.pipeline.summary import Entry, summarize
 from modules.search_space.superspace import get_superspace
 from modules.utils.runs import Run
+from modules.zero_shot.scoring import check_proxy
 
 STATE_FILE = "pipeline.json"
 
@@ -58,6 +59,10 @@ def _plan(request: Request) -> dict:
     superspace = get_superspace(request.superspace)
     data = load_data(request.dataset or None, request.dataset_path or None)
     classes = len(data.info.classes)
+    if request.zero_shot:
+        check_proxy(request.zero_shot)
+        if request.tables != OWN:
+            drawn(request.tables, request.superspace, request.spaces.seeds())
     if request.tables == OWN:
         check_output_sizes(superspace, stage_list(request.superspace, None), [max(request.pixels)], "nsr",
                            "--resolutions", "--tables with tables that are there")
@@ -65,7 +70,7 @@ def _plan(request: Request) -> dict:
     speed = measure_speed(mixture(request.spaces), max(request.pixels), classes,
                           request.teacher_arch if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
-                     request.tables != OWN, not request.no_baselines)
+                     request.tables != OWN, not request.no_baselines, bool(request.zero_shot))
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "plan": asdict(plan)}
 

@@ -61,11 +61,12 @@ class Plan:
 
 
 def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
-              tables_given: bool = False, baselines: bool = True) -> Plan:
+              tables_given: bool = False, baselines: bool = True, zero_shot: bool = False) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
-    step's share of the rest, and is at least one; with tables given, those of the steps that make tables are 0."""
-    budget = max(budget - count_scripts(not tables_given, baselines) * speed.start, budget / 3)
+    step's share of the rest, and is at least one; with tables given, those of the steps that make tables are 0. With
+    `zero_shot` each row of a table also costs a training-free score."""
+    budget = max(budget - count_scripts(not tables_given, baselines, zero_shot) * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
     valid = held_out(images)
@@ -90,7 +91,8 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
         block_batches=size("blocks", students, 100 * steps, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
-        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / len(stages) + 0.03), 1000, 4),
+        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / len(stages) + 0.03 * (1 + zero_shot)), 1000,
+                        4),
         supernet_epochs=size("supernet", sandwich * steps, 360),
         supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50),
         evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
@@ -99,11 +101,11 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
         threads=speed.threads)
 
 
-def count_scripts(own_tables: bool, baselines: bool) -> int:
+def count_scripts(own_tables: bool, baselines: bool, zero_shot: bool = False) -> int:
     """Most scripts that a pipeline starts, each of which first loads its libraries."""
     trained = FINALISTS + baselines
     return sum((5 * own_tables,  # teacher and blocks, in fp32 and int8, and tables
-                1, 2,            # search of the space, supernet
+                zero_shot, 1, 2,  # tables of a training-free score, search of the space, supernet
                 1 + baselines,   # searches of subnets
                 2,               # files and latency of the best
                 2 * trained, 1 + trained,        # further training, checks without and with it

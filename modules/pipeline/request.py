@@ -38,6 +38,8 @@ class Request:
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
     tables: str = setting(OWN, "folder of block tables to search with; own: tables made from these images")
+    zero_shot: str = setting("", "training-free score that counts beside the losses of the block tables in the search "
+                             "of the space, such as Zen", shown="none")
     no_baselines: bool = setting(False, "neither random search nor MobileNetV2 to compare with")
     output: str = setting("pipeline_output", "folder for all files")
     seed: int = SEED.field()
@@ -49,7 +51,8 @@ class Request:
     @property
     def identity(self) -> dict:
         """Settings that a continued run must keep."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "output"}
+        left_out = ("output",) if self.zero_shot else ("output", "zero_shot")  # a run from before the option continues
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
     @property
     def folder(self) -> Path:

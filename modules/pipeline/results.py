@@ -15,8 +15,8 @@ from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
 
 # Of a pipeline in its folder; a run that starts afresh removes them.
-FILES = ("teacher", "blocks", "tables", "spaces", "supernet", "subnets", "candidates", "candidates_latency.csv",
-         "rivals", "rivals_latency.csv", "tuned", "check", "rival", "models", "latency.csv",
+FILES = ("teacher", "blocks", "tables", "zero_shot_tables", "spaces", "supernet", "subnets", "candidates",
+         "candidates_latency.csv", "rivals", "rivals_latency.csv", "tuned", "check", "rival", "models", "latency.csv",
          "accuracy_over_latency.png")
 SAFE = 0.95  # share of the limit within which a network is chosen: a file's latency differs between measurements
 
@@ -31,6 +31,7 @@ class Results:
         folder = request.folder
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
         self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()
+        self.zero_shot_tables = folder / "zero_shot_tables"
         self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
         self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from modules.block_kd.lut.tables import drawn
 from modules.block_kd.teacher.build import enlargement
 from modules.modeling.public_weights.packages import PACKAGE
 from modules.pipeline.plan import POPULATION, Plan
@@ -46,7 +47,8 @@ class Pipeline:
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
         rivals = [] if self.request.no_baselines else [Step("latency of rivals", self.measure_rivals)]
-        return [*blocks, Step("search of the space", self.search_space), planning,
+        zero_shot = [Step("training-free tables", self.build_zero_shot_tables)] if self.request.zero_shot else []
+        return [*blocks, *zero_shot, Step("search of the space", self.search_space), planning,
                 Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 *rivals, Step("training of the finalists", self.tune, side_by_side=True),
@@ -102,11 +104,22 @@ class Pipeline:
                  self.plan.table_rows, "--num_calib_batches", self.plan.calibration_batches, "--num_workers", 0,
                  "--hw_list", self.plan.resolution, "--resume", *self._students()]]
 
+    def build_zero_shot_tables(self) -> list[Command]:
+        """Training-free scores of the rows of the block tables. Their latency does not count: it is predicted."""
+        seed, rows, resolutions = drawn(self.results.tables, self.request.superspace,
+                                        self.request.spaces.seeds())
+        return [["eval_block_kd.py", "--superspace", self.request.superspace, "--platform", "onnx_lut", "--proxy",
+                 self.request.zero_shot, "--output_path", self.results.zero_shot_tables, "--num_samples_per_stage",
+                 rows, "--manual_seed", seed, "--hw_list", *resolutions, "--train_batch_size", 16, "--num_workers", 0,
+                 "--resume", *self._students()]]
+
     def search_space(self) -> list[Command]:
         """The best space within the limit."""
-        types = self.request.block_types
+        types, zero_shot = self.request.block_types, self.request.zero_shot
         return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
-                 *(["--block_types", *types] if types else []), "--latency_constraint", self.results.table_limit,
+                 *(["--block_types", *types] if types else []),
+                 *(["--zero_shot_lut_path", self.results.zero_shot_tables] if zero_shot else []),
+                 "--latency_constraint", self.results.table_limit,
                  "--latency_loss_t", 0.08, "--cycles", 3000, "--seed", self.request.seed, "--output_dir",
                  self.results.spaces, "--resume"]]
 

@@ -242,6 +242,28 @@ def test_block_types_limit_students_tables_and_search(tmp_path):
     assert command[command.index("--block_types") + 1] == "ResNetBasic"
 
 
+def test_a_training_free_score_gets_tables_of_the_same_rows_and_counts_in_the_search(tmp_path):
+    asked = Request(dataset="digits", superspace="cifarw_short", zero_shot="Zen", output=str(tmp_path),
+                    tables=str(REPOSITORY / "data" / "block_lut"), block_types=("ResNetBasic",))
+    plan = make_plan(600, 1000, asked.spaces, (24,), SPEED, tables_given=True, zero_shot=True)
+    pipeline = Pipeline(Results(asked, plan, 0.5, 10))
+    names = [step.name for step in pipeline.steps(Step("plan", lambda: ()))]
+    assert names[:2] == ["training-free tables", "search of the space"]
+    (tables,), (search,) = pipeline.build_zero_shot_tables(), pipeline.search_space()
+    assert tables[tables.index("--proxy"):][:2] == ["--proxy", "Zen"]
+    assert tables[tables.index("--num_samples_per_stage"):][:6] == \
+        ["--num_samples_per_stage", 25, "--manual_seed", 0, "--hw_list", 24]
+    assert search[search.index("--zero_shot_lut_path") + 1] == tables[tables.index("--output_path") + 1]
+    for command, timeout in ((tables, 300), (search, 300)):
+        done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
+                              timeout=timeout)
+        assert done.returncode == 0, done.stderr
+    assert "best space cifarw_short-666-" in done.stdout
+    without = Request(dataset="digits", superspace="cifarw_short", output=str(tmp_path))
+    assert "zero_shot" not in without.identity  # a run from before the option continues
+    assert asked.identity["zero_shot"] == "Zen"
+
+
 @pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
     ((90, 80, 70), (0.6, 0.4, 0.3), 1),   # the most accurate is over the limit when measured
     ((90, 80, 70), (0.47, 0.4, 0.3), 0),
@@ -358,7 +380,10 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
                            (["--dataset", "digits", "--superspace", "nosuch"], "nosuch"),
                            (["--dataset", "digits", "--budget", "never"], "never"),
                            (["--dataset", "digits", "--resolutions", "32"], "--resolutions: the output of stage5"),
-                           (["--dataset", "digits", "--platform", "nosuch"], "nosuch")):
+                           (["--dataset", "digits", "--platform", "nosuch"], "nosuch"),
+                           (["--dataset", "digits", "--zero_shot", "Zan"], "Zan"),
+                           (["--dataset", "digits", "--superspace", "onnxw", "--zero_shot", "Zen", "--tables",
+                             "data/block_lut"], "how their rows were drawn")):
         done = subprocess.run([sys.executable, "-m", "modules.pipeline", "--output", tmp_path / "out", *options],
                               cwd=REPOSITORY, text=True, capture_output=True)
         assert done.returncode == 2, done.stderr

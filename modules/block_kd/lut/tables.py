@@ -186,6 +186,24 @@ def how_made(folder: str | Path, superspace: str, platform: str = "",
     return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
 
 
+def drawn(folder: str | Path, superspace: str, configs: Iterable[SupernetConfig]) -> tuple[int, int, tuple[int, ...]]:
+    """How the rows of the tables in `<folder>/<superspace>` that `configs` need were drawn: seed, at most how many for
+    a table, and resolutions (pixels). Example: (0, 25, (24,)).
+
+    Raises:
+        UserError: as `load_tables`; tables that do not say their seed.
+    """
+    path = Path(folder) / get_superspace(superspace).name / SETTINGS_FILE
+    settings = read_settings(path) if path.is_file() else {}
+    if not {"seed", "resolutions"} <= set(settings):
+        raise UserError(f"the tables in {path.parent} do not say how their rows were drawn ({SETTINGS_FILE}); expected "
+                        "tables of eval_block_kd.py")
+    resolutions = tuple(settings["resolutions"])
+    tables = load_tables(folder, superspace, resolutions, configs)
+    rows = max(sum(len(rows.loss) for rows in table) for stage in tables.stages for table in stage.values())
+    return settings["seed"], rows, resolutions
+
+
 def read_settings(path: Path) -> dict:
     """The settings that the tables beside `path` were built with; UserError if the file holds none."""
     what = "settings of block tables"

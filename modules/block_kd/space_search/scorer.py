@@ -51,7 +51,7 @@ class Scoring:
     other_stages: str = setting("smallest", "stages that are not searched; smallest: as small as they get, sampled: "
                                 "drawn too", choices=MODES)
     stage_losses: str = setting("published", "losses that are added up; published: those of the tables, relative: "
-                                "those of a stage divided by their mean over all tables of the superspace",
+                                "those of a stage divided by their mean over all its tables",
                                 choices=STAGE_LOSSES)
     zero_shot_lut_path: str = setting("", "folder of tables whose losses are a training-free score (eval_block_kd.py "
                                       "--proxy); then relative losses of both kinds are added up", shown="none")
@@ -146,19 +146,21 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
     """Load the tables and latencies for scoring `configs` (None: any space of the superspace with the block types of
     `scoring`).
 
-    Relative losses need all tables of the superspace: so a space has the same score whatever is scored beside it.
+    Relative losses need all tables with these block types: so a space has the same score whatever is scored beside it.
 
     Raises:
         UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.
     """
     resolutions = scoring.resolutions or get_superspace(scoring.superspace).block_kd_resolutions
-    configs = configs or tuple(scoring.spaces.seeds())
-    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, None if scoring.relative else configs,
-                         scoring.platform)
+    seeds = tuple(scoring.spaces.seeds())
+    configs = configs or seeds
+    needed = (*seeds, *configs) if scoring.relative else configs
+    tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, needed, scoring.platform)
     if scoring.relative:
         tables = tables.relative()
     if scoring.zero_shot_lut_path:
-        tables = tables.plus_losses(_zero_shot_tables(scoring, resolutions).relative(), scoring.zero_shot_weight)
+        zero_shot = _zero_shot_tables(scoring, resolutions, needed)
+        tables = tables.plus_losses(zero_shot.relative(), scoring.zero_shot_weight)
     tables = tables.only(configs)
     others = load_other_stages(scoring.platform, scoring.superspace, tables.resolutions, scoring.other_stages,
                                scoring.lut_path)
@@ -179,7 +181,7 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
     return SpaceScorer(scoring, tables, others, tuple(estimators), sizes)
 
 
-def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int]) -> BlockTables:
+def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int], configs: Sequence[SupernetConfig]) -> BlockTables:
     folder = Path(scoring.zero_shot_lut_path)
     made = folder / scoring.superspace / SETTINGS_FILE
     if not made.parent.is_dir():
@@ -190,7 +192,7 @@ def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int]) -> BlockTabl
     if made.is_file() and not is_zero_shot(read_settings(made)):
         raise UserError(f"--zero_shot_lut_path {folder}: its losses are not a training-free score; expected tables of "
                         "eval_block_kd.py --proxy, such as --proxy Zen")
-    return load_tables(folder, scoring.superspace, resolutions, None, scoring.platform)
+    return load_tables(folder, scoring.superspace, resolutions, configs, scoring.platform)
 
 
 def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> list[SpaceEntry]:
