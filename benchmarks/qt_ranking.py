@@ -101,9 +101,10 @@ def main(argv=None):
     if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
         platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
         tables = load_tables(args.lut_path, args.superspace, args.resolutions, spaces.seeds(), platform)
-        args.table_limit = limit_of_sums(args.latency_constraint, spaces.random_nets(max(args.resolutions), 10),
-                                         get_platform(platform), tables)
-        print(f"limit as a sum of the tables' rows: {args.table_limit:.3f} ms")
+        limit = limit_of_sums(args.latency_constraint, spaces.random_nets(max(args.resolutions), 10),
+                              get_platform(platform), tables)
+        args.table_limit = float(f"{limit:.3g}")  # a second start, with latencies measured anew, draws the same spaces
+        print(f"limit as a sum of the tables' rows: {args.table_limit:g} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
     students = open_students(spaces, platform, args) if args.students else None
