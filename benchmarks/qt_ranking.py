@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, zscore
 
 from modules.block_kd.lut.job import make_job
 from modules.block_kd.lut.options import TableOptions
@@ -101,9 +101,8 @@ def main(argv=None):
     if args.lut_path:  # the tables may have been timed on a slower day, and sums of their rows are longer than networks
         platform, spaces = how_made(args.lut_path, args.superspace)[0], Spaces(args.superspace)
         tables = load_tables(args.lut_path, args.superspace, args.resolutions, spaces.seeds(), platform)
-        limit = limit_of_sums(args.latency_constraint, spaces.random_nets(max(args.resolutions), 10),
-                              get_platform(platform), tables)
-        args.table_limit = float(f"{limit:.3g}")  # a second start, with latencies measured anew, draws the same spaces
+        args.table_limit = limit_of_sums(args.latency_constraint, spaces.random_nets(max(args.resolutions), 10),
+                                         get_platform(platform), tables)
         print(f"limit as a sum of the tables' rows: {args.table_limit:g} ms")
     choices = args.choices or choose(args, platform)
     spaces = [SupernetConfig.from_choice(args.superspace, choice) for choice in choices]
@@ -225,15 +224,10 @@ def rank(spaces, results, platform, students, args):
             row["composed students"] = -np.mean(composed[i])
             row[f"composed students, best {BEST}"] = -np.mean(sorted(composed[i])[:BEST])
         rows.append(row)
-    for row, score, zen in zip(rows, *(standardised([row[name] for row in rows]) for name in (SCORE, "Zen")),
-                               strict=True):
-        row[f"{SCORE} and Zen, standardised"] = score + zen
+    sums = sum(zscore([row[name] for row in rows]) for name in (SCORE, "Zen"))
+    for row, value in zip(rows, sums, strict=True):
+        row[f"{SCORE} and Zen, standardised"] = value
     return rows
-
-
-def standardised(values):
-    """`values` less their mean, in standard deviations."""
-    return (np.array(values) - np.mean(values)) / np.std(values)
 
 
 def open_students(spaces, platform, args):

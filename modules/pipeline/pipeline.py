@@ -83,7 +83,7 @@ def _table_limit(limit: float, request: Request, classes: int) -> float:
         _, resolutions = how_made(request.tables, request.superspace)
         tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
     nets = request.spaces.random_nets(max(request.pixels), classes)
-    return float(f"{limit_of_sums(limit, nets, get_platform(request.platform), tables):.3g}")
+    return limit_of_sums(limit, nets, get_platform(request.platform), tables)
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

@@ -43,5 +43,8 @@ def sum_over_network(nets: Sequence[NetSpec], platform: Platform) -> float:
 def limit_of_sums(limit: float, nets: Sequence[NetSpec], platform: Platform,
                   tables: BlockTables | None = None) -> float:
     """The limit (ms) for sums of rows of `tables`, such as 0.35, that stands for `limit` (ms) of a network on
-    `platform`, such as 0.29. None: tables that are timed on `platform` itself. `nets`: as for `sum_over_network`."""
-    return limit * (relative_latency(tables, platform) if tables else 1.0) * sum_over_network(nets, platform)
+    `platform`, such as 0.29. None: tables that are timed on `platform` itself. `nets`: as for `sum_over_network`.
+
+    It has three digits: a second start, with some latencies measured anew, finds the same one."""
+    sums = limit * (relative_latency(tables, platform) if tables else 1.0) * sum_over_network(nets, platform)
+    return float(f"{sums:.3g}")

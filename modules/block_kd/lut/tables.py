@@ -153,8 +153,7 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
             superspace, a row of another resolution, a resolution without rows, or a repeated row.
     """
     space, folder, resolutions = get_superspace(superspace), Path(folder) / superspace, tuple(sorted(set(resolutions)))
-    made = folder / SETTINGS_FILE
-    settings = read_settings(made) if made.is_file() else {}
+    settings = found_settings(folder)
     needed = [{(b, w) for b in range(len(space.candidates)) for w in range(s.num_windows)} for s in space.searched]
     if configs is not None:
         needed = _needed(configs)
@@ -174,14 +173,14 @@ def how_made(folder: str | Path, superspace: str, platform: str = "",
     Raises:
         UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
     """
-    path = Path(folder) / get_superspace(superspace).name / SETTINGS_FILE
-    recorded = read_settings(path) if path.is_file() else {}
+    place = Path(folder) / get_superspace(superspace).name
+    recorded = found_settings(place)
     made_for, made_at = recorded.get("platform", ""), tuple(recorded.get("resolutions", ()))
     if made_for and platform and platform != made_for:
-        raise UserError(f"--platform {platform}: the tables in {path.parent} are of {made_for}; allowed: that, or "
+        raise UserError(f"--platform {platform}: the tables in {place} are of {made_for}; allowed: that, or "
                         "tables that eval_block_kd.py builds for the other device")
     if not (platform or made_for):
-        raise UserError(f"--platform is needed: the tables in {path.parent} do not say their device; allowed: as for "
+        raise UserError(f"--platform is needed: the tables in {place} do not say their device; allowed: as for "
                         "published tables, onnx_lut or tflite27_cpu_int8")
     return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
 
@@ -193,15 +192,22 @@ def drawn(folder: str | Path, superspace: str, configs: Iterable[SupernetConfig]
     Raises:
         UserError: as `load_tables`; tables that do not say their seed.
     """
-    path = Path(folder) / get_superspace(superspace).name / SETTINGS_FILE
-    settings = read_settings(path) if path.is_file() else {}
+    place = Path(folder) / get_superspace(superspace).name
+    settings = found_settings(place)
     if not {"seed", "resolutions"} <= set(settings):
-        raise UserError(f"the tables in {path.parent} do not say how their rows were drawn ({SETTINGS_FILE}); expected "
+        raise UserError(f"the tables in {place} do not say how their rows were drawn ({SETTINGS_FILE}); expected "
                         "tables of eval_block_kd.py")
     resolutions = tuple(settings["resolutions"])
     tables = load_tables(folder, superspace, resolutions, configs)
     rows = max(sum(len(rows.loss) for rows in table) for stage in tables.stages for table in stage.values())
     return settings["seed"], rows, resolutions
+
+
+def found_settings(folder: Path) -> dict:
+    """The settings that the tables in `folder` were built with; empty if there is no file of them. UserError as
+    `read_settings`."""
+    path = folder / SETTINGS_FILE
+    return read_settings(path) if path.is_file() else {}
 
 
 def read_settings(path: Path) -> dict:
@@ -233,8 +239,7 @@ def table_file(folder: Path, space: Superspace, stage: StageTable, choice: Choic
 def _made_with(folder: Path, platform: str) -> list[str]:
     """The platform and the score or the teacher of the tables in `folder`, as options of eval_block_kd.py; `platform`
     if they do not say it."""
-    made = folder / SETTINGS_FILE
-    settings = read_settings(made) if made.is_file() else {}
+    settings = found_settings(folder)
     options = ["--platform", settings.get("platform", platform)]
     if is_zero_shot(settings):
         return [*options, "--proxy", settings["loss_fn"].removeprefix(ZERO_SHOT)]
