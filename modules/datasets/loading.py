@@ -24,16 +24,18 @@ _IMAGE_STREAM = 2  # apart from the draws of a training for (epoch, step), which
 
 
 class TransformedDataset(torch.utils.data.Dataset):
-    """Item (epoch, index) -> (tensor, label): the image transformed with the generator of (seed, epoch, index)."""
+    """Item (epoch, index) -> (tensor, label): the image transformed with the generator of (seed, epoch, index).
+    `labels`, int64 (n,): other ones than the source's."""
 
-    def __init__(self, source: ImageSource, transform: Callable, seed: int = 0):
+    def __init__(self, source: ImageSource, transform: Callable, seed: int = 0, labels: np.ndarray | None = None):
         self.source, self.transform, self.seed = source, transform, seed
+        self.labels = source.labels if labels is None else labels
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = key
         # A spawn key: plain seeds are padded with zeros, and (seed, epoch) and (seed, epoch, 0) would be one stream.
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, index, _IMAGE_STREAM)))
-        return self.transform(self.source.image(index), rng), int(self.source.labels[index])
+        return self.transform(self.source.image(index), rng), int(self.labels[index])
 
 
 class _Steps:
@@ -99,7 +101,7 @@ def _short_of_shared_memory(message: str) -> bool:
 
 def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int, epoch: int, start_step: int = 0,
                   rank: int = 0, world_size: int = 1, num_workers: int = 0, drop_last: bool = False,
-                  device: torch.device | str = "cpu") -> Batches | ShiftedBatches:
+                  device: torch.device | str = "cpu", labels: np.ndarray | None = None) -> Batches | ShiftedBatches:
     """The `Batches` of rank `rank` in training epoch `epoch`: images float32 [B, 3, S, S], labels int64 [B], such as
     [64, 3, 224, 224] and [64].
 
@@ -109,7 +111,8 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
     pixel. For example, 65 images in batches of 64 on one rank give 64 and 2 images. The number of steps depends only on
     the images of a step over all ranks. So do the images of each step, except for repeated ones: 4 ranks with batches
     of 16 make the steps of one rank with batches of 64. With `drop_last` the images that fill no step of all ranks are
-    left out. Batches of augmentation "shift" are made on `device`.
+    left out. Batches of augmentation "shift" are made on `device`. `labels`, int64 (n,), replace those of `data.train`,
+    such as the numbers of its images.
 
     Raises:
         UserError: `drop_last` leaves no step.
@@ -128,9 +131,9 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
     order = np.resize(order, per_rank * world_size)  # repeats from the start
     if isinstance(transform, Shift):
         return ShiftedBatches(data, transform, seed, epoch, order[rank::world_size], batch_size, start_step=start_step,
-                              device=device)
-    return Batches(TransformedDataset(data.train, transform, seed), epoch, indices[order[rank::world_size]], batch_size,
-                   start_step=start_step, num_workers=num_workers)
+                              device=device, labels=labels)
+    return Batches(TransformedDataset(data.train, transform, seed, labels), epoch, indices[order[rank::world_size]],
+                   batch_size, start_step=start_step, num_workers=num_workers)
 
 
 def eval_batches(source: ImageSource, indices: np.ndarray, transform: Callable, *, batch_size: int, rank: int = 0,

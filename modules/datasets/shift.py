@@ -82,10 +82,11 @@ class ShiftedBatches:
     Args:
         places: of the epoch's images on this rank, in order, among the training images.
         device: of the held images and of the batches.
+        labels: int64 (n,), in place of those of `data.train`.
     """
 
     def __init__(self, data: Data, transform: Shift, seed: int, epoch: int, places: np.ndarray, batch_size: int, *,
-                 start_step: int = 0, device: torch.device | str = "cpu"):
+                 start_step: int = 0, device: torch.device | str = "cpu", labels: np.ndarray | None = None):
         self.length = -(-len(places) // batch_size)
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
@@ -99,7 +100,7 @@ class ShiftedBatches:
         self.places, self.shifts, self.mirrored = place(places), place(shifts[places]), place(mirrored[places])
         self.erased = place(transform.erased(seed, epoch, len(data.train_indices), self.size)[places]) if (
             transform.erasing) else None
-        self.labels = place(data.train.labels[data.train_indices[places]])
+        self.labels = place((data.train.labels if labels is None else labels)[data.train_indices[places]])
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) * 255
                      for values in (transform.info.mean, transform.info.std))
         self.factor, self.offset = 1 / std, mean / std

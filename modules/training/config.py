@@ -42,6 +42,7 @@ _teach = _group("teacher")
 _rate, _valid, _run = _group("optimiser and schedule"), _group("validation"), _group("run")
 _EPOCHS = {"unit": "epochs"}
 _SEVERAL, _SOFT, _TEACHER = "subnet_choice=", "subnet_choice= inplace_distill=true", "teacher"
+_FEATURES = "teacher teacher_once=false"
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,15 @@ class TrainConfig:
     teacher: str = _teach("", "network to learn from, beside the labels, by a name of --network; empty: none")
     teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
                                      "empty: --models_save_dir", needs=_TEACHER)
+    teacher_once: bool = _teach(False, "the teacher answers each training image once, before the first step, and the "
+                                "student learns these logits in every epoch, and no features", needs=_TEACHER)
     teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
-                                              low=1, high=1024, many="*", needs=_TEACHER)
-    teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0, needs=_TEACHER)
+                                              low=1, high=1024, many="*", needs=_FEATURES)
+    teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0, needs=_FEATURES)
     teacher_logit_weight: float = _teach(1.0, "factor of the loss of logits", low=0, needs=_TEACHER)
-    ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0, needs=_TEACHER)
+    teacher_temperature: float = _teach(1.0, "divisor of both networks' logits in the loss of logits", above=0,
+                                        high=100, needs=_TEACHER)
+    ts_clip: float = _teach(0.0, "largest size of a teacher's feature; 0: any", low=0, needs=_FEATURES)
 
     quant_base_lr_factor: float = _int8(0.1, "highest rate, and largest step of Muon, in int8 training, as shares of "
                                         "those in fp32", low=0)
@@ -166,6 +171,9 @@ class TrainConfig:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
         if self.optimizer == "muon" and self.momentum == 0:
             raise UserError("--momentum 0 with --optimizer muon; allowed: above 0, or --optimizer sgd")
+        if self.mixup and self.teacher_once:
+            raise UserError(f"--mixup {self.mixup:g} with --teacher_once, whose answers are of whole images; allowed: "
+                            "--mixup 0, or a teacher that answers in every step")
         if self.lighting and self.augment == "shift":
             raise UserError(f"--lighting {self.lighting:g} with --augment shift, which makes whole batches; allowed: "
                             "0, or another augmentation")

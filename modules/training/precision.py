@@ -20,17 +20,18 @@ def autocast(amp: str, device_type: str):
     return torch.autocast(device_type, torch.bfloat16) if amp == "bf16" else contextlib.nullcontext()
 
 
-def measure_amp(model: torch.nn.Module, step: Callable, images: torch.Tensor, labels: torch.Tensor,
-                config: TrainConfig, generator: Callable) -> dict[str, float]:
-    """Seconds of one `step(model, images, labels, config, generator())` in fp32 and in bf16, by amp: medians of three
-    in turns, after one of each. The steps run on a copy of `model`: its statistics and quantisers do not change."""
+def measure_amp(model: torch.nn.Module, step: Callable, batch: tuple, config: TrainConfig,
+                generator: Callable) -> dict[str, float]:
+    """Seconds of one `step(model, batch, config, generator())` in fp32 and in bf16, by amp: medians of three in turns,
+    after one of each. `batch` begins with the images. The steps run on a copy of `model`: its statistics and quantisers
+    do not change."""
     model, seconds = copy.deepcopy(model), {"none": [], "bf16": []}
     for turn in range(_ROUNDS + 1):
         for amp, times in seconds.items():
-            start = _now(images)
-            step(model, images, labels, replace(config, amp=amp), generator())
+            start = _now(batch[0])
+            step(model, batch, replace(config, amp=amp), generator())
             if turn:
-                times.append(_now(images) - start)
+                times.append(_now(batch[0]) - start)
     return {amp: median(times) for amp, times in seconds.items()}
 
 

@@ -26,12 +26,13 @@ def step_generator(seed: int, epoch: int, step: int) -> np.random.Generator:
 
 
 def sandwich_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
-                  rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
+                  rng: np.random.Generator, distiller: Distiller | None = None,
+                  answers: torch.Tensor | None = None) -> torch.Tensor:
     """Add the gradients of one step's subnets to `supernet` and average them over processes. `images` is (N, 3, H, W),
     such as (64, 3, 224, 224), `labels` (N,).
 
-    The largest subnet learns from the labels, and from the teacher of `distiller`. Random ones and the smallest then
-    learn from its logits.
+    The largest subnet learns from the labels, and from the teacher of `distiller`, or from its `answers` (N, K) of
+    before. Random ones and the smallest then learn from its logits.
 
     Returns:
         Vector (3,) on the device: largest net's loss, smallest net's loss, share of images that the smallest net gets
@@ -40,7 +41,7 @@ def sandwich_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor
     images, target_labels = _mixed(supernet, images, labels, config, rng)
     forward = _forward(supernet, images, config, rng)
     supernet.set_max_subnet()
-    logits, largest_loss = _learn(supernet, images, forward, target_labels, config, distiller)
+    logits, largest_loss = _learn(supernet, images, forward, target_labels, config, distiller, answers)
     target = logits.detach()
     if config.inplace_distill and config.dropout and not config.soft_target_dropout:
         with torch.no_grad():
@@ -61,16 +62,17 @@ def sandwich_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor
 
 
 def subnet_step(supernet: Supernet, images: torch.Tensor, labels: torch.Tensor, config: TrainConfig,
-                rng: np.random.Generator, distiller: Distiller | None = None) -> torch.Tensor:
+                rng: np.random.Generator, distiller: Distiller | None = None,
+                answers: torch.Tensor | None = None) -> torch.Tensor:
     """Add the gradients of the active subnet and average them over processes. It learns from the labels, and from the
-    teacher of `distiller`. `images` is (N, 3, H, W), `labels` (N,).
+    teacher of `distiller`, or from its `answers` (N, K) of before. `images` is (N, 3, H, W), `labels` (N,).
 
     Returns:
         As `sandwich_step`, with the one subnet for all three.
     """
     images, target_labels = _mixed(supernet, images, labels, config, rng)
     forward = _forward(supernet, images, config, rng)
-    logits, loss = _learn(supernet, images, forward, target_labels, config, distiller)
+    logits, loss = _learn(supernet, images, forward, target_labels, config, distiller, answers)
     dist.average_gradients(trained_parameters(supernet, distiller))
     return torch.stack((loss, loss, _share_right(logits, labels)))
 
@@ -99,13 +101,13 @@ def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callab
 
 
 def _learn(supernet, images, forward, labels, config: TrainConfig,
-           distiller: Distiller | None) -> tuple[torch.Tensor, torch.Tensor]:
+           distiller: Distiller | None, answers: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Add the gradients of the active subnet; returns its detached logits (N, K) and the loss from the labels."""
     supernet.set_dropout_rate(config.dropout)
     with distiller.watch(supernet) if distiller else nullcontext() as features:
         logits = forward()
     loss = smoothed_cross_entropy(logits, labels, config.label_smoothing)
-    (loss + distiller.loss(images, features, logits, config.amp) if distiller else loss).backward()
+    (loss + distiller.loss(images, features, logits, config.amp, answers) if distiller else loss).backward()
     supernet.set_dropout_rate(0.0)
     return logits, loss.detach()
 

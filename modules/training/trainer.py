@@ -4,9 +4,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -34,6 +34,7 @@ from modules.training.loop.report import Report, draw_curves, log_patterns
 from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import build_optimizer
 from modules.training.precision import measure_amp
+from modules.training.recipe.answers import ANSWERS, teacher_answers
 from modules.training.recipe.distillation import make_distiller
 from modules.training.recipe.initialisation import initialise
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step, trained_parameters
@@ -71,7 +72,7 @@ class SupernetTrainer(Trainee, Task):
         super().__init__(files, Report(self.folder, prefix), batch_size=config.batch_size_per_gpu,
                          batch_option="batch_size_per_gpu", seed=config.seed,
                          remedy="a smaller base_lr or a longer warmup")
-        self.best, self.history = 0.0, []
+        self.best, self.history, self.answers = 0.0, [], None
         self._check_progressive_resolutions()
 
     def run(self) -> None:
@@ -86,6 +87,10 @@ class SupernetTrainer(Trainee, Task):
         """Prepare the training, announce the images, and write the first state; `files` is open."""
         checkpoint = self._build()
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
+        if self.config.teacher_once:
+            self.answers = teacher_answers(self.folder / ANSWERS, self.distiller.teacher, self.data, self.config,
+                                           lambda line: self.report.log("stdout.log", line))
+            self.labels = torch.from_numpy(self.data.train.labels).to(self.device)
         if self.amp == "auto":
             self._choose_amp()
         self.save()
@@ -249,7 +254,7 @@ class SupernetTrainer(Trainee, Task):
 
     def _choose_amp(self) -> None:
         batch = self.prepare(*next(iter(self.batches(Position()))), Position())
-        seconds = measure_amp(self.model, self._step_function, *batch, self.config,
+        seconds = measure_amp(self.model, self._step, batch, self.config,
                               lambda: step_generator(self.config.seed, 0, 0))
         self.amp = dist.broadcast_object("bf16" if seconds["bf16"] < seconds["none"] else "none")
         self.report.log("stdout.log", f"amp auto: a step takes {seconds['none']:.3f} s in fp32, {seconds['bf16']:.3f} "
@@ -257,26 +262,31 @@ class SupernetTrainer(Trainee, Task):
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _step_function(self):
-        return partial(subnet_step if self.config.subnet_choice else sandwich_step, distiller=self.distiller)
+    def _step(self, model: Supernet, batch: tuple, config: TrainConfig, rng: np.random.Generator) -> torch.Tensor:
+        images, labels, answers = batch
+        step = subnet_step if config.subnet_choice else sandwich_step
+        return step(model, images, labels, config, rng, self.distiller, answers)
 
     def batches(self, start: Position):
         """The batches of an epoch from a step on."""
         c = self.config
-        size = max(self.record.crop_size, self.distiller.resolution if self.distiller else 0)
+        asked = self.distiller and self.answers is None
+        size = max(self.record.crop_size, self.distiller.resolution if asked else 0)
         return train_batches(
             self.data, train_transform(c.augment, size, self.data.info, c.random_erasing, c.lighting),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
-            device=self.device)
+            device=self.device, labels=None if self.answers is None else np.arange(len(self.data.train)))
 
-    def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (N, 3, H, W), such as (64, 3, 224, 224), and labels (N,), on the device."""
+    def prepare(self, images: torch.Tensor, labels: torch.Tensor, at: Position) -> tuple:
+        """Images (N, 3, H, W), such as (64, 3, 224, 224), labels (N,), and the teacher's answers (N, K) or None, on the
+        device. With answers of before, `labels` are the images' numbers."""
         images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return images, labels
+        if self.answers is None:
+            return images, labels, None
+        return images, self.labels[labels], self.answers[labels].float()
 
     def _iteration(self, steps: int) -> int:
         return self.position.epoch * steps + self.position.step
@@ -289,7 +299,7 @@ class SupernetTrainer(Trainee, Task):
             return warmup_linear_lr(iteration, **base)
         return warmup_cosine_lr(iteration, **base, clamp_lr_percent=c.clamp_lr_percent)
 
-    def train_step(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> torch.Tensor:
+    def train_step(self, batch: tuple, steps: int) -> torch.Tensor:
         """One step of the sandwich rule, or of the one subnet; returns the values of `sandwich_step`."""
         c = self.config
         lr = self._scheduled(c.base_lr * self.images_per_step / 256, steps)
@@ -303,7 +313,7 @@ class SupernetTrainer(Trainee, Task):
         rng = step_generator(c.seed, self.position.epoch, self.position.step)
         distil = c.inplace_distill and self._iteration(steps) >= c.label_epochs * steps
         step_config = dataclasses.replace(c, amp=self.amp, inplace_distill=distil)
-        values = self._step_function(self.model, *batch, step_config, rng)
+        values = self._step(self.model, batch, step_config, rng)
         if c.grad_clip_value:
             torch.nn.utils.clip_grad_value_(trained_parameters(self.model, self.distiller), c.grad_clip_value)
         if c.grad_clip_norm:

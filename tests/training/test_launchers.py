@@ -28,8 +28,8 @@ class DoubleTrainer(SupernetTrainer):
     """
 
     def prepare(self, images, labels, at):
-        images, labels = super().prepare(images, labels, at)
-        return images.double(), labels
+        images, labels, answers = super().prepare(images, labels, at)
+        return images.double(), labels, answers
 
     def _validate(self):
         return False

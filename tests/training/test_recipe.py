@@ -9,14 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from modules.datasets.loading import train_batches
+from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig, load_yaml
+from modules.training.loop.trainee import Position
 from modules.training.losses import smoothed_cross_entropy
 from modules.training.precision import autocast
+from modules.training.recipe.answers import ANSWERS, teacher_answers
 from modules.training.recipe.distillation import Distiller, Teacher
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.initialisation import initialise
@@ -61,14 +65,14 @@ def smooth_l1(a, b):
     return np.where(distance < 1, distance**2 / 2, distance - 0.5).mean()
 
 
-def a_distiller(**changes) -> tuple[Distiller, Supernet]:
+def a_distiller(strides=(2, 4), **changes) -> tuple[Distiller, Supernet]:
     torch.manual_seed(0)
     spec = resolve(TEACHER.space, TEACHER.subnet, 10)
-    teacher = Teacher(QNetwork(spec).eval().requires_grad_(False), last_blocks(spec, (2, 4), "teacher"))
+    teacher = Teacher(QNetwork(spec).eval().requires_grad_(False), last_blocks(spec, strides, "teacher"))
     student = Supernet(STUDENT.space, 10, (16,))
     student.set_active_subnet(STUDENT.subnet)
     how = {"feature_weight": 2.0, "logit_weight": 3.0, "clip": 0.5} | changes
-    return Distiller(teacher, last_blocks(student.active_spec, (2, 4), "student"), **how), student
+    return Distiller(teacher, last_blocks(student.active_spec, strides, "student"), **how), student
 
 
 def test_the_loss_from_a_teacher_is_the_published_one():
@@ -132,6 +136,20 @@ def test_a_step_adds_the_gradients_of_labels_and_teacher():
     assert not any(block._forward_hooks for stage in student.stages.values() for block in stage.blocks)
 
 
+def test_the_gradient_of_the_logits_follows_the_temperature():
+    """Hinton et al. (2015), section 2: T (softmax(z / T) - softmax(v / T)), which tends to (z - v) / K for logits of
+    mean 0."""
+    torch.manual_seed(4)
+    z, v = (logits - logits.mean(1, keepdim=True) for logits in torch.randn(2, 8, 10, dtype=torch.float64))
+    for temperature in (1.0, 3.0, 1e4):
+        distiller, _ = a_distiller(strides=(), logit_weight=2.0, temperature=temperature)
+        student = z.clone().requires_grad_()
+        distiller.loss(torch.zeros(8, 3, 32, 32), {}, student, answers=v).backward()
+        expected = 2 * temperature * ((z / temperature).softmax(1) - (v / temperature).softmax(1)) / 8
+        torch.testing.assert_close(student.grad, expected)
+    torch.testing.assert_close(student.grad, 2 * (z - v) / 80, rtol=1e-3, atol=1e-5)
+
+
 def settings(folder, network, **changes) -> TrainConfig:
     published = load_yaml(REPOSITORY / "supernet_training_configs/zen_cifar.yaml")
     return TrainConfig(**published | {
@@ -185,3 +203,47 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
             SupernetTrainer(replace(whole, models_save_dir=str(tmp_path / "bad"), **bad), STUDENT.space).run()
     with pytest.raises(UserError, match=r"--lighting 0\.1 with --augment shift"):
         replace(whole, augment="shift", random_erasing=0.0, lighting=0.1)
+
+
+def test_a_teacher_that_answers_once_is_asked_for_nothing_else(tmp_path, monkeypatch):
+    """fp32, a stop, the rest, and int8: the teacher sees every training image once, and the steps its logits of it."""
+    SupernetTrainer(settings(tmp_path, TEACHER, epochs=1), TEACHER.space).run()
+    config = settings(tmp_path / "student", STUDENT, teacher="resnet8:0.5", teacher_checkpoint=str(tmp_path),
+                      teacher_once=True, teacher_temperature=2.0, mixup=0.0, quant_epochs=1)
+    seen, steps = [], []
+    call, step = Teacher.__call__, SupernetTrainer.train_step
+    monkeypatch.setattr(Teacher, "__call__", lambda self, x, *rest: (seen.append(len(x)), call(self, x, *rest))[1])
+
+    def watched(self, batch, count):
+        if (self.position.epoch, self.position.step) == (1, 1) and not self.files.continues:
+            raise Stopped
+        steps.append(batch)
+        return step(self, batch, count)
+
+    monkeypatch.setattr(SupernetTrainer, "train_step", watched)
+    first = SupernetTrainer(config, STUDENT.space)
+    with pytest.raises(Stopped):
+        first.run()
+    SupernetTrainer(config, STUDENT.space, resume=True).run()
+    SupernetTrainer(config.for_quantization(), STUDENT.space, quant_mode=True).run()
+    data, teacher = first.data, first.distiller.teacher
+    assert sum(seen) == len(data.train_indices)
+    assert len(steps) == 9
+
+    numbers = next(iter(first.batches(Position())))[1]
+    usual = train_transform(config.augment, 16, data.info, config.random_erasing, config.lighting)
+    images, labels = next(iter(train_batches(data, usual, batch_size=16, seed=config.seed, epoch=0)))
+    inputs = torch.stack([eval_transform(32, data.info)(data.train.image(n)) for n in numbers.tolist()])
+    for found, expected in zip(steps[0], (images, labels, teacher.net(inputs)), strict=True):
+        torch.testing.assert_close(found.contiguous(), expected.contiguous(), rtol=2e-3, atol=2e-3)  # float16
+    # Where a mirror image is of the same class, the answer is the mean of both; another question is answered anew.
+    mirrored = replace(data, info=replace(data.info, hflip=True))
+    path = first.folder / ANSWERS
+    again = teacher_answers(path, teacher, mirrored, config, seen.append)
+    both = (teacher.net(inputs) + teacher.net(inputs.flip(3))) / 2
+    torch.testing.assert_close(again[numbers].float(), both, rtol=2e-3, atol=2e-3)
+    right = (again.argmax(1).numpy() == data.train.labels)[data.train_indices].mean()
+    assert f"{len(data.train_indices)} training images, {100 * right:.2f} %" in seen[-1]
+
+    with pytest.raises(UserError, match=r"--mixup 0\.2 with --teacher_once"):
+        replace(config, mixup=0.2)

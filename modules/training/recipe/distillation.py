@@ -54,13 +54,15 @@ class Distiller:
         teacher: the network to learn from.
         student: name and channels of a block of the student for each of the teacher's.
         feature_weight, logit_weight: factors of the two parts.
+        temperature: divisor of both networks' logits.
         clip: largest size of a teacher's feature; 0: any.
     """
 
     def __init__(self, teacher: Teacher, student: dict[str, int], *, feature_weight: float, logit_weight: float,
-                 clip: float = 0.0):
+                 temperature: float = 1.0, clip: float = 0.0):
         self.teacher, self.names = teacher, list(student)
         self.feature_weight, self.logit_weight, self.clip = feature_weight, logit_weight, clip
+        self.temperature = temperature
         self.projections = nn.ModuleList(
             nn.Conv2d(mine, other, 1) for mine, other in zip(student.values(), teacher.blocks.values(), strict=True))
         for projection in self.projections:
@@ -77,9 +79,10 @@ class Distiller:
         return block_outputs(net, self.names)
 
     def loss(self, images: torch.Tensor, features: dict[str, torch.Tensor], logits: torch.Tensor,
-             amp: str = "none") -> torch.Tensor:
+             amp: str = "none", answers: torch.Tensor | None = None) -> torch.Tensor:
         """feature_weight sum over the strides of smooth L1(projection of the student's feature, teacher's feature), and
-        logit_weight times the cross-entropy of the student's logits against the teacher's probabilities.
+        logit_weight T^2 times the cross-entropy of the student's logits against the teacher's probabilities, both
+        logits divided by the temperature T (Hinton et al., 2015).
 
         A teacher's feature of another size is resized bilinearly to the student's.
 
@@ -88,9 +91,12 @@ class Distiller:
             features: the student's, from `watch`.
             logits: (N, K), float32.
             amp: number format of the teacher's pass, "none" or "bf16".
+            answers: the teacher's logits (N, K), if it has given them before; then there is no loss of features.
         """
-        theirs, target = self.teacher(images, amp)
-        loss = self.logit_weight * F.cross_entropy(logits, target.softmax(1))
+        theirs, target = self.teacher(images, amp) if answers is None else ([], answers)
+        temperature = self.temperature
+        loss = self.logit_weight * temperature**2 * F.cross_entropy(logits / temperature,
+                                                                    (target / temperature).softmax(1))
         for name, projection, other in zip(self.names, self.projections, theirs, strict=True):
             loss = loss + self.feature_weight * F.smooth_l1_loss(
                 projection(features[name].float()), self._fitted(other, features[name].shape[2:]))
@@ -115,11 +121,12 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
         return None
     device = next(student.parameters()).device
     net, known = _load_teacher(config, record, data, device)
+    strides = () if config.teacher_once else config.teacher_strides
     distiller = Distiller(
-        Teacher(net, last_blocks(net.spec, config.teacher_strides, config.teacher),
-                Renormalise(record, known)),
-        last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet),
-        feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight, clip=config.ts_clip)
+        Teacher(net, last_blocks(net.spec, strides, config.teacher), Renormalise(record, known)),
+        last_blocks(_student_spec(student, config), strides, record.supernet),
+        feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight,
+        temperature=config.teacher_temperature, clip=config.ts_clip)
     distiller.projections.to(device)
     return distiller
 
@@ -149,6 +156,6 @@ def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data,
     if not known.keeps_statistics:
         own = data.normalised(known.mean, known.std)
         images = load_calibration_images(
-            own, train_transform("default", choice.resolution, own.info), config.post_bn_calibration_batch_num,
-            batch_size=config.batch_size_per_gpu, seed=config.seed)
+            own, train_transform(known.training.get("augment", "default"), choice.resolution, own.info),
+            config.post_bn_calibration_batch_num, batch_size=config.batch_size_per_gpu, seed=config.seed)
     return extract_calibrated(model.to(device), choice, images).eval().requires_grad_(False), known
