@@ -32,6 +32,11 @@ engines.add("litert", Engine(litert.open_session, "ai_edge_litert.interpreter", 
 engines.add("openvino", Engine(openvino.open_openvino, "openvino", ".onnx"))
 
 
+def is_model_file(name: str) -> bool:
+    """Whether `name` ends like the files of an engine."""
+    return Path(name).suffix in {engines[known].suffix for known in engines.names()}
+
+
 def engine_of(model: str | Path) -> Engine:
     """The first engine that runs files with the ending of `model`; UserError if none does."""
     suffixes = {engines[name].suffix: engines[name] for name in reversed(engines.names())}

@@ -11,6 +11,7 @@ from pathlib import Path
 from modules.datasets.transforms import AUGMENTS
 from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
+from modules.runtime.engines import is_model_file
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -115,11 +116,13 @@ class TrainConfig:
     warmup_epochs: float = _rate(5, "epochs in which the learning rate rises from 0", low=0, **_EPOCHS)
     epochs: int = _rate(360, "epochs of fp32 training", low=1, **_EPOCHS)
 
-    teacher: str = _teach("", "network to learn from, beside the labels, by a name of --network; empty: none")
+    teacher: tuple[str, ...] = _teach((), "network to learn from, beside the labels, by a name of --network; with "
+                                      "--teacher_once also several, and model files; empty: none", kind=str, many="*")
     teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
                                      "empty: --models_save_dir", needs=_TEACHER)
-    teacher_once: bool = _teach(False, "the teacher answers each training image once, before the first step, and the "
-                                "student learns these logits in every epoch, and no features", needs=_TEACHER)
+    teacher_once: bool = _teach(False, "the teachers answer each training image once, before the first step, and the "
+                                "student learns the mean of their logits in every epoch, and no features",
+                                needs=_TEACHER)
     teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
                                               low=1, high=1024, many="*", needs=_FEATURES)
     teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0, needs=_FEATURES)
@@ -174,6 +177,9 @@ class TrainConfig:
         if self.mixup and self.teacher_once:
             raise UserError(f"--mixup {self.mixup:g} with --teacher_once, whose answers are of whole images; allowed: "
                             "--mixup 0, or a teacher that answers in every step")
+        if not self.teacher_once and (len(self.teacher) > 1 or any(map(is_model_file, self.teacher))):
+            raise UserError(f"--teacher {' '.join(self.teacher)}; allowed: the name of one network, or with "
+                            "--teacher_once several, and model files")
         if self.lighting and self.augment == "shift":
             raise UserError(f"--lighting {self.lighting:g} with --augment shift, which makes whole batches; allowed: "
                             "0, or another augmentation")

@@ -34,7 +34,7 @@ from modules.training.loop.report import Report, draw_curves, log_patterns
 from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import build_optimizer
 from modules.training.precision import measure_amp
-from modules.training.recipe.answers import ANSWERS, teacher_answers
+from modules.training.recipe.answers import ANSWERS, open_teachers, teacher_answers
 from modules.training.recipe.distillation import make_distiller
 from modules.training.recipe.initialisation import initialise
 from modules.training.sandwich import sandwich_step, step_generator, subnet_step, trained_parameters
@@ -88,8 +88,9 @@ class SupernetTrainer(Trainee, Task):
         checkpoint = self._build()
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
         if self.config.teacher_once:
-            self.answers = teacher_answers(self.folder / ANSWERS, self.distiller.teacher, self.data, self.config,
+            self.answers = teacher_answers(self.folder / ANSWERS, self.teachers, self.data, self.config, self.device,
                                            lambda line: self.report.log("stdout.log", line))
+            self.teachers = []
             self.labels = torch.from_numpy(self.data.train.labels).to(self.device)
         if self.amp == "auto":
             self._choose_amp()
@@ -123,6 +124,7 @@ class SupernetTrainer(Trainee, Task):
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
+        self.teachers = open_teachers(config, self.record, self.data, self.device) if config.teacher_once else []
         self.optimizer = build_optimizer(self._trained, config)
         checkpoint = self._resume(given) if self.files.continues else {}
         if not checkpoint:
@@ -212,6 +214,8 @@ class SupernetTrainer(Trainee, Task):
     def _resume(self, checkpoint: dict) -> dict:
         self._check_classes(checkpoint, self.path)
         before = checkpoint.get("config", {}).get("training", {})
+        if isinstance(before.get("teacher"), str):  # of a version with one teacher at most
+            before = before | {"teacher": (before["teacher"],) if before["teacher"] else ()}
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])
         load_weights(self.model, {"state_dict": checkpoint.get("trained_state_dict", checkpoint["state_dict"])},
                      self.path)
@@ -270,8 +274,7 @@ class SupernetTrainer(Trainee, Task):
     def batches(self, start: Position):
         """The batches of an epoch from a step on."""
         c = self.config
-        asked = self.distiller and self.answers is None
-        size = max(self.record.crop_size, self.distiller.resolution if asked else 0)
+        size = max(self.record.crop_size, self.distiller.resolution if self.distiller else 0)
         return train_batches(
             self.data, train_transform(c.augment, size, self.data.info, c.random_erasing, c.lighting),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),

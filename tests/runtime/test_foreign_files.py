@@ -1,8 +1,7 @@
 """Model files of other programs: each is run rightly, or refused in a line that names the fault."""
-import json
-
 import numpy as np
 import pytest
+from foreign_models import BYTE, FLOAT, HALF, WEIGHT, mean_classifier
 
 from modules.deploy.check.classify import classify
 from modules.runtime.engines import open_model
@@ -13,30 +12,6 @@ from modules.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
 Image = pytest.importorskip("PIL.Image")
-METADATA = {"classes": json.dumps(["a", "b", "c", "d"]), "mean": "[0, 0, 0]", "std": "[1, 1, 1]", "crop_size": "16"}
-WEIGHT = np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)
-
-
-def mean_classifier(path, inputs, weight=WEIGHT, cast=False):
-    """Writes logits = mean of each channel @ weight, with the given inputs (name, type, shape), of which it uses the
-    first."""
-    helper = onnx.helper
-    nodes = [helper.make_node("Cast", [inputs[0][0]], ["x"], to=1)] if cast else []
-    nodes += [helper.make_node("GlobalAveragePool", ["x" if cast else inputs[0][0]], ["p"]),
-              helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
-    for name, *_ in inputs[1:]:
-        nodes.append(helper.make_node("Identity", [name], [f"{name}_out"]))
-    outputs = [("y", 1, [None, 4]), *((f"{name}_out", form, shape) for name, form, shape in inputs[1:])]
-    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info(*source) for source in inputs],
-                              [helper.make_tensor_value_info(*output) for output in outputs],
-                              [onnx.numpy_helper.from_array(weight, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, METADATA)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-FLOAT, BYTE, HALF = 1, 2, 10
 
 
 @pytest.mark.parametrize(("inputs", "cast", "fault"), [

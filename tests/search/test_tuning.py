@@ -68,7 +68,7 @@ def assert_same(folder, tuned):
 def test_it_is_training_from_the_supernet_with_its_largest_subnet_as_teacher(supernets, tuned, tmp_path):
     path = checkpoint_folder(supernets, SPACE) / "checkpoint.pth"
     config = settings(models_save_dir=str(tmp_path), resolutions=(32,), subnet_choice=str(SUBNET),
-                      init_checkpoint=str(path), teacher=f"{SPACE}-{SUBNETS.extreme(max)}",
+                      init_checkpoint=str(path), teacher=(f"{SPACE}-{SUBNETS.extreme(max)}",),
                       teacher_checkpoint=str(path), teacher_strides=())
     folder = train(config, SPACE)
     train(replace(config, init_checkpoint="").for_quantization(), SPACE, quant_mode=True)
@@ -106,7 +106,7 @@ def test_checkpoints_that_do_not_fit_are_refused_by_name(supernets, tuned, tmp_p
         next(tune(config, [(SPACE, SUBNET)], tuned / "lsq.pth"))
     monkeypatch.chdir(path.parent)
     with pytest.raises(UserError, match="--teacher resnet20 without --teacher_checkpoint"):
-        next(tune(replace(config, teacher="resnet20"), [(SPACE, SUBNET)], path.name))
+        next(tune(replace(config, teacher=("resnet20",)), [(SPACE, SUBNET)], path.name))
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from foreign_models import FLOAT, METADATA, mean_classifier
+from PIL import Image
 from torch import nn
 
 from modules.datasets.loading import train_batches
@@ -16,12 +18,13 @@ from modules.modeling.network import QNetwork
 from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
+from modules.training import trainer
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.loop.trainee import Position
 from modules.training.losses import smoothed_cross_entropy
 from modules.training.precision import autocast
-from modules.training.recipe.answers import ANSWERS, teacher_answers
-from modules.training.recipe.distillation import Distiller, Teacher
+from modules.training.recipe.answers import ANSWERS, open_teachers, teacher_answers
+from modules.training.recipe.distillation import Distiller, Teacher, load_teacher
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.initialisation import initialise
 from modules.training.recipe.mixup import mix
@@ -165,7 +168,7 @@ class Stopped(Exception):
 
 def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one(tmp_path, monkeypatch):
     SupernetTrainer(settings(tmp_path, TEACHER, epochs=1), TEACHER.space).run()
-    how = {"teacher": "resnet8:0.5", "teacher_checkpoint": str(tmp_path), "teacher_strides": (2, 4)}
+    how = {"teacher": ("resnet8:0.5",), "teacher_checkpoint": str(tmp_path), "teacher_strides": (2, 4)}
     whole, stopped = (settings(tmp_path / name, STUDENT, **how) for name in ("whole", "stopped"))
     first = SupernetTrainer(whole, STUDENT.space)
     first.run()
@@ -205,14 +208,19 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
         replace(whole, augment="shift", random_erasing=0.0, lighting=0.1)
 
 
-def test_a_teacher_that_answers_once_is_asked_for_nothing_else(tmp_path, monkeypatch):
-    """fp32, a stop, the rest, and int8: the teacher sees every training image once, and the steps its logits of it."""
+def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypatch):
+    """A network and a model file; fp32, a stop, the rest, and int8. They see every training image once."""
     SupernetTrainer(settings(tmp_path, TEACHER, epochs=1), TEACHER.space).run()
-    config = settings(tmp_path / "student", STUDENT, teacher="resnet8:0.5", teacher_checkpoint=str(tmp_path),
-                      teacher_once=True, teacher_temperature=2.0, mixup=0.0, quant_epochs=1)
-    seen, steps = [], []
-    call, step = Teacher.__call__, SupernetTrainer.train_step
-    monkeypatch.setattr(Teacher, "__call__", lambda self, x, *rest: (seen.append(len(x)), call(self, x, *rest))[1])
+    weight = np.random.default_rng(0).normal(0, 1, (3, 10)).astype(np.float32)
+    file = mean_classifier(tmp_path / "other.onnx", [("i", FLOAT, [1, 3, 16, 16])], weight,
+                           metadata=METADATA | {"mean": "[0.2, 0.3, 0.4]", "crop_size": "24", "eval_crop": "0.5"})
+    config = settings(tmp_path / "student", STUDENT, teacher=("resnet8:0.5", str(file)), mixup=0.0, quant_epochs=1,
+                      teacher_checkpoint=str(tmp_path), teacher_once=True, teacher_temperature=2.0)
+    teachers, seen, steps, step = [], [], [], SupernetTrainer.train_step
+
+    def counted(*args):
+        teachers[:] = open_teachers(*args)
+        return [replace(t, logits=lambda x, t=t: (seen.append(len(x)), t.logits(x))[1]) for t in teachers]
 
     def watched(self, batch, count):
         if (self.position.epoch, self.position.step) == (1, 1) and not self.files.continues:
@@ -220,30 +228,62 @@ def test_a_teacher_that_answers_once_is_asked_for_nothing_else(tmp_path, monkeyp
         steps.append(batch)
         return step(self, batch, count)
 
+    monkeypatch.setattr(trainer, "open_teachers", counted)
     monkeypatch.setattr(SupernetTrainer, "train_step", watched)
     first = SupernetTrainer(config, STUDENT.space)
     with pytest.raises(Stopped):
         first.run()
     SupernetTrainer(config, STUDENT.space, resume=True).run()
     SupernetTrainer(config.for_quantization(), STUDENT.space, quant_mode=True).run()
-    data, teacher = first.data, first.distiller.teacher
-    assert sum(seen) == len(data.train_indices)
+    data = first.data
+    assert sum(seen) == 2 * len(data.train_indices)
     assert len(steps) == 9
 
     numbers = next(iter(first.batches(Position())))[1]
     usual = train_transform(config.augment, 16, data.info, config.random_erasing, config.lighting)
     images, labels = next(iter(train_batches(data, usual, batch_size=16, seed=config.seed, epoch=0)))
+    pixels = [np.asarray(data.train.image(n).resize((48, 48), Image.Resampling.BICUBIC)) for n in numbers.tolist()]
+    pixels = torch.from_numpy(np.stack(pixels)[:, 12:36, 12:36] / 255.0).permute(0, 3, 1, 2)  # half of the side
+    mean = torch.tensor([0.2, 0.3, 0.4], dtype=torch.float64).view(3, 1, 1)
+    theirs = F.interpolate(pixels - mean, (16, 16), mode="bicubic").mean((2, 3)) @ torch.from_numpy(weight).double()
     inputs = torch.stack([eval_transform(32, data.info)(data.train.image(n)) for n in numbers.tolist()])
-    for found, expected in zip(steps[0], (images, labels, teacher.net(inputs)), strict=True):
-        torch.testing.assert_close(found.contiguous(), expected.contiguous(), rtol=2e-3, atol=2e-3)  # float16
+    ours = load_teacher("resnet8:0.5", config, first.record, data, torch.device("cpu"))[0]
+    half = {"rtol": 2e-3, "atol": 2e-3}  # float16
+    for found, expected in zip(steps[0], (images, labels, (ours(inputs) + theirs.float()) / 2), strict=True):
+        torch.testing.assert_close(found.contiguous(), expected.contiguous(), **half)
     # Where a mirror image is of the same class, the answer is the mean of both; another question is answered anew.
     mirrored = replace(data, info=replace(data.info, hflip=True))
-    path = first.folder / ANSWERS
-    again = teacher_answers(path, teacher, mirrored, config, seen.append)
-    both = (teacher.net(inputs) + teacher.net(inputs.flip(3))) / 2
-    torch.testing.assert_close(again[numbers].float(), both, rtol=2e-3, atol=2e-3)
+    again = teacher_answers(first.folder / ANSWERS, teachers[:1], mirrored, config, torch.device("cpu"), seen.append)
+    torch.testing.assert_close(again[numbers].float(), (ours(inputs) + ours(inputs.flip(3))) / 2, **half)
     right = (again.argmax(1).numpy() == data.train.labels)[data.train_indices].mean()
-    assert f"{len(data.train_indices)} training images, {100 * right:.2f} %" in seen[-1]
+    count = len(data.train_indices)
+    assert seen[-1] == f"{count} training images answered by 1 teacher, {100 * right:.2f} % of them rightly"
 
-    with pytest.raises(UserError, match=r"--mixup 0\.2 with --teacher_once"):
-        replace(config, mixup=0.2)
+    for change, words in (({"mixup": 0.2}, r"--mixup 0\.2 with --teacher_once"),
+                          ({"teacher_once": False}, "--teacher resnet8:0.5 .*; allowed: the name of one network, or"),
+                          ({"teacher_once": False, "teacher": (str(file),)}, "allowed: the name of one network, or")):
+        with pytest.raises(UserError, match=words):
+            replace(config, **change)
+    named = mean_classifier(tmp_path / "named.onnx", [("i", FLOAT, [1, 3, 16, 16])], weight,
+                            metadata=METADATA | {"dataset": "birds"})
+    few = mean_classifier(tmp_path / "few.onnx", [("i", FLOAT, [1, 3, 16, 16])], metadata={})
+    for path, words in ((named, "the classes are not those of .*named.onnx"),
+                        (few, "has 4 outputs, the data set has 10"),
+                        (tmp_path / "none.onnx", "none.onnx' does not exist")):
+        other = replace(config, teacher=(str(path),), models_save_dir=str(tmp_path / path.stem))
+        with pytest.raises(UserError, match=words):
+            SupernetTrainer(other, STUDENT.space).run()
+
+
+def test_a_run_of_a_version_with_one_teacher_at_most_goes_on(tmp_path):
+    config = settings(tmp_path, STUDENT, epochs=1)
+    first = SupernetTrainer(config, STUDENT.space)
+    first.run()
+    checkpoint = load_checkpoint(first.path)
+    checkpoint["config"]["training"]["teacher"] = ""
+    torch.save(checkpoint, first.path)
+    SupernetTrainer(config, STUDENT.space, resume=True).run()
+    checkpoint["config"]["training"]["teacher"] = "resnet8"
+    torch.save(checkpoint, first.path)
+    with pytest.raises(UserError, match=r"teacher was \['resnet8'\]"):
+        SupernetTrainer(config, STUDENT.space, resume=True).run()

@@ -60,12 +60,12 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
     config = replace(
         config, subnet_choice=str(subnet), init_checkpoint=str(path), resolutions=resolutions,
         models_save_dir=str(Path(config.models_save_dir) / subnet_id(space, subnet)))
-    if config.teacher == "none":
-        return replace(config, teacher="")
+    if config.teacher == ("none",):
+        return replace(config, teacher=())
     if not config.teacher:
         largest = SubnetSpace(space, resolutions).extreme(max)
-        return replace(config, teacher=f"{space}-{largest}", teacher_checkpoint=str(path), teacher_strides=())
+        return replace(config, teacher=(f"{space}-{largest}",), teacher_checkpoint=str(path), teacher_strides=())
     if not config.teacher_checkpoint and path == Path(supernet):
-        raise UserError(f"--teacher {config.teacher} without --teacher_checkpoint; with a file as --checkpoint_path it "
-                        "has no default")
+        raise UserError(f"--teacher {' '.join(config.teacher)} without --teacher_checkpoint; with a file as "
+                        "--checkpoint_path it has no default")
     return replace(config, teacher_checkpoint=config.teacher_checkpoint or str(supernet))

@@ -1,73 +1,152 @@
-"""Answers of a teacher to all training images, given once, in place of one in every step."""
+"""Answers of teachers to all training images, given once, in place of one in every step."""
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from modules.datasets.build import Data
+from modules.datasets.classes import check_same_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
+from modules.modeling.network import QNetwork, resize
+from modules.modeling.restore import ModelRecord
+from modules.runtime.engines import is_model_file, open_model
+from modules.runtime.metadata import (
+    has_class_names,
+    model_name,
+    read_classes,
+    read_crop_size,
+    read_eval_crop,
+    read_normalization,
+)
+from modules.runtime.session import check_finite, predict
 from modules.training.config import TrainConfig
-from modules.training.recipe.distillation import Teacher
+from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
+from modules.utils.errors import UserError
 
 ANSWERS = "teacher_answers.pth"  # beside the checkpoints
-_FORM = {"of": dict, "answers": torch.Tensor}
+_FORM = {"of": list, "answers": torch.Tensor}
 
 
-def teacher_answers(path: Path, teacher: Teacher, data: Data, config: TrainConfig,
+@dataclass(frozen=True)
+class Answerer:
+    """A teacher that answers each image once.
+
+    Attributes:
+        logits: of images (N, 3, S, S) on the device, normalised by `mean` and `std`: float32 (N, K) there.
+        crop_size: S, in pixels.
+        eval_crop: part of the side that the centre crop of its evaluation keeps.
+        digest: of its weights.
+    """
+
+    logits: Callable[[torch.Tensor], torch.Tensor]
+    crop_size: int
+    eval_crop: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+
+    def seen(self, data: Data) -> Data:
+        """`data` as this teacher sees it."""
+        return dataclasses.replace(data, info=dataclasses.replace(data.info, eval_crop=self.eval_crop)).normalised(
+            self.mean, self.std)
+
+
+def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: torch.device) -> list[Answerer]:
+    """The teachers of `config` for a student with `record`.
+
+    Raises:
+        UserError: an unknown network, no checkpoint or file, other classes than the data set's.
+    """
+    return [_of_file(name, record, data) if is_model_file(name)
+            else _of_network(*load_teacher(name, config, record, data, device)) for name in config.teacher]
+
+
+def _of_network(net: QNetwork, record: ModelRecord) -> Answerer:
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        if "running_" not in name:  # calibrated statistics follow from the rest, up to rounding
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+
+    def logits(images):
+        with torch.no_grad():
+            return net(images).float()
+    return Answerer(logits, max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std,
+                    digest.hexdigest())
+
+
+def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:
+    session = open_model(path)
+    metadata, resolution = session.metadata, session.get_inputs()[0].shape[-1]
+    where = model_name(metadata)
+    if has_class_names(metadata):
+        check_same_classes(read_classes(metadata), record.classes, path)
+
+    def logits(images):
+        found = predict(session, resize(images, resolution).cpu().numpy())
+        check_finite(found, where)
+        if found.shape[1] != len(record.classes):
+            raise UserError(f"{where} has {found.shape[1]} outputs, the data set has {len(record.classes)} classes; "
+                            "allowed: as many, in the same order")
+        return torch.from_numpy(found).float().to(images.device)
+
+    mean, std = read_normalization(metadata) if "mean" in metadata else (data.info.mean, data.info.std)
+    return Answerer(logits, read_crop_size(metadata, resolution), read_eval_crop(metadata, data.info.eval_crop),
+                    tuple(mean), tuple(std), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+
+
+def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config: TrainConfig, device: torch.device,
                     tell: Callable[[str], None]) -> torch.Tensor:
-    """The teacher's logits of every training image, float16 (images of the source, K), such as (50000, 10), on its
-    device; 0 for images that are held out.
+    """The mean of the teachers' logits of every training image, float16 (images of the source, K), such as (50000, 10),
+    on `device`; 0 for images that are held out.
 
-    An image is seen as in evaluation. If the data set allows it, its mirror image is seen too, and the logits are the
-    mean of both: the student sees one of them at a time. The processes share the images.
+    Every teacher sees an image as in its own evaluation. If the data set allows it, it sees the mirror image too, and
+    the mean of both counts: the student sees one of them at a time. The processes share the images.
 
     Args:
-        path: the file that keeps the answers. It is read if it holds those of the same teacher to the same images.
+        path: the file that keeps the answers. It is read if it holds those of the same teachers to the same images.
         config: of the training, with the size of the batches.
-        tell: gets a line with the share of images that the teacher gets right.
+        tell: gets a line with the share of images that the teachers get right.
     """
-    device = next(teacher.net.parameters()).device
-    identity = _identity(teacher, data)
+    identity = _identity(teachers, data)
     if dist.on_first(lambda: path.is_file() and load_checkpoint(path, "file of answers", _FORM)["of"] == identity):
         return load_checkpoint(path, "file of answers", _FORM)["answers"].to(device)
-    answers = dist.all_sum(_ask(teacher, data, config, device)).half()
+    answers = dist.all_sum(sum(_ask(teacher, data, config, device) for teacher in teachers) / len(teachers)).half()
     labels = torch.from_numpy(data.train.labels).to(device)
     right = (answers.argmax(1) == labels)[torch.from_numpy(data.train_indices).to(device)].double().mean().item()
-    tell(f"the teacher has answered {len(data.train_indices)} training images, {100 * right:.2f} % of them rightly")
+    tell(f"{len(data.train_indices)} training images answered by {len(teachers)} "
+         f"teacher{'s' * (len(teachers) > 1)}, {100 * right:.2f} % of them rightly")
     dist.on_first(lambda: save_checkpoint(path, {"of": identity, "answers": answers.cpu()}))
     return answers
 
 
-def _ask(teacher: Teacher, data: Data, config: TrainConfig, device: torch.device) -> torch.Tensor:
-    """This process's share of the answers; 0 for all others."""
+def _ask(teacher: Answerer, data: Data, config: TrainConfig, device: torch.device) -> torch.Tensor:
+    """This process's share of the answers of one teacher; 0 for all other images."""
+    data, answers = teacher.seen(data), []
     indices = data.train_indices[dist.rank()::dist.world_size()]
-    batches = eval_batches(data.train, indices, eval_transform(teacher.net.resolution, data.info),
+    batches = eval_batches(data.train, indices, eval_transform(teacher.crop_size, data.info),
                            batch_size=config.batch_size_per_gpu, num_workers=config.data_loader_workers_per_gpu)
-    answers = []
-    for images, _ in tqdm(batches, desc="answers of the teacher",
+    for images, _ in tqdm(batches, desc="answers of a teacher",
                           disable=not (dist.rank() == 0 and sys.stderr.isatty())):
         images = images.to(device)
-        logits = teacher(images)[1]
-        answers.append((logits + teacher(images.flip(3))[1]) / 2 if data.info.hflip else logits)
+        logits = teacher.logits(images)
+        answers.append((logits + teacher.logits(images.flip(3))) / 2 if data.info.hflip else logits)
     found = torch.zeros(len(data.train), answers[0].shape[1], device=device)
     found[torch.from_numpy(indices).to(device)] = torch.cat(answers)
     return found
 
 
-def _identity(teacher: Teacher, data: Data) -> dict:
-    """What the answers depend on. Statistics of batch norm are left out: they follow from the rest, up to rounding."""
-    weights, images = hashlib.sha256(), hashlib.sha256(data.train_indices.tobytes())
-    for name, tensor in teacher.net.state_dict().items():
-        if "running_" not in name:
-            weights.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    images.update(data.train.labels.tobytes())
-    return {"weights": weights.hexdigest(), "images": images.hexdigest(), "data set": data.info.name,
-            "mirrored": data.info.hflip, "resolution": teacher.net.resolution, "crop": data.info.eval_crop}
+def _identity(teachers: Sequence[Answerer], data: Data) -> list:
+    """Plain values on which the answers depend."""
+    images = hashlib.sha256(data.train_indices.tobytes() + data.train.labels.tobytes()).hexdigest()
+    return [data.info.name, images, data.info.hflip,
+            *([t.digest, t.crop_size, t.eval_crop, *t.mean, *t.std] for t in teachers)]

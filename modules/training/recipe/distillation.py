@@ -51,28 +51,29 @@ class Distiller:
     """The loss of a student from a teacher.
 
     Args:
-        teacher: the network to learn from.
+        teacher: the network to learn from in each step; None: its answers of before are learned.
         student: name and channels of a block of the student for each of the teacher's.
         feature_weight, logit_weight: factors of the two parts.
         temperature: divisor of both networks' logits.
         clip: largest size of a teacher's feature; 0: any.
     """
 
-    def __init__(self, teacher: Teacher, student: dict[str, int], *, feature_weight: float, logit_weight: float,
+    def __init__(self, teacher: Teacher | None, student: dict[str, int], *, feature_weight: float, logit_weight: float,
                  temperature: float = 1.0, clip: float = 0.0):
         self.teacher, self.names = teacher, list(student)
         self.feature_weight, self.logit_weight, self.clip = feature_weight, logit_weight, clip
         self.temperature = temperature
         self.projections = nn.ModuleList(
-            nn.Conv2d(mine, other, 1) for mine, other in zip(student.values(), teacher.blocks.values(), strict=True))
+            nn.Conv2d(mine, other, 1)
+            for mine, other in zip(student.values(), teacher.blocks.values() if teacher else (), strict=True))
         for projection in self.projections:
             nn.init.normal_(projection.weight, 0, _START / projection.out_channels**0.5)
             nn.init.zeros_(projection.bias)
 
     @property
     def resolution(self) -> int:
-        """Size of the teacher's images in pixels."""
-        return self.teacher.net.resolution
+        """Size of the teacher's images in pixels; 0 if it does not see them."""
+        return self.teacher.net.resolution if self.teacher else 0
 
     def watch(self, net: nn.Module):
         """A context; a run of the student `net` in it gives the features."""
@@ -119,14 +120,16 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
     """
     if not config.teacher:
         return None
+    weights = {"feature_weight": config.teacher_feature_weight, "logit_weight": config.teacher_logit_weight,
+               "temperature": config.teacher_temperature, "clip": config.ts_clip}
+    if config.teacher_once:
+        return Distiller(None, {}, **weights)
+    (name,) = config.teacher
     device = next(student.parameters()).device
-    net, known = _load_teacher(config, record, data, device)
-    strides = () if config.teacher_once else config.teacher_strides
+    net, known = load_teacher(name, config, record, data, device)
     distiller = Distiller(
-        Teacher(net, last_blocks(net.spec, strides, config.teacher), Renormalise(record, known)),
-        last_blocks(_student_spec(student, config), strides, record.supernet),
-        feature_weight=config.teacher_feature_weight, logit_weight=config.teacher_logit_weight,
-        temperature=config.teacher_temperature, clip=config.ts_clip)
+        Teacher(net, last_blocks(net.spec, config.teacher_strides, name), Renormalise(record, known)),
+        last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet), **weights)
     distiller.projections.to(device)
     return distiller
 
@@ -136,11 +139,15 @@ def _student_spec(student: Supernet, config: TrainConfig):
     return resolve(student.config, choice, student.num_classes)
 
 
-def _load_teacher(config: TrainConfig, record: ModelRecord, data: Data,
-                  device: torch.device) -> tuple[QNetwork, ModelRecord]:
-    """The teacher on `device`, and its record. Its batch norm is calibrated on training images, as in every
-    evaluation."""
-    network = read_network(config.teacher)
+def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data,
+                 device: torch.device) -> tuple[QNetwork, ModelRecord]:
+    """The network `name` of `config.teacher` in eval mode on `device`, and its record. Its batch norm is calibrated on
+    training images, as in every evaluation.
+
+    Raises:
+        UserError: an unknown name, no checkpoint, other classes than those of `record`.
+    """
+    network = read_network(name)
     path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
                            supernet=network.supernet)
     model, known = load_supernet(Path(path), network.space, False)

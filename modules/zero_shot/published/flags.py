@@ -177,7 +177,7 @@ def _teacher(args) -> dict:
         raise UserError(f"--teacher_arch {args.teacher_arch} without weights; expected --teacher_load_parameters_from "
                         "FILE, or --teacher_pretrained of a ZenNet")
     first = args.target_downsample_ratio
-    return {"teacher": str(teacher), "teacher_checkpoint": path or str(cached_weights(args.teacher_arch)),
+    return {"teacher": (str(teacher),), "teacher_checkpoint": path or str(cached_weights(args.teacher_arch)),
             "teacher_strides": (first, 2 * first), "teacher_feature_weight": args.teacher_feature_weight,
             "teacher_logit_weight": args.teacher_logit_weight, "ts_clip": args.ts_clip}
 
