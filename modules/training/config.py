@@ -174,7 +174,7 @@ class TrainConfig:
             raise UserError("--momentum 0 with --nesterov true; allowed: above 0, or --nesterov false")
         if self.optimizer == "muon" and self.momentum == 0:
             raise UserError("--momentum 0 with --optimizer muon; allowed: above 0, or --optimizer sgd")
-        if self.mixup and self.teacher_once:
+        if self.mixup and self.teacher and self.teacher_once:
             raise UserError(f"--mixup {self.mixup:g} with --teacher_once, whose answers are of whole images; allowed: "
                             "--mixup 0, or a teacher that answers in every step")
         if not self.teacher_once and (len(self.teacher) > 1 or any(map(is_model_file, self.teacher))):

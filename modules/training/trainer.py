@@ -87,7 +87,7 @@ class SupernetTrainer(Trainee, Task):
         """Prepare the training, announce the images, and write the first state; `files` is open."""
         checkpoint = self._build()
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
-        if self.config.teacher_once:
+        if self.teachers:
             self.answers = teacher_answers(self.folder / ANSWERS, self.teachers, self.data, self.config, self.device,
                                            lambda line: self.report.log("stdout.log", line))
             self.teachers = []
@@ -124,7 +124,7 @@ class SupernetTrainer(Trainee, Task):
         if config.only_train_head:
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
-        self.teachers = open_teachers(config, self.record, self.data, self.device) if config.teacher_once else []
+        self.teachers = open_teachers(config, self.record, self.data, self.device)
         self.optimizer = build_optimizer(self._trained, config)
         checkpoint = self._resume(given) if self.files.continues else {}
         if not checkpoint:

@@ -62,11 +62,13 @@ class Answerer:
 
 
 def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: torch.device) -> list[Answerer]:
-    """The teachers of `config` for a student with `record`.
+    """The teachers of `config` that answer once, for a student with `record`.
 
     Raises:
         UserError: an unknown network, no checkpoint or file, other classes than the data set's.
     """
+    if not config.teacher_once:
+        return []
     return [_of_file(name, record, data) if is_model_file(name)
             else _of_network(*load_teacher(name, config, record, data, device)) for name in config.teacher]
 
