@@ -117,6 +117,7 @@ def measure_memory(forward, backward, size):
     """Bytes held between the passes and at the peak; `size` is that of the output and of the input's gradient."""
     import torch
 
+    forward()  # drops the gradients of the timed rounds, which would count as freed
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         out = forward()
         with torch.profiler.record_function("between"):
