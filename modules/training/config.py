@@ -120,8 +120,8 @@ class TrainConfig:
                                       "--teacher_once also several, and model files; empty: none", kind=str, many="*")
     teacher_checkpoint: str = _teach("", "its checkpoint, or the folder that holds <its supernet>/checkpoint.pth; "
                                      "empty: --models_save_dir", needs=_TEACHER)
-    teacher_once: bool = _teach(False, "the teachers answer each training image once, before the first step, and the "
-                                "student learns the mean of their logits in every epoch, and no features",
+    teacher_once: bool = _teach(False, "the teachers answer each training image once, whole, before the first step, "
+                                "and the student learns the mean of their logits in every epoch, and no features",
                                 needs=_TEACHER)
     teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
                                               low=1, high=1024, many="*", needs=_FEATURES)

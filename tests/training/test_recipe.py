@@ -208,7 +208,7 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
         replace(whole, augment="shift", random_erasing=0.0, lighting=0.1)
 
 
-def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypatch):
+def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypatch, capsys):
     """A network and a model file; fp32, a stop, the rest, and int8. They see every training image once."""
     SupernetTrainer(settings(tmp_path, TEACHER, epochs=1), TEACHER.space).run()
     weight = np.random.default_rng(0).normal(0, 1, (3, 10)).astype(np.float32)
@@ -237,6 +237,8 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     SupernetTrainer(config.for_quantization(), STUDENT.space, quant_mode=True).run()
     data = first.data
     assert sum(seen) == 2 * len(data.train_indices)
+    told = capsys.readouterr().err
+    assert "note: --teacher_once with --augment auto_augment: the teachers answer whole images" in told
     assert len(steps) == 9
 
     numbers = next(iter(first.batches(Position())))[1]

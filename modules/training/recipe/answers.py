@@ -32,6 +32,7 @@ from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 
 ANSWERS = "teacher_answers.pth"  # beside the checkpoints
 _FORM = {"of": list, "answers": torch.Tensor}
@@ -67,8 +68,11 @@ def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: 
     Raises:
         UserError: an unknown network, no checkpoint or file, other classes than the data set's.
     """
-    if not config.teacher_once:
+    if not config.teacher_once or not config.teacher:
         return []
+    if config.augment != "shift":
+        say(f"--teacher_once with --augment {config.augment}: the teachers answer whole images, the student sees parts "
+            "of them; --augment shift, or a teacher that answers in every step, fits better")
     return [_of_file(name, record, data) if is_model_file(name)
             else _of_network(*load_teacher(name, config, record, data, device)) for name in config.teacher]
 
