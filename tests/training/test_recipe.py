@@ -30,6 +30,7 @@ from modules.training.recipe.initialisation import initialise
 from modules.training.recipe.mixup import mix
 from modules.training.sandwich import step_generator, subnet_step
 from modules.training.trainer import SupernetTrainer
+from modules.utils import notes
 from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -228,6 +229,7 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
         steps.append(batch)
         return step(self, batch, count)
 
+    monkeypatch.setattr(notes, "_said", set())
     monkeypatch.setattr(trainer, "open_teachers", counted)
     monkeypatch.setattr(SupernetTrainer, "train_step", watched)
     first = SupernetTrainer(config, STUDENT.space)
