@@ -218,4 +218,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, leave_out: Iterable[st
 def load_yaml(path: str | Path) -> dict:
     """The checked settings of a yaml file, a published one too."""
     content = read_yaml(path, "config file", hint=f"a yaml file such as {CONFIG_FILE}")
-    return read_settings(TrainConfig, translate(content, str(path)), str(path))
+    return read_settings(TrainConfig, in_present_form(translate(content, str(path))), str(path))
+
+
+def in_present_form(values: dict) -> dict:
+    """Settings that a version with one teacher at most wrote, a text, with a list of teachers."""
+    teacher = values.get("teacher")
+    return values | {"teacher": [teacher] if teacher else []} if isinstance(teacher, str) else values

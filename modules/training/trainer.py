@@ -26,7 +26,7 @@ from modules.modeling.restore import (
 from modules.modeling.supernet import HEAD, Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.calibration import calibrate_start
-from modules.training.config import FREE_ON_RESUME, TrainConfig
+from modules.training.config import FREE_ON_RESUME, TrainConfig, in_present_form
 from modules.training.ema import WeightAverage
 from modules.training.evaluation import Accuracy
 from modules.training.loop.epochs import Pace, Task, train_all
@@ -213,9 +213,7 @@ class SupernetTrainer(Trainee, Task):
 
     def _resume(self, checkpoint: dict) -> dict:
         self._check_classes(checkpoint, self.path)
-        before = checkpoint.get("config", {}).get("training", {})
-        if isinstance(before.get("teacher"), str):  # of a version with one teacher at most
-            before = before | {"teacher": (before["teacher"],) if before["teacher"] else ()}
+        before = in_present_form(checkpoint.get("config", {}).get("training", {}))
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"])
         load_weights(self.model, {"state_dict": checkpoint.get("trained_state_dict", checkpoint["state_dict"])},
                      self.path)

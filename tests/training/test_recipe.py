@@ -287,6 +287,9 @@ def test_a_run_of_a_version_with_one_teacher_at_most_goes_on(tmp_path):
     checkpoint["config"]["training"]["teacher"] = ""
     torch.save(checkpoint, first.path)
     SupernetTrainer(config, STUDENT.space, resume=True).run()
+    for written, read in (("''", ()), ("resnet8", ("resnet8",)), ("[resnet8, resnet20]", ("resnet8", "resnet20"))):
+        (tmp_path / "config.yaml").write_text(f"teacher: {written}\n")
+        assert load_yaml(tmp_path / "config.yaml") == {"teacher": read}
     checkpoint["config"]["training"]["teacher"] = "resnet8"
     torch.save(checkpoint, first.path)
     with pytest.raises(UserError, match=r"teacher was \['resnet8'\]"):
