@@ -32,17 +32,21 @@ engines.add("litert", Engine(litert.open_session, "ai_edge_litert.interpreter", 
 engines.add("openvino", Engine(openvino.open_openvino, "openvino", ".onnx"))
 
 
-def is_model_file(name: str) -> bool:
+def is_model_file(name: str | Path) -> bool:
     """Whether `name` ends like the files of an engine."""
-    return Path(name).suffix in {engines[known].suffix for known in engines.names()}
+    return Path(name).suffix in _by_suffix()
+
+
+def _by_suffix() -> dict[str, Engine]:
+    """The first engine that runs files with each ending."""
+    return {engines[name].suffix: engines[name] for name in reversed(engines.names())}
 
 
 def engine_of(model: str | Path) -> Engine:
     """The first engine that runs files with the ending of `model`; UserError if none does."""
-    suffixes = {engines[name].suffix: engines[name] for name in reversed(engines.names())}
-    if Path(model).suffix not in suffixes:
-        raise UserError(f"model {str(model)!r}; allowed: files that end in {' or '.join(sorted(suffixes))}")
-    return suffixes[Path(model).suffix]
+    if not is_model_file(model):
+        raise UserError(f"model {str(model)!r}; allowed: files that end in {' or '.join(sorted(_by_suffix()))}")
+    return _by_suffix()[Path(model).suffix]
 
 
 def open_model(model: str | Path, threads: int = 1) -> Session:

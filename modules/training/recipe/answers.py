@@ -124,8 +124,9 @@ def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config
         tell: gets a line with the share of images that the teachers get right.
     """
     identity = _identity(teachers, data)
-    if dist.on_first(lambda: path.is_file() and load_checkpoint(path, "file of answers", _FORM)["of"] == identity):
-        return load_checkpoint(path, "file of answers", _FORM)["answers"].to(device)
+    kept = load_checkpoint(path, "file of answers", _FORM) if path.is_file() else {}
+    if all(dist.gather_objects(kept.get("of") == identity)):
+        return kept["answers"].to(device)
     answers = dist.all_sum(sum(_ask(teacher, data, config, device) for teacher in teachers) / len(teachers)).half()
     labels = torch.from_numpy(data.train.labels).to(device)
     right = (answers.argmax(1) == labels)[torch.from_numpy(data.train_indices).to(device)].double().mean().item()
