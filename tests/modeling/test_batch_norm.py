@@ -78,7 +78,7 @@ def test_output_gradients_and_statistics(shape, dtype, activation, coded):
             assert isinstance(normed, Normed)
             normed = normed.activated(activation) if activation else normed
             codes = [torch.tensor([v], requires_grad=True) for v in (STEP, OFFSET)] if coded else []
-            y = normed.quantized(*codes, 8, "integer") if coded else normed._looped(None, None, None)
+            y = normed.quantized(*codes, 8, "integer") if coded else normed._looped(None, None, 0, False)
             assert y.dtype == dtype
             assert y.stride() == x.stride()
             values = [y, *torch.autograd.grad(y, [*leaves, *codes], u)]

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from modules.modeling.codes import activation_levels
 from modules.modeling.ops import fake_quant
 from modules.modeling.ops.activations import ACTIVATIONS
-from modules.modeling.ops.compiled import array, compiled
+from modules.modeling.ops.compiled import array, compiled, memory
 
 SIDE_BY_SIDE = 1024  # values of a row, up to which several pixels make one: short rows take longer
 FEWEST = 2**17       # values of a map, for a norm without a quantiser: torch is as fast with fewer
@@ -118,7 +119,7 @@ class Normed:
         """The tensor, without a quantiser."""
         if self.made is None:
             if self.x.numel() >= FEWEST and (self.activation or self.x.dtype == torch.bfloat16):
-                self.made = self._looped(None, None, None)
+                self.made = self._looped(None, None, 0, False)
             else:
                 y = self.norm.apart(self.x)
                 self.made = ACTIVATIONS[self.activation](y) if self.activation else y
@@ -127,14 +128,14 @@ class Normed:
     def quantized(self, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> torch.Tensor:
         """The fake-quantised tensor in training, as of `quantize_activation`."""
         assert self.made is None
-        return self._looped(scale, beta, fake_quant.ActivationCodes.of(scale, beta, num_bits, zero_point))
+        return self._looped(scale, beta, activation_levels(num_bits), zero_point == "integer")
 
-    def _looped(self, scale, beta, codes):
+    def _looped(self, scale, beta, levels, integer):
         norm, n = self.norm, self.x.shape[1]
         statistics = compiled("norm_loops").statistics(_rows(self.x), array(norm.running_mean)[:n],
                                                        array(norm.running_var)[:n], norm.count(), norm.eps)
-        return _Chain.apply(self.x, norm.weight, norm.bias, scale, beta, statistics,
-                            LOOPED[self.activation], codes)
+        return _Chain.apply(self.x, norm.weight, norm.bias, scale, beta, statistics, LOOPED[self.activation], levels,
+                            integer)
 
 
 def plain(x: torch.Tensor | Normed) -> torch.Tensor:
@@ -143,13 +144,15 @@ def plain(x: torch.Tensor | Normed) -> torch.Tensor:
 
 
 class _Chain(torch.autograd.Function):
+    """`scale` and `beta` are None and `levels` 0 without codes."""
+
     @staticmethod
-    def forward(ctx, x, weight, bias, scale, beta, statistics, activation, codes):
+    def forward(ctx, x, weight, bias, scale, beta, statistics, activation, levels, integer):
         ctx.save_for_backward(x, weight, bias, scale, beta)
-        ctx.statistics, ctx.activation, ctx.codes = statistics, activation, codes
+        ctx.statistics, ctx.activation, ctx.levels, ctx.integer = statistics, activation, levels, integer
         out, n = torch.empty_like(x), x.shape[1]
         compiled("norm_loops").forward(_rows(x), *statistics, array(weight)[:n], array(bias)[:n], *activation,
-                                       *_numbers(codes)[:6], _rows(out))
+                                       _number(scale), _number(beta), levels, integer, _rows(out))
         return out
 
     @staticmethod
@@ -159,22 +162,18 @@ class _Chain(torch.autograd.Function):
         n, dx = x.shape[1], torch.empty_like(x)
         new = torch.empty_like if n == len(weight) else torch.zeros_like
         dweight, dbias = new(weight), new(bias)
-        upstream = _rows(u.contiguous(memory_format=torch.channels_last))
-        sums = compiled("norm_loops").backward(
-            upstream, _rows(x), *ctx.statistics, array(weight)[:n], array(bias)[:n], *ctx.activation,
-            *_numbers(ctx.codes), _rows(dx), array(dweight)[:n], array(dbias)[:n])
-        of_codes = (None, None)
-        if ctx.codes:
-            g = fake_quant.gradient_scale(x, ctx.codes.levels)
-            of_codes = fake_quant.scale_gradients(ctx.codes.scale, ctx.codes.low, sums, g, scale, beta)
-        return dx, dweight, dbias, *of_codes, None, None, None
+        dscale, dbeta = (torch.empty_like(v) if ctx.levels else None for v in (scale, beta))
+        g = fake_quant.gradient_scale(x, ctx.levels) if ctx.levels else 0.0
+        compiled("norm_loops").backward(
+            _rows(u.contiguous(memory_format=torch.channels_last)), _rows(x), *ctx.statistics, array(weight)[:n],
+            array(bias)[:n], *ctx.activation, _number(scale), _number(beta), ctx.levels, ctx.integer, g, _rows(dx),
+            array(dweight)[:n], array(dbias)[:n], _number(dscale), _number(dbeta))
+        return dx, dweight, dbias, dscale, dbeta, None, None, None, None
 
 
-def _numbers(codes: fake_quant.ActivationCodes | None) -> tuple:
-    """For the loops: whether there are codes, and their numbers from `integer` to `high`."""
-    if codes is None:
-        return False, False, *(np.float32(0),) * 4, *_NO_BOUNDS
-    return True, codes.integer, codes.step, codes.offset, codes.first, codes.last, codes.low, codes.high
+def _number(tensor: torch.Tensor | None) -> np.ndarray:
+    """The memory of a tensor of one element, (1,); a number that is not used in place of None."""
+    return np.ones(1, np.float32) if tensor is None else memory(tensor)
 
 
 def _rows(x: torch.Tensor) -> np.ndarray:

@@ -21,3 +21,11 @@ def compiled(name: str) -> ModuleType | None:
 def array(tensor: torch.Tensor) -> np.ndarray:
     """The memory of `tensor`, on a CPU; bf16 as its bits, uint16."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+
+
+def memory(tensor: torch.Tensor) -> np.ndarray:
+    """The elements of a dense `tensor` in the order of its memory, (numel,), as of `array`."""
+    values = array(tensor)
+    if not values.flags.c_contiguous:  # the channels are last: (N, C, H, W) lies as (N, H, W, C)
+        values = values.transpose(0, 2, 3, 1)
+    return values.reshape(-1)

@@ -17,17 +17,17 @@ The passes over the elements have three forms, of which `use_form` chooses.
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from modules.modeling.codes import activation_levels, integer_zero_point, weight_bounds
-from modules.modeling.ops.compiled import array, compiled
+from modules.modeling.ops.compiled import compiled, memory
 
 LOOPS, OPERATIONS, COMPILED = FORMS = ("loops", "operations", "compiled")
 SMALL = 2**17  # elements; with fewer, one thread is quick enough
 _form = LOOPS
+_NOTHING = np.empty(0, np.float32)
 
 
 def use_form(form: str) -> None:
@@ -56,13 +56,13 @@ def _compilable(function):
     return call
 
 
-def _loops(vector: torch.Tensor):
-    """The loops for `vector`; None if they do not fit: another device, neither fp32 nor bf16, a gradient is wanted
+def _loops(x: torch.Tensor):
+    """The loops for `x`; None if they do not fit: another device, neither fp32 nor bf16, a gradient is wanted
     through it, or it is long and there are threads to share it."""
-    if (_form != LOOPS or vector.device.type != "cpu" or vector.dtype not in (torch.float32, torch.bfloat16)
-            or (vector.requires_grad and torch.is_grad_enabled())):
+    if (_form != LOOPS or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16)
+            or (x.requires_grad and torch.is_grad_enabled())):
         return None
-    return compiled("loops") if vector.numel() <= SMALL or torch.get_num_threads() == 1 else None
+    return compiled("loops") if x.numel() <= SMALL or torch.get_num_threads() == 1 else None
 
 
 def loops_chosen() -> bool:
@@ -91,14 +91,13 @@ def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits:
         return activation
     levels, integer = activation_levels(num_bits), zero_point == "integer"
     if not is_training:
-        scalars = _scalars(activation, scale, beta)
-        return _restore(_activation_forward(_vector(activation), *scalars, levels, integer)[0], activation)
+        return _activation_codes(activation, scale, beta, levels, integer)[0]
     return _QuantizeActivation.apply(activation, scale, beta, levels, integer, gradient_scale(activation, levels))
 
 
 def gradient_scale(activation: torch.Tensor, levels: int) -> float:
     """The factor g of the gradients of scale and offset of a quantised (N, ...) with codes 0 ... `levels`."""
-    return (activation[0].numel() * levels) ** -0.5
+    return (activation.numel() // len(activation) * levels) ** -0.5
 
 
 def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is_training: bool,
@@ -117,7 +116,7 @@ def quantize_weight(weight: torch.Tensor, scale: torch.Tensor, num_bits: int, is
         return weight
     bounds = weight_bounds(num_bits, narrow_range)
     if not is_training:
-        return _restore(_weight_forward(_vector(weight), *_scalars(weight, scale), bounds), weight)
+        return _weight_codes(weight, scale, bounds)
     return _QuantizeWeight.apply(weight, scale, bounds, (weight.numel() * bounds[1]) ** -0.5)
 
 
@@ -125,29 +124,30 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
 
 
-def _vector(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements of `tensor` in the order of memory, (numel,).
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, or a copy of one with gaps. Its exact strides matter: a 1 x 1 map (N, C, 1, 1) or weight counts as
+    contiguous in both layouts, and only its strides tell which one it has. A convolution with the wrong one runs up to
+    88 times as long. `torch.empty_like` keeps them."""
+    return tensor if _is_dense(tensor) else tensor.contiguous()
+
+
+def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`gradient` with its elements in memory in the order of `_dense` of `like`."""
+    channels_last = not like.is_contiguous() and _is_dense(like)
+    return gradient.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _vector(dense: torch.Tensor) -> torch.Tensor:
+    """The elements of a dense tensor in the order of memory, (numel,).
 
     One compiled form serves vectors of all shapes, and their gradient sums are dot products.
     """
-    dense = tensor if _is_dense(tensor) else tensor.contiguous()
     return dense.as_strided((dense.numel(),), (1,))
 
 
 def _restore(vector: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`vector`, from `_vector` of `like`, with the shape, strides and type of `like`.
-
-    The exact strides matter: a 1 x 1 map (N, C, 1, 1) or weight counts as contiguous in both layouts, and only its
-    strides tell which one it has. A convolution with the wrong one runs up to 88 times as long.
-    """
-    return vector.as_strided(like.shape, like.stride()) if _is_dense(like) else vector.view(like.shape)
-
-
-def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The elements of `gradient` in the order of `_vector` of `like`."""
-    if not like.is_contiguous() and _is_dense(like):
-        return _vector(gradient.contiguous(memory_format=torch.channels_last))
-    return gradient.contiguous().view(-1)
+    """`vector`, from `_vector` of `like`, with the shape and strides of `like`."""
+    return vector.as_strided(like.shape, like.stride())
 
 
 def _scalars(x: torch.Tensor, *values: torch.Tensor) -> tuple:
@@ -170,53 +170,21 @@ def _like(value, scalar: torch.Tensor) -> torch.Tensor:
     return value.view_as(scalar) if isinstance(value, torch.Tensor) else torch.full_like(scalar, float(value))
 
 
-def _activation_forward(x, scale, beta, levels, integer):
-    """The output for the vector `x`, and the value of code 0. With an integer zero point the arithmetic is an integer
-    engine's: round(x / s), then the bounds shifted by the zero point."""
-    loops = _loops(x)
-    if not loops:
-        out, low = _activation_passes(x.float(), scale, beta, levels, integer)
-        return out.to(x.dtype), low
-    s, out = abs(scale), torch.empty_like(x)
-    first, last, low = _code_bounds(s, beta, levels, integer)
-    loops.quantize(array(x), integer, s, beta, first, last, array(out))
-    return out, low
-
-
-class ActivationCodes(NamedTuple):
-    """The codes of an activation for the loops, in fp32: the scale and its size `step`, the learned offset, the first
-    and last code to clip to, and their values `low` and `high`."""
-
-    scale: np.float32
-    step: np.float32
-    offset: np.float32
-    first: np.float32
-    last: np.float32
-    low: np.float32
-    high: np.float32
-    levels: int
-    integer: bool
-
-    @classmethod
-    def of(cls, scale: torch.Tensor, beta: torch.Tensor, num_bits: int, zero_point: str) -> ActivationCodes:
-        """Those of `quantize_activation` with the same arguments, on a CPU."""
-        levels, integer = activation_levels(num_bits), zero_point == "integer"
-        signed, offset = np.float32(scale.item()), np.float32(beta.item())
-        step = abs(signed)
-        first, last, low = _code_bounds(step, offset, levels, integer)
-        return cls(signed, step, offset, first, last, low, low + step * np.float32(levels), levels, integer)
-
-
-def _code_bounds(s, beta, levels, integer):
-    """The first and last code that the loops clip to, and the value of code 0."""
-    if not integer:
-        return np.float32(0), np.float32(levels), beta
-    zero = integer_zero_point(s, beta, levels)
-    return -zero, np.float32(levels) - zero, -zero * s
+def _activation_codes(x, scale, beta, levels, integer):
+    """The output for `x`, and the value of code 0. With an integer zero point the arithmetic is an integer engine's:
+    round(x / s), then the bounds shifted by the zero point."""
+    dense = _dense(x)
+    if loops := _loops(dense):
+        y = torch.empty_like(dense)
+        low = loops.activation_codes(memory(dense), memory(scale), memory(beta), levels, integer, memory(y))
+        return y, np.float32(low)
+    out, low = _activation_passes(_vector(dense).float(), *_scalars(x, scale, beta), levels, integer)
+    return _restore(out.to(x.dtype), dense), low
 
 
 @_compilable
 def _activation_passes(x, scale, beta, levels, integer):
+    """The output for the vector `x`, and the value of code 0."""
     s = abs(scale)
     if not integer:
         offset = _plain(beta)
@@ -232,14 +200,14 @@ def _clamp_(x, low, high):
     return x.clamp_(_plain(low), _plain(high))
 
 
-def _weight_forward(w, scale, bounds):
-    """The output for the vector `w`."""
-    loops = _loops(w)
-    if not loops:
-        return _weight_passes(w.float(), scale, bounds).to(w.dtype)
-    out = torch.empty_like(w)
-    loops.codes_first(array(w), abs(scale), *map(np.float32, bounds), array(out))
-    return out
+def _weight_codes(w, scale, bounds):
+    """The output for `w`."""
+    dense = _dense(w)
+    if loops := _loops(dense):
+        y = torch.empty_like(dense)
+        loops.weight_codes(memory(dense), memory(scale), *bounds, memory(y))
+        return y
+    return _restore(_weight_passes(_vector(dense).float(), *_scalars(w, scale), bounds).to(w.dtype), dense)
 
 
 @_compilable
@@ -251,9 +219,7 @@ def _weight_passes(w, scale, bounds):
 class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, scale, beta, levels, integer, g):
-        vector = _vector(x)
-        y, ctx.low = _activation_forward(vector, *_scalars(x, scale, beta), levels, integer)
-        y = _restore(y, x)
+        y, ctx.low = _activation_codes(x, scale, beta, levels, integer)
         ctx.save_for_backward(x, y, scale, beta)
         ctx.levels, ctx.integer, ctx.g = levels, integer, g
         return y
@@ -261,34 +227,28 @@ class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         x, y, scale, beta = ctx.saved_tensors
-        signed, offset = _scalars(x, scale, beta)
-        s, vector, low = abs(signed), _vector(x), ctx.low
-        high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
+        x, u = _dense(x), _ordered(u, x)
         # In bf16 the output is too coarse: its own error hides that of quantisation. It is made anew in fp32.
-        if y.dtype == torch.bfloat16 and (loops := _loops(vector)):
-            first, last, _ = _code_bounds(s, offset, ctx.levels, ctx.integer)
-            dx = torch.empty_like(vector)
-            sums = loops.activation_gradient_sums(
-                array(_ordered(u, x)), array(vector), ctx.integer, s, offset, first, last, low, high, array(dx))
-        else:
-            exact = _vector(y) if y.dtype == torch.float32 else _activation_forward(
-                vector.float(), signed, offset, ctx.levels, ctx.integer)[0]
-            dx, *sums = _gradient_sums(_ordered(u, x), vector, exact, low, high)
-        return _restore(dx, x), *scale_gradients(signed, low, sums, ctx.g, scale, beta), None, None, None
-
-
-def scale_gradients(signed, low, sums, g: float, scale: torch.Tensor, beta: torch.Tensor) -> tuple:
-    """The gradients of `scale` and `beta`, (1,) each, for the sums of `loops.gradient_sums`. `signed` is the scale's
-    value and `low` that of code 0, numbers or (1,)."""
-    inner, clipped, clipped_y = sums
-    ds = (inner + clipped_y - low * clipped) / signed * g
-    return _like(ds, scale), _like(clipped * g, beta)
+        kept = y.dtype == torch.float32
+        if loops := _loops(x):
+            dx, ds, dbeta = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(beta)
+            loops.activation_gradients(
+                memory(u), memory(x), memory(y) if kept else _NOTHING, memory(scale), memory(beta), ctx.levels,
+                ctx.integer, ctx.g, memory(dx), memory(ds), memory(dbeta))
+            return dx, ds, dbeta, None, None, None
+        signed, offset = _scalars(x, scale, beta)
+        s, low, vector = abs(signed), ctx.low, _vector(x)
+        exact = _vector(y) if kept else _activation_passes(vector.float(), signed, offset, ctx.levels, ctx.integer)[0]
+        high = low + s * ctx.levels if isinstance(s, torch.Tensor) else low + s * np.float32(ctx.levels)
+        dx, inner, clipped, clipped_y = _gradient_sums(_vector(u), vector, exact, low, high)
+        ds = (inner + clipped_y - low * clipped) / signed * ctx.g
+        return _restore(dx, x), _like(ds, scale), _like(clipped * ctx.g, beta), None, None, None
 
 
 class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx, w, scale, bounds, g):
-        y = _restore(_weight_forward(_vector(w), *_scalars(w, scale), bounds), w)
+        y = _weight_codes(w, scale, bounds)
         ctx.save_for_backward(w, y, scale)
         ctx.bounds, ctx.g = bounds, g
         return y
@@ -296,21 +256,23 @@ class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         w, y, scale = ctx.saved_tensors
+        w, u = _dense(w), _ordered(u, w)
+        if loops := _loops(w):
+            dw, ds = torch.empty_like(w), torch.empty_like(scale)
+            loops.weight_gradients(memory(u), memory(w), memory(y), memory(scale), *ctx.bounds, ctx.g, memory(dw),
+                                   memory(ds))
+            return dw, ds, None, None
         (signed,), (low, high) = _scalars(w, scale), ctx.bounds
         s = abs(signed)
-        dw, inner, _, clipped_y = _gradient_sums(_ordered(u, w), _vector(w), _vector(y), s * low, s * high)
+        dw, inner, _, clipped_y = _gradient_sums(_vector(u), _vector(w), _vector(y), s * low, s * high)
         return _restore(dw, w), _like((inner + clipped_y) / signed * ctx.g, scale), None, None
 
 
 def _gradient_sums(u, x, y, low, high):
     """The gradient of the vector `x`, the sum over elements of u (y - x) inside the bounds, and the sums of u and of
     u y outside."""
-    loops = _loops(x)
-    if not loops:
-        dx, *sums = _gradient_passes(u.float(), x.float(), y.float(), low, high)
-        return dx.to(u.dtype), *sums
-    dx = torch.empty_like(u)
-    return dx, *loops.gradient_sums(array(u), array(x), array(y), low, high, array(dx))
+    dx, *sums = _gradient_passes(u.float(), x.float(), y.float(), low, high)
+    return dx.to(u.dtype), *sums
 
 
 @_compilable

@@ -37,13 +37,69 @@ def clip_first(x, scale, offset, low, high, out):
 
 
 @_compile
-def quantize(x, integer, scale, offset, first, last, out):
-    """out = x in codes from `first` to `last`: by `codes_first` if the zero point is `integer`, otherwise by
-    `clip_first`."""
+def code_bounds(scale, beta, levels, integer):
+    """The size of a step, the first and the last code to clip to, and the value of the first code, float32; `scale` and
+    `beta` are arrays (1,), codes 0 ... `levels`. An `integer` zero point is that of `codes.integer_zero_point`."""
+    step, offset, top, zero = abs(np.float32(scale[0])), np.float32(beta[0]), np.float32(levels), np.float32(0)
+    if not integer:
+        return step, zero, top, offset
+    point = np.rint(-offset / step)
+    point = zero if point < zero else point  # NaN stays: a diverged training must stay visible
+    point = top if point > top else point
+    return step, -point, top - point, -point * step
+
+
+@_compile
+def quantize(x, integer, step, first, last, low, out):
+    """out = x in codes of `code_bounds`: by `codes_first` if the zero point is `integer`, otherwise by `clip_first`."""
     if integer:
-        codes_first(x, scale, first, last, out)
+        codes_first(x, step, first, last, out)
     else:
-        clip_first(x, scale, offset, first, last, out)
+        clip_first(x, step, low, first, last, out)
+
+
+@_compile
+def activation_codes(x, scale, beta, levels, integer, out):
+    """out (n,) = `x` (n,) in codes of `code_bounds`; returns the value of the first one."""
+    step, first, last, low = code_bounds(scale, beta, levels, integer)
+    quantize(x, integer, step, first, last, low, out)
+    return low
+
+
+@_compile
+def weight_codes(w, scale, first, last, out):
+    """out (n,) = `w` (n,) in codes `first` to `last` of `scale`, an array (1,)."""
+    codes_first(w, abs(np.float32(scale[0])), np.float32(first), np.float32(last), out)
+
+
+@_compile_sums
+def activation_gradients(u, x, y, scale, beta, levels, integer, g, dx, dscale, dbeta):
+    """Write the gradients of x (n,), of the scale and of the offset (1,) for the gradient `u` of `activation_codes`.
+
+    `y` is its output in float32, or empty: then it is made anew. `g` is the factor of the last two gradients.
+    """
+    step, first, last, low = code_bounds(scale, beta, levels, integer)
+    high = low + step * np.float32(levels)
+    if y.size:
+        inner, clipped, clipped_y = gradient_sums(u, x, y, low, high, dx)
+    else:
+        inner, clipped, clipped_y = _made_anew(u, x, integer, step, first, last, low, high, dx)
+    scale_gradients(inner, clipped, clipped_y, low, g, scale, dscale, dbeta)
+
+
+@_compile_sums
+def weight_gradients(u, w, y, scale, first, last, g, dw, dscale):
+    """Write the gradients of w (n,) and of the scale (1,) for the gradient `u` of the output `y` of `weight_codes`."""
+    step = abs(np.float32(scale[0]))
+    inner, _, clipped_y = gradient_sums(u, w, y, step * np.float32(first), step * np.float32(last), dw)
+    dscale[0] = (inner + clipped_y) / scale[0] * g
+
+
+@_compile_sums
+def scale_gradients(inner, clipped, clipped_y, low, g, scale, dscale, dbeta):
+    """Write the gradients of scale and offset, (1,) each, from the sums of `gradient_sums`."""
+    dscale[0] = (inner + clipped_y - low * clipped) / scale[0] * g
+    dbeta[0] = clipped * g
 
 
 @_compile_sums
@@ -63,14 +119,14 @@ def gradient_sums(u, x, y, low, high, dx):
 
 
 @_compile_sums
-def activation_gradient_sums(u, x, integer, scale, offset, first, last, low, high, dx):
-    """The same with the output made anew by `quantize`, in float32."""
+def _made_anew(u, x, integer, step, first, last, low, high, dx):
+    """`gradient_sums` with the output made anew by `quantize`, in float32."""
     inner, clipped, clipped_y, y = 0.0, 0.0, 0.0, np.empty(BLOCK, np.float32)
     for start in range(0, x.size, BLOCK):
         part = slice(start, start + BLOCK)
         xs = x[part]
         ys = y[:xs.size]
-        quantize(xs, integer, scale, offset, first, last, ys)
+        quantize(xs, integer, step, first, last, low, ys)
         a, b, c = _block(u[part], xs, ys, low, high, dx[part])
         inner, clipped, clipped_y = inner + a, clipped + b, clipped_y + c
     return inner, clipped, clipped_y

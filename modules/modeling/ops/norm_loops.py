@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from modules.modeling.ops.half import number, rounded
-from modules.modeling.ops.loops import code_sums, quantize
+from modules.modeling.ops.loops import code_bounds, code_sums, quantize, scale_gradients
 
 BLOCK = 64  # rows summed up in float32; the sums of blocks are added up in float64
 
@@ -52,31 +52,32 @@ def statistics(x, running_mean, running_var, momentum, eps):
 
 
 @_compile
-def forward(x, mean, inverse, weight, bias, hswish, least, most, coded, integer, scale, offset, first, last, out):
+def forward(x, mean, inverse, weight, bias, hswish, least, most, scale, beta, levels, integer, out):
     """out (R, L) = codes(activation(weight (x - mean) inverse + bias)), in the format of x.
 
-    The activation is h-swish or a clip to `least` ... `most`; its codes, if it is `coded`, are those of `quantize`.
+    The activation is h-swish or a clip to `least` ... `most`; its codes are those of `code_bounds`, without any where
+    `levels` is 0.
     """
+    step, first, last, low = code_bounds(scale, beta, levels, integer)
     factor, shift = _affine(mean, inverse, weight, bias, x.shape[1])
     a = np.empty(x.shape[1], np.float32)
     for r in range(x.shape[0]):
-        if coded:
+        if levels:
             _activated(x[r], factor, shift, hswish, least, most, a)
-            quantize(a, integer, scale, offset, first, last, out[r])
+            quantize(a, integer, step, first, last, low, out[r])
         else:
             _activated(x[r], factor, shift, hswish, least, most, out[r])
 
 
 @_compile
-def backward(u, x, mean, inverse, weight, bias, hswish, least, most, coded, integer, scale, offset, first, last, low,
-             high, dx, of_weight, of_bias):
-    """Write the gradients of x (R, L), of weight and of bias (C,) for the gradient `u` of the output of `forward`.
-
-    `low` and `high` are the values of the first and of the last code, infinite without codes.
-
-    Returns:
-        The sums of `loops.gradient_sums`.
-    """
+def backward(u, x, mean, inverse, weight, bias, hswish, least, most, scale, beta, levels, integer, g, dx, of_weight,
+             of_bias, of_scale, of_beta):
+    """Write the gradients of x (R, L), of weight and of bias (C,) for the gradient `u` of the output of `forward`, and
+    those of scale and offset (1,) times `g`, if there are codes."""
+    step, first, last, low = code_bounds(scale, beta, levels, integer)
+    high = low + step * np.float32(levels)
+    if not levels:
+        low, high = np.float32(-np.inf), np.float32(np.inf)
     length, channels = x.shape[1], mean.size
     factor, shift = _affine(mean, inverse, weight, bias, length)
     centre = _repeat(mean, length)
@@ -88,9 +89,9 @@ def backward(u, x, mean, inverse, weight, bias, hswish, least, most, coded, inte
         part[:], products[:] = 0, 0
         for r in range(start, min(start + BLOCK, x.shape[0])):
             row = x[r]
-            if coded:
+            if levels:
                 _activated(row, factor, shift, hswish, least, most, a)
-                quantize(a, integer, scale, offset, first, last, y)
+                quantize(a, integer, step, first, last, low, y)
                 of_row = code_sums(u[r], a, y, low, high)
                 inner, clipped, clipped_y = inner + of_row[0], clipped + of_row[1], clipped_y + of_row[2]
             if masked:
@@ -117,7 +118,8 @@ def backward(u, x, mean, inverse, weight, bias, hswish, least, most, coded, inte
             _combine(d, x[r], factor, by_x, by_one, dx[r])
         else:
             _combine(u[r], x[r], factor, by_x, by_one, dx[r])
-    return inner, clipped, clipped_y
+    if levels:
+        scale_gradients(inner, clipped, clipped_y, low, g, scale, of_scale, of_beta)
 
 
 @_compile
