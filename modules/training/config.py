@@ -123,6 +123,9 @@ class TrainConfig:
     teacher_once: bool = _teach(False, "the teachers answer each training image once, whole, before the first step, "
                                 "and the student learns the mean of their logits in every epoch, and no features",
                                 needs=_TEACHER)
+    teacher_answers_dir: str = _teach("", "folder that keeps these answers, also for other trainings with the same "
+                                      "teachers and images; empty: beside the checkpoints",
+                                      needs="teacher teacher_once=true")
     teacher_strides: tuple[int, ...] = _teach((16, 32), "strides of the features to learn, through 1 x 1 projections",
                                               low=1, high=1024, many="*", needs=_FEATURES)
     teacher_feature_weight: float = _teach(1.0, "factor of the loss of features", low=0, needs=_FEATURES)
@@ -201,7 +204,7 @@ SANDWICH = tuple(name for name, known in settings_of(TrainConfig).items() if _SE
 
 # Settings that a resumed run may change. All others change the result of a step; those of int8's length and rate do it
 # by way of `for_quantization`.
-FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "calibration_path",
+FREE_ON_RESUME = {"dataset_path", "init_checkpoint", "teacher_checkpoint", "teacher_answers_dir", "calibration_path",
                   "eval_batch_size_per_gpu", "data_loader_workers_per_gpu", "quant_max_batch_size_per_gpu",
                   "quant_base_lr_factor", "quant_warmup_epochs", "quant_epochs", "models_save_dir", "print_freq",
                   "checkpoint_minutes", "valid_freq", "valid_batches"}

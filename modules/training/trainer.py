@@ -88,7 +88,8 @@ class SupernetTrainer(Trainee, Task):
         checkpoint = self._build()
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
         if self.teachers:
-            self.answers = teacher_answers(self.folder / ANSWERS, self.teachers, self.data, self.config, self.device,
+            kept = Path(self.config.teacher_answers_dir or self.folder) / ANSWERS
+            self.answers = teacher_answers(kept, self.teachers, self.data, self.config, self.device,
                                            lambda line: self.report.log("stdout.log", line))
             self.teachers = []
             self.labels = torch.from_numpy(self.data.train.labels).to(self.device)

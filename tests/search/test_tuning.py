@@ -12,6 +12,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.published import subnet_id
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import TrainConfig, load_yaml
+from modules.training.recipe import answers
 from modules.training.trainer import train
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
@@ -90,6 +91,16 @@ def test_stopped_it_goes_on_to_the_same_weights(supernets, tuned, tmp_path, monk
             list(tune(config, [(SPACE, SUBNET)], supernets))
     folder, = tune(config, [(SPACE, SUBNET)], supernets, resume=True)
     assert_same(folder, tuned)
+
+
+def test_a_teacher_that_answers_once_answers_once_for_all_subnets(supernets, tmp_path, monkeypatch):
+    asked, ask = [], answers._ask
+    monkeypatch.setattr(answers, "_ask", lambda *args: (asked.append(args[0]), ask(*args))[1])
+    config = settings(models_save_dir=str(tmp_path), teacher_once=True, augment="shift", epochs=1)
+    folders = list(tune(config, [(SPACE, SUBNET), (SPACE, SUBNETS.extreme(max))], supernets))
+    assert len(asked) == 1
+    assert not list(tmp_path.glob(f"*/*/{answers.ANSWERS}"))
+    assert all((folder / name).is_file() for folder in folders for name in FILES)
 
 
 def test_what_is_refused_for_the_last_subnet_is_refused_before_the_first_training(supernets, tuned, tmp_path):

@@ -239,9 +239,13 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     SupernetTrainer(config.for_quantization(), STUDENT.space, quant_mode=True).run()
     data = first.data
     assert sum(seen) == 2 * len(data.train_indices)
+    other = replace(config, label_smoothing=0.2, models_save_dir=str(tmp_path / "other"),
+                    teacher_answers_dir=str(first.folder))
+    SupernetTrainer(replace(other, epochs=1), STUDENT.space).run()
+    assert sum(seen) == 2 * len(data.train_indices)
     told = capsys.readouterr().err
     assert "note: --teacher_once with --augment auto_augment: the teachers answer whole images" in told
-    assert len(steps) == 9
+    assert len(steps) == 12
 
     numbers = next(iter(first.batches(Position())))[1]
     usual = train_transform(config.augment, 16, data.info, config.random_erasing, config.lighting)

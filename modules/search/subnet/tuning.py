@@ -26,7 +26,8 @@ def tune(config: TrainConfig, subnets: Sequence[tuple[SupernetConfig, SubnetChoi
 
     Args:
         config: of the fp32 training; `models_save_dir` gets a folder for each subnet. Without a teacher it is the
-            largest subnet of the supernet, whose logits are learnt; "none" stands for no teacher.
+            largest subnet of the supernet, whose logits are learnt; "none" stands for no teacher. Answers given once
+            serve all subnets.
         supernet: the fp32 checkpoint, or the folder of supernets.
         resume, overwrite, device: as of `SupernetTrainer`.
     """
@@ -50,6 +51,8 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
 
     Images are loaded as large as those of the supernet, for the teacher, and batch norm was trained on such.
     """
+    if config.teacher_once:  # one teacher answers for all subnets
+        config = replace(config, teacher_answers_dir=config.teacher_answers_dir or config.models_save_dir)
     path = find_checkpoint(supernet, space, False, config.align_sample)
     checkpoint = load_checkpoint(path, "checkpoint of the supernet (--checkpoint_path)")
     record = ModelRecord.from_dict(checkpoint["config"]) if "config" in checkpoint else None
