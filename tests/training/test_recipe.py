@@ -263,6 +263,9 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     mirrored = replace(data, info=replace(data.info, hflip=True))
     again = teacher_answers(first.folder / ANSWERS, teachers[:1], mirrored, config, torch.device("cpu"), seen.append)
     torch.testing.assert_close(again[numbers].float(), (ours(inputs) + ours(inputs.flip(3))) / 2, **half)
+    silent = replace(teachers[0], logits=None)
+    with pytest.raises(FileExistsError):
+        teacher_answers(file / ANSWERS, [silent], mirrored, config, torch.device("cpu"), seen.append)
     right = (again.argmax(1).numpy() == data.train.labels)[data.train_indices].mean()
     count = len(data.train_indices)
     assert seen[-1] == f"{count} training images answered by 1 teacher, {100 * right:.2f} % of them rightly"

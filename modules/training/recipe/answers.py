@@ -127,6 +127,7 @@ def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config
     kept = load_checkpoint(path, "file of answers", _FORM) if path.is_file() else {}
     if all(dist.gather_objects(kept.get("of") == identity)):
         return kept["answers"].to(device)
+    path.parent.mkdir(parents=True, exist_ok=True)  # fails now, not after the teachers were asked
     answers = dist.all_sum(sum(_ask(teacher, data, config, device) for teacher in teachers) / len(teachers)).half()
     labels = torch.from_numpy(data.train.labels).to(device)
     right = (answers.argmax(1) == labels)[torch.from_numpy(data.train_indices).to(device)].double().mean().item()
