@@ -131,10 +131,10 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if _is_dense(tensor) else tensor.contiguous()
 
 
-def _ordered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`gradient` with its elements in memory in the order of `_dense` of `like`."""
-    channels_last = not like.is_contiguous() and _is_dense(like)
-    return gradient.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def _ordered(gradient: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+    """`gradient` with its elements in memory in the order of those of `dense`."""
+    return gradient.contiguous(
+        memory_format=torch.contiguous_format if dense.is_contiguous() else torch.channels_last)
 
 
 def _vector(dense: torch.Tensor) -> torch.Tensor:
@@ -227,7 +227,8 @@ class _QuantizeActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         x, y, scale, beta = ctx.saved_tensors
-        x, u = _dense(x), _ordered(u, x)
+        x = _dense(x)
+        u = _ordered(u, x)
         # In bf16 the output is too coarse: its own error hides that of quantisation. It is made anew in fp32.
         kept = y.dtype == torch.float32
         if loops := _loops(x):
@@ -256,7 +257,8 @@ class _QuantizeWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx, u):
         w, y, scale = ctx.saved_tensors
-        w, u = _dense(w), _ordered(u, w)
+        w = _dense(w)
+        u = _ordered(u, w)
         if loops := _loops(w):
             dw, ds = torch.empty_like(w), torch.empty_like(scale)
             loops.weight_gradients(memory(u), memory(w), memory(y), memory(scale), *ctx.bounds, ctx.g, memory(dw),
