@@ -22,7 +22,7 @@ MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answe
 EVALUATED = 500  # images on which its answers are compared
 CANDIDATES = 8  # subnets of each search that are measured: a single prediction is up to 20% off
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
-# nothing: docs/measured.md, "What kept short trainings at chance".
+# nothing: docs/measured/short_trainings.md.
 LABEL_STEPS = 600
 # Learning rates of single networks, about four times a supernet's: that of the subnets that are trained further (at 0.1
 # they learn half as much in few epochs), and of the rival.

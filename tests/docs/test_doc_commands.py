@@ -8,7 +8,9 @@ import pytest
 
 from modules.utils.files import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md")), *sorted((REPOSITORY / "data").rglob("README.md"))]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY).with_suffix("")))
 # Parses the options of a script in a process of its own and stops there: nothing is run.
 PARSE = """
 import os, runpy, sys
@@ -66,7 +68,7 @@ def script_of(command: str) -> tuple[str, str, list[str]] | None:
     return kind, words[start], words[start + 1:]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_options_of_all_commands_are_known(page):
     calls = [call for command in commands(page) if "$" not in command and (call := script_of(command))]
     for kind, name, _ in calls:
@@ -79,10 +81,19 @@ def test_options_of_all_commands_are_known(page):
     assert not done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not heading or heading in headings(linked), f"{target}#{heading}"
+
+
+def headings(page) -> set[str]:
+    """The names by which links reach the headings of a page: lower case, blanks as hyphens, no other signs than _."""
+    lines = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-")
+            for line in re.findall(r"^#+ (.*)$", lines, re.MULTILINE)}
 
 
 def test_an_unknown_option_is_noticed():

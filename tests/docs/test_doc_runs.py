@@ -24,7 +24,7 @@ import pytest
 import torch
 from image_trees import digit_folder
 from stand_ins import write_adb, write_ssh
-from test_doc_commands import PAGES, commands, script_of
+from test_doc_commands import DOCS, commands, script_of
 
 from modules.adjustable.files import write_quant_info
 from modules.adjustable.network import AdjustableNetwork
@@ -139,12 +139,14 @@ def prepare_measured(folder: Path) -> None:
     write_images(folder)
     for path, mode in (("FOLDER", None), ("FOLDER", QuantMode()), ("long", None)):
         write_supernet(folder / path, "onnxw_tiny-512202-012000", mode)
-    for network in ("--network resnet8", "--superspace cifarw_short --supernet_choice 666-011"):
+    for network, trained in (("--network resnet8", "FOLDER"),
+                             ("--network mobilenet_v4_conv_s_cifar:0.25", "rival"),
+                             ("--superspace cifarw_short --supernet_choice 666-011", "FOLDER")):
         for mode in ([], ["--quant_mode"]):
             run(folder, [sys.executable, "train_supernet.py", *network.split(), *mode, "--config-file",
                          "supernet_training_configs/cifar10_net.yaml", "--dataset_path", "cifar10", "--models_save_dir",
-                         "FOLDER", *MEASURED_TRAINING.split()])
-    page = (REPOSITORY / "docs/measured.md").read_text()
+                         trained, *MEASURED_TRAINING.split()])
+    page = (DOCS / "measured/files.md").read_text()
     (alone,) = set(re.findall(r'^LARGEST="(.*)"$', page, re.M))  # trained alone: its file has no other subnet
     (folder / "subnets.csv").write_text(f"onnxw_tiny,512202-012000,{alone}\n")
 
@@ -177,6 +179,9 @@ def missing(*packages: str) -> tuple[str, ...]:
                  if importlib.util.find_spec(package) is None)
 
 
+MEASURED = {"cifar10": write_images, "cifarw_short": write_images, "short_trainings": write_images,
+            "training_speed": write_images, "latency": write_images, "search": write_images, "ranking": write_images,
+            "files": prepare_measured, "zero_shot": prepare_measured, "adjustable": prepare_measured}
 RUNS = {
     "pipeline": Page(left_out=("/path/to/imagenet",)),
     "zero_shot": Page(
@@ -196,8 +201,8 @@ RUNS = {
         small=LISTED | {"eval_supernet.py": "--num_random 1"}),
     "adjustable": Page(prepare_adjustable, printed={'"$SUBNET"': SUBNET}, small={
         "benchmarks/adjustable_cifar.py": "--epochs 1 --tune_epochs 1 --seeds 0 --targets 1 --layer_targets"}),
-    "measured": Page(
-        prepare_measured, afresh=("train_supernet.py",),
+    **{f"measured/{name}": Page(
+        prepare, afresh=("train_supernet.py",),
         left_out=(*missing("openvino", "openvino", "package", LITE), "b0.pth", "data/models"),  # B0: minutes
         printed={"/path/to/cifar10": "cifar10",
                  "models/lsq models/engine models/tuned models/tuned_engine models/baselines": "models/lsq"},
@@ -223,7 +228,7 @@ RUNS = {
             "modules.latency.profile": "--blocks 30 --correction_nets 10 --test_nets 4",
             "zen_nas/search.py": f"{SMALL['zen_nas/search.py']} --budget_latency 20",  # so small a profile is unsure
             "zen_nas/rank.py": "--num_subnets 3 --valid_size 60 --batch_size 2",
-            "downstream_cls.py": "--epochs 1 --batch_size 32"}),
+            "downstream_cls.py": "--epochs 1 --batch_size 32"}) for name, prepare in MEASURED.items()},
     "own_block": Page(
         prepare_own_block, copied=("modules", "onnx_tools", "tflite_tools", *SCRIPTS),
         small={"modules.latency.profile": PROFILE.replace("onnxw_tiny", "glass_tiny")}),
@@ -254,8 +259,7 @@ def test_the_commands_of_a_page_run(name, tmp_path):
     write_supernet(tmp_path / "checkpoints" / "supernet_training", "onnxw-151122-023231", QuantMode())
     (tmp_path / "results").mkdir()
     page.prepare(tmp_path)
-    (path,) = [path for path in PAGES if path.stem == name]
-    printed = [command for command in commands(path) if script_of(command)]
+    printed = [command for command in commands(DOCS / f"{name}.md") if script_of(command)]
     left = [command for command in printed if not any(word in command for word in page.left_out)]
     assert len(left) >= len(printed) / 2 or name == "own_images"
     for command in left:

@@ -1,4 +1,4 @@
-"""Small networks of ours for images of 32 pixels (docs/measured.md). None has a block at the full size, where a
+"""Small networks of ours for images of 32 pixels (docs/measured/cifar10.md). None has a block at the full size, where a
 multiply-accumulate costs most time and pays least."""
 from __future__ import annotations
 
