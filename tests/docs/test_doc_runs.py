@@ -225,6 +225,7 @@ RUNS = {
             **{script: f"{SMALL[script]} --stage_list stage1_0 stage1_1 stage3_0 stage3_1 stage5_0 stage5_1"
                for script in ("train_block_kd.py", "lsq_block_kd.py", "eval_block_kd.py")},
             "train_supernet.py": MEASURED_TRAINING, "search_subnet.py": f"{SEARCH} --valid_size 60",
+            "eval_supernet.py": f"{SMALL['eval_supernet.py']} --valid_size 60",
             "modules.latency.profile": "--blocks 30 --correction_nets 10 --test_nets 4",
             "zen_nas/search.py": f"{SMALL['zen_nas/search.py']} --budget_latency 20",  # so small a profile is unsure
             "zen_nas/rank.py": "--num_subnets 3 --valid_size 60 --batch_size 2",

@@ -107,7 +107,9 @@ def test_lines_of_input_csv(tmp_path):
 @pytest.mark.parametrize(("text", "message"), [
     ("mobilenet_v2_cifer", "unknown network 'mobilenet_v2_cifer', nearest: mobilenet_v2_cifar; allowed: SEQ"),
     ("", "unknown network ''"),
-    ("resnet20:0", "width 0"), ("resnet20_r0", "resolution 0"), ("onnxw", "unknown network 'onnxw'"),
+    ("resnet20:0", "width 0"), ("resnet20:abc", "width 'abc'"), ("resnet20:-1_r64", "width '-1'"),
+    ("resnet20:", "width ''"),
+    ("resnet20_r0", "resolution 0"), ("onnxw", "unknown network 'onnxw'"),
     (STRUCTURE.replace("(8,", "(9,", 1), "takes 9 channels"), ("SuperConvK3BNRELU(4,8,1,1)", "takes 4 channels"),
     (f"{SPACE}-{SUBNET}".replace("w8", "w9", 1), "width 9 in first_conv"), ("no/such/file.txt", "unknown"),
     ("Foo(1,2)", "allowed: SuperConv")])

@@ -12,6 +12,7 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Candidate, StageTable, Superspace, get_superspace
 from modules.utils.errors import UserError
 from modules.utils.registry import Registry
+from modules.utils.text import shorten
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def network_space(name: str) -> Superspace | None:
     """
     match = _WIDTH.fullmatch(name)
     if not match or match["network"] not in _networks:
+        network, _, width = name.partition(":")
+        if network in _networks and not re.search(r"_r\d+$", width):  # a resolution may follow
+            raise UserError(f"width {width!r} of {shorten(name)}; expected a number above 0, at most 8")
         return None
     network, width = match["network"], float(match["width"] or 1)
     if not 0 < width <= 8:
@@ -134,7 +138,7 @@ def find_network(name: str, resolution: int = 0) -> tuple[SupernetConfig, Subnet
         resolution: of the input, in pixels; 0: the network's own.
 
     Raises:
-        UserError: an unknown name, or a width that is not above 0 and at most 8.
+        UserError: an unknown name, or a width that is no number above 0 and at most 8.
     """
     config = SupernetConfig.from_choice(name, "")
     return config, SubnetSpace(config, (resolution or max(config.space.resolutions),)).extreme(max)
