@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.sources import ArraySource
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = ("Über", "ant", "zebra crossing")
 INFO = DataInfo("test", ("a", "b"), IMAGENET_MEAN, IMAGENET_STD, hflip=True, crop_scale=(0.08, 1.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from modules.search_space.imagenet import IMAGENET_MEAN
+from modules.search_space.preprocessing import IMAGENET_MEAN
 
 FILL = tuple(round(255 * value) for value in IMAGENET_MEAN)  # for pixels that a geometric operation uncovers
 LEVEL_STD = 0.5

@@ -7,7 +7,7 @@ import numpy as np
 
 from modules.datasets.embedded import EMBEDDED, LEAST_CROP
 from modules.datasets.sources import ImageSource
-from modules.search_space.imagenet import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from modules.utils.errors import UserError, check_choice
 
 DATASETS = (*EMBEDDED, "folder", "CIFAR10", "CIFAR100", "Flowers102", "OxfordIIITPet", "Food101", "StanfordCars",
@@ -58,6 +58,14 @@ class Data:
     def normalised(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Data:
         """The same images, whose transforms normalise by `mean` and `std`, per channel, of values in 0..1."""
         return replace(self, info=replace(self.info, mean=tuple(mean), std=tuple(std)))
+
+    def preprocessing(self, crop_size: int) -> Preprocessing:
+        """The preprocessing of this set's evaluation, with images of `crop_size` pixels."""
+        return Preprocessing(crop_size, self.info.eval_crop, self.info.mean, self.info.std)
+
+    def preprocessed(self, seen: Preprocessing) -> Data:
+        """The same images, as a network `seen` them in its evaluation; the transforms take the size of images apart."""
+        return replace(self, info=replace(self.info, eval_crop=seen.eval_crop)).normalised(seen.mean, seen.std)
 
 
 def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:

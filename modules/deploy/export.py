@@ -14,7 +14,7 @@ from modules.deploy.graph.untrained import untrained_graph
 from modules.deploy.naming import trained_metadata, untrained_metadata
 from modules.runtime.engines import open_model
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.files import write_manifest
 

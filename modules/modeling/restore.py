@@ -17,9 +17,9 @@ from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.modeling.zen_weights import NORM_EPS, from_published, is_published, published_classes
 from modules.search_space.config import SupernetConfig
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.networks import find_structure
 from modules.search_space.networks.rows import network_of
+from modules.search_space.preprocessing import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.published import published_supernets
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
@@ -97,7 +97,7 @@ class ModelRecord(Record):
     @property
     def eval_crop(self) -> float:
         """Part of the side that the centre crop of evaluation keeps; older checkpoints use the published value."""
-        return self.training.get("eval_crop", 224 / 256)
+        return self.training.get("eval_crop", EVAL_CROP)
 
     @property
     def bn_eps(self) -> float:

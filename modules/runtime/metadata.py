@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from modules.search_space.preprocessing import EVAL_CROP, Preprocessing
 from modules.utils.errors import UserError
 from modules.utils.json_files import parse_json
 from modules.utils.text import shorten
@@ -19,6 +20,14 @@ class Metadata(dict):
     def __init__(self, values: Mapping[str, str], path: str | Path | bytes):
         super().__init__(values)
         self.where = f"model {'(bytes)' if isinstance(path, bytes) else str(path)!r}"
+
+
+def read_preprocessing(metadata: Mapping[str, str], default: Preprocessing | None = None) -> Preprocessing:
+    """The preprocessing of a model file; what it does not hold is that of `default`. UserError with the file and key if
+    values are bad, or missing without a default (a missing `eval_crop` is the published one)."""
+    mean, std = (default.mean, default.std) if default and "mean" not in metadata else read_normalization(metadata)
+    return Preprocessing(read_crop_size(metadata, default.crop_size if default else None),
+                         read_eval_crop(metadata, default.eval_crop if default else EVAL_CROP), tuple(mean), tuple(std))
 
 
 def read_normalization(metadata: Mapping[str, str]) -> tuple[list[float], list[float]]:

@@ -12,6 +12,7 @@ from modules.datasets.transforms import AUGMENTS
 from modules.modeling.codes import STARTS, ZERO_POINTS
 from modules.modeling.placement import PLACEMENTS
 from modules.runtime.engines import is_model_file
+from modules.search_space.preprocessing import EVAL_CROP
 from modules.training.published_config import translate
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -59,7 +60,7 @@ class TrainConfig:
                             low=0, high=10)
     crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: the data set's own value", low=0,
                                   high=1)
-    eval_crop: float = _data(224 / 256, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
+    eval_crop: float = _data(EVAL_CROP, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
     valid_size: int = _data(0, "images held out of the training set for validation; 0: the validation set", low=0,
                             unit="images")
     n_classes: int = _data(0, "width of the classifier; 0: the data set's number of classes", low=0, high=10**6)

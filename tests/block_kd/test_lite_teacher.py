@@ -16,7 +16,7 @@ from modules.block_kd.teacher import build_teacher, fit_teacher, load_teacher
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.superspace import get_superspace
 from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError

@@ -12,7 +12,7 @@ from modules.datasets.build import Data, DataInfo, load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes, follow_classes, listed
 from modules.datasets.held import HeldDecoded
 from modules.datasets.sources import ArraySource
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.training.config import load_yaml
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY

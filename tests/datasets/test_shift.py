@@ -8,7 +8,7 @@ from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
 from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import UserError
 
 SIDE, COUNT = 16, 60

@@ -11,8 +11,8 @@ from PIL import Image
 
 from modules.datasets.build import DataInfo
 from modules.datasets.transforms import CROP_RATIO, draw_crop, draw_shift, eval_transform, train_transform
-from modules.search_space.imagenet import IMAGENET_MEAN as MEAN
-from modules.search_space.imagenet import IMAGENET_STD as STD
+from modules.search_space.preprocessing import IMAGENET_MEAN as MEAN
+from modules.search_space.preprocessing import IMAGENET_STD as STD
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from modules.modeling.ops.op import QConv, QLinear
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.errors import check_choice
 
 FORMS = ("tensorflow", "torchvision")

@@ -13,7 +13,7 @@ from modules.modeling.ops.lsq_plus import PUBLISHED_NAMES
 from modules.modeling.public_weights.packages import PACKAGE, package_weights
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision

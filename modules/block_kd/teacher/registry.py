@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modules.block_kd.teacher.backbone import Teacher
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.utils.registry import Registry
 
 

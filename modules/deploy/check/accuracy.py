@@ -11,16 +11,8 @@ from modules.datasets.classes import follow_classes
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.check.agreement import predict_batches
-from modules.runtime.metadata import (
-    has_class_names,
-    model_name,
-    read_classes,
-    read_crop_size,
-    read_eval_crop,
-    read_normalization,
-)
+from modules.runtime.metadata import has_class_names, model_name, read_classes, read_preprocessing
 from modules.runtime.session import Session
-from modules.search_space.imagenet import EVAL_CROP
 from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
 
@@ -40,14 +32,14 @@ def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = 
     """
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
     resolution, model = session.get_inputs()[0].shape[-1], model_name(metadata)
-    data = load_data(dataset or None, dataset_path or None, eval_crop=read_eval_crop(metadata, EVAL_CROP))
-    if "mean" in metadata:
-        data = data.normalised(*read_normalization(metadata))
+    data = load_data(dataset or None, dataset_path or None)
+    seen = read_preprocessing(metadata, data.preprocessing(resolution))
+    data = data.preprocessed(seen)
     announce(data, [resolution])
     classes = read_classes(metadata) if "classes" in metadata else data.info.classes
     data = follow_classes(data, classes, model, has_class_names(metadata))
-    size = read_crop_size(metadata, resolution)
-    batches = eval_batches(data.test, data.test_indices, eval_transform(size, data.info), batch_size=batch_size)
+    transform = eval_transform(seen.crop_size, data.info)
+    batches = eval_batches(data.test, data.test_indices, transform, batch_size=batch_size)
     right, right5, loss = [], 0, 0.0
     for _, logits, labels in predict_batches(session, batches, model):
         if logits.shape[1] != len(classes):

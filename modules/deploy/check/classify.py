@@ -4,11 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from modules.runtime.metadata import model_name, read_classes, read_crop_size, read_eval_crop, read_normalization
+from modules.runtime.metadata import model_name, read_classes, read_preprocessing
 from modules.runtime.session import Session, check_finite, predict
 from modules.utils.errors import UserError
 from modules.utils.notes import say
@@ -58,12 +57,10 @@ def load_image(path: str | Path, metadata: dict[str, str], resolution: int) -> n
     from modules.datasets.decode import decode_file
     from modules.datasets.transforms import eval_transform
     from modules.modeling.network import resize
-    from modules.search_space.imagenet import EVAL_CROP
 
-    mean, std = read_normalization(metadata)
-    preprocessing = SimpleNamespace(mean=mean, std=std, eval_crop=read_eval_crop(metadata, EVAL_CROP))
+    preprocessing = read_preprocessing(metadata)
     image = decode_file(path)
     if "scaled" in image.info:
         say(f"{path} is scaled from {image.info['scaled']}, for its format states no range")
-    pixels = eval_transform(read_crop_size(metadata), preprocessing)(image)
+    pixels = eval_transform(preprocessing.crop_size, preprocessing)(image)
     return resize(pixels[None], resolution).numpy()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockSpec, ConvSpec, SESpec
-from modules.search_space.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 Pairs = Iterator[tuple[str, str]]  # our name of a tensor, and the file's
 _NORM = ("weight", "bias", "running_mean", "running_var")

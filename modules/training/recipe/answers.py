@@ -1,7 +1,6 @@
 """Answers of teachers to all training images, given once, in place of one in every step."""
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
@@ -18,15 +17,9 @@ from modules.datasets.transforms import eval_transform
 from modules.modeling.network import QNetwork, resize
 from modules.modeling.restore import ModelRecord
 from modules.runtime.engines import is_model_file, open_model
-from modules.runtime.metadata import (
-    has_class_names,
-    model_name,
-    read_classes,
-    read_crop_size,
-    read_eval_crop,
-    read_normalization,
-)
+from modules.runtime.metadata import has_class_names, model_name, read_classes, read_preprocessing
 from modules.runtime.session import check_finite, predict
+from modules.search_space.preprocessing import Preprocessing
 from modules.training.config import TrainConfig
 from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
@@ -43,23 +36,14 @@ class Answerer:
     """A teacher that answers each image once.
 
     Attributes:
-        logits: of images (N, 3, S, S) on the device, normalised by `mean` and `std`: float32 (N, K) there.
-        crop_size: S, in pixels.
-        eval_crop: part of the side that the centre crop of its evaluation keeps.
+        logits: of images (N, 3, S, S) on the device, preprocessed as it `saw` them: float32 (N, K) there.
+        saw: the images of its own evaluation.
         digest: of its weights.
     """
 
     logits: Callable[[torch.Tensor], torch.Tensor]
-    crop_size: int
-    eval_crop: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    saw: Preprocessing
     digest: str
-
-    def seen(self, data: Data) -> Data:
-        """`data` as this teacher sees it."""
-        return dataclasses.replace(data, info=dataclasses.replace(data.info, eval_crop=self.eval_crop)).normalised(
-            self.mean, self.std)
 
 
 def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: torch.device) -> list[Answerer]:
@@ -86,8 +70,8 @@ def _of_network(net: QNetwork, record: ModelRecord) -> Answerer:
     def logits(images):
         with torch.no_grad():
             return net(images).float()
-    return Answerer(logits, max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std,
-                    digest.hexdigest())
+    saw = Preprocessing(max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std)
+    return Answerer(logits, saw, digest.hexdigest())
 
 
 def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:
@@ -105,9 +89,8 @@ def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:
                             "allowed: as many, in the same order")
         return torch.from_numpy(found).float().to(images.device)
 
-    mean, std = read_normalization(metadata) if "mean" in metadata else (data.info.mean, data.info.std)
-    return Answerer(logits, read_crop_size(metadata, resolution), read_eval_crop(metadata, data.info.eval_crop),
-                    tuple(mean), tuple(std), hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    saw = read_preprocessing(metadata, data.preprocessing(resolution))
+    return Answerer(logits, saw, hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
 def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config: TrainConfig, device: torch.device,
@@ -139,9 +122,9 @@ def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config
 
 def _ask(teacher: Answerer, data: Data, config: TrainConfig, device: torch.device) -> torch.Tensor:
     """This process's share of the answers of one teacher; 0 for all other images."""
-    data, answers = teacher.seen(data), []
+    data, answers = data.preprocessed(teacher.saw), []
     indices = data.train_indices[dist.rank()::dist.world_size()]
-    batches = eval_batches(data.train, indices, eval_transform(teacher.crop_size, data.info),
+    batches = eval_batches(data.train, indices, eval_transform(teacher.saw.crop_size, data.info),
                            batch_size=config.batch_size_per_gpu, num_workers=config.data_loader_workers_per_gpu)
     for images, _ in tqdm(batches, desc="answers of a teacher",
                           disable=not (dist.rank() == 0 and sys.stderr.isatty())):
@@ -157,4 +140,4 @@ def _identity(teachers: Sequence[Answerer], data: Data) -> list:
     """Plain values on which the answers depend."""
     images = hashlib.sha256(data.train_indices.tobytes() + data.train.labels.tobytes()).hexdigest()
     return [data.info.name, images, data.info.hflip,
-            *([t.digest, t.crop_size, t.eval_crop, *t.mean, *t.std] for t in teachers)]
+            *([t.digest, t.saw.crop_size, t.saw.eval_crop, *t.saw.mean, *t.saw.std] for t in teachers)]
