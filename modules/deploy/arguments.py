@@ -58,6 +58,8 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
            "in its own precision; or package (public weights of efficientnet_lite0 ... lite2)")
     option(parser, "--quant_mode", False, "export the int8 files only")
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
+    option(parser, "--weight_bits", 8, "bits of these random weights in int8 files; trained ones have their own", low=2,
+           high=8)
     add_arguments(parser, Evaluation)
 
 
@@ -74,7 +76,7 @@ def export_given(args, form: Format) -> None:
     if is_file(args.resume) and not (args.quant_mode or args.skip_weights):
         precisions = (holds_int8(args.resume),)
     for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
-                                   None if args.skip_weights else evaluator):
+                                   None if args.skip_weights else evaluator, args.weight_bits):
         print(exported, flush=True)
 
 

@@ -73,21 +73,23 @@ def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig, folde
 
 
 def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, int8: bool, form: Format,
-                     num_classes: int = 1000) -> Exported:
+                     num_classes: int = 1000, weight_bits: int = 8) -> Exported:
     """Write subnet `choice` with random weights, for timing."""
     path = form.path(folder, space, choice, int8)
-    form.write(untrained_graph(space, choice, int8, num_classes), path, untrained_metadata(space, choice),
+    form.write(untrained_graph(space, choice, int8, num_classes, weight_bits), path, untrained_metadata(space, choice),
                IMAGENET_MEAN, IMAGENET_STD)
     return Exported(path, int8=int8)
 
 
 def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]], folder: str | Path, form: Format,
                    precisions: Iterable[bool],
-                   evaluator: Callable[[SupernetConfig, bool], SubnetEvaluator] | None = None) -> Iterator[Exported]:
+                   evaluator: Callable[[SupernetConfig, bool], SubnetEvaluator] | None = None,
+                   weight_bits: int = 8) -> Iterator[Exported]:
     """Export `subnets` in each precision (True: int8), supernet by supernet.
 
     Args:
-        evaluator: a function that gives the evaluator of a supernet in a precision; None: random weights.
+        evaluator: a function that gives the evaluator of a supernet in a precision; None: random weights, of
+            `weight_bits` bits in int8.
 
     Raises:
         UserError: random weights, and one of the files is there as a trained one.
@@ -105,7 +107,7 @@ def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]],
             trained = evaluator and evaluator(space, int8)
             for choice in choices:
                 yield (export_trained(trained, choice, folder, form) if trained
-                       else export_untrained(space, choice, folder, int8, form))
+                       else export_untrained(space, choice, folder, int8, form, weight_bits=weight_bits))
 
 
 def timed_files(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, form: Format,

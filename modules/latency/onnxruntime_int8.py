@@ -33,15 +33,17 @@ class OnnxRuntimeInt8(BlockSums):
     which are measured once too. A platform of `modules.latency.profile` predicts blocks without measuring each one.
     """
 
+    weight_bits = 8
+
     def __init__(self):
         super().__init__()
         import onnxruntime
 
         from modules.utils.files import machine
 
-        self.cache = LatencyCache("onnxruntime_int8", {
+        self.cache = LatencyCache(f"onnxruntime_w{self.weight_bits}a8", {
             **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
-            "timing": "fastest quarter"})
+            "timing": "fastest quarter", "weight bits": self.weight_bits})
         self._device = None
         self._corrections = {}
         atexit.register(self.cache.save)
@@ -55,7 +57,8 @@ class OnnxRuntimeInt8(BlockSums):
         from modules.latency.profile.models import block_model
 
         def measured() -> list[float]:
-            return [self._measured(block_key(block, hw), partial(block_model, RUNTIME, block, hw))
+            return [self._measured(block_key(block, hw), partial(block_model, RUNTIME, block, hw,
+                                                                   self.weight_bits))
                     for block, hw in zip(blocks, hws, strict=True)]
 
         measured()
@@ -82,7 +85,7 @@ class OnnxRuntimeInt8(BlockSums):
         from modules.latency.profile.models import net_model
 
         digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:16]
-        ms = self._measured(f"net:{digest}", lambda: net_model(RUNTIME, spec))
+        ms = self._measured(f"net:{digest}", lambda: net_model(RUNTIME, spec, self.weight_bits))
         self.cache.save()
         return ms
 
@@ -103,7 +106,7 @@ class OnnxRuntimeInt8(BlockSums):
             space = get_superspace(superspace)
             nets = draw_nets(space, space.resolutions, CORRECTION_NETS, np.random.default_rng(0))
             specs = [net.spec for net in nets]
-            whole = [self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec))
+            whole = [self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec, self.weight_bits))
                      for net, spec in zip(nets, specs, strict=True)]
             self._corrections[superspace] = fit_correction(self.sum_blocks(specs).ms, net_terms(specs),
                                                            np.array(whole))
@@ -132,3 +135,8 @@ class OnnxRuntimeInt8(BlockSums):
             self.cache.save()  # and takes the figure of a process that was quicker: all latencies have one scale
 
 
+@register_platform("onnxruntime_w7a8")
+class OnnxRuntimeW7A8(OnnxRuntimeInt8):
+    """The same for networks whose weights have 7 bits (`--quant_weight_bits 7`): quicker on x86 without VNNI."""
+
+    weight_bits = 7

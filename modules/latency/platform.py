@@ -51,6 +51,11 @@ def make_platform(name: str) -> Platform:
     return _platforms[name]()
 
 
+def weight_bits(name: str) -> int:
+    """Bits of the weights of the networks whose latency the platform called `name` gives."""
+    return getattr(_platforms[name], "weight_bits", 8)
+
+
 def predict_blocks(platform: Platform, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
     """Latencies of `blocks` on inputs of `hws` pixels, all at once if `platform` can (`BlockSums`); arrays of shape
     (len(blocks),), such as (17,)."""

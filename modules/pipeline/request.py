@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from modules.block_kd.space_search.spaces import Spaces
+from modules.latency.platform import weight_bits
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import is_file
@@ -91,6 +92,11 @@ class Request:
     def device(self) -> str:
         """`platform` for the scripts, which run in another folder."""
         return str(Path(self.platform).resolve()) if Path(self.platform).is_dir() else self.platform
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of the weights of the networks whose latency `platform` gives."""
+        return weight_bits(self.platform)
 
     def images(self) -> list:
         """The options that name the images, of every script that reads them."""

@@ -130,8 +130,9 @@ class Pipeline:
     def _training(self, folder: Path, epochs: int, int8_epochs: int, which: Sequence) -> list[Command]:
         common = ["train_supernet.py", *which, *self.request.images(), "--config-file", CONFIG, "--models_save_dir",
                   folder, "--valid_size", self.plan.valid_size, "--resolutions", *self.plan.resolutions, "--placement",
-                  "engine", "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--seed",
-                  self.request.seed, "--epochs", epochs, "--quant_epochs", int8_epochs, "--warmup_epochs",
+                  "engine", "--quant_weight_bits", self.request.weight_bits, "--post_bn_calibration_batch_num",
+                  self.plan.calibration_batches, "--seed", self.request.seed, "--epochs", epochs, "--quant_epochs",
+                  int8_epochs, "--warmup_epochs",
                   min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume"]
         return [common, [*common, "--quant_mode"]]
 
@@ -155,7 +156,7 @@ class Pipeline:
 
     def measure_best(self) -> list[Command]:
         """Latency of the best subnets of each search, and of the smallest."""
-        return _measure(self.results.best_predicted(), self.results.candidates, self.results.candidates_latency)
+        return self._measure(self.results.best_predicted(), self.results.candidates, self.results.candidates_latency)
 
     def _export(self, listing: Path, checkpoints: Path, models: Path) -> Command:
         return ["onnx_tools/export_onnx.py", "--input", listing, "--resume", checkpoints, "--output_dir", models,
@@ -184,7 +185,14 @@ class Pipeline:
 
     def measure_rivals(self) -> list[Command]:
         """Latency of the networks that a user would take instead."""
-        return _measure(self.results.rival_candidates(), self.results.rivals, self.results.rivals_latency)
+        return self._measure(self.results.rival_candidates(), self.results.rivals, self.results.rivals_latency)
+
+    def _measure(self, networks: Sequence[Network], models: Path, table: Path) -> list[Command]:
+        """Latency of INT8 files with random weights: it depends on their bits alone."""
+        listing = models / "networks.csv"
+        list_subnets(listing, networks)
+        return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--weight_bits",
+                 self.request.weight_bits, "--output_dir", models], _benchmark(listing, models, table)]
 
     def _train_rival(self) -> list[Command]:
         """The rival, for as many epochs as supernet and subnet had together."""
@@ -207,14 +215,6 @@ class Pipeline:
         r = self.results
         list_subnets(r.listing("all"), [network for _, network in r.exports().values()])
         return [_benchmark(r.listing("all"), r.models, r.latency)]
-
-
-def _measure(networks: Sequence[Network], models: Path, table: Path) -> list[Command]:
-    """Latency of INT8 files with random weights: it does not depend on them."""
-    listing = models / "networks.csv"
-    list_subnets(listing, networks)
-    return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--output_dir", models],
-            _benchmark(listing, models, table)]
 
 
 def _benchmark(listing: Path, models: Path, table: Path) -> Command:

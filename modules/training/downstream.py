@@ -71,16 +71,16 @@ def downstream_config(start: Path, choice: SubnetChoiceConfig, *, dataset: str, 
     return TrainConfig(
         dataset=dataset, subnet_choice=str(choice), resolutions=(choice.resolution,), init_checkpoint=str(start),
         new_head=True, base_lr=rate * 256 / _BATCH, schedule="linear", grad_clip_value=0.0, dropout=0.0,
-        placement=_placement(start) if int8 else "lsq", **settings)
+        **(_quantisers(start) if int8 else {}), **settings)
 
 
-def _placement(start: Path) -> str:
-    """The placement of the quantisers in an int8 checkpoint."""
+def _quantisers(start: Path) -> dict:
+    """The settings of the quantisers in an int8 checkpoint."""
     checkpoint = load_checkpoint(start)
     if "config" not in checkpoint and not find_form(checkpoint):
-        return "lsq"  # a published one
+        return {}  # a published one
     quant = ModelRecord.from_dict(checkpoint["config"]).quant if "config" in checkpoint else None
     if quant is None:
         raise UserError(f"checkpoint {str(start)!r} is an fp32 one, where --fp32 starts; int8 starts from the lsq.pth "
                         "that train_supernet.py --quant_mode writes")
-    return quant.placement
+    return {"placement": quant.placement, "quant_weight_bits": quant.nbits_w}

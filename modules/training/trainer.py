@@ -14,6 +14,7 @@ from modules.datasets.build import load_data
 from modules.datasets.classes import check_enough_classes, check_same_classes
 from modules.datasets.loading import train_batches
 from modules.datasets.transforms import train_transform
+from modules.modeling.codes import weight_bounds
 from modules.modeling.ops.fake_quant import COMPILED, LOOPS, use_form
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import (
@@ -162,7 +163,7 @@ class SupernetTrainer(Trainee, Task):
                 raise UserError(f"n_classes is {config.n_classes}, but {info.name} has {len(classes)} classes; "
                                 "allowed: that many or more, or 0")
             classes += tuple(f"unused{i}" for i in range(config.n_classes - len(classes)))
-        quant = QuantMode(zero_point=config.quant_zero_point, start=config.quant_start,
+        quant = QuantMode(config.quant_weight_bits, zero_point=config.quant_zero_point, start=config.quant_start,
                           placement=config.placement) if self.quant_mode else None
         return ModelRecord(str(space), config.resolutions or space.space.resolutions, classes, info.name, info.mean,
                            info.std, held_out, quant, dataclasses.asdict(config))
@@ -204,8 +205,19 @@ class SupernetTrainer(Trainee, Task):
             if not new_head:
                 self._check_classes(checkpoint, path)
             load_model_weights(self.model, checkpoint, path, keep=HEAD if new_head else None)
+            self._take_over_bits(checkpoint)
         if given and self.config.calibration_path:
             calibrate_start(self.model, self.record, self.config)
+
+    def _take_over_bits(self, checkpoint: dict) -> None:
+        """Widen or narrow the steps of weights that were trained with another number of bits, so that they keep their
+        ranges."""
+        before = ModelRecord.from_dict(checkpoint["config"]).quant if "config" in checkpoint else None
+        if before and self.record.quant and before.nbits_w != self.record.quant.nbits_w:
+            ratio = weight_bounds(before.nbits_w)[1] / weight_bounds(self.record.quant.nbits_w)[1]
+            for module in self.model.modules():
+                if hasattr(module, "weight_scale"):
+                    module.weight_scale.data.mul_(ratio)
 
     def _check_classes(self, checkpoint: dict, path: str | Path) -> None:
         """UserError if `checkpoint` has other classes than the data set."""

@@ -68,10 +68,9 @@ def _tensor_quantizers(blocks) -> dict[str, Quantizer]:
 
 
 def _check_trained(module, name: str) -> None:
-    weight_bits = 8 if hasattr(module, "weight_scale") else 32
-    activation_bits = 32 if module.quantized_input else 8
-    started = (weight_bits == 32 or module._started[0]) and (activation_bits == 32 or module._started[1])
-    if (module.nbits_w, module.nbits_a) != (weight_bits, activation_bits) or not started:
+    weights, activations = hasattr(module, "weight_scale"), not module.quantized_input
+    started = (not weights or module._started[0]) and (not activations or module._started[1])
+    if (module.nbits_w <= 8) != weights or module.nbits_a != (8 if activations else 32) or not started:
         raise UserError(f"layer {name!r} is not a trained int8 layer; export needs an LSQ+ checkpoint (lsq.pth)")
 
 
@@ -97,7 +96,7 @@ def _quantizer(module, name: str) -> Quantizer:
 
 def _weight_codes(module, weight, factor, bias, quantizer):
     scale = np.float32(abs(module.weight_scale.item()))
-    low, high = weight_bounds(8, module.narrow_range)
+    low, high = weight_bounds(module.nbits_w, module.narrow_range)
     # float32 arithmetic, as in training: the codes are the trained ones
     codes = np.round(np.clip(weight.astype(np.float32) / scale, low, high))
     # A published weight may hold code -128. It has no negative; engines are fastest with the symmetric range.

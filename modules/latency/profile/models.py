@@ -26,17 +26,18 @@ WRITERS: dict[str, Callable[[Graph], bytes]] = {"onnxruntime": _onnx, "openvino"
 REFERENCE = (BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6"), (28, 28))  # about 0.1 ms on one x86 core
 
 
-def block_model(runtime: str, block: BlockArgs, hw: tuple[int, int]) -> bytes:
+def block_model(runtime: str, block: BlockArgs, hw: tuple[int, int], weight_bits: int = 8) -> bytes:
     """The int8 model of one block on an input of `hw` pixels, in the format that `runtime` reads."""
-    return _model(runtime, [("block", build_block(block))], (block.cin, *hw))
+    return _model(runtime, [("block", build_block(block))], (block.cin, *hw), weight_bits)
 
 
-def net_model(runtime: str, spec: NetSpec) -> bytes:
+def net_model(runtime: str, spec: NetSpec, weight_bits: int = 8) -> bytes:
     """The int8 model of a network."""
-    return _model(runtime, spec.blocks, (spec.blocks[0][1].args.cin, spec.resolution, spec.resolution))
+    return _model(runtime, spec.blocks, (spec.blocks[0][1].args.cin, spec.resolution, spec.resolution), weight_bits)
 
 
-def _model(runtime: str, blocks: Sequence[tuple[str, BlockSpec]], shape: tuple[int, int, int]) -> bytes:
-    graph = build_graph(list(blocks), SyntheticWeights(), shape)
+def _model(runtime: str, blocks: Sequence[tuple[str, BlockSpec]], shape: tuple[int, int, int],
+           weight_bits: int) -> bytes:
+    graph = build_graph(list(blocks), SyntheticWeights(bits=weight_bits), shape)
     graph.ranges = AnyRange()
     return WRITERS[runtime](graph)
