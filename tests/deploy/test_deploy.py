@@ -10,11 +10,13 @@ from modules.deploy.graph.builder import AnyRange, SyntheticWeights, build_graph
 from modules.deploy.graph.graph import Graph, Node, Quantizer, WeightNode
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.ranges import observe_ranges
+from modules.deploy.graph.untrained import untrained_graph
 from modules.deploy.to_onnx.writer import onnx_bytes, write_onnx
 from modules.modeling.net_spec import resolve
 from modules.runtime.ort import open_session, optimized_ops
 from modules.runtime.session import predict
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
@@ -85,6 +87,21 @@ def test_folded_norm_gives_the_trained_integers_and_their_product():
             break
     else:
         pytest.fail("no such node")
+
+
+@pytest.mark.parametrize("bits", [8, 7, 4])
+def test_random_weights_fill_the_range_of_their_bits(bits):
+    """As trained ones do. onnxruntime has other kernels for weights within 64 codes of 0 on some processors."""
+    config = SupernetConfig.from_str("onnxw_tiny-444444")
+    graph = untrained_graph(config, SubnetSpace(config, (32,)).extreme(min), True, 10, bits)
+    for node in graph.nodes:
+        if isinstance(node, WeightNode):
+            codes = node.codes.astype(int)
+            assert codes.max() == 2 ** (bits - 1) - 1
+            assert codes.min() >= -codes.max()
+            assert codes.size < 200 or np.abs(codes).mean() == pytest.approx(2 ** (bits - 2), rel=0.25)
+            spread = (codes * np.float64(node.scales[0])).std() * np.sqrt(codes[0].size)
+            assert spread == pytest.approx(1, rel=0.25)  # keeps the variance of the signal
 
 
 def test_ranges_are_those_of_the_tensors():

@@ -7,9 +7,13 @@ import torch
 from PIL import Image
 
 from modules.datasets.build import load_data
+from modules.deploy.graph.graph import WeightNode
 from modules.deploy.graph.lower import lower
+from modules.deploy.to_onnx.writer import onnx_bytes
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import HEAD, Supernet
+from modules.runtime.ort import open_session
+from modules.runtime.session import predict
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.losses import smoothed_cross_entropy
@@ -195,6 +199,30 @@ def test_later_tools_take_the_subnet_and_refuse_others(tuned):
     assert lower(evaluator.subnet(MIDDLE), evaluator.calibration).quantizers
     with pytest.raises(UserError, match="was trained there"):
         evaluator.subnet(evaluator.model.subnets.extreme(max))
+
+
+def test_weights_of_seven_bits_are_trained_and_stay_within_them_in_the_file(tuned, tmp_path):
+    _, target = tuned
+    config = settings(tmp_path, placement="engine", quant_weight_bits=7, init_checkpoint=str(target / "lsq.pth"),
+                      quant_base_lr_factor=0.0)
+    train(config.for_quantization(), SPACE, quant_mode=True)
+    path = tmp_path / f"{SPACE}-align0" / "lsq.pth"
+    before, after = (load_checkpoint(file)["state_dict"] for file in (target / "lsq.pth", path))
+    scales = [name for name in before if name.endswith("weight_scale")]
+    for name in scales:  # nothing was learned: the ranges are the old ones, with half of the codes
+        torch.testing.assert_close(after[name] * 63, before[name] * 127)
+
+    evaluator = SubnetEvaluator.open(path, SPACE, quant_mode=True, calibration_batches=2, limit_batches=1)
+    net, images = evaluator.subnet(MIDDLE), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    graph = lower(net, evaluator.calibration)
+    largest = [np.abs(node.codes.astype(int)).max() for node in graph.nodes if isinstance(node, WeightNode)]
+    assert max(largest) == 63
+    assert min(largest) > 31
+    with torch.no_grad():
+        trained = net(images).numpy()
+    in_file = predict(open_session(onnx_bytes(graph)), images.numpy())
+    error = np.abs(in_file - trained).max(1) / np.abs(trained).max()
+    assert np.median(error) < 1e-5 and error.max() < 0.1  # rounding at a tie moves single images
 
 
 def test_a_start_or_subnet_that_does_not_fit_is_refused(tuned, tmp_path):
