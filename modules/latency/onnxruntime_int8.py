@@ -41,9 +41,9 @@ class OnnxRuntimeInt8(BlockSums):
 
         from modules.utils.files import machine
 
-        self.cache = LatencyCache(f"onnxruntime_w{self.weight_bits}a8", {
+        self.cache = LatencyCache("onnxruntime_int8", {
             **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
-            "timing": "fastest quarter", "weight bits": self.weight_bits})
+            "timing": "fastest quarter", "weights": "all codes of their bits"})
         self._device = None
         self._corrections = {}
         atexit.register(self.cache.save)
@@ -114,7 +114,8 @@ class OnnxRuntimeInt8(BlockSums):
         return self._corrections[superspace]
 
     def _measured(self, key: str, build: Callable[[], bytes]) -> float:
-        return self.cache.get(key, lambda: self._measure(build()))
+        of_bits = key if self.weight_bits == 8 else f"w{self.weight_bits}:{key}"  # one cache, so one usual speed
+        return self.cache.get(of_bits, lambda: self._measure(build()))
 
     def _measure(self, content: bytes) -> float:
         from modules.latency.profile.measure import measure

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from modules.block_kd.space_search.spaces import Spaces
-from modules.latency.platform import weight_bits
+from modules.latency.platform import this_machine, weight_bits
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import is_file
@@ -26,7 +26,8 @@ class Request:
     dataset_path: str = setting("", "folder with train/ and val/")
     latency_constraint: float = setting(0.0, "latency limit; 0: the median of the superspace's networks", low=0,
                                         unit="ms")
-    platform: str = setting("onnxruntime_int8", "device of the latency: this machine, or a profiled one")
+    platform: str = setting(this_machine(), "device of the latency, a platform or a profile",
+                            shown="this machine: onnxruntime_int8, on x86 without VNNI onnxruntime_w7a8")
     teacher: str = setting("", "architecture of the teacher", shown="efficientnet-tiny, or efficientnet-small for a "
                            "superspace for small images")
     teacher_weights: str = setting("", "weights that the teacher starts from: a file, or package (those "

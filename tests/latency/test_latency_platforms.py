@@ -4,13 +4,17 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from latency_nets import SPACE, SUBNETS, nets
+from onnx import numpy_helper
 
 from modules.latency import LatencyPredictor, get_available_platforms, get_platform
 from modules.latency.block_sums import BlockSums
 from modules.latency.keys import parse_key
 from modules.latency.nn_meter_ops import nn_meter_graph
+from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
+from modules.latency.platform import this_machine, weight_bits
 from modules.latency.prediction import NORMAL_90, Prediction, join_predictions
 from modules.latency.table import TablePlatform, read_table
 from modules.modeling.complexity import blocks_of
@@ -201,6 +205,36 @@ def test_a_predictor_registered_with_nn_meter(tmp_path):
 
 
 # ---------------------------------------------------------------- published platforms
+
+@pytest.mark.parametrize(("system", "int8", "name"), [
+    ("Linux x86_64", ["avx2"], "onnxruntime_w7a8"), ("Linux x86_64", ["avx2", "avx512_vnni"], "onnxruntime_int8"),
+    ("Windows x86_64", ["avx2", "avx_vnni"], "onnxruntime_int8"), ("Linux aarch64", [], "onnxruntime_int8")])
+def test_this_machine_has_weights_of_seven_bits_where_onnxruntime_lacks_exact_kernels_for_eight(
+        system, int8, name, monkeypatch):
+    monkeypatch.setattr("modules.latency.platform.machine", lambda: {"system": system, "int8": int8})
+    assert this_machine() == name
+    assert weight_bits(name) == (7 if "w7" in name else 8)
+
+
+def test_both_numbers_of_bits_share_the_cache_and_are_timed_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    block, timed = BlockArgs("MobileNetV2", 16, 16, 3, 4, 1, "relu6"), []
+
+    def measure(self, content):
+        timed.append(content)
+        return float(len(timed))
+    monkeypatch.setattr(OnnxRuntimeInt8, "_measure", measure)
+    first, second = get_platform("onnxruntime_int8"), get_platform("onnxruntime_w7a8")
+    assert [p.predict_block(block, (8, 8)) for p in (first, second, first)] == [1, 2, 1]
+    first.cache.save()
+    second.cache.save()
+    assert first.cache.path == second.cache.path
+    for content, top in zip(timed, (127, 63), strict=True):
+        weights = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(content).graph.initializer]
+        assert max(abs(w.astype(int)).max() for w in weights if w.dtype == np.int8 and w.ndim == 4) == top
+    assert get_platform("onnxruntime_w7a8").predict_block(block, (8, 8)) == 2
+    assert len(timed) == 2
+
 
 def test_platforms_need_no_torch():
     code = ("import sys, modules.latency, modules.latency.report, modules.latency.published.__main__\n"
