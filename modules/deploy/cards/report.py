@@ -37,11 +37,17 @@ def label(card: dict) -> str:
     return card["name"] or (f"{superspace} {digest[1]}" if digest else superspace)
 
 
+def weight_bits(card: dict) -> int:
+    """Bits of the weights; cards of before tell none."""
+    return card.get("weight_bits", 8 if card["precision"] == "int8" else 32)
+
+
 def rows(cards: list[dict]) -> list[dict]:
     """The cards as rows of a table; an unknown figure is empty."""
     return [{
         "model": label(card), "precision": card["precision"], "file": Path(card["model"]).suffix[1:],
         "input": card["input"], "trained": card["training"], "placement": card["placement"] or "",
+        "weight bits": weight_bits(card),
         "data set": card["dataset"], "images": card["images"],
         "fp32 acc, %": _accuracy(card["accuracy"]["fp32"]), "network acc, %": _accuracy(card["accuracy"]["network"]),
         "engine acc, %": _accuracy(card["accuracy"]["engine"]), "agreement, %": f"{card['agreement']['percent']:.2f}",
@@ -105,7 +111,8 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
 
 
 def _origin(card: dict) -> str:
-    return card["supernet"] + (", trained alone" if card["training"] == "alone" else "")
+    bits = f", weights of {weight_bits(card)} bits" if weight_bits(card) < 8 else ""
+    return card["supernet"] + (", trained alone" if card["training"] == "alone" else "") + bits
 
 
 def _kind(card: dict) -> str:
