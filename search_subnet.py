@@ -106,15 +106,22 @@ def main(argv=None):
 
 def search_by_accuracy(args, space, settings, opened, device):
     """The search with the int8 accuracy in a trained supernet as fitness; the first process searches."""
+    from modules.latency.platform import weight_bits
     from modules.modeling.restore import find_checkpoint
     from modules.search.subnet.fitness import SharedEvaluation, accuracy_fitness, make_alone_evaluator
     from modules.utils import dist
+    from modules.utils.notes import say
 
     evaluator = make_alone_evaluator(
         find_checkpoint(args.checkpoint_path, space, True, args.align_sample), space, from_arguments(Images, args),
         valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
         calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
         seed=settings.seed, device=device)
+    trained = evaluator.record.quant.nbits_w
+    for name, bits in ((name, weight_bits(name)) for name in args.platform):
+        if bits < trained and dist.rank() == 0:
+            say(f"platform {name} is of weights of {bits} bits, this supernet has {trained}: latencies may be too low. "
+                f"Train it with --quant_weight_bits {bits}")
     evaluation = SharedEvaluation(evaluator)
     if dist.rank() == 0:
         with evaluation:

@@ -112,6 +112,15 @@ def test_the_script_from_checkpoint_to_export_list(finished):
     assert json.loads((folder / "subnets.csv.json").read_text())["platform"] == ["onnxruntime_int8"]
 
 
+def test_a_platform_of_fewer_bits_than_the_supernets_is_noted(checkpoint, environment, finished, tmp_path):
+    done = run_script(environment, *arguments(checkpoint, tmp_path, "--platform", "onnxruntime_w7a8"))
+    assert done.returncode == 0, done.stderr
+    (note,) = [line for line in done.stderr.splitlines() if "weights of 7 bits" in line]
+    assert "this supernet has 8" in note
+    assert "--quant_weight_bits 7" in note
+    assert "weights of" not in finished[1].stderr
+
+
 def test_a_killed_script_resumes_to_the_same_tables(checkpoint, environment, finished, tmp_path):
     command = arguments(checkpoint, tmp_path)
     process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=environment,
