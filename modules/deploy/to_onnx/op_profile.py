@@ -41,7 +41,7 @@ def profile_operators(model: str | Path | bytes, threads: int = 1, runs: int = 5
             times[event["args"]["op_name"], event["name"]].append(event["dur"] / 1e3)
     nodes: dict[str, list[float]] = defaultdict(list)
     for (operator, _), values in times.items():
-        nodes[operator].append(float(np.median(values[warmup:])))
+        nodes[operator].append(float(np.median(values[2 * warmup:])))  # the model runs twice a turn
     found = [OperatorTime(operator, len(values), sum(values)) for operator, values in nodes.items()]
     return sorted(found, key=lambda entry: -entry.ms)
 
