@@ -117,17 +117,17 @@ def search_by_accuracy(args, space, settings, opened, device):
         valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
         calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
         seed=settings.seed, device=device)
-    trained = evaluator.record.quant.nbits_w
+    fitness = accuracy_fitness(evaluator, SharedEvaluation(evaluator))
+    trained = fitness.weight_bits
     for name, bits in ((name, weight_bits(name)) for name in args.platform):
         if bits < trained and dist.rank() == 0:
             say(f"platform {name} is of weights of {bits} bits, this supernet has {trained}: latencies may be too low. "
                 f"Train it with --quant_weight_bits {bits}")
-    evaluation = SharedEvaluation(evaluator)
     if dist.rank() == 0:
-        with evaluation:
-            search(args, space, settings, accuracy_fitness(evaluator, evaluation), opened)
+        with fitness.evaluate:
+            search(args, space, settings, fitness, opened)
     else:
-        evaluation.serve()
+        fitness.evaluate.serve()
 
 
 def name_of(settings, platforms, use_testset):
@@ -171,10 +171,10 @@ def search(args, space, settings, fitness, opened):
                          test_top_num=args.test_top_num if fitness.tested else 0)
     if settings.prefilter:
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
-    tell(args, settings, folder, ranking, chosen(ranking, state.measured if measurement else {}))
+    tell(args, settings, folder, fitness.weight_bits, ranking, chosen(ranking, state.measured if measurement else {}))
 
 
-def tell(args, settings, folder, ranking, best):
+def tell(args, settings, folder, bits, ranking, best):
     """The best subnet of each window, and the commands to run next."""
     for window, subnets in ranking.items():
         if window not in best:
@@ -195,7 +195,8 @@ def tell(args, settings, folder, ranking, best):
     path = Path(args.checkpoint_path)
     fp32 = path.with_name("checkpoint.pth") if path.name == "lsq.pth" else path
     print("or first, with a recipe of supernet_training_configs:", shlex.join([
-        "python", "train_subnet.py", *found, "--checkpoint_path", str(fp32), *same, "--config-file", "RECIPE.yaml"]))
+        "python", "train_subnet.py", *found, "--checkpoint_path", str(fp32), *same,
+        *(["--quant_weight_bits", str(bits)] if bits < 8 else []), "--config-file", "RECIPE.yaml"]))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,6 @@ from modules.utils.errors import UserError
 REMOTE_RUNNER = ".cache/spaceevo/runner.py"  # from the home folder there
 
 
-
-
-
-
 class RunnerDevice:
     """A device that runs `runner.py`: this machine, or one behind ssh. `command` starts the runner there."""
 

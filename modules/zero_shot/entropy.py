@@ -50,7 +50,6 @@ def _convolutions(spec: NetSpec):
                 yield from ((layer, stride) for stride in layer.strides)
 
 
-
 @register_spec_score("QE")
 def qe(spec: NetSpec) -> float:
     """QE-Score at 8 bits."""

@@ -52,7 +52,6 @@ def register_spec_score(name: str) -> Callable[[Callable[[NetSpec], float]], Cal
     return decorator
 
 
-
 def prepare(net: QNetwork) -> QNetwork:
     """Set training mode, and the norms of Zen-NAS."""
     for module in net.modules():

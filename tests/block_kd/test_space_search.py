@@ -582,6 +582,15 @@ def test_a_search_writes_its_files(lut, tmp_path, estimator):
     assert "--overwrite" in refused.stderr
 
 
+def test_a_space_for_weights_of_7_bits_is_trained_so(lut, tmp_path):
+    tables = shutil.copytree(lut, tmp_path / "tables")
+    others = json.loads((tables / "onnxw_tiny" / "other_stages.json").read_text())
+    (tables / "onnxw_tiny" / "other_stages.json").write_text(json.dumps({"onnxruntime_w7a8": others["onnx_lut"]}))
+    done = run_script(tables, tmp_path, "--platform", "onnxruntime_w7a8", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("--dataset_path IMAGES --quant_weight_bits 7")
+
+
 @pytest.mark.parametrize("estimator", ["sample", pytest.param("exact", marks=pytest.mark.slow)])
 def test_a_killed_search_resumes_to_the_same_files(lut, tmp_path, estimator):
     arguments = ("--estimator", estimator, "--cycles", 1200, "--population_size", 100, "--parent_size", 25, "--seed", 3)

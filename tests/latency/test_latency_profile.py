@@ -10,15 +10,19 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from latency_nets import BLOCK, draw
+from onnx import numpy_helper
 from stand_ins import write_ssh
 
 from modules.latency import get_platform
 from modules.latency.keys import block_key, parse_key
 from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
+from modules.latency.platform import weight_bits
 from modules.latency.prediction import Prediction
 from modules.latency.profile import profiled
+from modules.latency.profile.__main__ import main
 from modules.latency.profile.design import Net, choose_blocks, choose_nets, superspace_of
 from modules.latency.profile.journal import HEADER, Journal, Row
 from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
@@ -30,7 +34,7 @@ from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit
 from modules.latency.table import TablePlatform
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
 from modules.runtime import runner
-from modules.runtime.devices import open_device
+from modules.runtime.devices import RunnerDevice, open_device
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
@@ -314,6 +318,34 @@ def check_record(folder):
     fitted = [parse_key(line["name"]) for line in lines if line["role"] == "block"]
     assert not platform.predict_blocks(*zip(*fitted, strict=True)).extrapolated.any()
     return record, ms
+
+
+def largest_code(content):
+    weights = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(content).graph.initializer]
+    return max(np.abs(w.astype(int)).max() for w in weights if w.dtype == np.int8 and w.ndim > 1)
+
+
+def test_a_profile_of_7_bits_times_such_networks_and_says_so(tmp_path, monkeypatch):
+    """By onnx, the codes of all models that the device gets fill the range of 7 bits; the reference is of 8."""
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    timed, open_model = {}, RunnerDevice.open
+
+    def listening(device, name, content):
+        timed.setdefault(name, []).append(largest_code(content))
+        open_model(device, name, content)
+
+    monkeypatch.setattr(RunnerDevice, "open", listening)
+    main([*SMALL[:-2], "--test_nets", "3", "--blocks", "20", "--output", "seven", "--weight_bits", "7"])
+    assert timed.pop("reference") == [127]
+    assert {code for codes in timed.values() for code in codes} == {63}
+    timed.clear()
+    assert network_timer("seven", get_platform("seven"))(draw(1)[0].spec) > 0
+    assert timed["model"] == [63]
+    assert (weight_bits("seven"), weight_bits("epyc_onnxruntime_int8")) == (7, 8)
+    record = json.loads((tmp_path / "platforms" / "seven" / "platform.json").read_text())
+    (tmp_path / "platforms" / "seven" / "platform.json").write_text(json.dumps({**record, "weight_bits": "7"}))
+    with pytest.raises(UserError, match=r"platform\.json': weight_bits is '7'; expected a whole number"):
+        weight_bits("seven")
 
 
 def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resumed):

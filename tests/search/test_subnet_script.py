@@ -24,12 +24,10 @@ from modules.utils.files import REPOSITORY
 
 # ---------------------------------------------------------------- evaluation
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A folder with an int8 checkpoint of random weights, whose quantisers have started."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+def write_checkpoint(folder, weight_bits=8):
+    """An int8 checkpoint of random weights, whose quantisers have started, in `folder`."""
     torch.manual_seed(0)
-    model, quant = Supernet(SPACE, 10, (32, 48)).train(), QuantMode()
+    model, quant = Supernet(SPACE, 10, (32, 48)).train(), QuantMode(weight_bits)
     quant.apply(model)
     model(torch.randn(8, 3, 48, 48))
     record = ModelRecord(str(SPACE), (32, 48), tuple("0123456789"), "digits", quant=quant,
@@ -37,6 +35,11 @@ def checkpoint(tmp_path_factory):
     save_checkpoint(checkpoint_folder(folder, SPACE) / "lsq.pth", {"state_dict": model.state_dict(),
                                                                    "config": record.to_dict()})
     return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints"))
 
 
 def test_kept_images_give_the_same_accuracy(checkpoint):
@@ -119,6 +122,17 @@ def test_a_platform_of_fewer_bits_than_the_supernets_is_noted(checkpoint, enviro
     assert "this supernet has 8" in note
     assert "--quant_weight_bits 7" in note
     assert "weights of" not in finished[1].stderr
+    assert "--quant_weight_bits" not in done.stdout
+
+
+def test_a_supernet_of_7_bits_is_trained_further_so(environment, tmp_path):
+    seven = write_checkpoint(tmp_path / "seven", 7)
+    done = run_script(environment, *arguments(seven, tmp_path / "out", "--platform", "onnxruntime_w7a8"))
+    assert done.returncode == 0, done.stderr
+    assert "weights of" not in done.stderr
+    train = done.stdout.splitlines()[-1]
+    assert "train_subnet.py" in train
+    assert "--quant_weight_bits 7" in train
 
 
 def test_a_killed_script_resumes_to_the_same_tables(checkpoint, environment, finished, tmp_path):

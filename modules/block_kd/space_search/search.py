@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from modules.block_kd.space_search.files import SpaceLog, describe, load_state, save_state, write_scores
 from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
+from modules.latency.platform import weight_bits
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
 from modules.search_space.config import SupernetConfig
@@ -117,5 +118,7 @@ def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folde
     recipe = "train" if max(best.individual.space.resolutions) >= _LARGE_IMAGES else "RECIPE"
     command = (f"python train_supernet.py --superspace {scoring.superspace} --supernet_choice "
                f"{best.individual.choice} --config-file supernet_training_configs/{recipe}.yaml --dataset_path IMAGES")
+    if (bits := weight_bits(scoring.platform)) < 8:
+        command += f" --quant_weight_bits {bits}"
     log.write(f"Next: {command}")
     print(f"best space {best.individual}: {describe(best)}\nfiles in {folder}\nnext: {command}")

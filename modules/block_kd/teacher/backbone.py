@@ -130,24 +130,6 @@ class CutTeacher(Teacher):
         return f"net.{key}"
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def quantize_layers(teacher: nn.Module) -> nn.Module:
     """Replace every convolution and linear layer by its LSQ+ form with the same weights, quantisers off."""
     for module in list(teacher.modules()):

@@ -58,5 +58,3 @@ def _quiet():
         logging.disable(logging.NOTSET)
 
 
-
-

@@ -32,8 +32,6 @@ class Codes:
     axis: int = 0
 
 
-
-
 class TfliteModel:
     """Collects tensors and operators in order of execution; `content` is the finished file."""
 

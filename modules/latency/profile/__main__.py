@@ -56,6 +56,8 @@ def parse_args(argv):
     option(parser, "--test_nets", Settings.test_nets, "networks to validate on", low=FEWEST["test_nets"])
     option(parser, "--minutes", 10.0, "time to measure; blocks beyond that are left out", above=0, unit="minutes")
     option(parser, "--memory", False, "also measure the peak memory of the test networks")
+    option(parser, "--weight_bits", Settings.weight_bits, "bits of weights; 7, for networks trained with "
+           "--quant_weight_bits 7, are quicker on x86 without VNNI", low=2, high=8)
     SEED.add_to(parser, "--seed")
     add_run_arguments(parser, "profile")
     return parser.parse_args(argv)
@@ -73,7 +75,7 @@ def make_platform(args, name: str, threads: int, batch: int) -> None:
     """Profile one combination and print its errors."""
     resolutions = tuple(args.resolutions) or resolutions_of(args.superspace)
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
-                        args.correction_nets, args.test_nets, args.seed)
+                        args.correction_nets, args.test_nets, args.seed, args.weight_bits)
     phone = {name: getattr(args, name) for name in ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")}
     folder = user_folder() / name if Path(name).name == name else Path(name)
     with Run(folder / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,

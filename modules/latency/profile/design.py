@@ -78,8 +78,6 @@ def draw_nets(superspace: Superspace, resolutions: Sequence[int], count: int, rn
     return list(nets)
 
 
-
-
 def superspace_of(spec: NetSpec) -> str:
     """Name of a superspace that has this network at any resolution and number of classes; "" if none has."""
     return next((name for name in get_available_superspaces() if _belongs(spec, get_superspace(name))), "")

@@ -33,6 +33,7 @@ class Settings:
     correction_nets: int = 60
     test_nets: int = 30
     seed: int = 0
+    weight_bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Plan:
         """Read the plan that `save` wrote; UserError if it is damaged, or of other settings or another machine."""
         content = run.read_json(FORM)
         with run.reading():
-            kept = {**content["settings"], "machine": content["machine"]}
+            kept = {"weight_bits": 8, **content["settings"], "machine": content["machine"]}  # old ones lack them
             blocks = (tuple(parse_key(key) for key in content[name]) for name in ("spread_out", "representative"))
             nets = (tuple(Net.from_str(text) for text in content[name]) for name in ("correction_nets", "test_nets"))
             plan = Plan(settings, machine, *blocks, *nets)

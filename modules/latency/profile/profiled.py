@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
-from modules.utils.json_files import is_finite, read_json
+from modules.utils.json_files import check_form, is_finite, read_json
 from modules.utils.text import shorten
 
 RECORD, MODEL = "platform.json", "model.npz"
@@ -71,6 +70,14 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
     return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
 
 
+def weight_bits(folder: str | Path) -> int:
+    """Bits of the weights of the networks that were timed for the platform in `folder`; UserError if its file is
+    damaged."""
+    record = Path(folder) / RECORD
+    content = {"weight_bits": 8, **read_json(record, "platform", finite=False)}  # old profiles lack it
+    return check_form(content, {"weight_bits": int}, f"platform {str(record)!r}")["weight_bits"]
+
+
 def user_folder() -> Path:
     """The folder of profiles with a plain name."""
     return cache_folder() / "platforms"
@@ -93,9 +100,23 @@ def find_profiled(name: str) -> Path | None:
     return None
 
 
-def _find(name: str):
+@dataclass(frozen=True)
+class _Profile:
+    """Makes the platform in `folder`."""
+
+    folder: Path
+
+    def __call__(self) -> ProfiledPlatform:
+        return load_profiled(self.folder)
+
+    @property
+    def weight_bits(self) -> int:
+        return weight_bits(self.folder)
+
+
+def _find(name: str) -> _Profile | None:
     folder = find_profiled(name)
-    return partial(load_profiled, folder) if folder else None
+    return _Profile(folder) if folder else None
 
 
 register_platform_source(_find, profiled_names)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from modules.latency.fitted.platform import ModelPlatform
 from modules.latency.keys import block_key
+from modules.latency.profile.design import Net
 from modules.latency.profile.fit import Data, fit_blocks, make_platform
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import measure, measure_together, open_reference
@@ -59,13 +60,14 @@ class Session:
     def _measure_blocks(self) -> None:
         todo = [block for block in self.plan.blocks if ("block", block_key(*block)) not in self.journal.rows]
         for block in self._in_time("blocks", todo, BLOCK_SHARE, 0):
-            self._measure("block", block_key(*block), partial(block_model, self.settings.backend, *block))
+            self._measure("block", block_key(*block),
+                          partial(block_model, self.settings.backend, *block, self.settings.weight_bits))
 
     def _measure_correction_nets(self) -> None:
         todo = [net for net in self.plan.correction_nets if ("correction", str(net)) not in self.journal.rows]
         done = len(self.plan.correction_nets) - len(todo)
         for net in self._in_time("networks to correct with", todo, CORRECTION_SHARE, FEWEST["correction_nets"] - done):
-            self._measure("correction", str(net), partial(net_model, self.settings.backend, net.spec))
+            self._measure("correction", str(net), partial(self._model, net))
 
     def _in_time(self, what: str, items: Sequence, share: float, least: int) -> Iterator:
         """The `items` to measure, until `share` of the time is used up, but at least `least` of them."""
@@ -81,13 +83,16 @@ class Session:
         measured = measure(self.device, build())
         self.journal.add([Row.of(role, name, measured, time.monotonic() - start)])
 
+    def _model(self, net: Net) -> bytes:
+        return net_model(self.settings.backend, net.spec, self.settings.weight_bits)
+
     def _measure_test_nets(self) -> None:
         if len(self.journal.of("test2")) == len(self.plan.test_nets):
             return
         _say(f"{len(self.plan.test_nets)} networks to validate on: in turns, twice")
         start, peaks = time.monotonic(), {}
         for net in self.plan.test_nets:
-            content = net_model(self.settings.backend, net.spec)
+            content = self._model(net)
             peaks[str(net)] = self.device.peak_memory(content) if self.memory else float("nan")
             self.device.open(str(net), content)
         passes = measure_together(self.device, list(peaks), 2, TEST_SECONDS)

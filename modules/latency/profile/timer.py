@@ -5,7 +5,7 @@ import atexit
 from collections.abc import Callable
 from pathlib import Path
 
-from modules.latency.profile.profiled import RECORD, find_profiled
+from modules.latency.profile.profiled import RECORD, find_profiled, weight_bits
 from modules.modeling.net_spec import NetSpec
 from modules.utils.errors import UserError
 from modules.utils.json_files import read_json
@@ -40,6 +40,7 @@ class _ProfiledTimer:
         form = {"device": str, "backend": str, "threads": int, "batch": int, "machine": dict, "reference_ms": float}
         record = read_json(folder / RECORD, "platform", form, finite=False)
         self.backend, self.reference_ms = record["backend"], record["reference_ms"]
+        self.weight_bits = weight_bits(folder)
         self.device = open_device(record["device"], self.backend, record["threads"], record["batch"])
         atexit.register(self.device.stop)
         machine = self.device.describe()
@@ -52,7 +53,7 @@ class _ProfiledTimer:
         from modules.latency.profile.measure import measure
         from modules.latency.profile.models import net_model
 
-        measured = measure(self.device, net_model(self.backend, spec))
+        measured = measure(self.device, net_model(self.backend, spec, self.weight_bits))
         return measured.ms * self.reference_ms / measured.reference_ms
 
 

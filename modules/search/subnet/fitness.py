@@ -25,6 +25,7 @@ class Fitness:
         notes: lines for the user.
         tested: whether images remain for a test.
         label: name and unit, for the figure.
+        weight_bits: bits of the supernet's int8 weights.
     """
 
     subnets: SubnetSpace
@@ -34,6 +35,7 @@ class Fitness:
     notes: list[str]
     tested: bool
     label: str = "int8 top-1, %"
+    weight_bits: int = 8
 
 
 class SharedEvaluation:
@@ -84,7 +86,7 @@ def make_alone_evaluator(path: Path, space: SupernetConfig, images: Images, **ev
 def accuracy_fitness(evaluator: SubnetEvaluator, evaluation: SharedEvaluation) -> Fitness:
     """Int8 accuracy in a trained supernet."""
     return Fitness(evaluator.model.subnets, evaluator.model.num_classes, evaluation, fitness_identity(evaluator),
-                   fitness_notes(evaluator), bool(evaluator.valid_size))
+                   fitness_notes(evaluator), bool(evaluator.valid_size), weight_bits=evaluator.record.quant.nbits_w)
 
 
 def fitness_identity(evaluator: SubnetEvaluator) -> dict:
