@@ -39,6 +39,19 @@ part() { # NAME COMMAND...: a finished part leaves NAME.done; the next call star
   else echo "$name: exit status $status"; failed=1; fi
 }
 
+epochs_that_fit() { # of the supernet: as many as take three minutes by the measured steps, the same in a second call
+  [ -e "$out/steps.done" ] || { echo "supernet: waits for the part steps" >&2; return 1; }
+  [ -s "$out/epochs" ] || "$python" - "$out/steps.json" "$fewest" > "$out/epochs" <<'EOF'
+import json
+import sys
+
+steps, fewest = json.load(open(sys.argv[1])), int(sys.argv[2])
+seconds = min(steps["seconds"][name] for name in ("fp32", "fp32 bf16"))
+print(max(fewest, min(60, int(180 / (45_000 / steps["arguments"]["batch_size"] * seconds)))))
+EOF
+  cat "$out/epochs"
+}
+
 training() { # NAME OPTIONS...: fp32, then int8
   local name=$1 mode file again; shift
   for mode in checkpoint lsq; do
@@ -51,30 +64,33 @@ training() { # NAME OPTIONS...: fp32, then int8
 }
 
 steps=(--device "$device" --forms "fp32 plain" fp32 "fp32 bf16" "LSQ+ plain" LSQ+ "LSQ+ bf16")
+settings=(--optimizer muon --random_erasing 0.25)
 if [ -n "$tiny" ]; then
   parity=(--superspaces cifarw --batch_size 2) input=(--dataset digits --batch_size 16 --batches 2 --rounds 1)
-  small=(--supernet cifarw-666666 --resolution 24 --batch_size 4 --rounds 1 --steps 1) large=("${small[@]}")
-  settings=(--config-file supernet_training_configs/cifar10_net.yaml --dataset digits --resolutions 24 --valid_size 0
-            --epochs 1 --quant_epochs 1 --debug_batches 2 --valid_batches 1 --batch_size_per_gpu 16
-            --post_bn_calibration_batch_num 1)
+  small=(--supernet cifarw-666666 --resolution 24 --batch_size 4 --rounds 1 --steps 1) large=("${small[@]}") fewest=1
+  settings+=(--dataset digits --resolutions 24 --valid_size 0 --quant_epochs 1 --debug_batches 2 --valid_batches 1
+             --batch_size_per_gpu 16 --post_bn_calibration_batch_num 1)
 else
-  parity=() input=(--dataset_path "$data" --device "$device")
-  small=(--supernet cifarw-666666 --resolution 32 --batch_size 512)
+  parity=() input=(--dataset_path "$data" --device "$device") fewest=8
+  small=(--supernet cifarw-666666 --resolution 32 --batch_size 256)
   large=(--supernet onnxw-111111-000000 --resolution 224 --batch_size 64 --rounds 5)
   steps+=("LSQ+ compiled" "LSQ+ bf16 compiled")
-  settings=(--config-file supernet_training_configs/cifar10_net.yaml --dataset_path "$data" --amp auto
-            --eval_batch_size_per_gpu 1000)
+  settings+=(--dataset_path "$data" --amp auto --eval_batch_size_per_gpu 1000 --batch_size_per_gpu 256
+             --quant_max_batch_size_per_gpu 256 --warmup_epochs 1)
 fi
+recipes=supernet_training_configs
 
 part parity "$python" benchmarks/gpu/parity.py --device "$device" --output "$out/parity.json" "${parity[@]}"
 part steps "$python" benchmarks/bench_sandwich.py "${steps[@]}" "${small[@]}" --output "$out/steps.json"
 part input "$python" benchmarks/bench_input.py "${input[@]}" --output "$out/input.json"
-if [ -n "$tiny" ]; then
-  training supernet --superspace cifarw --supernet_choice 666666
-else
-  training supernet --superspace cifarw --supernet_choice 666666 --epochs 40 --batch_size_per_gpu 512 --resolutions 24 28 32
-  training slim --network resnet10_slim --epochs 60 --batch_size_per_gpu 512
-  training resnet8 --network resnet8 --epochs 60 --batch_size_per_gpu 512
+epochs=$(epochs_that_fit) && training supernet --superspace cifarw --supernet_choice 666666 \
+  --config-file $recipes/cifar10_supernet.yaml --muon_turn 1.4 --epochs "$epochs" --label_epochs 1 \
+  --quant_base_lr_factor 0.01
+if [ -z "$tiny" ]; then
+  for network in mbconv9_slim resnet8 resnet14 resnet20 mobilenet_v4_conv_s_cifar:0.5; do
+    training "$network" --network "$network" --config-file $recipes/cifar10_net.yaml --muon_turn 1.5 --epochs 50 \
+      --quant_base_lr_factor 0.02
+  done
 fi
 part steps_224 "$python" benchmarks/bench_sandwich.py "${steps[@]}" "${large[@]}" --output "$out/steps_224.json"
 exit $failed
