@@ -15,6 +15,7 @@ from deploy_nets import assert_answers_kept, quantized, subnet
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
+from modules.deploy.cards import report
 from modules.deploy.cards.card import add_latency, card_path, read_card
 from modules.deploy.cards.report import label, plot_cards, read_cards, rows
 from modules.deploy.graph.graph import Node
@@ -243,7 +244,7 @@ def test_networks_are_timed_together_at_the_usual_speed(tmp_path, monkeypatch):
     assert {row["clock"] for row in rows} == {"wall, usual speed"}
 
 
-def test_rows_and_figure_of_cards(tmp_path):
+def test_rows_and_figure_of_cards(tmp_path, monkeypatch):
     card = {"model": "a_b_0123ab_quant_int8.onnx", "name": None, "supernet": "a-b", "subnet": "d1", "precision": "int8",
             "input": "normalised", "placement": "engine", "training": "alone", "dataset": "digits", "images": 10,
             "accuracy": {"fp32": None, "network": {"top1": 90.0, "low": 80.0, "high": 95.0},
@@ -264,6 +265,16 @@ def test_rows_and_figure_of_cards(tmp_path):
     assert [row["ms"] for row in rows(timed)] == ["", "1.500 ± 0.250"]
     plot_cards(timed, tmp_path / "cards.png")
     assert (tmp_path / "cards.png").stat().st_size > 5000
+
+    # Networks have a colour each, however many there are; their files of 7 bits share it.
+    drawn = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.extend(figure.axes[0].containers))
+    many = [card | {"supernet": f"net{i}", "latency": {"ms": 1.0 + i, "spread_ms": 0.1}} for i in range(12)]
+    plot_cards([*many, many[3] | {"weight_bits": 7}], tmp_path / "cards.png")
+    looks = {series.get_label(): (series.lines[0].get_color(), series.lines[0].get_fillstyle()) for series in drawn}
+    seven = looks.pop("net3, trained alone int8 engine, weights of 7 bits")
+    assert len({colour for colour, _ in looks.values()}) == 12
+    assert seven == (looks["net3, trained alone int8 engine"][0], "top")
 
 
 def test_what_is_no_card_is_refused(tmp_path):

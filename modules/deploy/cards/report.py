@@ -87,23 +87,26 @@ def megabytes_text(megabytes: float | None) -> str:
 
 
 def plot_cards(cards: list[dict], path: str | Path) -> None:
-    """Write accuracy over latency as PNG: a colour for each supernet and way of training, a marker for each precision.
+    """Write accuracy over latency as PNG: a colour for each supernet and way of training, a marker for each precision,
+    half filled for weights of fewer than 8 bits.
 
     Cards without a latency are left out.
     """
+    from matplotlib import colormaps
+
     timed = sorted((card for card in cards if card["latency"]), key=lambda card: card["latency"]["ms"])
     figure = new_figure(10, 5)
     axes = figure.add_subplot()
     origins = list(dict.fromkeys(map(_origin, timed)))
-    for i, origin in enumerate(origins):
-        for kind, marker in _MARKERS.items():
-            chosen = [card for card in timed if (_origin(card), _kind(card)) == (origin, kind)]
-            if chosen:
-                top = [card["accuracy"]["engine"] for card in chosen]
-                errors = interval_errors(*([a[name] for a in top] for name in ("top1", "low", "high")))
-                axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=marker,
-                              linestyle=":", color=f"C{i}", mfc="none" if kind == "fp32" else None, capsize=2,
-                              elinewidth=0.7, label=f"{origin} {kind}")
+    colours = colormaps["tab10" if len(origins) <= 10 else "tab20"].colors
+    for origin, kind, bits in sorted({(_origin(card), _kind(card), weight_bits(card)) for card in timed}):
+        chosen = [card for card in timed if (_origin(card), _kind(card), weight_bits(card)) == (origin, kind, bits)]
+        top = [card["accuracy"]["engine"] for card in chosen]
+        errors = interval_errors(*([a[name] for a in top] for name in ("top1", "low", "high")))
+        axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=_MARKERS[kind],
+                      linestyle=":", color=colours[origins.index(origin) % len(colours)],
+                      fillstyle="none" if kind == "fp32" else "top" if bits < 8 else "full", capsize=2, elinewidth=0.7,
+                      label=f"{origin} {kind}" + f", weights of {bits} bits" * (bits < 8))
     axes.set(xlabel="latency, ms", ylabel="top-1 of the engine, % (95% interval)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -111,8 +114,7 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
 
 
 def _origin(card: dict) -> str:
-    bits = f", weights of {weight_bits(card)} bits" if weight_bits(card) < 8 else ""
-    return card["supernet"] + (", trained alone" if card["training"] == "alone" else "") + bits
+    return card["supernet"] + ", trained alone" * (card["training"] == "alone")
 
 
 def _kind(card: dict) -> str:
