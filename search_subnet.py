@@ -117,17 +117,17 @@ def search_by_accuracy(args, space, settings, opened, device):
         valid_size=0 if args.use_testset else args.valid_size, batch_size=args.batch_size,
         calibration_batches=args.num_calib_batches, limit_batches=args.debug_batches if args.debug else 0,
         seed=settings.seed, device=device)
-    fitness = accuracy_fitness(evaluator, SharedEvaluation(evaluator))
-    trained = fitness.weight_bits
+    trained = evaluator.record.quant.nbits_w
     for name, bits in ((name, weight_bits(name)) for name in args.platform):
         if bits < trained and dist.rank() == 0:
             say(f"platform {name} is of weights of {bits} bits, this supernet has {trained}: latencies may be too low. "
                 f"Train it with --quant_weight_bits {bits}")
+    evaluation = SharedEvaluation(evaluator)
     if dist.rank() == 0:
-        with fitness.evaluate:
-            search(args, space, settings, fitness, opened)
+        with evaluation:
+            search(args, space, settings, accuracy_fitness(evaluator, evaluation), opened)
     else:
-        fitness.evaluate.serve()
+        evaluation.serve()
 
 
 def name_of(settings, platforms, use_testset):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from modules.latency.profile import timer
+from modules.latency.profile.profiled import RECORD
 from modules.latency.profile.timer import network_timer
 from modules.modeling.net_spec import resolve
 from modules.search.generations import GenerationSizes
@@ -106,11 +106,11 @@ def test_a_profiled_platform_measures_with_its_engine_on_its_machine(tmp_path):
     spec, found = resolve(SPACE, SUBNETS.extreme(min), 10), []
     for name, reference in (("slow", 2000.0), ("fast", 1000.0)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / timer.RECORD).write_text(json.dumps({**record, "reference_ms": reference}))
+        (tmp_path / name / RECORD).write_text(json.dumps({**record, "reference_ms": reference}))
         found.append(network_timer(str(tmp_path / name), Flat())(spec))
     assert np.log2(found[0] / found[1]) == pytest.approx(1, abs=0.6)  # a busy machine measures 20% apart
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / timer.RECORD).write_text(
+    (tmp_path / "other" / RECORD).write_text(
         json.dumps({**record, "machine": {**machine, "cpu": "abacus"}, "reference_ms": 1.0}))
     with pytest.raises(UserError, match="does not measure networks here: it is of cpu abacus"):
         network_timer(str(tmp_path / "other"), Flat())

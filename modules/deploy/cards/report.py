@@ -99,8 +99,10 @@ def plot_cards(cards: list[dict], path: str | Path) -> None:
     axes = figure.add_subplot()
     origins = list(dict.fromkeys(map(_origin, timed)))
     colours = colormaps["tab10" if len(origins) <= 10 else "tab20"].colors
-    for origin, kind, bits in sorted({(_origin(card), _kind(card), weight_bits(card)) for card in timed}):
-        chosen = [card for card in timed if (_origin(card), _kind(card), weight_bits(card)) == (origin, kind, bits)]
+    series: dict[tuple[str, str, int], list[dict]] = {}
+    for card in timed:
+        series.setdefault((_origin(card), _kind(card), weight_bits(card)), []).append(card)
+    for (origin, kind, bits), chosen in sorted(series.items(), key=lambda entry: entry[0]):
         top = [card["accuracy"]["engine"] for card in chosen]
         errors = interval_errors(*([a[name] for a in top] for name in ("top1", "low", "high")))
         axes.errorbar([c["latency"]["ms"] for c in chosen], [a["top1"] for a in top], errors, marker=_MARKERS[kind],

@@ -40,5 +40,3 @@ def fold_normalization(graph: Graph, mean: tuple[float, ...], std: tuple[float, 
     nodes = [replace(node, **fields) if other is node else other for other in graph.nodes]
     quantizers = graph.quantizers and {**graph.quantizers, INPUT: PIXELS}
     return replace(graph, nodes=nodes, quantizers=quantizers, pixels=True)
-
-

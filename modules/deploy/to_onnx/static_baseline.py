@@ -56,5 +56,3 @@ def _quiet():
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-

@@ -58,7 +58,7 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
     """The platform in `folder`; UserError if a file is missing or damaged."""
     record = Path(folder) / RECORD
     form = {"correction": {"terms": [str], "coefficients": [float], "deviation": object}}
-    content = read_json(record, "platform", form, finite=False)["correction"]
+    content = read_record(folder, form)["correction"]
     if tuple(content["terms"]) != TERMS or len(content["coefficients"]) != len(TERMS):
         raise UserError(f"platform {str(record)!r}: {len(content['coefficients'])} coefficients of the terms "
                         f"{shorten(content['terms'])}; expected {list(TERMS)}. Run the profile again with --resume")
@@ -70,12 +70,12 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
     return ProfiledPlatform(BlockModel.load(Path(folder) / MODEL), correction)
 
 
-def weight_bits(folder: str | Path) -> int:
-    """Bits of the weights of the networks that were timed for the platform in `folder`; UserError if its file is
-    damaged."""
-    record = Path(folder) / RECORD
-    content = {"weight_bits": 8, **read_json(record, "platform", finite=False)}  # old profiles lack it
-    return check_form(content, {"weight_bits": int}, f"platform {str(record)!r}")["weight_bits"]
+def read_record(folder: str | Path, form=dict) -> dict:
+    """The contents of the record in `folder`, which have `form` and the bits of the weights of the timed networks;
+    UserError if the file is missing or damaged."""
+    path = Path(folder) / RECORD
+    content = {"weight_bits": 8, **read_json(path, "platform", form, finite=False)}  # older profiles lack it
+    return check_form(content, {"weight_bits": int}, f"platform {str(path)!r}")
 
 
 def user_folder() -> Path:
@@ -111,7 +111,7 @@ class _Profile:
 
     @property
     def weight_bits(self) -> int:
-        return weight_bits(self.folder)
+        return read_record(self.folder)["weight_bits"]
 
 
 def _find(name: str) -> _Profile | None:

@@ -5,10 +5,9 @@ import atexit
 from collections.abc import Callable
 from pathlib import Path
 
-from modules.latency.profile.profiled import RECORD, find_profiled, weight_bits
+from modules.latency.profile.profiled import find_profiled, read_record
 from modules.modeling.net_spec import NetSpec
 from modules.utils.errors import UserError
-from modules.utils.json_files import read_json
 
 Timer = Callable[[NetSpec], float]  # latency of the int8 network in ms
 
@@ -38,9 +37,9 @@ class _ProfiledTimer:
         from modules.runtime.devices import open_device
 
         form = {"device": str, "backend": str, "threads": int, "batch": int, "machine": dict, "reference_ms": float}
-        record = read_json(folder / RECORD, "platform", form, finite=False)
+        record = read_record(folder, form)
         self.backend, self.reference_ms = record["backend"], record["reference_ms"]
-        self.weight_bits = weight_bits(folder)
+        self.weight_bits = record["weight_bits"]
         self.device = open_device(record["device"], self.backend, record["threads"], record["batch"])
         atexit.register(self.device.stop)
         machine = self.device.describe()
