@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from modules.datasets.build import Data, DataInfo
+from modules.datasets.embedded import EMBEDDED
 from modules.datasets.sources import ImageSource
 from modules.datasets.torchvision_augment import ERASED_AREA, ERASED_RATIO
 from modules.utils.errors import UserError
 
 HELD_BYTES = 2**30  # pixels of a set that are held
+MOST_LARGER = 1.5      # times the pixels of a network, up to which images are shifted
 ERASING_TRIES = 10  # as torchvision's: an image for which none fits stays whole
 
 
@@ -41,6 +43,21 @@ def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device |
         pixels[place] = image
     source.held = indices, torch.from_numpy(pixels).to(device)
     return source.held[1]
+
+
+def suits(data: Data, size: int) -> bool:
+    """Whether the training images are to be shifted, rather than cropped, where networks see `size` pixels, such as 32.
+
+    They must have one size, not much above that, and fit into memory. A crop of a part of so small an image would leave
+    too little of it. The embedded sets have crops of their own.
+    """
+    if data.info.name in EMBEDDED or max(data.train.image(int(data.train_indices[0])).size) > MOST_LARGER * size:
+        return False
+    try:
+        held_pixels(data.train, data.train_indices, "cpu")
+    except UserError:
+        return False
+    return True
 
 
 class Shift:

@@ -5,13 +5,14 @@
 
 The folder holds train/ and val/ with a folder of images for each class. The steps: train a teacher, distil the blocks
 of the superspace from it, tabulate their loss and latency, search the best space, train its supernet in fp32 and INT8,
-search subnets, measure the best, train a few of them further, take the best of these within the limit, export it and
-check it. Each step calls a script of this project and prints the command. Two short measurements of this machine divide
-the budget; the sizes of the steps are printed. A killed run continues with --resume.
+search subnets, measure the best, train a few of them further, take the best of these within the limit, train it in the
+time that is left, export it and check it. Each step calls a script of this project and prints the command. Short
+measurements of this machine divide the budget; the sizes of the steps are printed. A killed run continues with
+--resume.
 
 The result is the INT8 file and its card, a table and a figure. Both show accuracy over measured latency for the network
-found, the smallest of its space, random search's best (trained further alike), and the largest MobileNetV2 that is
-measured within the limit.
+found, the smallest of its space and random search's best without the last training, and the largest MobileNetV2 that is
+measured within the limit, trained for as many epochs as the network found or for as many as the same time allows.
 """
 from __future__ import annotations
 

@@ -7,14 +7,15 @@ from modules.block_kd.lut.speed import limit_of_sums
 from modules.block_kd.lut.tables import drawn, how_made, load_tables
 from modules.block_kd.student.space import check_output_sizes, stage_list
 from modules.datasets.build import load_data
+from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.plan import Plan, make_plan
+from modules.pipeline.plan import Plan, make_plan, plan_last
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
-from modules.pipeline.speed import measure_speed, mixture
-from modules.pipeline.steps import Pipeline
+from modules.pipeline.speed import measure_speed, mixture, step_seconds
+from modules.pipeline.steps import CHECK, Pipeline
 from modules.pipeline.summary import Entry, summarize
 from modules.search_space.superspace import get_superspace
 from modules.utils.runs import Run
@@ -36,22 +37,35 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
                            for name, value in state["plan"].items()})
             limit = float(state["limit"])
-            results = Results(request, plan, limit, int(state["classes"]), float(state.get("table_limit", limit)))
-            images = int(state["images"])
+            results = Results(request, plan, limit, int(state["classes"]), float(state.get("table_limit", limit)),
+                              bool(state.get("shifted")))
+            images, tests = int(state["images"]), int(state.get("tests", plan.valid_size))
         run.begin()
         run.write_state(request.identity, state)
         tables = "" if results.table_limit == limit else f", {results.table_limit:g} ms as a sum of the tables' rows"
         print(f"Limit: {limit:g} ms on {request.platform}{tables}.\nPlan for {request.seconds / 60:g} minutes: {plan}.",
               flush=True)
 
-        def plan_again() -> tuple:
-            results.plan = _plan_trainings(results, images, request.seconds - sum(state["seconds"].values()))
-            state["plan"] = asdict(results.plan)
-            print(f"Plan for the rest: {results.plan}.", flush=True)
+        def left() -> float:
+            return request.seconds - sum(state["seconds"].values())
+
+        def take(plan: Plan, words: str) -> tuple:
+            results.plan, state["plan"] = plan, asdict(plan)
+            print(f"Plan for the rest: {words}.", flush=True)
             return ()
 
-        run_steps(run, request.identity, state, Pipeline(results).steps(Step("plan of the trainings", plan_again)),
-                  plan.threads)
+        def plan_trainings() -> tuple:
+            plan = _plan_trainings(results, images, left())
+            return take(plan, str(plan))
+
+        def plan_last_training() -> tuple:
+            # The files are checked on the test images, with as many evaluations as the finalists had.
+            plan = _plan_last(results, left() - state["seconds"][CHECK] * max(tests / results.plan.valid_size, 1))
+            return take(plan, plan.last())
+
+        run_steps(run, request.identity, state, Pipeline(results).steps(
+            Step("plan of the trainings", plan_trainings), Step("plan of the last training", plan_last_training)),
+            plan.threads)
         return summarize(results)
 
 
@@ -72,7 +86,8 @@ def _plan(request: Request) -> dict:
     plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
                      request.tables != OWN, not request.no_baselines, bool(request.zero_shot))
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
-            "images": len(data.train_indices), "plan": asdict(plan)}
+            "images": len(data.train_indices), "tests": len(data.test_indices),
+            "shifted": suits(data, max(request.pixels)), "plan": asdict(plan)}
 
 
 def _table_limit(limit: float, request: Request, classes: int) -> float:
@@ -92,3 +107,12 @@ def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:
     request, plan = results.request, results.plan
     speed = measure_speed(results.space, max(plan.resolutions), results.classes, threads=plan.threads)
     return make_plan(seconds, images, request.spaces, plan.resolutions, speed, True, not request.no_baselines)
+
+
+def _plan_last(results: Results, seconds: float) -> Plan:
+    """The plan for the `seconds` that are left once the network is found."""
+    plan, networks = results.plan, [(results.space, results.found)]
+    if not results.request.no_baselines:
+        networks.append(results.rival_network())
+    threads = plan.threads // min(plan.threads, len(networks))
+    return plan_last(plan, seconds, *(step_seconds(network, results.classes, threads) for network in networks))

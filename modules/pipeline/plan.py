@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modules.block_kd.space_search.spaces import Spaces
 from modules.pipeline.speed import BATCH, Speed
 
-# Shares of the budget. The rest is for the rival, for reading images, for the search of the space, and for estimates
-# that are too low.
-SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.20, "supernet int8": 0.06,
-          "subnets": 0.05, "tuning": 0.18, "tuning int8": 0.07}
+# Shares of the budget. The time that is left then trains the network found and its rival to the end (`plan_last`).
+SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.17, "supernet int8": 0.04,
+          "subnets": 0.05, "tuning": 0.10, "tuning int8": 0.04}
+LAST_INT8, MOST_LAST_INT8 = 0.1, 4  # INT8 epochs of the last training as a share of those in fp32, and at most
+MARGIN = 0.9          # of the last training's time: estimates are too low while all cores are busy
 FINALISTS = 3         # subnets that are trained further, from which the best is taken
 TRAINED = FINALISTS + 1  # and random search's best, to compare with
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
@@ -32,6 +33,7 @@ class Plan:
         evaluations: subnets that the search evaluates.
         calibration_batches: training batches that calibrate batch norm.
         threads: of the CPU.
+        last_epochs: of the network found, after all others; as the following, 0 until `plan_last`.
     """
 
     valid_size: int
@@ -49,6 +51,10 @@ class Plan:
     tuning_epochs: int
     tuning_int8_epochs: int
     threads: int
+    last_epochs: int = 0
+    last_int8_epochs: int = 0
+    rival_epochs: int = 0
+    rival_int8_epochs: int = 0
 
     def __str__(self) -> str:
         blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
@@ -57,7 +63,12 @@ class Plan:
                 f"{'/'.join(map(str, self.resolutions))} pixels; {blocks if self.table_rows else ''}supernet "
                 f"{self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
                 f"{self.evaluations} subnets evaluated; the best of them trained for {self.tuning_epochs} and "
-                f"{self.tuning_int8_epochs} epochs more")
+                f"{self.tuning_int8_epochs} epochs more, then the one found in the time that is left")
+
+    def last(self) -> str:
+        """The last step in words."""
+        rival = f"; the rival for {self.rival_epochs} and {self.rival_int8_epochs}" if self.rival_epochs else ""
+        return f"the network found for {self.last_epochs} and {self.last_int8_epochs} epochs more{rival}"
 
 
 def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
@@ -101,6 +112,31 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
         threads=speed.threads)
 
 
+def plan_last(plan: Plan, seconds: float, found: float, rival: float = 0.0) -> Plan:
+    """`plan` with the last training of the network found, and the training of its rival, within `seconds`; `found` and
+    `rival` are the seconds of one fp32 step of each, `rival` 0 without one.
+
+    The rival has as many epochs as the network found had with its supernet, or those that fit the same time, if these
+    are fewer. Each training has one epoch at least.
+    """
+    last, last_int8 = _epochs(plan, seconds, found, bool(rival))
+    if not rival:
+        return replace(plan, last_epochs=last, last_int8_epochs=last_int8)
+    most, most_int8 = _epochs(plan, seconds, rival, True)
+    return replace(
+        plan, last_epochs=last, last_int8_epochs=last_int8,
+        rival_epochs=min(plan.supernet_epochs + plan.tuning_epochs + last, most),
+        rival_int8_epochs=min(plan.supernet_int8_epochs + plan.tuning_int8_epochs + last_int8, most_int8))
+
+
+def _epochs(plan: Plan, seconds: float, step: float, two: bool) -> tuple[int, int]:
+    """Epochs in fp32 and in INT8 of one of the last trainings, of which there may be two, by its seconds of a step."""
+    share = seconds if plan.threads > 1 or not two else seconds / 2
+    epochs = MARGIN * share / (step * plan.steps)  # as long as so many in fp32
+    int8 = int(min(max(LAST_INT8 * epochs, 1), MOST_LAST_INT8))
+    return max(int(epochs - INT8 * int8), 1), int8
+
+
 def count_scripts(own_tables: bool, baselines: bool, zero_shot: bool = False) -> int:
     """Most scripts that a pipeline starts, each of which first loads its libraries."""
     trained = FINALISTS + baselines
@@ -109,6 +145,7 @@ def count_scripts(own_tables: bool, baselines: bool, zero_shot: bool = False) ->
                 1 + baselines,   # searches of subnets
                 2,               # files and latency of the best
                 2 * trained, 1 + trained,        # further training, checks without and with it
+                2, 1,                            # last training, and its check
                 4 * baselines,                   # the rival: files, latency, training
                 2 + 2 * baselines, 1))  # files and latency of the compared
 

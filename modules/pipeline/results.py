@@ -16,23 +16,26 @@ from modules.utils.files import atomic_write
 
 # Of a pipeline in its folder; a run that starts afresh removes them.
 FILES = ("teacher", "blocks", "tables", "zero_shot_tables", "spaces", "supernet", "subnets", "candidates",
-         "candidates_latency.csv", "rivals", "rivals_latency.csv", "tuned", "check", "rival", "models", "latency.csv",
-         "accuracy_over_latency.png")
+         "candidates_latency.csv", "rivals", "rivals_latency.csv", "tuned", "check", "last", "rival", "models",
+         "latency.csv", "accuracy_over_latency.png")
 SAFE = 0.95  # share of the limit within which a network is chosen: a file's latency differs between measurements
 
 
 class Results:
     """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, which are `table_limit`
-    ms on the device of the block tables; each attribute is named after the step that writes it. FILES lists them."""
+    ms on the device of the block tables; each attribute is named after the step that writes it. FILES lists them.
+    `shifted`: trainings shift the images instead of cropping them."""
 
-    def __init__(self, request: Request, plan: Plan, limit: float, classes: int, table_limit: float = 0.0):
+    def __init__(self, request: Request, plan: Plan, limit: float, classes: int, table_limit: float = 0.0,
+                 shifted: bool = False):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
-        self.table_limit = table_limit or limit
+        self.table_limit, self.shifted = table_limit or limit, shifted
         folder = request.folder
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
         self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()
         self.zero_shot_tables = folder / "zero_shot_tables"
-        self.supernet, self.tuned, self.rival = folder / "supernet", folder / "tuned", folder / "rival"
+        self.supernet, self.tuned = folder / "supernet", folder / "tuned"
+        self.last, self.rival = folder / "last", folder / "rival"
         self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
         self.check, self.figure = folder / "check", folder / "accuracy_over_latency.png"
@@ -109,7 +112,8 @@ class Results:
         return float(row["acc1"])
 
     def best_checkpoints(self, subnet: SubnetChoiceConfig) -> Path:
-        """The folder with the best weights of one of them: those of its further training, or of the supernet."""
+        """The folder with the best weights of one of them before the last training: those of its further training, or
+        of the supernet."""
         return max((self.tuned_folder(subnet), self.supernet), key=lambda path: self.accuracy_held_out(path, subnet))
 
     @property
@@ -118,6 +122,21 @@ class Results:
         measured = self._measured()
         return min(self.finalists(), key=lambda subnet: rank_within(
             SAFE * self.limit, measured[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
+
+    @property
+    def last_checkpoints(self) -> Path:
+        """The folder with the best weights of the network found."""
+        return max((self.last, self.best_checkpoints(self.found)),
+                   key=lambda path: self.accuracy_held_out(path, self.found))
+
+    def epochs(self, name: str) -> tuple[int, int]:
+        """Epochs in fp32 and in INT8 that an exported network was trained alone."""
+        p = self.plan
+        if name == "mobilenet_v2":
+            return p.rival_epochs, p.rival_int8_epochs
+        if name == "found":
+            return p.tuning_epochs + p.last_epochs, p.tuning_int8_epochs + p.last_int8_epochs
+        return p.tuning_epochs, p.tuning_int8_epochs
 
     def rival_candidates(self) -> list[Network]:
         """Networks that a user would take instead."""
@@ -139,7 +158,8 @@ class Results:
         names: dict[SubnetChoiceConfig, str] = {}
         for name, subnet in self.compared().items():
             names.setdefault(subnet, name)
-        exports = {name: (self.best_checkpoints(subnet), (self.space, subnet)) for subnet, name in names.items()}
+        exports = {name: (self.last_checkpoints if name == "found" else self.best_checkpoints(subnet),
+                          (self.space, subnet)) for subnet, name in names.items()}
         if not self.request.no_baselines:
             exports["mobilenet_v2"] = (self.rival, self.rival_network())
         return exports

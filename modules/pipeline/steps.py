@@ -15,6 +15,7 @@ from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.rival import Network
 from modules.pipeline.runner import Command, Step
 from modules.pipeline.speed import BATCH
+from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.superspace import get_superspace
 
 CONFIG = "supernet_training_configs/pipeline.yaml"
@@ -27,6 +28,7 @@ LABEL_STEPS = 600
 # Learning rates of single networks, about four times a supernet's: that of the subnets that are trained further (at 0.1
 # they learn half as much in few epochs), and of the rival.
 TUNING_LR, RIVAL_LR = 0.3, 0.4
+CHECK = "check of them"  # the step whose time tells how long the check of the files will take
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
 
@@ -41,8 +43,8 @@ class Pipeline:
         """The sizes of the steps."""
         return self.results.plan
 
-    def steps(self, planning: Step) -> list[Step]:
-        """All steps in order; `planning` comes once the space is known."""
+    def steps(self, planning: Step, last_planning: Step) -> list[Step]:
+        """All steps in order; `planning` comes once the space is known, `last_planning` once the network is found."""
         own = self.request.tables == OWN
         blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
                   Step("block tables", self.build_tables)] if own else []
@@ -52,7 +54,9 @@ class Pipeline:
                 Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 *rivals, Step("training of the finalists", self.tune, side_by_side=True),
-                Step("check of them", self.check_tuned), Step("files", self.export), Step("latency", self.benchmark)]
+                Step(CHECK, self.check_tuned), last_planning,
+                Step("training of the network found", self.train_last, side_by_side=True),
+                Step("check of it", self.check_last), Step("files", self.export), Step("latency", self.benchmark)]
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -133,7 +137,8 @@ class Pipeline:
                   "engine", "--quant_weight_bits", self.request.weight_bits, "--post_bn_calibration_batch_num",
                   self.plan.calibration_batches, "--seed", self.request.seed, "--epochs", epochs, "--quant_epochs",
                   int8_epochs, "--warmup_epochs",
-                  min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume"]
+                  min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume",
+                  *(("--augment", "shift", "--eval_crop", 1) if self.results.shifted else ())]
         return [common, [*common, "--quant_mode"]]
 
     def train_supernet(self) -> list[Command]:
@@ -164,24 +169,41 @@ class Pipeline:
 
     def tune(self) -> list[list[Command]]:
         """Further training of the best subnets whose measured latency is within the limit, of the smallest, and of the
-        one that random search found; training of the rival, the longest, first."""
-        r, p, space = self.results, self.plan, self.results.space
-        trainings = [] if self.request.no_baselines else [self._train_rival()]
-        start = ["--init_checkpoint", r.supernet / f"{space}-align0" / "checkpoint.pth"]
-        for subnet in r.trained():
-            fp32, int8 = self._training(r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs,
-                                        [*self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR])
-            trainings.append([[*fp32, *start], int8])
-        return trainings
+        one that random search found."""
+        r, p = self.results, self.plan
+        return [self._train_further(subnet, r.supernet, r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs)
+                for subnet in r.trained()]
+
+    def _train_further(self, subnet: SubnetChoiceConfig, start: Path, folder: Path, epochs: int, int8_epochs: int
+                       ) -> list[Command]:
+        """Training of a subnet alone from its fp32 weights in `start`."""
+        fp32, int8 = self._training(folder, epochs, int8_epochs,
+                                    [*self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR])
+        weights = start / f"{self.results.space}-align0" / "checkpoint.pth"
+        return [[*fp32, "--init_checkpoint", weights], int8]
 
     def check_tuned(self) -> list[Command]:
         """Accuracy of these subnets on the held-out images, without and with the further training."""
         r, trained = self.results, self.results.trained()
-        shutil.rmtree(r.check, ignore_errors=True)  # rows are appended, and a killed step is repeated
-        return [["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
-                 checkpoints, "--output", r.check_folder(checkpoints), "--batch_size_per_gpu", BATCH,
-                 "--post_bn_calibration_batch_num", self.plan.calibration_batches, "--subnet_choice", *subnets]
-                for checkpoints, subnets in ((r.supernet, trained), *((r.tuned_folder(s), [s]) for s in trained))]
+        return [self._check(r.supernet, trained), *(self._check(r.tuned_folder(s), [s]) for s in trained)]
+
+    def _check(self, checkpoints: Path, subnets: Sequence[SubnetChoiceConfig]) -> Command:
+        folder = self.results.check_folder(checkpoints)
+        shutil.rmtree(folder, ignore_errors=True)  # rows are appended, and a killed step is repeated
+        return ["eval_supernet.py", *self._space(), "--quant_mode", "--valid_size", self.plan.valid_size, "--resume",
+                checkpoints, "--output", folder, "--batch_size_per_gpu", BATCH, "--post_bn_calibration_batch_num",
+                self.plan.calibration_batches, "--subnet_choice", *subnets]
+
+    def train_last(self) -> list[list[Command]]:
+        """The last training of the network found, and the training of its rival."""
+        r, p, found = self.results, self.plan, self.results.found
+        rivals = [] if self.request.no_baselines else [self._train_rival()]
+        return [*rivals, self._train_further(found, r.best_checkpoints(found), r.last, p.last_epochs,
+                                             p.last_int8_epochs)]
+
+    def check_last(self) -> list[Command]:
+        """Accuracy of the network found on the held-out images, after its last training."""
+        return [self._check(self.results.last, [self.results.found])]
 
     def measure_rivals(self) -> list[Command]:
         """Latency of the networks that a user would take instead."""
@@ -195,12 +217,11 @@ class Pipeline:
                  self.request.weight_bits, "--output_dir", models], _benchmark(listing, models, table)]
 
     def _train_rival(self) -> list[Command]:
-        """The rival, for as many epochs as supernet and subnet had together."""
+        """The rival, from random weights."""
         (space, subnet), p = self.results.rival_network(), self.plan
         which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet,
                  "--base_lr", RIVAL_LR]
-        return self._training(self.results.rival, p.supernet_epochs + p.tuning_epochs,
-                              p.supernet_int8_epochs + p.tuning_int8_epochs, which)
+        return self._training(self.results.rival, p.rival_epochs, p.rival_int8_epochs, which)
 
     def export(self) -> list[Command]:
         """Files with cards of the compared networks."""

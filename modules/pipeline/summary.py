@@ -40,10 +40,11 @@ def summarize(results: Results) -> list[Entry]:
     entries = read_entries(results)
     print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread in the same turns, at the\n"
           "usual speed of this machine. Accuracy is on the test images, which no choice has seen, in brackets\n"
-          "its 95% interval. Differ: images to which the file and the trained network give other answers.\n")
-    print(format_table([_row(entry, results.limit) for entry in entries]))
+          "its 95% interval. Epochs: of training alone, fp32 + INT8; all but MobileNetV2 start from the supernet.\n"
+          "Differ: images to which the file and the trained network give other answers.\n")
+    print(format_table([_row(entry, results) for entry in entries]))
     print()
-    for line in [*same(entries, results), *gains(entries)]:
+    for line in [*same(entries, results), *gains(entries, results)]:
         print(line)
     _draw(entries, results)
     found = entries[0]
@@ -64,11 +65,19 @@ def read_entries(results: Results) -> list[Entry]:
     return entries
 
 
-def gains(entries: list[Entry]) -> list[str]:
-    """One line for each other entry: points of accuracy and ratio of latency of the first one against it."""
-    found = entries[0]
-    return [f"against {TITLES[other.name]}: {found.top1 - other.top1:+.1f} points, {other.ms / found.ms:.2f} times as "
-            "fast" for other in entries[1:]]
+def gains(entries: list[Entry], results: Results) -> list[str]:
+    """One line for each other entry: points of accuracy and ratio of latency of the first one against it. Against other
+    subnets the points are those before the last training, which they do not have."""
+    found, subnets, lines = entries[0], results.compared(), []
+    for other in entries[1:]:
+        points, where = found.top1 - other.top1, ""
+        if other.name in subnets:
+            before = [results.accuracy_held_out(results.best_checkpoints(subnet), subnet)
+                      for subnet in (subnets["found"], subnets[other.name])]
+            points, where = before[0] - before[1], " of held-out images after the same training"
+        lines.append(f"against {TITLES[other.name]}: {points:+.1f} points{where}, {other.ms / found.ms:.2f} times as "
+                     "fast")
+    return lines
 
 
 def same(entries: list[Entry], results: Results) -> list[str]:
@@ -78,11 +87,13 @@ def same(entries: list[Entry], results: Results) -> list[str]:
             if name not in named]
 
 
-def _row(entry: Entry, limit: float) -> dict:
+def _row(entry: Entry, results: Results) -> dict:
     card, accuracy = entry.card, entry.card["accuracy"]["engine"]
+    epochs, int8_epochs = results.epochs(entry.name)
     return {"network": TITLES[entry.name], "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}",
+            "epochs": f"{epochs} + {int8_epochs}",
             "int8 acc, %": f"{accuracy['top1']:.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]",
-            "int8 ms": f"{entry.ms:.3f}", "within": "yes" if entry.ms <= limit else "no",
+            "int8 ms": f"{entry.ms:.3f}", "within": "yes" if entry.ms <= results.limit else "no",
             "MB": f"{card['bytes'] / 1e6:.2f}", "differ": f"{card['agreement']['differing']} of {card['images']}"}
 
 

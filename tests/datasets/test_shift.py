@@ -1,4 +1,6 @@
 """Batched augmentation: against numpy's own padding, in its distribution, and wherever an epoch is entered."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from scipy.stats import ks_2samp
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
+from modules.datasets.shift import suits
 from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -113,8 +116,15 @@ def test_another_size_and_images_of_two_sizes(data):
             return image.resize((8, 8)) if index == 20 else image
 
     mixed = Mixed(data.train.pixels, INFO.classes, data.train.labels)
+    mixed = Data(INFO, mixed, data.train_indices, mixed, data.valid_indices, mixed, data.test_indices)
     with pytest.raises(UserError, match=r"'shift' of images of 16 x 16 and 8 x 8 pixels; allowed: images of one size"):
-        epoch_images(Data(INFO, mixed, data.train_indices, mixed, data.valid_indices, mixed, data.test_indices))
+        epoch_images(mixed)
+    assert not suits(mixed, SIDE)
+
+
+def test_images_near_the_size_of_the_network_are_shifted(data):
+    assert [suits(data, size) for size in (8, 12, 16, 64)] == [False, True, True, True]
+    assert not suits(replace(data, info=replace(INFO, name="moved_digits")), SIDE)
 
 
 def test_whole_image_in_evaluation(data):

@@ -21,12 +21,12 @@ from modules.latency.platform import this_machine
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.plan import POPULATION, SHARES, count_scripts, held_out, make_plan
+from modules.pipeline.plan import MARGIN, POPULATION, SHARES, count_scripts, held_out, make_plan, plan_last
 from modules.pipeline.request import Request, parse_duration
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.rival import MEASURED, WIDTHS, choose_rival, rival_candidates
 from modules.pipeline.runner import Step, run_steps
-from modules.pipeline.speed import Speed, measure_speed, mixture
+from modules.pipeline.speed import Speed, measure_speed, mixture, step_seconds
 from modules.pipeline.steps import Pipeline
 from modules.search_space.config import SupernetConfig
 from modules.search_space.networks import find_network
@@ -94,7 +94,7 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
 
 def test_time_in_which_scripts_start_trains_nothing():
     plans = [make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
-    assert plans[1] == make_plan(3600 - 34 * 20, 4000, SPACES, (32,), SPEED)
+    assert plans[1] == make_plan(3600 - 37 * 20, 4000, SPACES, (32,), SPEED)
     assert plans[2] == make_plan(1200, 4000, SPACES, (32,), SPEED)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
 
@@ -121,6 +121,44 @@ def test_the_smallest_plan_has_something_of_everything():
     plan = make_plan(1, 50, SPACES, (32,), SPEED)
     assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
     assert plan.evaluations == 2 * POPULATION
+
+
+def plan_for_the_end(threads: int = 1):
+    return dataclasses.replace(make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads)),
+                               supernet_epochs=6, supernet_int8_epochs=1, tuning_epochs=3, tuning_int8_epochs=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_last_trainings_fill_the_time_that_is_left(threads):
+    """One after the other on one thread, side by side on two; an INT8 epoch costs 1.4 of one in fp32."""
+    plan = plan_last(plan_for_the_end(threads), 3000, found=0.2, rival=0.5)
+    seconds = [step * plan.steps * (epochs + 1.4 * int8) for step, epochs, int8 in (
+        (0.2, plan.last_epochs, plan.last_int8_epochs), (0.5, plan.rival_epochs, plan.rival_int8_epochs))]
+    used = max(seconds) if threads > 1 else sum(seconds)
+    assert MARGIN * 3000 - (0.2 + 0.5) * plan.steps < used <= MARGIN * 3000
+    assert plan.last_int8_epochs <= 4 < plan.last_epochs
+
+
+def test_a_fast_rival_has_the_epochs_of_the_network_found_and_its_supernet():
+    plan = plan_last(plan_for_the_end(threads=2), 3000, found=0.2, rival=0.01)
+    assert plan.rival_epochs == 6 + 3 + plan.last_epochs
+    assert plan.rival_int8_epochs == min(1 + 1 + plan.last_int8_epochs, 4)
+
+
+def test_without_a_rival_the_network_found_has_all_the_time():
+    alone, both = (plan_last(plan_for_the_end(), 3000, 0.2, rival) for rival in (0.0, 0.2))
+    assert (alone.rival_epochs, alone.rival_int8_epochs) == (0, 0)
+    assert alone.last_epochs > 1.9 * both.last_epochs
+    late = plan_last(plan_for_the_end(), -50, 0.2, 0.2)
+    assert (late.last_epochs, late.last_int8_epochs, late.rival_epochs, late.rival_int8_epochs) == (1, 1, 1, 1)
+
+
+def test_a_step_of_a_larger_network_takes_longer():
+    small, large = ((SupernetConfig.from_choice("cifarw_short", "666-222"), SubnetSpace(
+        SupernetConfig.from_choice("cifarw_short", "666-222"), (32,)).extreme(end)) for end in (min, max))
+    before = torch.get_num_threads()
+    assert step_seconds(large, 10, 1) > 1.5 * step_seconds(small, 10, 1) > 0
+    assert torch.get_num_threads() == before
 
 
 def test_held_out_images_are_a_share_with_a_bound():
@@ -248,7 +286,7 @@ def test_a_training_free_score_gets_tables_of_the_same_rows_and_counts_in_the_se
                     tables=str(REPOSITORY / "data" / "block_lut"), block_types=("ResNetBasic",))
     plan = make_plan(600, 1000, asked.spaces, (24,), SPEED, tables_given=True, zero_shot=True)
     pipeline = Pipeline(Results(asked, plan, 0.5, 10))
-    names = [step.name for step in pipeline.steps(Step("plan", lambda: ()))]
+    names = [step.name for step in pipeline.steps(Step("plan", lambda: ()), Step("again", lambda: ()))]
     assert names[:2] == ["training-free tables", "search of the space"]
     (tables,), (search,) = pipeline.build_zero_shot_tables(), pipeline.search_space()
     assert tables[tables.index("--proxy"):][:2] == ["--proxy", "Zen"]
@@ -296,6 +334,40 @@ def test_the_most_accurate_finalist_within_the_limit_is_found(tmp_path, before, 
               [{"enc": str(subnet), "acc1": accuracy}])
     assert str(results.found) == encodings[found]
     assert (results.best_checkpoints(results.found) != results.supernet) == tuned
+
+
+@pytest.mark.parametrize(("after", "kept"), [(86, "last"), (84, "subnet1")])
+def test_the_last_training_counts_where_it_helped(tmp_path, after, kept):
+    """The file of the network found has the better weights; the others keep those of the finalists' training."""
+    results, encodings = make_results(tmp_path, (90, 80), (0.4, 0.45))
+    append_row(results.candidates_latency, {"name": f"{results.space}-{results.smallest}", "int8_ms": 0.2})
+    append_row(results.rivals_latency, {"name": "mobilenet_v2:0.25", "int8_ms": 0.4})
+    for subnet, accuracy in zip(results.trained(), (85, 80, 70), strict=True):
+        append_row(results.check / "supernet" / "accuracy.csv", {"enc": str(subnet), "acc1": 60})
+        append_row(results.check_folder(results.tuned_folder(subnet)) / "accuracy.csv",
+                   {"enc": str(subnet), "acc1": accuracy})
+    pipeline = Pipeline(results)
+    rival, (fp32, int8) = pipeline.train_last()
+    assert (len(rival), str(results.found)) == (2, encodings[0])
+    assert fp32[fp32.index("--init_checkpoint") + 1].parent.parent == results.tuned_folder(results.found)
+    assert int8[int8.index("--models_save_dir") + 1] == results.last
+    pipeline.check_last()
+    append_row(results.check_folder(results.last) / "accuracy.csv", {"enc": encodings[0], "acc1": after})
+    pipeline.train_last()
+    exports = results.exports()
+    assert exports["found"][0].name == kept
+    assert exports["smallest"][0] == results.tuned_folder(results.smallest)
+    assert exports["mobilenet_v2"][0] == results.rival
+    assert pipeline.check_last()[0][0] == "eval_supernet.py"  # a killed step begins anew: its row goes, no other
+    assert not results.check_folder(results.last).exists()
+    assert str(results.found) == encodings[0]
+
+
+def test_small_images_are_shifted_and_others_cropped(tmp_path):
+    for shifted in (True, False):
+        results = Results(request(tmp_path), plan_for_the_end(), 0.5, 10, shifted=shifted)
+        for command in Pipeline(results)._training(tmp_path, 5, 1, []):
+            assert ("shift" in command) == shifted
 
 
 def test_a_repeated_step_begins_its_tables_anew(tmp_path):
