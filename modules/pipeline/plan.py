@@ -10,12 +10,13 @@ from modules.pipeline.speed import BATCH, Speed
 # Shares of the budget. The time that is left then trains the network found and its rival to the end (`plan_last`).
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.17, "supernet int8": 0.04,
           "subnets": 0.05, "tuning": 0.10, "tuning int8": 0.04}
-LAST_INT8, MOST_LAST_INT8 = 0.1, 4  # INT8 epochs of the last training as a share of those in fp32, and at most
+LAST_INT8 = 0.1       # INT8 epochs of the last training as a share of those in fp32
 MARGIN = 0.9          # of the last training's time: estimates are too low while all cores are busy
 FINALISTS = 3         # subnets that are trained further, from which the best is taken
 TRAINED = FINALISTS + 1  # and random search's best, to compare with
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
+LEAST_BATCHES = 50    # of an epoch, where the images are too many for an INT8 epoch of all
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 FORWARD = 1 / 3       # share of the forward pass in a step
 POPULATION = 6        # subnets of a round of the search
@@ -28,12 +29,13 @@ class Plan:
 
     Args:
         valid_size: training images held out of all training, for the search.
-        steps: batches of an epoch.
+        steps: batches of an epoch of all trainings; of many images and a short budget, not all.
         resolution: pixels of the block tables, the largest of the supernet.
         evaluations: subnets that the search evaluates.
         calibration_batches: training batches that calibrate batch norm.
         threads: of the CPU.
         last_epochs: of the network found, after all others; as the following, 0 until `plan_last`.
+        whole_epoch: batches of all training images.
     """
 
     valid_size: int
@@ -55,15 +57,31 @@ class Plan:
     last_int8_epochs: int = 0
     rival_epochs: int = 0
     rival_int8_epochs: int = 0
+    whole_epoch: int = 0
 
     def __str__(self) -> str:
         blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
                   f"batches of {BATCH} (fp32, int8); tables of {self.table_rows} rows; ")
         return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
-                f"{'/'.join(map(str, self.resolutions))} pixels; {blocks if self.table_rows else ''}supernet "
+                f"{'/'.join(map(str, self.resolutions))} pixels; {self.length}"
+                f"{blocks if self.table_rows else ''}supernet "
                 f"{self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
                 f"{self.evaluations} subnets evaluated; the best of them trained for {self.tuning_epochs} and "
                 f"{self.tuning_int8_epochs} epochs more, then the one found in the time that is left")
+
+    @property
+    def shortened(self) -> bool:
+        """Whether an epoch has not all images."""
+        return self.steps < self.whole_epoch
+
+    @property
+    def length(self) -> str:
+        """That of an epoch in words, where it is shortened."""
+        return f"epochs of {self.steps} of all {self.whole_epoch} batches; " if self.shortened else ""
+
+    def passes(self, epochs: int) -> float:
+        """How often `epochs` see all training images."""
+        return epochs * self.steps / max(self.whole_epoch, self.steps)
 
     def last(self) -> str:
         """The last step in words."""
@@ -74,21 +92,24 @@ class Plan:
 def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
               tables_given: bool = False, baselines: bool = True, zero_shot: bool = False) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
-    `resolutions`. The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its
-    step's share of the rest, and is at least one; with tables given, those of the steps that make tables are 0. With
-    `zero_shot` each row of a table also costs a training-free score."""
+    `resolutions`.
+
+    The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its step's share of
+    the rest, and is at least one; with tables given, those of the steps that make tables are 0. An epoch is so short
+    that one in INT8 fits its share. With `zero_shot` each row of a table also costs a training-free score.
+    """
     budget = max(budget - count_scripts(not tables_given, baselines, zero_shot) * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
     valid = held_out(images)
-    steps = max((images - valid) // BATCH, 1)
+    whole = max((images - valid) // BATCH, 1)
     kinds, stages = len(spaces.blocks), spaces.space.searched
     tables = sum(stage.num_windows for stage in stages) * kinds
     pass_seconds = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # of one image through one network
-    calibration = min(max(steps // 4, 4), 32)
+    calibration = min(max(whole // 4, 4), 32)
     seen = valid + calibration * BATCH
 
-    def size(name: str, seconds: float, most: int, least: int = 1) -> int:
+    def size(name: str, seconds: float, most: float, least: int = 1) -> int:
         if tables_given and name in FOR_TABLES:
             return 0
         return int(min(max(SHARES[name] * budget / seconds, least), most))
@@ -96,20 +117,24 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     smaller = sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
     sandwich = speed.sandwich * smaller
-    tuned = speed.single * smaller / SUBNETS_PER_STEP * steps * TRAINED / min(speed.threads, TRAINED)
+    tuned = speed.single * smaller / SUBNETS_PER_STEP * TRAINED / min(speed.threads, TRAINED)
+    least = min(SHARES["supernet int8"] / sandwich, SHARES["tuning int8"] / tuned) * budget / INT8
+    steps = int(min(max(least, LEAST_BATCHES), whole))
+    epochs = whole / steps  # of all images
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
-        teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200),
-        block_batches=size("blocks", students, 100 * steps, 4),
-        block_int8_batches=size("blocks int8", INT8 * students, 100 * steps, 4),
+        teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200 * epochs),
+        block_batches=size("blocks", students, 100 * whole, 4),
+        block_int8_batches=size("blocks int8", INT8 * students, 100 * whole, 4),
         table_rows=size("tables", tables * (seen * INT8 * pass_seconds / len(stages) + 0.03 * (1 + zero_shot)), 1000,
                         4),
-        supernet_epochs=size("supernet", sandwich * steps, 360),
-        supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50),
+        supernet_epochs=size("supernet", sandwich * steps, 360 * epochs),
+        supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50 * epochs),
         evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
         calibration_batches=calibration,
-        tuning_epochs=size("tuning", tuned, 200), tuning_int8_epochs=size("tuning int8", INT8 * tuned, 50),
-        threads=speed.threads)
+        tuning_epochs=size("tuning", tuned * steps, 200 * epochs),
+        tuning_int8_epochs=size("tuning int8", INT8 * tuned * steps, 50 * epochs),
+        threads=speed.threads, whole_epoch=whole)
 
 
 def plan_last(plan: Plan, seconds: float, found: float, rival: float = 0.0) -> Plan:
@@ -133,7 +158,7 @@ def _epochs(plan: Plan, seconds: float, step: float, two: bool) -> tuple[int, in
     """Epochs in fp32 and in INT8 of one of the last trainings, of which there may be two, by its seconds of a step."""
     share = seconds if plan.threads > 1 or not two else seconds / 2
     epochs = MARGIN * share / (step * plan.steps)  # as long as so many in fp32
-    int8 = int(min(max(LAST_INT8 * epochs, 1), MOST_LAST_INT8))
+    int8 = max(int(LAST_INT8 * epochs), 1)
     return max(int(epochs - INT8 * int8), 1), int8
 
 

@@ -76,11 +76,12 @@ class Pipeline:
             batches = min(self.plan.teacher_epochs * self.plan.steps, MOST_ANSWERED)
             return [[*start, "--quant_mode", "--teacher_weights", PACKAGE, "--optimizer", "adam", "--learning_rate",
                      1e-5, "--train_batches", batches, "--eval_images", EVALUATED]]
-        fp32 = [*start, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs]
+        short = ["--train_batches", BATCH // 32 * self.plan.steps] if self.plan.shortened else []
+        fp32 = [*start, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs, *short]
         if r.teacher_weights:
             fp32 += ["--teacher_weights", r.start_weights]
         return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
-                       "--train_batch_size", 32]]
+                       "--train_batch_size", 32, *short]]
 
     def _teacher(self, name: str) -> list:
         which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher_arch]
@@ -138,7 +139,8 @@ class Pipeline:
                   self.plan.calibration_batches, "--seed", self.request.seed, "--epochs", epochs, "--quant_epochs",
                   int8_epochs, "--warmup_epochs",
                   min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume",
-                  *(("--augment", "shift", "--eval_crop", 1) if self.results.shifted else ())]
+                  *(("--augment", "shift", "--eval_crop", 1) if self.results.shifted else ()),
+                  *(("--debug_batches", self.plan.steps) if self.plan.shortened else ())]
         return [common, [*common, "--quant_mode"]]
 
     def train_supernet(self) -> list[Command]:

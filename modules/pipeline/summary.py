@@ -89,7 +89,7 @@ def same(entries: list[Entry], results: Results) -> list[str]:
 
 def _row(entry: Entry, results: Results) -> dict:
     card, accuracy = entry.card, entry.card["accuracy"]["engine"]
-    epochs, int8_epochs = results.epochs(entry.name)
+    epochs, int8_epochs = (f"{results.plan.passes(n):.2g}" for n in results.epochs(entry.name))
     return {"network": TITLES[entry.name], "MMACs": f"{card['mmacs']:.2f}", "Mparams": f"{card['mparams']:.3f}",
             "epochs": f"{epochs} + {int8_epochs}",
             "int8 acc, %": f"{accuracy['top1']:.1f} [{accuracy['low']:.1f}, {accuracy['high']:.1f}]",

@@ -117,6 +117,22 @@ def test_scripts_run_on_the_threads_of_the_plan(tmp_path):
     assert seen.read_text() == "7"
 
 
+def test_a_budget_holds_for_more_images_than_it_can_show(tmp_path):
+    """Ten minutes, a million images: epochs of some batches; all commands of a training have that length."""
+    few, many = (make_plan(600, images, SPACES, (48,), SPEED) for images in (1000, 1_000_000))
+    assert (few.shortened, few.steps, many.shortened) == (False, few.whole_epoch, True)
+    cost = many.steps * (0.4 * (many.supernet_epochs + 1.4 * many.supernet_int8_epochs)
+                         + 4 * 0.1 * (many.tuning_epochs + 1.4 * many.tuning_int8_epochs) + 0.2 * many.teacher_epochs)
+    assert 200 < cost < 300
+    assert many.passes(many.supernet_epochs) == many.supernet_epochs * many.steps / (995_000 // 64)
+    assert few.passes(3) == 3
+    pipeline = Pipeline(Results(request(tmp_path), many, 0.5, 10))
+    for command in pipeline._training(tmp_path, 5, 1, []):
+        assert command[command.index("--debug_batches") + 1] == many.steps
+    for command in pipeline.train_teacher():
+        assert command[command.index("--train_batches") + 1] == 2 * many.steps
+
+
 def test_the_smallest_plan_has_something_of_everything():
     plan = make_plan(1, 50, SPACES, (32,), SPEED)
     assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
@@ -136,13 +152,13 @@ def test_the_last_trainings_fill_the_time_that_is_left(threads):
         (0.2, plan.last_epochs, plan.last_int8_epochs), (0.5, plan.rival_epochs, plan.rival_int8_epochs))]
     used = max(seconds) if threads > 1 else sum(seconds)
     assert MARGIN * 3000 - (0.2 + 0.5) * plan.steps < used <= MARGIN * 3000
-    assert plan.last_int8_epochs <= 4 < plan.last_epochs
+    assert 8 < plan.last_epochs / plan.last_int8_epochs < 14
 
 
 def test_a_fast_rival_has_the_epochs_of_the_network_found_and_its_supernet():
     plan = plan_last(plan_for_the_end(threads=2), 3000, found=0.2, rival=0.01)
     assert plan.rival_epochs == 6 + 3 + plan.last_epochs
-    assert plan.rival_int8_epochs == min(1 + 1 + plan.last_int8_epochs, 4)
+    assert plan.rival_int8_epochs == 1 + 1 + plan.last_int8_epochs
 
 
 def test_without_a_rival_the_network_found_has_all_the_time():
