@@ -118,9 +118,9 @@ class Results:
 
     @property
     def found(self) -> SubnetChoiceConfig:
-        """The most accurate finalist, after further training, on held-out images; over the limit only if all are."""
+        """The most accurate of those trained further, on held-out images; over the limit only if all are."""
         measured = self._measured()
-        return min(self.finalists(), key=lambda subnet: rank_within(
+        return min(self.trained(), key=lambda subnet: rank_within(
             SAFE * self.limit, measured[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
 
     @property
