@@ -18,7 +18,7 @@ from modules.datasets.torchvision_augment import ERASED_AREA, ERASED_RATIO
 from modules.utils.errors import UserError
 
 HELD_BYTES = 2**30  # pixels of a set that are held
-MOST_LARGER = 1.5      # times the pixels of a network, up to which images are shifted
+MOST_LARGER = 1.5  # times the pixels of a network, up to which images are shifted
 ERASING_TRIES = 10  # as torchvision's: an image for which none fits stays whole
 
 

@@ -14,8 +14,8 @@ LAST_INT8 = 0.1       # INT8 epochs of the last training as a share of those in 
 # Of the last training's time. Its estimate leaves out validation and the start of scripts, and cores that are all busy
 # slow each other: 1.24 times the estimate was seen.
 MARGIN = 0.75
-FINALISTS = 3         # subnets that are trained further, from which the best is taken
-TRAINED = FINALISTS + 1  # and random search's best, to compare with
+FINALISTS = 3         # subnets of evolution, and the smallest, that are trained further
+TRAINED = FINALISTS + 1  # and random search's best; the best of all is taken
 FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 LEAST_BATCHES = 50    # of an epoch, where the images are too many for an INT8 epoch of all

@@ -93,7 +93,7 @@ class Results:
         return [*others[:FINALISTS - 1], self.smallest]
 
     def trained(self) -> list[SubnetChoiceConfig]:
-        """All subnets that are trained further: the finalists, and random search's best to compare with."""
+        """All subnets that are trained further, of which the best is taken: the finalists, and random search's best."""
         random = [] if self.request.no_baselines else self.best_measured("random")[:1]
         return list(dict.fromkeys([*self.finalists(), *random]))
 
