@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	$(DEMO) --dataset cluttered_digits --budget 12m
 
 demo-short: $(VENV)/.installed
-	$(DEMO) --dataset digits --budget 1m
+	$(DEMO) --dataset digits --budget 1m --fitness accuracy
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2

@@ -69,7 +69,7 @@ def main(argv=None):
     add_arguments(parser, SizeLimits)
     add_arguments(parser, GenerationSizes)
     option(parser, "--measure_best", 0, MEASURE_BEST, low=0)
-    option(parser, "--test_top_num", 10, "subnets per limit that are tested at the end", low=0)
+    option(parser, "--test_top_num", 10, "subnets per limit in best.csv, tested where images remain for it", low=0)
     option(parser, "--output_path", Path("results/search_subnet"), "folder; /<superspace>-<choice>/<limits>ms is "
            "appended")
     option(parser, "--baseline", "", "subnets.csv of another search, for the figure", metavar="FILE")
@@ -98,7 +98,7 @@ def main(argv=None):
              overwrite=args.overwrite, option="--output_path") as opened:
         if settings.fitness:
             if dist.rank() == 0:
-                search(args, space, settings, score_fitness(space, settings.fitness, settings.seed), opened)
+                search(args, space, settings, score_fitness(space, settings), opened)
         else:
             search_by_accuracy(args, space, settings, opened, device)
     dist.close()
@@ -168,7 +168,7 @@ def search(args, space, settings, fitness, opened):
     ranking = run_search(SubnetSearch(proposer, fitness.evaluate, state), folder,
                          folder.with_name(f"{folder.name}.log"), notes=fitness.notes, baseline=args.baseline,
                          label=fitness.label, measurement=measurement,
-                         test_top_num=args.test_top_num if fitness.tested else 0)
+                         top_num=args.test_top_num, tested=fitness.tested)
     if settings.prefilter:
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
     tell(args, settings, folder, fitness.weight_bits, ranking, chosen(ranking, state.measured if measurement else {}))

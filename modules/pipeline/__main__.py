@@ -5,8 +5,9 @@
 
 The folder holds train/ and val/ with a folder of images for each class. The steps: train a teacher, distil the blocks
 of the superspace from it, tabulate their loss and latency, search the best space, train its supernet in fp32 and INT8,
-search subnets, measure the best, train a few of them further, take the best of these within the limit, train it in the
-time that is left, export it and check it. Each step calls a script of this project and prints the command. Short
+search subnets, measure the best, train a few of them alone, take the best of these within the limit, train it in the
+time that is left, export it and check it. Where the budget is short for a supernet of these images there is none: a
+training-free score chooses the few (--fitness). Each step calls a script of this project and prints the command. Short
 measurements of this machine divide the budget; the sizes of the steps are printed. A killed run continues with
 --resume.
 

@@ -11,7 +11,7 @@ from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.plan import Plan, make_plan, plan_last
-from modules.pipeline.request import OWN, Request
+from modules.pipeline.request import ACCURACY, AUTO, OWN, Request
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import measure_speed, mixture, step_seconds
@@ -59,10 +59,11 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             return take(plan, str(plan))
 
         def plan_last_training() -> tuple:
-            # The files are checked on the test images, with as many evaluations as the finalists had; the other check
-            # and the measurement took half of that time.
-            checks = state["seconds"][CHECK] * (max(tests / results.plan.valid_size, 1) + 0.5)
-            plan = _plan_last(results, left() - checks)
+            # A file's check on the test images, in fp32 and INT8, takes twice a finalist's on the held-out ones; the
+            # other check and the measurement take as long as one each.
+            check = state["seconds"][CHECK] / len(results.checked())
+            files = 2 * results.num_exports * max(tests / results.plan.valid_size, 1)
+            plan = _plan_last(results, left() - check * (files + 2))
             return take(plan, plan.last())
 
         run_steps(run, request.identity, state, Pipeline(results).steps(
@@ -75,6 +76,8 @@ def _plan(request: Request) -> dict:
     superspace = get_superspace(request.superspace)
     data = load_data(request.dataset or None, request.dataset_path or None)
     classes = len(data.info.classes)
+    if request.fitness not in (AUTO, ACCURACY):
+        check_proxy(request.fitness)
     if request.zero_shot:
         check_proxy(request.zero_shot)
         if request.tables != OWN:
@@ -86,7 +89,7 @@ def _plan(request: Request) -> dict:
     speed = measure_speed(mixture(request.spaces), max(request.pixels), classes,
                           request.teacher_arch if request.tables == OWN else "")
     plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
-                     request.tables != OWN, not request.no_baselines, bool(request.zero_shot))
+                     request.tables != OWN, not request.no_baselines, bool(request.zero_shot), request.fitness)
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "tests": len(data.test_indices),
             "shifted": suits(data, max(request.pixels)), "plan": asdict(plan)}
@@ -108,7 +111,8 @@ def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:
     that of another space."""
     request, plan = results.request, results.plan
     speed = measure_speed(results.space, max(plan.resolutions), results.classes, threads=plan.threads)
-    return make_plan(seconds, images, request.spaces, plan.resolutions, speed, True, not request.no_baselines)
+    return make_plan(seconds, images, request.spaces, plan.resolutions, speed, True, not request.no_baselines,
+                     fitness=request.fitness)
 
 
 def _plan_last(results: Results, seconds: float) -> Plan:

@@ -5,11 +5,18 @@ import math
 from dataclasses import dataclass, replace
 
 from modules.block_kd.space_search.spaces import Spaces
+from modules.pipeline.request import ACCURACY, AUTO
 from modules.pipeline.speed import BATCH, Speed
 
 # Shares of the budget. The time that is left then trains the network found and its rival to the end (`plan_last`).
 SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, "supernet": 0.17, "supernet int8": 0.04,
           "subnets": 0.05, "tuning": 0.10, "tuning int8": 0.04}
+# Those that change without a supernet, where finalists learn from nothing.
+SCORED_SHARES = {"supernet": 0.0, "supernet int8": 0.0, "subnets": 0.02, "tuning": 0.20, "tuning int8": 0.05}
+# Of the images through the supernet in fp32; with fewer, subnets are chosen by SCORE. 0.7 passes cost 5 points of accuracy
+# against no supernet, 4.4 gained 2 (docs/measured/cifar10.md, demo.md).
+LEAST_PASSES = 2
+SCORE = "Zen"
 LAST_INT8 = 0.1       # INT8 epochs of the last training as a share of those in fp32
 # Of the last training's time. Its estimate leaves out validation and the start of scripts, and cores that are all busy
 # slow each other: 1.24 times the estimate was seen.
@@ -21,6 +28,7 @@ INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 LEAST_BATCHES = 50    # of an epoch, where the images are too many for an INT8 epoch of all
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 FORWARD = 1 / 3       # share of the forward pass in a step
+SCORING, SCORE_START = 64, 0.05  # passes of an image in a training-free score, and its seconds beside them
 POPULATION = 6        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
 
@@ -35,6 +43,7 @@ class Plan:
         resolution: pixels of the block tables, the largest of the supernet.
         evaluations: subnets that the search evaluates.
         calibration_batches: training batches that calibrate batch norm.
+        score: that subnets are chosen by, without a supernet; "": by their accuracy in one.
         threads: of the CPU.
         last_epochs: of the network found, after all others; as the following, 0 until `plan_last`.
         whole_epoch: batches of all training images.
@@ -60,16 +69,19 @@ class Plan:
     rival_epochs: int = 0
     rival_int8_epochs: int = 0
     whole_epoch: int = 0
+    score: str = ""
 
     def __str__(self) -> str:
         blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
                   f"batches of {BATCH} (fp32, int8); tables of {self.table_rows} rows; ")
+        supernet = f"supernet {self.supernet_epochs} and {self.supernet_int8_epochs} epochs; {self.evaluations} subnets"
+        scored = f"no supernet; {self.evaluations} subnets scored by {self.score}"
         return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
                 f"{'/'.join(map(str, self.resolutions))} pixels; {self.length}"
-                f"{blocks if self.table_rows else ''}supernet "
-                f"{self.supernet_epochs} and {self.supernet_int8_epochs} epochs; "
-                f"{self.evaluations} subnets evaluated; the best of them trained for {self.tuning_epochs} and "
-                f"{self.tuning_int8_epochs} epochs more, then the one found in the time that is left")
+                f"{blocks if self.table_rows else ''}"
+                f"{scored if self.score else supernet + ' evaluated'}; the best of them trained for "
+                f"{self.tuning_epochs} and {self.tuning_int8_epochs} epochs{' more' * (not self.score)}, then the one "
+                "found in the time that is left")
 
     @property
     def shortened(self) -> bool:
@@ -92,17 +104,31 @@ class Plan:
 
 
 def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
-              tables_given: bool = False, baselines: bool = True, zero_shot: bool = False) -> Plan:
+              tables_given: bool = False, baselines: bool = True, zero_shot: bool = False, fitness: str = ACCURACY
+              ) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`.
 
     The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its step's share of
     the rest, and is at least one; with tables given, those of the steps that make tables are 0. An epoch is so short
-    that one in INT8 fits its share. With `zero_shot` each row of a table also costs a training-free score.
+    that one in INT8 fits its share. With `zero_shot` each row of a table also costs a training-free score. `fitness`
+    is that of the request; without a supernet its sizes are 0.
     """
     budget = max(budget - count_scripts(not tables_given, baselines, zero_shot) * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
+    if fitness not in (AUTO, ACCURACY):
+        return _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot, fitness)
+    plan = _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot)
+    if fitness == AUTO and plan.passes(plan.supernet_epochs) < LEAST_PASSES:
+        return _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot, SCORE)
+    return plan
+
+
+def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, tables_given: bool,
+          zero_shot: bool, score: str = "") -> Plan:
+    """The sizes that fill the shares of `budget` seconds; with a `score` without a supernet."""
+    shares = SHARES | SCORED_SHARES if score else SHARES
     valid = held_out(images)
     whole = max((images - valid) // BATCH, 1)
     kinds, stages = len(spaces.blocks), spaces.space.searched
@@ -112,17 +138,19 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
     seen = valid + calibration * BATCH
 
     def size(name: str, seconds: float, most: float, least: int = 1) -> int:
-        if tables_given and name in FOR_TABLES:
+        if (tables_given and name in FOR_TABLES) or not shares[name]:
             return 0
-        return int(min(max(SHARES[name] * budget / seconds, least), most))
+        return int(min(max(shares[name] * budget / seconds, least), most))
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     smaller = sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
     sandwich = speed.sandwich * smaller
     tuned = speed.single * smaller / SUBNETS_PER_STEP * TRAINED / min(speed.threads, TRAINED)
-    least = min(SHARES["supernet int8"] / sandwich, SHARES["tuning int8"] / tuned) * budget / INT8
-    steps = int(min(max(least, LEAST_BATCHES), whole))
+    int8_steps = [shares[name] * budget / INT8 / step for name, step in (("supernet int8", sandwich),
+                                                                         ("tuning int8", tuned)) if shares[name]]
+    steps = int(min(max(min(int8_steps), LEAST_BATCHES), whole))
     epochs = whole / steps  # of all images
+    evaluation = SCORING * pass_seconds + SCORE_START if score else seen * INT8 * pass_seconds
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200 * epochs),
@@ -132,11 +160,11 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
                         4),
         supernet_epochs=size("supernet", sandwich * steps, 360 * epochs),
         supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50 * epochs),
-        evaluations=size("subnets", 2 * seen * INT8 * pass_seconds, 2000, 2 * POPULATION),
+        evaluations=size("subnets", 2 * evaluation, 2000, 2 * POPULATION),
         calibration_batches=calibration,
         tuning_epochs=size("tuning", tuned * steps, 200 * epochs),
         tuning_int8_epochs=size("tuning int8", INT8 * tuned * steps, 50 * epochs),
-        threads=speed.threads, whole_epoch=whole)
+        threads=speed.threads, whole_epoch=whole, score=score)
 
 
 def plan_last(plan: Plan, seconds: float, found: float, rival: float = 0.0) -> Plan:

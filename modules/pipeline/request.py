@@ -16,6 +16,7 @@ from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OWN = "own"  # tables
+AUTO, ACCURACY = "auto", "accuracy"  # of the fitness
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Request:
     tables: str = setting(OWN, "folder of block tables to search with; own: tables made from these images")
     zero_shot: str = setting("", "training-free score that counts beside the losses of the block tables in the search "
                              "of the space, such as Zen", shown="none")
+    fitness: str = setting(AUTO, "subnets are chosen by their accuracy in a trained supernet, or without one by a "
+                           "training-free score, such as Zen; auto: accuracy, but Zen where the budget is short for a "
+                           "supernet of these images", metavar="auto|accuracy|SCORE")
     no_baselines: bool = setting(False, "neither random search nor MobileNetV2 to compare with")
     output: str = setting("pipeline_output", "folder for all files")
     seed: int = SEED.field()
@@ -53,8 +57,9 @@ class Request:
     @property
     def identity(self) -> dict:
         """Settings that a continued run must keep."""
-        left_out = ("output",) if self.zero_shot else ("output", "zero_shot")  # a run from before the option continues
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        settings = dataclasses.asdict(self)
+        newer = {"zero_shot": "", "fitness": AUTO}  # a run from before these options continues
+        return {name: value for name, value in settings.items() if name != "output" and newer.get(name) != value}
 
     @property
     def folder(self) -> Path:

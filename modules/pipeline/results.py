@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from modules.latency import get_platform
+from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import rank_within
 from modules.pipeline.plan import FINALISTS, Plan
 from modules.pipeline.request import OWN, Request
@@ -54,6 +56,13 @@ class Results:
         best = read_rows(self.space_folder / "top50.csv")[0]["choice"]
         return SupernetConfig.from_choice(self.request.superspace, best)
 
+    @cached_property
+    def search_limit(self) -> float:
+        """The limit (ms) for predicted latencies: as measured ones, safely within the limit, if the smallest subnet
+        leaves room below that. The best by a score are all as slow as the search allows."""
+        smallest = get_platform(self.request.platform).predict_subnet(resolve(self.space, self.smallest, self.classes))
+        return float(f"{SAFE * self.limit:.4g}") if smallest <= SAFE**2 * self.limit else self.limit
+
     def search_folder(self, method: str = "evolution") -> Path:
         """Tables and figure of the subnet search by `method`."""
         (table,) = (self.subnets / method).glob("*/*/best.csv")
@@ -101,6 +110,12 @@ class Results:
         """The folder of a subnet's further training."""
         return self.tuned / f"subnet{self.trained().index(subnet) + 1}"
 
+    def checked(self) -> list[tuple[Path, list[SubnetChoiceConfig]]]:
+        """The weights to check on the held-out images, and their subnets: all in the supernet, if there is one, and
+        each after its training alone."""
+        supernets = [] if self.plan.score else [(self.supernet, self.trained())]
+        return [*supernets, *((self.tuned_folder(subnet), [subnet]) for subnet in self.trained())]
+
     def check_folder(self, checkpoints: Path) -> Path:
         """The folder with the accuracies of these subnets by the weights in `checkpoints`."""
         return self.check / checkpoints.name
@@ -112,9 +127,10 @@ class Results:
         return float(row["acc1"])
 
     def best_checkpoints(self, subnet: SubnetChoiceConfig) -> Path:
-        """The folder with the best weights of one of them before the last training: those of its further training, or
-        of the supernet."""
-        return max((self.tuned_folder(subnet), self.supernet), key=lambda path: self.accuracy_held_out(path, subnet))
+        """The folder with the best weights of one of them before the last training: those of its training alone, or of
+        the supernet, if there is one."""
+        folders = [self.tuned_folder(subnet)] + [self.supernet] * (not self.plan.score)
+        return max(folders, key=lambda path: self.accuracy_held_out(path, subnet))
 
     @property
     def found(self) -> SubnetChoiceConfig:
@@ -152,6 +168,11 @@ class Results:
         if not self.request.no_baselines:
             subnets["random_search"] = self.best_measured("random")[0]
         return subnets
+
+    @property
+    def num_exports(self) -> int:
+        """Number of networks to export."""
+        return len(set(self.compared().values())) + (not self.request.no_baselines)
 
     def exports(self) -> dict[str, tuple[Path, Network]]:
         """The networks to export, each once: name -> (folder of its checkpoint, network)."""

@@ -26,8 +26,8 @@ CANDIDATES = 8  # subnets of each search that are measured: a single prediction 
 # nothing: docs/measured/short_trainings.md.
 LABEL_STEPS = 600
 # Learning rates of single networks, about four times a supernet's: that of the subnets that are trained further (at 0.1
-# they learn half as much in few epochs), and of the rival.
-TUNING_LR, RIVAL_LR = 0.3, 0.4
+# they learn half as much in few epochs), and of those that start from random weights.
+TUNING_LR, ALONE_LR = 0.3, 0.4
 CHECK = "check of them"  # the step whose time tells how long the check of the files will take
 WARM_STEPS = 20  # least steps in which the learning rate rises; without them few images diverge
 
@@ -144,22 +144,28 @@ class Pipeline:
         return [common, [*common, "--quant_mode"]]
 
     def train_supernet(self) -> list[Command]:
-        """The supernet of that space, fp32, then INT8 with the engine's placement of quantisers."""
+        """The supernet of that space, fp32, then INT8 with the engine's placement of quantisers; none where a score is
+        to choose the subnets."""
         p = self.plan
+        if p.score:
+            print(f"No supernet: subnets are chosen by their score {p.score}, and trained alone.", flush=True)
+            return []
         return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, [
             *self._space(), "--label_epochs", min(p.supernet_epochs, math.ceil(LABEL_STEPS / p.steps))])
 
     def search_subnets(self) -> list[Command]:
-        """The supernet's best subnets within the limit; with baselines also by random search with as many
-        evaluations."""
-        sizes = ["--population_size", POPULATION, "--mutation_size", POPULATION // 2, "--crossover_size",
-                 POPULATION - POPULATION // 2, "--max_evaluations", self.plan.evaluations, "--max_time_budget",
-                 -(-self.plan.evaluations // POPULATION)]
-        return [["search_subnet.py", *self._space(), "--checkpoint_path", self.results.supernet, "--latency_constraint",
-                 self.results.limit, "--latency_delta", self.results.limit, "--platform", self.request.device, *sizes,
-                 "--num_calib_batches", self.plan.calibration_batches, "--test_top_num", CANDIDATES, "--method", method,
-                 "--manual_seed", self.request.seed, "--output_path", self.results.subnets / method, "--resume"]
-                for method in self.results.methods]
+        """The supernet's best subnets within the limit, or the best by a score; with baselines also by random search
+        with as many evaluations."""
+        r, p = self.results, self.plan
+        fitness = ["--fitness", p.score, "--resolutions", *p.resolutions, "--num_classes", r.classes] if p.score else [
+            "--checkpoint_path", r.supernet, "--num_calib_batches", p.calibration_batches]
+        children = POPULATION // 2
+        common = ["search_subnet.py", *self._space(), *fitness, "--latency_constraint", r.search_limit,
+                  "--latency_delta", r.search_limit, "--platform", self.request.device, "--population_size", POPULATION,
+                  "--mutation_size", children, "--crossover_size", POPULATION - children, "--max_evaluations",
+                  p.evaluations, "--max_time_budget", math.ceil(p.evaluations / POPULATION), "--test_top_num",
+                  CANDIDATES, "--manual_seed", self.request.seed, "--resume"]
+        return [[*common, "--method", method, "--output_path", r.subnets / method] for method in r.methods]
 
     def measure_best(self) -> list[Command]:
         """Latency of the best subnets of each search, and of the smallest."""
@@ -170,24 +176,24 @@ class Pipeline:
                 "--batch_size_per_gpu", BATCH, "--post_bn_calibration_batch_num", self.plan.calibration_batches]
 
     def tune(self) -> list[list[Command]]:
-        """Further training of the best subnets whose measured latency is within the limit, of the smallest, and of the
+        """Training alone of the best subnets whose measured latency is within the limit, of the smallest, and of the
         one that random search found."""
         r, p = self.results, self.plan
-        return [self._train_further(subnet, r.supernet, r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs)
+        start = None if p.score else r.supernet
+        return [self._train_alone(subnet, start, r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs)
                 for subnet in r.trained()]
 
-    def _train_further(self, subnet: SubnetChoiceConfig, start: Path, folder: Path, epochs: int, int8_epochs: int
-                       ) -> list[Command]:
-        """Training of a subnet alone from its fp32 weights in `start`."""
-        fp32, int8 = self._training(folder, epochs, int8_epochs,
-                                    [*self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR])
-        weights = start / f"{self.results.space}-align0" / "checkpoint.pth"
-        return [[*fp32, "--init_checkpoint", weights], int8]
+    def _train_alone(self, subnet: SubnetChoiceConfig, start: Path | None, folder: Path, epochs: int, int8_epochs: int
+                     ) -> list[Command]:
+        """Training of a subnet alone from its fp32 weights in `start`, or from random ones."""
+        fp32, int8 = self._training(folder, epochs, int8_epochs, [
+            *self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR if start else ALONE_LR])
+        weights = ["--init_checkpoint", start / f"{self.results.space}-align0" / "checkpoint.pth"] if start else []
+        return [[*fp32, *weights], int8]
 
     def check_tuned(self) -> list[Command]:
-        """Accuracy of these subnets on the held-out images, without and with the further training."""
-        r, trained = self.results, self.results.trained()
-        return [self._check(r.supernet, trained), *(self._check(r.tuned_folder(s), [s]) for s in trained)]
+        """Accuracy of these subnets on the held-out images, in the supernet and with the training alone."""
+        return [self._check(checkpoints, subnets) for checkpoints, subnets in self.results.checked()]
 
     def _check(self, checkpoints: Path, subnets: Sequence[SubnetChoiceConfig]) -> Command:
         folder = self.results.check_folder(checkpoints)
@@ -200,8 +206,8 @@ class Pipeline:
         """The last training of the network found, and the training of its rival."""
         r, p, found = self.results, self.plan, self.results.found
         rivals = [] if self.request.no_baselines else [self._train_rival()]
-        return [*rivals, self._train_further(found, r.best_checkpoints(found), r.last, p.last_epochs,
-                                             p.last_int8_epochs)]
+        return [*rivals, self._train_alone(found, r.best_checkpoints(found), r.last, p.last_epochs,
+                                           p.last_int8_epochs)]
 
     def check_last(self) -> list[Command]:
         """Accuracy of the network found on the held-out images, after its last training."""
@@ -222,7 +228,7 @@ class Pipeline:
         """The rival, from random weights."""
         (space, subnet), p = self.results.rival_network(), self.plan
         which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet,
-                 "--base_lr", RIVAL_LR]
+                 "--base_lr", ALONE_LR]
         return self._training(self.results.rival, p.rival_epochs, p.rival_int8_epochs, which)
 
     def export(self) -> list[Command]:

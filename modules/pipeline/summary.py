@@ -37,10 +37,11 @@ class Entry:
 
 def summarize(results: Results) -> list[Entry]:
     """Print the table, the gains of the network found, its file, and the paths of all figures; returns the entries."""
-    entries = read_entries(results)
+    entries, score = read_entries(results), results.plan.score
+    start = "no network starts from a supernet" if score else "all but MobileNetV2 start from the supernet"
     print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread in the same turns, at the\n"
           "usual speed of this machine. Accuracy is on the test images, which no choice has seen, in brackets\n"
-          "its 95% interval. Epochs: of training alone, fp32 + INT8; all but MobileNetV2 start from the supernet.\n"
+          f"its 95% interval. Epochs: of training alone, fp32 + INT8; {start}.\n"
           "Differ: images to which the file and the trained network give other answers.\n")
     print(format_table([_row(entry, results) for entry in entries]))
     print()
@@ -101,7 +102,7 @@ def _draw(entries: list[Entry], results: Results) -> None:
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     for method, colour in (("random", "tab:orange"), ("evolution", "tab:blue")):
-        if method in results.methods:
+        if method in results.methods and not results.plan.score:
             rows = read_rows(results.search_folder(method) / "subnets.csv")
             axes.plot([float(r["latency"]) for r in rows], [float(r["acc1"]) for r in rows], ".", color=colour,
                       alpha=0.3, label=f"{method}: evaluated, predicted ms, held-out images")

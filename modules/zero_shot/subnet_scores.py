@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from modules.modeling.net_spec import resolve
 from modules.search.subnet.fitness import Fitness
+from modules.search.subnet.settings import SearchSettings
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.evaluation import Accuracy
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import check_proxy, scores, seed_of
 
-CLASSES, BATCH = 1000, 16  # of a network that is scored for its fitness, and images of a score
+BATCH = 16       # images of a score
 _WORST = -1e30  # in place of a score that is not finite
 
 
@@ -38,9 +39,11 @@ class SubnetScores:
             yield Accuracy(self(choice), 0.0, 0.0, 0)
 
 
-def score_fitness(space: SupernetConfig, proxy: str, seed: int) -> Fitness:
-    """A training-free score as the fitness of a search, without checkpoint and images."""
-    found = SubnetScores(space, CLASSES, proxy, BATCH, seed)
+def score_fitness(space: SupernetConfig, settings: SearchSettings) -> Fitness:
+    """The training-free score of `settings` as the fitness of a search, without checkpoint and images."""
+    classes, resolutions = settings.num_classes, settings.resolutions or space.space.resolutions
+    found = SubnetScores(space, classes, settings.fitness, BATCH, settings.seed)
     note = f"fitness: score {found.proxy}; it stands in the place of the accuracy (acc, acc1) in log and tables"
-    return Fitness(SubnetSpace(space, space.space.resolutions), CLASSES, found.evaluate, {"supernet": str(space)},
-                   [note], tested=False, label=f"score {found.proxy}")
+    return Fitness(SubnetSpace(space, resolutions), classes, found.evaluate,
+                   {"supernet": str(space), "resolutions": list(resolutions), "num_classes": classes}, [note],
+                   tested=False, label=f"score {found.proxy}")

@@ -21,7 +21,16 @@ from modules.latency.platform import this_machine
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.plan import MARGIN, POPULATION, SHARES, count_scripts, held_out, make_plan, plan_last
+from modules.pipeline.plan import (
+    LEAST_PASSES,
+    MARGIN,
+    POPULATION,
+    SHARES,
+    count_scripts,
+    held_out,
+    make_plan,
+    plan_last,
+)
 from modules.pipeline.request import Request, parse_duration
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.rival import MEASURED, WIDTHS, choose_rival, rival_candidates
@@ -137,6 +146,53 @@ def test_the_smallest_plan_has_something_of_everything():
     plan = make_plan(1, 50, SPACES, (32,), SPEED)
     assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
     assert plan.evaluations == 2 * POPULATION
+
+
+@pytest.mark.parametrize(("fitness", "budget", "score"), [
+    ("accuracy", 60, ""), ("auto", 60, "Zen"), ("auto", 36000, ""), ("NASWOT", 36000, "NASWOT")])
+def test_a_budget_that_is_short_for_a_supernet_goes_to_the_networks(fitness, budget, score):
+    """By itself below some passes of the images; its time is left for the trainings alone."""
+    plan, other = (make_plan(budget, 4000, SPACES, (32,), SPEED, True, fitness=name) for name in (fitness, "accuracy"))
+    assert plan.score == score
+    assert (plan.supernet_epochs == 0) == (plan.supernet_int8_epochs == 0) == bool(score)
+    assert plan.passes(other.supernet_epochs) >= LEAST_PASSES or fitness != "auto" or score
+    assert ("no supernet; " in str(plan)) == bool(score)
+    if score:
+        assert plan.tuning_epochs >= other.tuning_epochs
+        assert plan.evaluations >= other.evaluations  # a score costs less than an accuracy
+
+
+def test_without_a_supernet_networks_start_from_random_weights(tmp_path):
+    results, encodings = make_results(tmp_path, (90, 80), (0.4, 0.45))
+    append_row(results.candidates_latency, {"name": f"{results.space}-{results.smallest}", "int8_ms": 0.2})
+    append_row(results.rivals_latency, {"name": "mobilenet_v2:0.25", "int8_ms": 0.4})
+    results.plan = make_plan(600, 1000, SPACES, (32,), SPEED, True, fitness="Zen")
+    pipeline = Pipeline(results)
+    assert pipeline.train_supernet() == []
+    for command, method in zip(pipeline.search_subnets(), ("evolution", "random"), strict=True):
+        words = " ".join(map(str, command))
+        assert "--fitness Zen --resolutions 32 --num_classes 10 " in words
+        assert "--latency_constraint 0.475 --latency_delta 0.475 " in words  # of 0.5
+        assert f"--method {method}" in words
+        assert "--checkpoint_path" not in words
+    for fp32, _ in pipeline.tune():
+        assert "--init_checkpoint" not in fp32
+    checks = pipeline.check_tuned()
+    assert len(checks) == len(results.trained()) == 3
+    for subnet, accuracy in zip(results.trained(), (70, 85, 60), strict=True):
+        append_row(results.check_folder(results.tuned_folder(subnet)) / "accuracy.csv",
+                   {"enc": str(subnet), "acc1": accuracy})
+    assert str(results.found) == encodings[1]
+    _, (fp32, _) = pipeline.train_last()
+    assert fp32[fp32.index("--init_checkpoint") + 1].parent.parent == results.tuned_folder(results.found)
+
+
+def test_the_search_has_the_whole_limit_where_little_is_within(tmp_path):
+    results, _ = make_results(tmp_path, (90,), (0.4,))
+    smallest = get_platform(results.request.platform).predict_subnet(resolve(results.space, results.smallest, 10))
+    near, far = (Results(results.request, results.plan, factor * smallest, 10) for factor in (1.1, 1.2))
+    assert near.search_limit == near.limit
+    assert far.search_limit == pytest.approx(0.95 * far.limit, rel=1e-3)
 
 
 def plan_for_the_end(threads: int = 1):
@@ -283,7 +339,7 @@ def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
     (command,) = Pipeline(results).search_space()
     assert command[command.index("--latency_constraint") + 1] == 0.7
     (command, *_) = Pipeline(make_results(tmp_path, (50,), (0.3,))[0]).search_subnets()
-    assert command[command.index("--latency_constraint") + 1] == 0.5
+    assert command[command.index("--latency_constraint") + 1] == 0.95 * 0.5
 
 
 def test_block_types_limit_students_tables_and_search(tmp_path):
@@ -505,7 +561,8 @@ def test_a_folder_of_images_killed_and_resumed(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     scripts = set(re.findall(r"^\$ python (.*)", (tmp_path / "printed").read_text() + done.stdout, re.MULTILINE))
     most = count_scripts(own_tables=True, baselines=True)
-    assert most - 9 <= len(scripts) <= most  # fewer where the searches found the same subnets
+    # Fewer where the searches found the same subnets; none for a supernet, for which 20 seconds are short.
+    assert most - 12 <= len(scripts) <= most - 3
     path = Path(re.search(r"The INT8 file: (.*)", done.stdout)[1])
     card = json.loads(path.with_name(f"{path.name}.card.json").read_text())
     assert card["agreement"]["percent"] > 90  # near chance, after so little training, logits are nearly equal

@@ -51,7 +51,7 @@ def run(folder, slow, calls, resume=False, wanted=2, devices=1):
             names.update({resolve(SPACE, choice, 10): i for i, choice in enumerate(order)})
             return LIMIT * 1.5 if names[spec] in slow else LIMIT / 4
 
-        ranking = run_search(search, folder, folder / "search.log", test_top_num=0,
+        ranking = run_search(search, folder, folder / "search.log", top_num=0,
                              measurement=Measurement([measure] * devices, wanted, proposer.spec, state))
     with open(folder / "best.csv", newline="") as file:
         return ranking, state, list(csv.DictReader(file))

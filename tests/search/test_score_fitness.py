@@ -52,6 +52,22 @@ def test_a_score_can_be_the_fitness(tmp_path, capsys, monkeypatch):
         search_subnet.main([*SEARCH, "--fitness", "Guess", "--output_path", str(tmp_path)])
 
 
+def test_scored_subnets_have_the_resolutions_and_classes_asked_for(tmp_path):
+    """Ten classes have smaller heads than the 1,000 by default; the best are listed in order."""
+    search = [*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path)]
+    search_subnet.main([*search, "--resolutions", "32", "--num_classes", "10", "--test_top_num", "4"])
+    folder = tmp_path / str(SPACE) / "3ms_Params"
+    rows, best = rows_of(folder / "subnets.csv"), rows_of(folder / "best.csv")
+    for row in rows:
+        choice = SubnetChoiceConfig.from_str(row["enc"])
+        assert choice.resolution == 32
+        params = count_net_flops_and_params(resolve(SPACE, choice, 10))[1]
+        assert float(row["params"]) == pytest.approx(params, abs=1e-3)
+    assert [row["acc1"] for row in best] == sorted((row["acc1"] for row in rows), key=float)[:-5:-1]
+    with pytest.raises(UserError, match="num_classes"):
+        search_subnet.main([*search, "--resolutions", "32", "--resume"])
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_the_filter_keeps_the_best_share_of_what_is_bred(keep):
     limit = float(np.median([latency_of(SUBNETS.sample(np.random.default_rng(i))) for i in range(50)]))

@@ -218,7 +218,7 @@ def test_a_resumed_search_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, 
     monkeypatch.setattr(subnet_state, "SAVE_SECONDS", 0.0)
     whole, killed, count = tmp_path / "whole", tmp_path / "killed", itertools.count()
     options = {"limits": (LIMIT, 1.2 * LIMIT), "sizes": GenerationSizes(8, 0.5, 4, 4)}
-    finish(make_search(whole, **options), whole, test_top_num=3)
+    finish(make_search(whole, **options), whole, top_num=3, tested=True)
     total = len(read(whole / "subnets.csv"))
 
     def stops(choices, test=False):
@@ -228,11 +228,11 @@ def test_a_resumed_search_ends_like_an_uninterrupted_one(tmp_path, monkeypatch, 
             yield accuracy
 
     with pytest.raises(Interrupted):
-        finish(make_search(killed, stops, **options), killed, test_top_num=3)
+        finish(make_search(killed, stops, **options), killed, top_num=3, tested=True)
     with pytest.raises(UserError, match="continue it with --resume, replace it"):
         make_search(killed, **options)
     landscape = Landscape()
-    finish(make_search(killed, landscape, resume=True, **options), killed, test_top_num=3)
+    finish(make_search(killed, landscape, resume=True, **options), killed, top_num=3, tested=True)
     assert sum(n for (_, test), n in landscape.calls.items() if not test) == max(0, total - end)  # nothing twice
     for name in ("subnets.csv", "front.csv", "best.csv", "export.csv", "search.log", "search.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
@@ -339,7 +339,7 @@ def test_limits_and_platforms_have_to_fit(changes, words):
 
 def test_tables_log_and_final_test(tmp_path):
     search = make_search(tmp_path, limits=(LIMIT, 1.2 * LIMIT))
-    finish(search, tmp_path, test_top_num=4, baseline="")
+    finish(search, tmp_path, top_num=4, tested=True, baseline="")
     rows = read(tmp_path / "subnets.csv")
     log = (tmp_path / "search.log").read_text()
     assert len(rows) == len(search.evaluated)

@@ -100,8 +100,8 @@ class SubnetSearch:
         return {choice: tests[choice] for choice in choices}
 
 
-def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_num: int = 0, notes: Sequence[str] = (),
-               baseline: str | Path = "", label: str = "int8 top-1, %",
+def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, top_num: int = 1, tested: bool = False,
+               notes: Sequence[str] = (), baseline: str | Path = "", label: str = "int8 top-1, %",
                measurement: Measurement | None = None) -> Ranking:
     """Run `search`, measure the best, test them on the test images, and write log, tables and figure.
 
@@ -109,7 +109,8 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         search: the search to run.
         folder: of subnets.csv, front.csv, best.csv, export.csv and search.png.
         log_path: the log.
-        test_top_num: number of subnets of each limit to test; 0: none.
+        top_num: number of the best subnets of each limit that are listed, one at least.
+        tested: whether `top_num` of them are tested.
         notes: lines for the top of the log.
         baseline: another search's subnets.csv, for the figure.
         label: of the fitness, for the figure.
@@ -124,10 +125,10 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, test_top_n
         for note in notes:
             log.write(note)
         _run_rounds(search, folder, log)
-        count = max(test_top_num, 1)
+        count = max(top_num, 1)
         ranking = measurement.rank(search.best(len(search.history)), count) if measurement else search.best(count)
         measured = search.state.measured if measurement else {}
-        tests = search.test(s for subnets in ranking.values() for s in subnets[:count]) if test_top_num else {}
+        tests = search.test(s for subnets in ranking.values() for s in subnets[:count]) if tested and top_num else {}
         _log_ranking(log, ranking, measured, tests)
     front = pareto_front(search.evaluated)
     devices = list(search.proposer.platforms)

@@ -8,7 +8,7 @@ from modules.search.limits import SizeLimits
 from modules.search.predictor import PREDICTORS
 from modules.search.subnet.window import Window
 from modules.utils.errors import UserError
-from modules.utils.settings import SEED, check_settings, setting
+from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 METHODS = ("evolution", "random")
 SURVIVAL = ("fittest", "pareto")
@@ -52,6 +52,9 @@ class SearchSettings:
     max_evaluations: int = setting(0, "most subnets to evaluate; 0: no bound", low=0)
     fitness: str = setting("", "training-free score in place of the int8 accuracy, such as NASWOT; no checkpoint, no "
                            "images are read", shown="accuracy")
+    resolutions: tuple[int, ...] = setting((), "resolutions of the subnets that are scored", many="+", needs="fitness",
+                                           shown="all of the superspace", **PIXELS)
+    num_classes: int = setting(1000, "classes of the subnets that are scored", low=1, needs="fitness")
     prefilter: str = setting("", "training-free score of the subnets within the latencies; of each round the best "
                              "--prefilter_keep by it are evaluated", shown="none")
     prefilter_keep: float = setting(0.5, "share of the subnets that --prefilter keeps", above=0, high=1,
@@ -72,10 +75,10 @@ class SearchSettings:
 
     @property
     def identity(self) -> dict:
-        """Settings that a continued search must keep: all but the number of rounds."""
-        values = asdict(self)
-        del values["rounds"]
-        return values
+        """Settings that a continued search must keep: all but the number of rounds, and those of the subnets, which
+        their fitness has."""
+        return {name: value for name, value in asdict(self).items()
+                if name not in ("rounds", "resolutions", "num_classes")}
 
     @property
     def windows(self) -> list[Window]:
