@@ -29,8 +29,11 @@ class HeldDecoded(ImageSource):
     def image(self, index: int) -> Image:
         from PIL import Image
 
+        return Image.fromarray(self.array(index))
+
+    def array(self, index: int) -> np.ndarray:
         self.prepare((index,))
-        return Image.fromarray(self._pixels[index])
+        return self._pixels[index]
 
     def prepare(self, indices: Iterable[int]) -> None:
         """Decode these images now. A call before workers fork lets them inherit the images."""

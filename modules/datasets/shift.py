@@ -1,6 +1,6 @@
 """Augmentation in batches, on tensors: every image of a small set shifted by a few pixels and mirrored.
 
-The whole set lies in memory as uint8, on the device of training; a batch is one gather from it. Draws depend on (seed,
+The set lies in memory as uint8, on the device of training; a batch is one gather from it. Draws depend on (seed,
 epoch, index) alone, as in the other augmentations.
 """
 
@@ -19,30 +19,48 @@ from modules.utils.errors import UserError
 
 HELD_BYTES = 2**30  # pixels of a set that are held
 MOST_LARGER = 1.5  # times the pixels of a network, up to which images are shifted
+DECODED = 1024  # images that are decoded before they go to the device
 ERASING_TRIES = 10  # as torchvision's: an image for which none fits stays whole
+_ALLOWED = "allowed: images of one size that fit into memory, or --augment default"
 
 
-def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3], such as [45000, 32, 32, 3], on `device`.
+class HeldPixels:
+    """The images `indices` of `source` as one uint8 tensor [N, H, W, 3], such as [45000, 32, 32, 3], on `device`; each
+    is decoded when it is first needed. UserError if they are too many to hold."""
 
-    UserError if they have several sizes, or are too many to hold.
-    """
-    if source.held is not None and np.array_equal(source.held[0], indices):
-        return source.held[1].to(device)
-    first = np.asarray(source.image(int(indices[0])))
-    allowed = "allowed: images of one size that fit into memory, or --augment default"
-    if first.nbytes * len(indices) > HELD_BYTES:
-        raise UserError(f"augmentation 'shift' of {len(indices)} images of {first.shape[1]} x {first.shape[0]} pixels; "
-                        f"{allowed}")
-    pixels = np.empty((len(indices), *first.shape), np.uint8)
-    for place, index in enumerate(indices.tolist()):
-        image = np.asarray(source.image(index))
-        if image.shape != first.shape:
-            raise UserError(f"augmentation 'shift' of images of {first.shape[1]} x {first.shape[0]} and "
-                            f"{image.shape[1]} x {image.shape[0]} pixels; {allowed}")
-        pixels[place] = image
-    source.held = indices, torch.from_numpy(pixels).to(device)
-    return source.held[1]
+    def __init__(self, source: ImageSource, indices: np.ndarray, device: torch.device | str):
+        self.source, self.indices = source, indices
+        self.missing = np.ones(len(indices), bool)
+        first = source.array(int(indices[0]))
+        if first.nbytes * len(indices) > HELD_BYTES:
+            raise UserError(f"augmentation 'shift' of {len(indices)} images of {first.shape[1]} x {first.shape[0]} "
+                            f"pixels; {_ALLOWED}")
+        self.pixels = torch.empty((len(indices), *first.shape), dtype=torch.uint8, device=device)
+
+    def prepare(self, places: np.ndarray) -> torch.Tensor:
+        """All pixels, with those of the images at `places` among `indices` decoded. UserError for another size."""
+        places = np.unique(places[self.missing[places]])
+        for part in np.split(places, range(DECODED, len(places), DECODED)) if len(places) else ():
+            decoded = np.empty((len(part), *self.pixels.shape[1:]), np.uint8)
+            for row, index in zip(decoded, self.indices[part].tolist(), strict=True):
+                image = self.source.array(index)
+                if image.shape != row.shape:
+                    raise UserError(f"augmentation 'shift' of images of {row.shape[1]} x {row.shape[0]} and "
+                                    f"{image.shape[1]} x {image.shape[0]} pixels; {_ALLOWED}")
+                row[:] = image
+            where = torch.from_numpy(part).to(self.pixels.device)
+            self.pixels[where] = torch.from_numpy(decoded).to(self.pixels.device)
+            self.missing[part] = False
+        return self.pixels
+
+
+def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> HeldPixels:
+    """The held images of `source`, the same at every call with the same `indices` and `device`."""
+    held = source.held
+    if held is None or held.pixels.device != torch.empty(0, device=device).device or not np.array_equal(
+            held.indices, indices):
+        held = source.held = HeldPixels(source, indices, device)
+    return held
 
 
 def suits(data: Data, size: int) -> bool:
@@ -54,7 +72,7 @@ def suits(data: Data, size: int) -> bool:
     if data.info.name in EMBEDDED or max(data.train.image(int(data.train_indices[0])).size) > MOST_LARGER * size:
         return False
     try:
-        held_pixels(data.train, data.train_indices, "cpu")
+        held_pixels(data.train, data.train_indices, "cpu").prepare(np.arange(len(data.train_indices)))
     except UserError:
         return False
     return True
@@ -108,8 +126,8 @@ class ShiftedBatches:
         if not 0 <= start_step <= self.length:
             raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
         self.batch_size, self.start_step, self.size = batch_size, start_step, transform.size
-        self.pixels = held_pixels(data.train, data.train_indices, device)
-        shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.pixels.shape[1])
+        self.held, self.needed = held_pixels(data.train, data.train_indices, device), places
+        shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.held.pixels.shape[1])
 
         def place(values: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
@@ -131,11 +149,12 @@ class ShiftedBatches:
             yield self._images(part), self.labels[part]
 
     def _images(self, part: slice) -> torch.Tensor:
-        _, height, width, _ = self.pixels.shape
+        pixels = self.held.prepare(self.needed[part])
+        _, height, width, _ = pixels.shape
         rows = self._within(self.shifts[part, :1], height)
         columns = self._within(self.shifts[part, 1:], width)
         columns = torch.where(self.mirrored[part, None], columns.flip(1), columns)
-        images = self.pixels[self.places[part, None, None], rows[:, :, None], columns[:, None, :]]
+        images = pixels[self.places[part, None, None], rows[:, :, None], columns[:, None, :]]
         images = (images * self.factor - self.offset).permute(0, 3, 1, 2)
         if images.shape[-2:] != (self.size, self.size):
             images = torch.nn.functional.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)

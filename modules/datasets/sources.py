@@ -14,7 +14,6 @@ from modules.utils.errors import UserError
 from modules.utils.notes import say
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 
@@ -28,7 +27,7 @@ class ImageSource:
     def __init__(self, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.held: tuple[np.ndarray, torch.Tensor] | None = None  # indices, and pixels for batches from memory
+        self.held = None  # the HeldPixels of batches from memory, if there are any
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,6 +35,10 @@ class ImageSource:
     def image(self, index: int) -> Image:
         """Image `index` in RGB."""
         raise NotImplementedError
+
+    def array(self, index: int) -> np.ndarray:
+        """Image `index` as uint8 [H, W, 3]."""
+        return np.asarray(self.image(index))
 
     def prepare(self, indices: Iterable[int]) -> None:
         """Do work now, in this process, that each worker would otherwise repeat. Most sources have no such work."""
@@ -52,6 +55,9 @@ class ArraySource(ImageSource):
         from PIL import Image
 
         return Image.fromarray(self.pixels[index])
+
+    def array(self, index: int) -> np.ndarray:
+        return self.pixels[index]
 
 
 class EncodedSource(ImageSource):

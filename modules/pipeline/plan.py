@@ -13,8 +13,8 @@ SHARES = {"teacher": 0.05, "blocks": 0.08, "blocks int8": 0.06, "tables": 0.06, 
           "subnets": 0.05, "tuning": 0.10, "tuning int8": 0.04}
 # Those that change without a supernet, where finalists learn from nothing.
 SCORED_SHARES = {"supernet": 0.0, "supernet int8": 0.0, "subnets": 0.02, "tuning": 0.20, "tuning int8": 0.05}
-# Of the images through the supernet in fp32; with fewer, subnets are chosen by SCORE. 0.7 passes cost 5 points of accuracy
-# against no supernet, 4.4 gained 2 (docs/measured/cifar10.md, demo.md).
+# Of the images through the supernet in fp32; with fewer, subnets are chosen by SCORE. 0.7 passes cost 5 points of
+# accuracy against no supernet, 4.4 gained 2 (docs/measured/cifar10.md, demo.md).
 LEAST_PASSES = 2
 SCORE = "Zen"
 LAST_INT8 = 0.1       # INT8 epochs of the last training as a share of those in fp32

@@ -111,15 +111,35 @@ def test_another_size_and_images_of_two_sizes(data):
     assert epoch_images(data)[0][0].is_contiguous(memory_format=torch.channels_last)
 
     class Mixed(ArraySource):
-        def image(self, index):
-            image = super().image(index)
-            return image.resize((8, 8)) if index == 20 else image
+        def array(self, index):
+            return super().array(index)[:8, :8] if index == 20 else super().array(index)
 
     mixed = Mixed(data.train.pixels, INFO.classes, data.train.labels)
     mixed = Data(INFO, mixed, data.train_indices, mixed, data.valid_indices, mixed, data.test_indices)
     with pytest.raises(UserError, match=r"'shift' of images of 16 x 16 and 8 x 8 pixels; allowed: images of one size"):
         epoch_images(mixed)
     assert not suits(mixed, SIDE)
+
+
+def test_each_image_is_decoded_once_and_when_it_is_needed(data):
+    """A few batches, such as those that calibrate batch norm, need few images; epochs after the first need none."""
+    decoded = []
+
+    class Counted(ArraySource):
+        def array(self, index):
+            decoded.append(index)
+            return super().array(index)
+
+    expected = torch.cat([images for images, _ in epoch_images(data, epoch=1)])
+    source = Counted(data.train.pixels, INFO.classes, data.train.labels)
+    counted = replace(data, train=source)
+    batches = iter(train_batches(counted, train_transform("shift", SIDE, INFO), batch_size=10, seed=3, epoch=0))
+    next(batches), next(batches)
+    assert len(decoded) == 1 + 20  # the first tells the size
+    list(batches)
+    assert sorted(decoded) == [4, *range(4, COUNT)]
+    torch.testing.assert_close(torch.cat([x for x, _ in epoch_images(counted, epoch=1)]), expected, rtol=0, atol=0)
+    assert len(decoded) == 1 + COUNT - 4
 
 
 def test_images_near_the_size_of_the_network_are_shifted(data):
