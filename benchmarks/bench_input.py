@@ -43,7 +43,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def measure(args) -> dict[str, list[float]]:
     """Images per second over the rounds, by augmentation. The set is decoded before; the first round is left out."""
-    import numpy as np
     import torch
 
     from modules.datasets.build import load_data
@@ -52,7 +51,7 @@ def measure(args) -> dict[str, list[float]]:
     from modules.datasets.transforms import train_transform
 
     data = load_data(args.dataset or None, args.dataset_path or None)
-    held_pixels(data.train, data.train_indices, args.device).prepare(np.arange(len(data.train_indices)))
+    held_pixels(data.train, data.train_indices, args.device).prepare()
     rates = {"default": [], "shift": []}
     for epoch in range(args.rounds + 1):
         for name, values in rates.items():

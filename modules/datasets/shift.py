@@ -37,9 +37,10 @@ class HeldPixels:
                             f"pixels; {_ALLOWED}")
         self.pixels = torch.empty((len(indices), *first.shape), dtype=torch.uint8, device=device)
 
-    def prepare(self, places: np.ndarray) -> torch.Tensor:
-        """All pixels, with those of the images at `places` among `indices` decoded. UserError for another size."""
-        places = np.unique(places[self.missing[places]])
+    def prepare(self, places: np.ndarray | None = None) -> torch.Tensor:
+        """All pixels, with those of the images at `places` among `indices` decoded; None: of all. UserError for another
+        size."""
+        places = np.flatnonzero(self.missing) if places is None else np.unique(places[self.missing[places]])
         for part in np.split(places, range(DECODED, len(places), DECODED)) if len(places) else ():
             decoded = np.empty((len(part), *self.pixels.shape[1:]), np.uint8)
             for row, index in zip(decoded, self.indices[part].tolist(), strict=True):
@@ -55,11 +56,11 @@ class HeldPixels:
 
 
 def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> HeldPixels:
-    """The held images of `source`, the same at every call with the same `indices` and `device`."""
-    held = source.held
-    if held is None or held.pixels.device != torch.empty(0, device=device).device or not np.array_equal(
-            held.indices, indices):
-        held = source.held = HeldPixels(source, indices, device)
+    """The images of `source` that are held on `device`, the same at every call with the same `indices`. Training may
+    hold them on another device than calibration."""
+    held = source.held.get(str(device))
+    if held is None or not np.array_equal(held.indices, indices):
+        held = source.held[str(device)] = HeldPixels(source, indices, device)
     return held
 
 
@@ -72,7 +73,7 @@ def suits(data: Data, size: int) -> bool:
     if data.info.name in EMBEDDED or max(data.train.image(int(data.train_indices[0])).size) > MOST_LARGER * size:
         return False
     try:
-        held_pixels(data.train, data.train_indices, "cpu").prepare(np.arange(len(data.train_indices)))
+        held_pixels(data.train, data.train_indices, "cpu").prepare()
     except UserError:
         return False
     return True

@@ -27,7 +27,7 @@ class ImageSource:
     def __init__(self, classes: Iterable[str], labels: Sequence[int] | np.ndarray):
         self.classes = tuple(map(str, classes))
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.held = None  # the HeldPixels of batches from memory, if there are any
+        self.held: dict = {}  # the HeldPixels of batches from memory, by device
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 from modules.block_kd.space_search.spaces import Spaces
 from modules.pipeline.request import ACCURACY, AUTO
@@ -117,16 +118,15 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
     budget = max(budget - count_scripts(not tables_given, baselines, zero_shot) * speed.start, budget / 3)
     if tables_given:
         budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
-    if fitness not in (AUTO, ACCURACY):
-        return _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot, fitness)
-    plan = _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot)
+    fill = partial(_fill, budget, images, spaces, resolutions, speed, tables_given, zero_shot)
+    plan = fill("" if fitness in (AUTO, ACCURACY) else fitness)
     if fitness == AUTO and plan.passes(plan.supernet_epochs) < LEAST_PASSES:
-        return _fill(budget, images, spaces, resolutions, speed, tables_given, zero_shot, SCORE)
+        plan = fill(SCORE)
     return plan
 
 
 def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, tables_given: bool,
-          zero_shot: bool, score: str = "") -> Plan:
+          zero_shot: bool, score: str) -> Plan:
     """The sizes that fill the shares of `budget` seconds; with a `score` without a supernet."""
     shares = SHARES | SCORED_SHARES if score else SHARES
     valid = held_out(images)

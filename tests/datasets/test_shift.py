@@ -8,7 +8,7 @@ from scipy.stats import ks_2samp
 
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
-from modules.datasets.shift import suits
+from modules.datasets.shift import held_pixels, suits
 from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -140,6 +140,9 @@ def test_each_image_is_decoded_once_and_when_it_is_needed(data):
     assert sorted(decoded) == [4, *range(4, COUNT)]
     torch.testing.assert_close(torch.cat([x for x, _ in epoch_images(counted, epoch=1)]), expected, rtol=0, atol=0)
     assert len(decoded) == 1 + COUNT - 4
+    held = held_pixels(source, counted.train_indices, "cpu")
+    held_pixels(source, counted.train_indices, "meta")  # another device, as calibration's beside training's
+    assert held_pixels(source, counted.train_indices, torch.device("cpu")) is held
 
 
 def test_images_near_the_size_of_the_network_are_shifted(data):
