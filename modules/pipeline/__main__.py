@@ -6,10 +6,11 @@
 The folder holds train/ and val/ with a folder of images for each class. The steps: train a teacher, distil the blocks
 of the superspace from it, tabulate their loss and latency, search the best space, train its supernet in fp32 and INT8,
 search subnets, measure the best, train a few of them alone, take the best of these within the limit, train it in the
-time that is left, export it and check it. Where the budget is short for a supernet of these images there is none: a
-training-free score chooses the few (--fitness). Each step calls a script of this project and prints the command. Short
-measurements of this machine divide the budget; the sizes of the steps are printed. A killed run continues with
---resume.
+time that is left, export it and check it. A training-free score counts beside the loss of the blocks; where the budget
+is short for teacher and blocks, it is the only loss (--zero_shot). Where it is short for a supernet of these images
+there is none, and such a score chooses the few (--fitness). Each step calls a script of this project and prints the
+command. Short measurements of this machine divide the budget; the sizes of the steps are printed. A killed run
+continues with --resume.
 
 The result is the INT8 file and its card, a table and a figure. Both show accuracy over measured latency for the network
 found, the smallest of its space and random search's best without the last training, and the largest MobileNetV2 that is

@@ -1,23 +1,24 @@
 """The pipeline as a run that can be killed and continued."""
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
+from functools import partial
 
 from modules.block_kd.lut.speed import limit_of_sums
-from modules.block_kd.lut.tables import drawn, how_made, load_tables
-from modules.block_kd.student.space import check_output_sizes, stage_list
+from modules.block_kd.lut.tables import how_made, load_tables
 from modules.datasets.build import load_data
 from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.plan import Plan, make_plan, plan_last
-from modules.pipeline.request import ACCURACY, AUTO, OWN, Request
+from modules.pipeline.losses import Losses, choose_losses
+from modules.pipeline.plan import LEAST_TAUGHT, Plan, make_plan, plan_last
+from modules.pipeline.request import ACCURACY, AUTO, OWN, SCORE, Request
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import measure_speed, mixture, step_seconds
 from modules.pipeline.steps import CHECK, Pipeline
 from modules.pipeline.summary import Entry, summarize
-from modules.search_space.superspace import get_superspace
 from modules.utils.runs import Run
 from modules.zero_shot.scoring import check_proxy
 
@@ -32,13 +33,13 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             run and neither `resume` nor `overwrite` is set.
     """
     with Run(request.folder / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
-        state = run.read_state(request.identity) if run.continues else _plan(request)
+        state = run.read_state(request.identity) if run.continues else plan_state(request)
         with run.reading():
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
                            for name, value in state["plan"].items()})
             limit = float(state["limit"])
             results = Results(request, plan, limit, int(state["classes"]), float(state.get("table_limit", limit)),
-                              bool(state.get("shifted")))
+                              bool(state.get("shifted")), Losses(**state["losses"]) if "losses" in state else None)
             images, tests = int(state["images"]), int(state.get("tests", plan.valid_size))
         run.begin()
         run.write_state(request.identity, state)
@@ -59,11 +60,11 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             return take(plan, str(plan))
 
         def plan_last_training() -> tuple:
-            # A file's check on the test images, in fp32 and INT8, takes twice a finalist's on the held-out ones; the
-            # other check and the measurement take as long as one each.
-            check = state["seconds"][CHECK] / len(results.checked())
-            files = 2 * results.num_exports * max(tests / results.plan.valid_size, 1)
-            plan = _plan_last(results, left() - check * (files + 2))
+            # A file's check on the test images, in fp32 and INT8, takes twice a finalist's on the held-out ones; both
+            # run side by side. The other check and the measurement take as long as one each.
+            checks, files = (math.ceil(n / plan.threads) for n in (len(results.checked()), results.num_exports))
+            check = state["seconds"][CHECK] / checks
+            plan = _plan_last(results, left() - check * (2 * files * max(tests / results.plan.valid_size, 1) + 2))
             return take(plan, plan.last())
 
         run_steps(run, request.identity, state, Pipeline(results).steps(
@@ -72,27 +73,29 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
         return summarize(results)
 
 
-def _plan(request: Request) -> dict:
-    superspace = get_superspace(request.superspace)
+def plan_state(request: Request) -> dict:
+    """The state of a new run: the limit, the losses of the tables, and the first plan, from measured speeds.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
     data = load_data(request.dataset or None, request.dataset_path or None)
     classes = len(data.info.classes)
     if request.fitness not in (AUTO, ACCURACY):
         check_proxy(request.fitness)
-    if request.zero_shot:
-        check_proxy(request.zero_shot)
-        if request.tables != OWN:
-            drawn(request.tables, request.superspace, request.spaces.seeds())
-    if request.tables == OWN:
-        check_output_sizes(superspace, stage_list(request.superspace, None), [max(request.pixels)], "nsr",
-                           "--resolutions", "--tables with tables that are there")
+    losses = choose_losses(request)
     limit = choose_limit(request.latency_constraint, request.spaces, request.pixels, request.platform, classes)
     speed = measure_speed(mixture(request.spaces), max(request.pixels), classes,
-                          request.teacher_arch if request.tables == OWN else "")
-    plan = make_plan(request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
-                     request.tables != OWN, not request.no_baselines, bool(request.zero_shot), request.fitness)
+                          request.teacher_arch if losses.students else "")
+    plan_with = partial(make_plan, request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
+                        baselines=not request.no_baselines, fitness=request.fitness)
+    plan, optional = plan_with(losses), request.zero_shot == AUTO and not request.names_teacher
+    if losses.students and optional and plan.block_batches < LEAST_TAUGHT:
+        losses = Losses(score=SCORE)
+        plan = plan_with(losses)
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "tests": len(data.test_indices),
-            "shifted": suits(data, max(request.pixels)), "plan": asdict(plan)}
+            "shifted": suits(data, max(request.pixels)), "plan": asdict(plan), "losses": asdict(losses)}
 
 
 def _table_limit(limit: float, request: Request, classes: int) -> float:
@@ -111,8 +114,8 @@ def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:
     that of another space."""
     request, plan = results.request, results.plan
     speed = measure_speed(results.space, max(plan.resolutions), results.classes, threads=plan.threads)
-    return make_plan(seconds, images, request.spaces, plan.resolutions, speed, True, not request.no_baselines,
-                     fitness=request.fitness)
+    return make_plan(seconds, images, request.spaces, plan.resolutions, speed, Losses(given=True),
+                     not request.no_baselines, request.fitness)
 
 
 def _plan_last(results: Results, seconds: float) -> Plan:

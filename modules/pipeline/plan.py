@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from modules.block_kd.lut.proxy_tables import REFERENCE
 from modules.block_kd.space_search.spaces import Spaces
-from modules.pipeline.request import ACCURACY, AUTO
+from modules.pipeline.losses import Losses
+from modules.pipeline.request import ACCURACY, AUTO, SCORE
 from modules.pipeline.speed import BATCH, Speed
 
 # Shares of the budget. The time that is left then trains the network found and its rival to the end (`plan_last`).
@@ -17,21 +20,29 @@ SCORED_SHARES = {"supernet": 0.0, "supernet int8": 0.0, "subnets": 0.02, "tuning
 # Of the images through the supernet in fp32; with fewer, subnets are chosen by SCORE. 0.7 passes cost 5 points of
 # accuracy against no supernet, 4.4 gained 2 (docs/measured/cifar10.md, demo.md).
 LEAST_PASSES = 2
-SCORE = "Zen"
+# Batches that train students in fp32; with fewer, SCORE alone tells spaces apart. Students of 50 ranked them the wrong
+# way round (docs/measured/ranking.md).
+LEAST_TAUGHT = 100
 LAST_INT8 = 0.1       # INT8 epochs of the last training as a share of those in fp32
 # Of the last training's time. Its estimate leaves out validation and the start of scripts, and cores that are all busy
 # slow each other: 1.24 times the estimate was seen.
 MARGIN = 0.75
 FINALISTS = 3         # subnets of evolution, and the smallest, that are trained further
 TRAINED = FINALISTS + 1  # and random search's best; the best of all is taken
-FOR_TABLES = ("teacher", "blocks", "blocks int8", "tables")  # with given tables their time goes to the others
+FOR_STUDENTS = ("teacher", "blocks", "blocks int8")
+FOR_TABLES = (*FOR_STUDENTS, "tables")  # with given tables their time goes to the others
 INT8 = 1.4            # time of a step with learned scales, in fp32 steps
 LEAST_BATCHES = 50    # of an epoch, where the images are too many for an INT8 epoch of all
 SUBNETS_PER_STEP = 4  # of the sandwich rule
 FORWARD = 1 / 3       # share of the forward pass in a step
 SCORING, SCORE_START = 64, 0.05  # passes of an image in a training-free score, and its seconds beside them
+ROW_LATENCY = 0.03    # seconds
 POPULATION = 6        # subnets of a round of the search
 VALID_SHARE, MOST_VALID = 0.15, 5000
+# Of a teacher, a student and a row of a table: most images of an evaluation, and batches that calibrate batch norm.
+# With 5,000 images and 32 batches they took longer than the training.
+EVALUATED, BLOCK_CALIBRATION = 500, 5
+MOST_ROWS, MOST_SCORED_ROWS = 1000, 50  # of a table; by a score alone, 25 rank spaces no better than 14
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,12 @@ class Plan:
 
     def __str__(self) -> str:
         blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
-                  f"batches of {BATCH} (fp32, int8); tables of {self.table_rows} rows; ")
+                  f"batches of {BATCH} (fp32, int8); " if self.block_batches else "no teacher, no students; ")
+        tables = f"{blocks}tables of {self.table_rows} rows; " if self.table_rows else ""
         supernet = f"supernet {self.supernet_epochs} and {self.supernet_int8_epochs} epochs; {self.evaluations} subnets"
         scored = f"no supernet; {self.evaluations} subnets scored by {self.score}"
         return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
-                f"{'/'.join(map(str, self.resolutions))} pixels; {self.length}"
-                f"{blocks if self.table_rows else ''}"
+                f"{'/'.join(map(str, self.resolutions))} pixels; {self.length}{tables}"
                 f"{scored if self.score else supernet + ' evaluated'}; the best of them trained for "
                 f"{self.tuning_epochs} and {self.tuning_int8_epochs} epochs{' more' * (not self.score)}, then the one "
                 "found in the time that is left")
@@ -104,30 +115,29 @@ class Plan:
         return f"the network found for {self.last_epochs} and {self.last_int8_epochs} epochs more{rival}"
 
 
-def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed,
-              tables_given: bool = False, baselines: bool = True, zero_shot: bool = False, fitness: str = ACCURACY
-              ) -> Plan:
+def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, losses: Losses,
+              baselines: bool = True, fitness: str = ACCURACY) -> Plan:
     """The plan for `budget` seconds and `images` training images, from step times measured at the largest of
     `resolutions`.
 
     The start of the scripts is taken off the budget; at least a third of it stays. Each size fills its step's share of
-    the rest, and is at least one; with tables given, those of the steps that make tables are 0. An epoch is so short
-    that one in INT8 fits its share. With `zero_shot` each row of a table also costs a training-free score. `fitness`
-    is that of the request; without a supernet its sizes are 0.
+    the rest, and is at least one; those of steps that `losses` do not need are 0. An epoch is so short that one in INT8
+    fits its share. `fitness` is that of the request; without a supernet its sizes are 0.
     """
-    budget = max(budget - count_scripts(not tables_given, baselines, zero_shot) * speed.start, budget / 3)
-    if tables_given:
-        budget /= 1 - sum(SHARES[name] for name in FOR_TABLES)
-    fill = partial(_fill, budget, images, spaces, resolutions, speed, tables_given, zero_shot)
+    budget = max(budget - count_scripts(losses, baselines) * speed.start, budget / 3)
+    unused = FOR_TABLES if losses.given else () if losses.students else FOR_STUDENTS
+    budget /= 1 - sum(SHARES[name] for name in unused)
+    fill = partial(_fill, budget, images, spaces, resolutions, speed, losses, unused)
     plan = fill("" if fitness in (AUTO, ACCURACY) else fitness)
     if fitness == AUTO and plan.passes(plan.supernet_epochs) < LEAST_PASSES:
         plan = fill(SCORE)
     return plan
 
 
-def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, tables_given: bool,
-          zero_shot: bool, score: str) -> Plan:
-    """The sizes that fill the shares of `budget` seconds; with a `score` without a supernet."""
+def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, losses: Losses,
+          unused: Sequence[str], score: str) -> Plan:
+    """The sizes that fill the shares of `budget` seconds, without the steps `unused`; with a `score` without a
+    supernet."""
     shares = SHARES | SCORED_SHARES if score else SHARES
     valid = held_out(images)
     whole = max((images - valid) // BATCH, 1)
@@ -135,12 +145,12 @@ def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ..
     tables = sum(stage.num_windows for stage in stages) * kinds
     pass_seconds = speed.sandwich * FORWARD / SUBNETS_PER_STEP / BATCH  # of one image through one network
     calibration = min(max(whole // 4, 4), 32)
-    seen = valid + calibration * BATCH
+    seen, seen_of_block = valid + calibration * BATCH, min(valid, EVALUATED) + BLOCK_CALIBRATION * BATCH
 
-    def size(name: str, seconds: float, most: float, least: int = 1) -> int:
-        if (tables_given and name in FOR_TABLES) or not shares[name]:
+    def size(name: str, seconds: float, most: float, least: int = 1, before: float = 0.0) -> int:
+        if name in unused or not shares[name]:
             return 0
-        return int(min(max(shares[name] * budget / seconds, least), most))
+        return int(min(max((shares[name] * budget - before) / seconds, least), most))
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     smaller = sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
@@ -151,13 +161,15 @@ def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ..
     steps = int(min(max(min(int8_steps), LEAST_BATCHES), whole))
     epochs = whole / steps  # of all images
     evaluation = SCORING * pass_seconds + SCORE_START if score else seen * INT8 * pass_seconds
+    row_score = (SCORING * pass_seconds / len(stages) + SCORE_START) * bool(losses.score)
+    row = ROW_LATENCY + row_score + seen_of_block * INT8 * pass_seconds / len(stages) * losses.students
     return Plan(
         valid_size=valid, steps=steps, resolution=max(resolutions), resolutions=resolutions,
         teacher_epochs=size("teacher", (speed.teacher or 1) * steps * (1 + INT8 / 3), 200 * epochs),
         block_batches=size("blocks", students, 100 * whole, 4),
         block_int8_batches=size("blocks int8", INT8 * students, 100 * whole, 4),
-        table_rows=size("tables", tables * (seen * INT8 * pass_seconds / len(stages) + 0.03 * (1 + zero_shot)), 1000,
-                        4),
+        table_rows=size("tables", tables * row, MOST_ROWS if losses.students else MOST_SCORED_ROWS, 4,
+                        REFERENCE * len(stages) * row_score),
         supernet_epochs=size("supernet", sandwich * steps, 360 * epochs),
         supernet_int8_epochs=size("supernet int8", INT8 * sandwich * steps, 50 * epochs),
         evaluations=size("subnets", 2 * evaluation, 2000, 2 * POPULATION),
@@ -192,11 +204,11 @@ def _epochs(plan: Plan, seconds: float, step: float, two: bool) -> tuple[int, in
     return max(int(epochs - INT8 * int8), 1), int8
 
 
-def count_scripts(own_tables: bool, baselines: bool, zero_shot: bool = False) -> int:
+def count_scripts(losses: Losses, baselines: bool) -> int:
     """Most scripts that a pipeline starts, each of which first loads its libraries."""
     trained = FINALISTS + baselines
-    return sum((5 * own_tables,  # teacher and blocks, in fp32 and int8, and tables
-                zero_shot, 1, 2,  # tables of a training-free score, search of the space, supernet
+    return sum((4 * losses.students, not losses.given,  # teacher and blocks, in fp32 and int8; tables
+                losses.needs_scores, 1, 2,  # tables of a training-free score, search of the space, supernet
                 1 + baselines,   # searches of subnets
                 2,               # files and latency of the best
                 2 * trained, 1 + trained,        # further training, checks without and with it

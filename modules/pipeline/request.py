@@ -16,7 +16,8 @@ from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OWN = "own"  # tables
-AUTO, ACCURACY = "auto", "accuracy"  # of the fitness
+AUTO, NONE, ACCURACY = "auto", "none", "accuracy"  # of the fitness and of the score of the space's search
+SCORE = "Zen"  # the training-free score of `auto`
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Request:
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
     tables: str = setting(OWN, "folder of block tables to search with; own: tables made from these images")
-    zero_shot: str = setting("", "training-free score that counts beside the losses of the block tables in the search "
-                             "of the space, such as Zen", shown="none")
+    zero_shot: str = setting(AUTO, "training-free score, such as Zen, that counts beside the losses of the block "
+                             "tables in the search of the space; none; auto: Zen, beside given tables where the "
+                             "project has the scores of their rows, and alone, without teacher and distillation, "
+                             "where the budget is short for them", metavar="auto|none|SCORE")
     fitness: str = setting(AUTO, "subnets are chosen by their accuracy in a trained supernet, or without one by a "
                            "training-free score, such as Zen; auto: accuracy, but Zen where the budget is short for a "
                            "supernet of these images", metavar="auto|accuracy|SCORE")
@@ -58,7 +61,7 @@ class Request:
     def identity(self) -> dict:
         """Settings that a continued run must keep."""
         settings = dataclasses.asdict(self)
-        newer = {"zero_shot": "", "fitness": AUTO}  # a run from before these options continues
+        newer = {"zero_shot": AUTO, "fitness": AUTO}  # a run from before these options continues
         return {name: value for name, value in settings.items() if name != "output" and newer.get(name) != value}
 
     @property
@@ -78,6 +81,11 @@ class Request:
         from modules.block_kd.teacher.build import fitting_teacher  # here: --help needs no torch
 
         return self.teacher or fitting_teacher(get_superspace(self.superspace))
+
+    @property
+    def names_teacher(self) -> bool:
+        """Whether a teacher is asked for."""
+        return bool(self.teacher or self.teacher_weights)
 
     @property
     def spaces(self) -> Spaces:

@@ -8,6 +8,7 @@ from pathlib import Path
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import rank_within
+from modules.pipeline.losses import SCORED_TABLES, Losses, asked_losses
 from modules.pipeline.plan import FINALISTS, Plan
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.rival import Network, choose_rival, rival_candidates
@@ -26,16 +27,16 @@ SAFE = 0.95  # share of the limit within which a network is chosen: a file's lat
 class Results:
     """The files of a pipeline that looks for a network of `classes` classes within `limit` ms, which are `table_limit`
     ms on the device of the block tables; each attribute is named after the step that writes it. FILES lists them.
-    `shifted`: trainings shift the images instead of cropping them."""
+    `shifted`: trainings shift the images instead of cropping them. `losses`: those of the tables; None: as asked."""
 
     def __init__(self, request: Request, plan: Plan, limit: float, classes: int, table_limit: float = 0.0,
-                 shifted: bool = False):
+                 shifted: bool = False, losses: Losses | None = None):
         self.request, self.plan, self.limit, self.classes = request, plan, limit, classes
-        self.table_limit, self.shifted = table_limit or limit, shifted
+        self.table_limit, self.shifted, self.losses = table_limit or limit, shifted, losses or asked_losses(request)
         folder = request.folder
         self.teacher, self.blocks, self.spaces = folder / "teacher", folder / "blocks", folder / "spaces"
         self.tables = folder / "tables" if request.tables == OWN else Path(request.tables).resolve()
-        self.zero_shot_tables = folder / "zero_shot_tables"
+        self.zero_shot_tables = SCORED_TABLES if self.losses.scored else folder / "zero_shot_tables"
         self.supernet, self.tuned = folder / "supernet", folder / "tuned"
         self.last, self.rival = folder / "last", folder / "rival"
         self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"

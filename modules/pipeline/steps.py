@@ -9,8 +9,7 @@ from pathlib import Path
 from modules.block_kd.lut.tables import drawn
 from modules.block_kd.teacher.build import enlargement
 from modules.modeling.public_weights.packages import PACKAGE
-from modules.pipeline.plan import POPULATION, Plan
-from modules.pipeline.request import OWN
+from modules.pipeline.plan import BLOCK_CALIBRATION, EVALUATED, POPULATION, Plan
 from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.rival import Network
 from modules.pipeline.runner import Command, Step
@@ -20,7 +19,6 @@ from modules.search_space.superspace import get_superspace
 
 CONFIG = "supernet_training_configs/pipeline.yaml"
 MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answers of a package's weights
-EVALUATED = 500  # images on which its answers are compared
 CANDIDATES = 8  # subnets of each search that are measured: a single prediction is up to 20% off
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
 # nothing: docs/measured/short_trainings.md.
@@ -45,18 +43,20 @@ class Pipeline:
 
     def steps(self, planning: Step, last_planning: Step) -> list[Step]:
         """All steps in order; `planning` comes once the space is known, `last_planning` once the network is found."""
-        own = self.request.tables == OWN
-        blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks),
-                  Step("block tables", self.build_tables)] if own else []
+        losses = self.results.losses
+        blocks = [Step("teacher", self.train_teacher), Step("block distillation", self.distil_blocks)]
+        tables = [Step("block tables", self.build_tables)]
+        scores = [Step("training-free tables", self.build_zero_shot_tables)]
         rivals = [] if self.request.no_baselines else [Step("latency of rivals", self.measure_rivals)]
-        zero_shot = [Step("training-free tables", self.build_zero_shot_tables)] if self.request.zero_shot else []
-        return [*blocks, *zero_shot, Step("search of the space", self.search_space), planning,
+        return [*blocks * losses.students, *tables * (not losses.given), *scores * losses.needs_scores,
+                Step("search of the space", self.search_space), planning,
                 Step("supernet", self.train_supernet),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 *rivals, Step("training of the finalists", self.tune, side_by_side=True),
-                Step(CHECK, self.check_tuned), last_planning,
+                Step(CHECK, self.check_tuned, side_by_side=True), last_planning,
                 Step("training of the network found", self.train_last, side_by_side=True),
-                Step("check of it", self.check_last), Step("files", self.export), Step("latency", self.benchmark)]
+                Step("check of it", self.check_last), Step("files", self.export, side_by_side=True),
+                Step("latency", self.benchmark)]
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -71,17 +71,18 @@ class Pipeline:
         r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
                                    self.results.teacher, "--resume"]
         size = self.plan.resolution * enlargement(r.teacher_arch, get_superspace(r.superspace))
-        start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32]
+        start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32,
+                 "--eval_images", EVALUATED]
         if r.teacher_weights == PACKAGE:  # its answers are kept as they are
             batches = min(self.plan.teacher_epochs * self.plan.steps, MOST_ANSWERED)
             return [[*start, "--quant_mode", "--teacher_weights", PACKAGE, "--optimizer", "adam", "--learning_rate",
-                     1e-5, "--train_batches", batches, "--eval_images", EVALUATED]]
+                     1e-5, "--train_batches", batches]]
         short = ["--train_batches", BATCH // 32 * self.plan.steps] if self.plan.shortened else []
         fp32 = [*start, "--learning_rate", 0.005, "--num_epochs", self.plan.teacher_epochs, *short]
         if r.teacher_weights:
             fp32 += ["--teacher_weights", r.start_weights]
         return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
-                       "--train_batch_size", 32, *short]]
+                       "--train_batch_size", 32, "--eval_images", EVALUATED, *short]]
 
     def _teacher(self, name: str) -> list:
         which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher_arch]
@@ -92,9 +93,9 @@ class Pipeline:
     def distil_blocks(self) -> list[Command]:
         """All blocks, fp32, then INT8."""
         r = self.request
-        common = [*r.images(), "--valid_size", self.plan.valid_size, "--hw_list", self.plan.resolution, "--num_workers",
-                  0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches", 5, "--resume",
-                  "--inplace_distill_from_teacher", *self._students(), "--output_path",
+        common = [*r.images(), "--valid_size", min(self.plan.valid_size, EVALUATED), "--hw_list", self.plan.resolution,
+                  "--num_workers", 0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches",
+                  BLOCK_CALIBRATION, "--resume", "--inplace_distill_from_teacher", *self._students(), "--output_path",
                   self.results.blocks / r.superspace]
         return [[script, *self._teacher(teacher), *common, "--num_epochs", max(round(batches / self.plan.steps), 1),
                  "--train_batches", min(batches, self.plan.steps)]
@@ -102,28 +103,32 @@ class Pipeline:
                                                  ("lsq_block_kd.py", "lsq.pth", self.plan.block_int8_batches))]
 
     def build_tables(self) -> list[Command]:
-        """Loss and latency of blocks."""
+        """Loss and latency of blocks; without students the loss is a training-free score."""
         r = self.results
-        return [["eval_block_kd.py", *self._teacher("lsq.pth"), "--platform", self.request.device,
-                 "--checkpoint_path", r.blocks, "--output_path", r.tables, "--num_samples_per_stage",
-                 self.plan.table_rows, "--num_calib_batches", self.plan.calibration_batches, "--num_workers", 0,
-                 "--hw_list", self.plan.resolution, "--resume", *self._students()]]
+        losses = [*self._proxy(), "--superspace", self.request.superspace] if r.losses.alone else [
+            *self._teacher("lsq.pth"), "--checkpoint_path", r.blocks, "--num_calib_batches", BLOCK_CALIBRATION]
+        return [["eval_block_kd.py", *losses, "--platform", self.request.device, "--output_path", r.tables,
+                 "--num_samples_per_stage", self.plan.table_rows, "--num_workers", 0, "--hw_list",
+                 self.plan.resolution, "--resume", *self._students()]]
+
+    def _proxy(self) -> list:
+        return ["--proxy", self.results.losses.score, "--train_batch_size", 16]
 
     def build_zero_shot_tables(self) -> list[Command]:
         """Training-free scores of the rows of the block tables. Their latency does not count: it is predicted."""
         seed, rows, resolutions = drawn(self.results.tables, self.request.superspace,
                                         self.request.spaces.seeds())
-        return [["eval_block_kd.py", "--superspace", self.request.superspace, "--platform", "onnx_lut", "--proxy",
-                 self.request.zero_shot, "--output_path", self.results.zero_shot_tables, "--num_samples_per_stage",
-                 rows, "--manual_seed", seed, "--hw_list", *resolutions, "--train_batch_size", 16, "--num_workers", 0,
-                 "--resume", *self._students()]]
+        return [["eval_block_kd.py", *self._proxy(), "--superspace", self.request.superspace, "--platform", "onnx_lut",
+                 "--output_path", self.results.zero_shot_tables, "--num_samples_per_stage", rows, "--manual_seed", seed,
+                 "--hw_list", *resolutions, "--num_workers", 0, "--resume", *self._students()]]
 
     def search_space(self) -> list[Command]:
         """The best space within the limit."""
-        types, zero_shot = self.request.block_types, self.request.zero_shot
+        types, losses = self.request.block_types, self.results.losses
+        scores = ["--stage_losses", "relative"] if losses.alone else [
+            "--zero_shot_lut_path", self.results.zero_shot_tables] if losses.score else []
         return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
-                 *(["--block_types", *types] if types else []),
-                 *(["--zero_shot_lut_path", self.results.zero_shot_tables] if zero_shot else []),
+                 *(["--block_types", *types] if types else []), *scores,
                  "--latency_constraint", self.results.table_limit,
                  "--latency_loss_t", 0.08, "--cycles", 3000, "--seed", self.request.seed, "--output_dir",
                  self.results.spaces, "--resume"]]
@@ -191,9 +196,9 @@ class Pipeline:
         weights = ["--init_checkpoint", start / f"{self.results.space}-align0" / "checkpoint.pth"] if start else []
         return [[*fp32, *weights], int8]
 
-    def check_tuned(self) -> list[Command]:
+    def check_tuned(self) -> list[list[Command]]:
         """Accuracy of these subnets on the held-out images, in the supernet and with the training alone."""
-        return [self._check(checkpoints, subnets) for checkpoints, subnets in self.results.checked()]
+        return [[self._check(checkpoints, subnets)] for checkpoints, subnets in self.results.checked()]
 
     def _check(self, checkpoints: Path, subnets: Sequence[SubnetChoiceConfig]) -> Command:
         folder = self.results.check_folder(checkpoints)
@@ -231,12 +236,12 @@ class Pipeline:
                  "--base_lr", ALONE_LR]
         return self._training(self.results.rival, p.rival_epochs, p.rival_int8_epochs, which)
 
-    def export(self) -> list[Command]:
+    def export(self) -> list[list[Command]]:
         """Files with cards of the compared networks."""
         commands = []
         for name, (checkpoints, network) in self.results.exports().items():
             list_subnets(self.results.listing(name), [network])
-            commands.append(self._export(self.results.listing(name), checkpoints, self.results.models))
+            commands.append([self._export(self.results.listing(name), checkpoints, self.results.models)])
         return commands
 
     def benchmark(self) -> list[Command]:

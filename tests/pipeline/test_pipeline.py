@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +22,11 @@ from modules.latency.platform import this_machine
 from modules.modeling.complexity import count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import choose_limit
+from modules.pipeline.losses import Losses, choose_losses
+from modules.pipeline.pipeline import plan_state
 from modules.pipeline.plan import (
     LEAST_PASSES,
+    LEAST_TAUGHT,
     MARGIN,
     POPULATION,
     SHARES,
@@ -48,6 +52,7 @@ from modules.utils.runs import Run
 
 SPACES = Spaces("onnxw_tiny")
 SPEED = Speed(sandwich=0.4, single=0.4, teacher=0.2)
+STUDENTS, GIVEN, SCORE = Losses(students=True), Losses(given=True), Losses(score="Zen")
 
 
 def request(output) -> Request:
@@ -72,7 +77,7 @@ def test_a_plan_keeps_the_budget_it_was_made_for():
     """The cost of all sizes by the measured step times is at most the budget, and most of it."""
     assert sum(SHARES.values()) < 1
     images, budget = 4000, 3600
-    plan = make_plan(budget, images, SPACES, (48,), SPEED)
+    plan = make_plan(budget, images, SPACES, (48,), SPEED, STUDENTS)
     steps = (images - plan.valid_size) // 64
     supernet = 0.4 * steps * (plan.supernet_epochs + 1.4 * plan.supernet_int8_epochs)
     tuning = 4 * 0.1 * steps * (plan.tuning_epochs + 1.4 * plan.tuning_int8_epochs)
@@ -82,7 +87,7 @@ def test_a_plan_keeps_the_budget_it_was_made_for():
 
 def test_more_time_or_a_faster_machine_makes_every_size_larger():
     def sizes(budget, speed):
-        plan = make_plan(budget, 4000, SPACES, (32, 48), speed)
+        plan = make_plan(budget, 4000, SPACES, (32, 48), speed, STUDENTS)
         return np.array([plan.teacher_epochs, plan.block_batches, plan.table_rows, plan.supernet_epochs,
                          plan.evaluations, plan.tuning_epochs])
 
@@ -92,19 +97,25 @@ def test_more_time_or_a_faster_machine_makes_every_size_larger():
 
 def test_small_images_and_given_tables_leave_time_for_the_supernet():
     """A step at 24 pixels takes a quarter of one at 48; without the four steps that make tables there is 1 / 0.75 of
-    the time for the others."""
-    one, both, given = (make_plan(10000, 4000, SPACES, pixels, SPEED, tables) for pixels, tables in (
-        ((48,), False), ((24, 48), False), ((48,), True)))
+    the time for the others, with tables of a score alone 1 / 0.81."""
+    one, both, given = (make_plan(10000, 4000, SPACES, pixels, SPEED, losses) for pixels, losses in (
+        ((48,), STUDENTS), ((24, 48), STUDENTS), ((48,), GIVEN)))
     assert both.supernet_epochs / one.supernet_epochs == pytest.approx(8 / 5, rel=0.02)
     assert (given.teacher_epochs, given.block_batches, given.table_rows) == (0, 0, 0)
     assert ("tables of" in str(one), "tables of" in str(given)) == (True, False)
     assert given.supernet_epochs / one.supernet_epochs == pytest.approx(4 / 3, rel=0.02)
+    scored = make_plan(10000, 4000, SPACES, (48,), SPEED, SCORE)
+    assert (scored.teacher_epochs, scored.block_batches, scored.block_int8_batches) == (0, 0, 0)
+    assert scored.supernet_epochs / one.supernet_epochs == pytest.approx(1 / 0.81, rel=0.02)
+    assert scored.table_rows > 1.2 * one.table_rows
+    assert "no teacher, no students; tables of " in str(scored)
 
 
 def test_time_in_which_scripts_start_trains_nothing():
-    plans = [make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, start=seconds)) for seconds in (0, 20, 1000)]
-    assert plans[1] == make_plan(3600 - 37 * 20, 4000, SPACES, (32,), SPEED)
-    assert plans[2] == make_plan(1200, 4000, SPACES, (32,), SPEED)  # never less than a third
+    plans = [make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, start=seconds), STUDENTS)
+             for seconds in (0, 20, 1000)]
+    assert plans[1] == make_plan(3600 - 37 * 20, 4000, SPACES, (32,), SPEED, STUDENTS)
+    assert plans[2] == make_plan(1200, 4000, SPACES, (32,), SPEED, STUDENTS)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
 
 
@@ -128,7 +139,7 @@ def test_scripts_run_on_the_threads_of_the_plan(tmp_path):
 
 def test_a_budget_holds_for_more_images_than_it_can_show(tmp_path):
     """Ten minutes, a million images: epochs of some batches; all commands of a training have that length."""
-    few, many = (make_plan(600, images, SPACES, (48,), SPEED) for images in (1000, 1_000_000))
+    few, many = (make_plan(600, images, SPACES, (48,), SPEED, STUDENTS) for images in (1000, 1_000_000))
     assert (few.shortened, few.steps, many.shortened) == (False, few.whole_epoch, True)
     cost = many.steps * (0.4 * (many.supernet_epochs + 1.4 * many.supernet_int8_epochs)
                          + 4 * 0.1 * (many.tuning_epochs + 1.4 * many.tuning_int8_epochs) + 0.2 * many.teacher_epochs)
@@ -143,7 +154,7 @@ def test_a_budget_holds_for_more_images_than_it_can_show(tmp_path):
 
 
 def test_the_smallest_plan_has_something_of_everything():
-    plan = make_plan(1, 50, SPACES, (32,), SPEED)
+    plan = make_plan(1, 50, SPACES, (32,), SPEED, STUDENTS)
     assert min(plan.teacher_epochs, plan.supernet_epochs, plan.supernet_int8_epochs, plan.tuning_epochs) == 1
     assert plan.evaluations == 2 * POPULATION
 
@@ -152,7 +163,7 @@ def test_the_smallest_plan_has_something_of_everything():
     ("accuracy", 60, ""), ("auto", 60, "Zen"), ("auto", 36000, ""), ("NASWOT", 36000, "NASWOT")])
 def test_a_budget_that_is_short_for_a_supernet_goes_to_the_networks(fitness, budget, score):
     """By itself below some passes of the images; its time is left for the trainings alone."""
-    plan, other = (make_plan(budget, 4000, SPACES, (32,), SPEED, True, fitness=name) for name in (fitness, "accuracy"))
+    plan, other = (make_plan(budget, 4000, SPACES, (32,), SPEED, GIVEN, fitness=name) for name in (fitness, "accuracy"))
     assert plan.score == score
     assert (plan.supernet_epochs == 0) == (plan.supernet_int8_epochs == 0) == bool(score)
     assert plan.passes(other.supernet_epochs) >= LEAST_PASSES or fitness != "auto" or score
@@ -166,7 +177,7 @@ def test_without_a_supernet_networks_start_from_random_weights(tmp_path):
     results, encodings = make_results(tmp_path, (90, 80), (0.4, 0.45))
     append_row(results.candidates_latency, {"name": f"{results.space}-{results.smallest}", "int8_ms": 0.2})
     append_row(results.rivals_latency, {"name": "mobilenet_v2:0.25", "int8_ms": 0.4})
-    results.plan = make_plan(600, 1000, SPACES, (32,), SPEED, True, fitness="Zen")
+    results.plan = make_plan(600, 1000, SPACES, (32,), SPEED, GIVEN, fitness="Zen")
     pipeline = Pipeline(results)
     assert pipeline.train_supernet() == []
     for command, method in zip(pipeline.search_subnets(), ("evolution", "random"), strict=True):
@@ -196,7 +207,7 @@ def test_the_search_has_the_whole_limit_where_little_is_within(tmp_path):
 
 
 def plan_for_the_end(threads: int = 1):
-    return dataclasses.replace(make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads)),
+    return dataclasses.replace(make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads), STUDENTS),
                                supernet_epochs=6, supernet_int8_epochs=1, tuning_epochs=3, tuning_int8_epochs=1)
 
 
@@ -284,7 +295,7 @@ def table(path: Path, rows: list[dict]) -> None:
 def make_results(folder, accuracies, ms) -> Results:
     """Results with a space, a search's best subnets of these accuracies, and their measured latencies."""
     space = SupernetConfig.from_choice("onnxw_tiny", "512202-012000")
-    plan = make_plan(600, 1000, SPACES, (32,), SPEED)
+    plan = make_plan(600, 1000, SPACES, (32,), SPEED, STUDENTS)
     results = Results(request(folder), plan, 0.5, 10)
     table(results.spaces / "onnxw_tiny" / "0.5ms" / "top50.csv", [{"choice": space.choice}])
     subnets, rng = SubnetSpace(space, (32,)), np.random.default_rng(0)
@@ -300,7 +311,7 @@ def make_results(folder, accuracies, ms) -> Results:
 def test_a_ready_teacher_is_quantised_and_not_trained(tmp_path):
     asked = Request(dataset="digits", superspace="cifarw", teacher="efficientnet-lite0", teacher_weights="package",
                     resolutions=(24, 32), output=str(tmp_path))
-    plan = make_plan(600, 1000, Spaces("cifarw"), (24, 32), SPEED)
+    plan = make_plan(600, 1000, Spaces("cifarw"), (24, 32), SPEED, STUDENTS)
     steps = Pipeline(Results(asked, plan, 0.5, 10))
     (command,) = [list(map(str, command)) for command in steps.train_teacher()]
     assert "--quant_mode" in command
@@ -317,7 +328,7 @@ def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
     (tmp_path / "cpu").mkdir()
     asked = Request(dataset="folder", dataset_path="images", teacher_weights="mine.pth", output="out", tables="lut",
                     platform="cpu")
-    steps = Pipeline(Results(asked, make_plan(600, 1000, SPACES, (32,), SPEED), 0.5, 10))
+    steps = Pipeline(Results(asked, make_plan(600, 1000, SPACES, (32,), SPEED, STUDENTS), 0.5, 10))
     words = [str(word) for step in (steps.train_teacher, steps.distil_blocks, steps.build_tables)
              for command in step() for word in command]
     assert {str(tmp_path / name) for name in ("mine.pth", "images", "lut", "cpu")} <= set(words)
@@ -328,14 +339,14 @@ def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("epochs", "steps", "warm"), [(1, 5, 0.5), (2, 5, 1.0), (30, 5, 4.0), (30, 400, 0.5)])
 def test_the_rate_rises_in_20_steps_or_half_the_training(tmp_path, epochs, steps, warm):
-    plan = dataclasses.replace(make_plan(600, 64 * steps, SPACES, (32,), SPEED), steps=steps)
+    plan = dataclasses.replace(make_plan(600, 64 * steps, SPACES, (32,), SPEED, STUDENTS), steps=steps)
     pipeline = Pipeline(Results(request(tmp_path), plan, 0.5, 10))
     for command in pipeline._training(tmp_path, epochs, 1, []):
         assert float(command[command.index("--warmup_epochs") + 1]) == warm
 
 
 def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
-    results = Results(request(tmp_path), make_plan(600, 1000, SPACES, (32,), SPEED), 0.5, 10, 0.7)
+    results = Results(request(tmp_path), make_plan(600, 1000, SPACES, (32,), SPEED, STUDENTS), 0.5, 10, 0.7)
     (command,) = Pipeline(results).search_space()
     assert command[command.index("--latency_constraint") + 1] == 0.7
     (command, *_) = Pipeline(make_results(tmp_path, (50,), (0.3,))[0]).search_subnets()
@@ -344,7 +355,7 @@ def test_the_space_is_searched_within_the_limit_of_the_tables_device(tmp_path):
 
 def test_block_types_limit_students_tables_and_search(tmp_path):
     asked = Request(dataset="digits", superspace="cifarw_short", block_types=("ResNetBasic",), output=str(tmp_path))
-    steps = Pipeline(Results(asked, make_plan(600, 1000, asked.spaces, (24,), SPEED), 0.5, 10))
+    steps = Pipeline(Results(asked, make_plan(600, 1000, asked.spaces, (24,), SPEED, STUDENTS), 0.5, 10))
     for command in (*steps.distil_blocks(), *steps.build_tables()):
         start = command.index("--stage_list") + 1
         given = itertools.takewhile(lambda word: not str(word).startswith("--"), command[start:])
@@ -354,14 +365,14 @@ def test_block_types_limit_students_tables_and_search(tmp_path):
 
 
 def test_a_training_free_score_gets_tables_of_the_same_rows_and_counts_in_the_search(tmp_path):
-    asked = Request(dataset="digits", superspace="cifarw_short", zero_shot="Zen", output=str(tmp_path),
+    asked = Request(dataset="digits", superspace="cifarw_short", zero_shot="ZiCo", output=str(tmp_path),
                     tables=str(REPOSITORY / "data" / "block_lut"), block_types=("ResNetBasic",))
-    plan = make_plan(600, 1000, asked.spaces, (24,), SPEED, tables_given=True, zero_shot=True)
-    pipeline = Pipeline(Results(asked, plan, 0.5, 10))
+    plan = make_plan(600, 1000, asked.spaces, (24,), SPEED, GIVEN)
+    pipeline = Pipeline(Results(asked, plan, 0.5, 10, losses=choose_losses(asked)))
     names = [step.name for step in pipeline.steps(Step("plan", lambda: ()), Step("again", lambda: ()))]
     assert names[:2] == ["training-free tables", "search of the space"]
     (tables,), (search,) = pipeline.build_zero_shot_tables(), pipeline.search_space()
-    assert tables[tables.index("--proxy"):][:2] == ["--proxy", "Zen"]
+    assert tables[tables.index("--proxy"):][:2] == ["--proxy", "ZiCo"]
     assert tables[tables.index("--num_samples_per_stage"):][:6] == \
         ["--num_samples_per_stage", 25, "--manual_seed", 0, "--hw_list", 24]
     assert search[search.index("--zero_shot_lut_path") + 1] == tables[tables.index("--output_path") + 1]
@@ -372,7 +383,72 @@ def test_a_training_free_score_gets_tables_of_the_same_rows_and_counts_in_the_se
     assert "best space cifarw_short-666-" in done.stdout
     without = Request(dataset="digits", superspace="cifarw_short", output=str(tmp_path))
     assert "zero_shot" not in without.identity  # a run from before the option continues
-    assert asked.identity["zero_shot"] == "Zen"
+    assert asked.identity["zero_shot"] == "ZiCo"
+
+
+OURS = str(REPOSITORY / "data" / "block_lut")
+
+
+@pytest.mark.parametrize(("options", "losses"), [
+    ({}, Losses(students=True, score="Zen")),
+    ({"zero_shot": "none"}, STUDENTS),
+    ({"zero_shot": "NASWOT"}, Losses(students=True, score="NASWOT")),
+    ({"resolutions": (32,), "superspace": "onnxw_tiny"}, SCORE),  # too small for students
+    ({"tables": OURS}, Losses(given=True, score="Zen", scored=True)),
+    ({"tables": OURS, "zero_shot": "Zen"}, Losses(given=True, score="Zen", scored=True)),
+    ({"tables": OURS, "zero_shot": "NASWOT"}, Losses(given=True, score="NASWOT")),
+    ({"tables": OURS, "zero_shot": "none"}, GIVEN),
+    ({"tables": OURS, "superspace": "onnxw"}, GIVEN),  # without scores
+])
+def test_a_score_counts_in_the_search_of_the_space_where_it_can(options, losses):
+    assert choose_losses(Request(**{"dataset": "digits", "superspace": "cifarw_short", **options})) == losses
+
+
+def test_scores_of_other_rows_do_not_count(tmp_path):
+    """Tables of another draw, as another program makes them: the project's scores are of other blocks."""
+    shutil.copytree(Path(OURS) / "cifarw_short", tmp_path / "cifarw_short")
+    (tmp_path / "cifarw_short" / "lut.json").write_text(json.dumps({"settings": {
+        "platform": "onnxruntime_int8", "resolutions": [24]}}))
+    asked = Request(dataset="digits", superspace="cifarw_short", tables=str(tmp_path))
+    assert choose_losses(asked).scored
+    path = tmp_path / "cifarw_short" / "stage3_1_1.csv"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    _, size, *numbers = first.split(",")
+    blocks = (f"{kernel}#{width}#{expand}" for kernel in (3, 5) for width in (64, 80) for expand in (2.0, 4.0, 6.0))
+    other = next(block for block in blocks if f"\n{block},{size}" not in path.read_text())
+    path.write_text("".join([",".join((other, size, *numbers)), *rest]))
+    assert choose_losses(asked) == GIVEN
+
+
+@pytest.mark.parametrize(("options", "losses"), [
+    ({}, SCORE), ({"budget": "9d"}, Losses(students=True, score="Zen")), ({"zero_shot": "none"}, STUDENTS),
+    ({"zero_shot": "Zen"}, Losses(students=True, score="Zen")),
+    ({"teacher": "efficientnet-tiny"}, Losses(students=True, score="Zen"))])
+def test_a_budget_that_is_short_for_students_has_none(monkeypatch, options, losses):
+    monkeypatch.setattr("modules.pipeline.pipeline.measure_speed", lambda *args: SPEED)
+    asked = Request(**{"dataset": "digits", "superspace": "cifarw_short", "budget": "10m", "latency_constraint": 1.0,
+                       **options})
+    state = plan_state(asked)
+    assert Losses(**state["losses"]) == losses
+    assert (state["plan"]["block_batches"] >= LEAST_TAUGHT) == ("budget" in options)
+    assert state["plan"]["table_rows"] > 0
+
+
+def test_a_score_alone_needs_no_teacher(tmp_path):
+    """Its tables have the latency of the device, and the search finds a space with them."""
+    asked = Request(dataset="digits", superspace="cifarw_short", output=str(tmp_path), block_types=("ResNetBasic",))
+    plan = dataclasses.replace(make_plan(60, 1000, asked.spaces, (24,), SPEED, SCORE), table_rows=4)
+    pipeline = Pipeline(Results(asked, plan, 5.0, 10, losses=SCORE))
+    names = [step.name for step in pipeline.steps(Step("plan", lambda: ()), Step("again", lambda: ()))]
+    assert names[:2] == ["block tables", "search of the space"]
+    (tables,), (search,) = pipeline.build_tables(), pipeline.search_space()
+    for command in (tables, search):
+        done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
+                              timeout=300)
+        assert done.returncode == 0, done.stderr
+    assert "best space cifarw_short-666-" in done.stdout
+    made = json.loads((tmp_path / "tables" / "cifarw_short" / "lut.json").read_text())["settings"]
+    assert (made["loss_fn"], made["platform"]) == ("proxy:Zen", asked.platform)
 
 
 @pytest.mark.parametrize(("accuracies", "ms", "chosen"), [
@@ -447,7 +523,7 @@ def test_a_repeated_step_begins_its_tables_anew(tmp_path):
     results, encodings = make_results(tmp_path, (90, 80), (0.4, 0.45))
     append_row(results.candidates_latency, {"name": f"{results.space}-{results.smallest}", "int8_ms": 0.2})
     for scripts in (1, None):
-        for command in Pipeline(results).check_tuned()[:scripts]:
+        for (command,) in Pipeline(results).check_tuned()[:scripts]:
             words = list(map(str, command))
             for subnet in words[words.index("--subnet_choice") + 1:]:
                 append_row(Path(words[words.index("--output") + 1]) / "accuracy.csv", {"enc": subnet, "acc1": 80})
@@ -515,7 +591,8 @@ def test_sequences_run_side_by_side_and_share_the_threads(tmp_path, capfd):
 
 def test_trainings_side_by_side_leave_time_for_more_epochs():
     """Two threads that train two networks at once take half as long for an epoch of all."""
-    one, two = (make_plan(10000, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads)) for threads in (1, 2))
+    one, two = (make_plan(10000, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads), STUDENTS)
+                for threads in (1, 2))
     assert two.tuning_epochs / one.tuning_epochs == pytest.approx(2, rel=0.05)
     assert two.supernet_epochs == one.supernet_epochs
 
@@ -524,7 +601,8 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
     for options, words in ((["--dataset_path", tmp_path / "nowhere"], "nowhere"),
                            (["--dataset", "digits", "--superspace", "nosuch"], "nosuch"),
                            (["--dataset", "digits", "--budget", "never"], "never"),
-                           (["--dataset", "digits", "--resolutions", "32"], "--resolutions: the output of stage5"),
+                           (["--dataset", "digits", "--resolutions", "32", "--zero_shot", "none"],
+                            "--resolutions: the output of stage5"),
                            (["--dataset", "digits", "--platform", "nosuch"], "nosuch"),
                            (["--dataset", "digits", "--zero_shot", "Zan"], "Zan"),
                            (["--dataset", "digits", "--superspace", "onnxw", "--zero_shot", "Zen", "--tables",
@@ -560,7 +638,7 @@ def test_a_folder_of_images_killed_and_resumed(tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
     scripts = set(re.findall(r"^\$ python (.*)", (tmp_path / "printed").read_text() + done.stdout, re.MULTILINE))
-    most = count_scripts(own_tables=True, baselines=True)
+    most = count_scripts(SCORE, baselines=True)
     # Fewer where the searches found the same subnets; none for a supernet, for which 20 seconds are short.
     assert most - 12 <= len(scripts) <= most - 3
     path = Path(re.search(r"The INT8 file: (.*)", done.stdout)[1])
