@@ -1,7 +1,6 @@
 """The pipeline as a run that can be killed and continued."""
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from functools import partial
 
@@ -12,7 +11,7 @@ from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
 from modules.pipeline.losses import Losses, choose_losses
-from modules.pipeline.plan import LEAST_TAUGHT, Plan, make_plan, plan_last
+from modules.pipeline.plan import LEAST_TAUGHT, Plan, file_seconds, make_plan, plan_last
 from modules.pipeline.request import ACCURACY, AUTO, OWN, SCORE, Request
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
@@ -60,11 +59,9 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             return take(plan, str(plan))
 
         def plan_last_training() -> tuple:
-            # A file's check on the test images, in fp32 and INT8, takes twice a finalist's on the held-out ones; both
-            # run side by side. The other check and the measurement take as long as one each.
-            checks, files = (math.ceil(n / plan.threads) for n in (len(results.checked()), results.num_exports))
-            check = state["seconds"][CHECK] / checks
-            plan = _plan_last(results, left() - check * (2 * files * max(tests / results.plan.valid_size, 1) + 2))
+            files = file_seconds(results.plan, tests, results.num_exports, state["seconds"][CHECK],
+                                 len(results.checked()))
+            plan = _plan_last(results, left() - files)
             return take(plan, plan.last())
 
         run_steps(run, request.identity, state, Pipeline(results).steps(

@@ -196,6 +196,18 @@ def plan_last(plan: Plan, seconds: float, found: float, rival: float = 0.0) -> P
         rival_int8_epochs=min(plan.supernet_int8_epochs + plan.tuning_int8_epochs + last_int8, most_int8))
 
 
+def file_seconds(plan: Plan, tests: int, files: int, checking: float, checked: int) -> float:
+    """Seconds from the last training to the end, where `checked` finalists took `checking` seconds on the held-out
+    images, side by side on the plan's threads.
+
+    The check of each of `files`, on `tests` images in fp32 and INT8, takes twice a finalist's. The check of the network
+    found and the measurement take as long as one finalist's each. Example: two threads, 4 finalists in 30 seconds, 3
+    files, as many test images as held-out ones: 15 * (2 * 2 + 2) = 90.
+    """
+    one = checking / math.ceil(checked / plan.threads)
+    return one * (2 * math.ceil(files / plan.threads) * max(tests / plan.valid_size, 1) + 2)
+
+
 def _epochs(plan: Plan, seconds: float, step: float, two: bool) -> tuple[int, int]:
     """Epochs in fp32 and in INT8 of one of the last trainings, of which there may be two, by its seconds of a step."""
     share = seconds if plan.threads > 1 or not two else seconds / 2
@@ -210,7 +222,7 @@ def count_scripts(losses: Losses, baselines: bool) -> int:
     return sum((4 * losses.students, not losses.given,  # teacher and blocks, in fp32 and int8; tables
                 losses.needs_scores, 1, 2,  # tables of a training-free score, search of the space, supernet
                 1 + baselines,   # searches of subnets
-                2,               # files and latency of the best
+                4,               # files and latency of random subnets and of the best
                 2 * trained, 1 + trained,        # further training, checks without and with it
                 2, 1,                            # last training, and its check
                 4 * baselines,                   # the rival: files, latency, training

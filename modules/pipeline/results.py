@@ -1,9 +1,11 @@
 """Files of the steps of the pipeline, and the networks that their tables give to later steps."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from modules.latency import get_platform
 from modules.modeling.net_spec import resolve
@@ -18,9 +20,10 @@ from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
 
 # Of a pipeline in its folder; a run that starts afresh removes them.
-FILES = ("teacher", "blocks", "tables", "zero_shot_tables", "spaces", "supernet", "subnets", "candidates",
-         "candidates_latency.csv", "rivals", "rivals_latency.csv", "tuned", "check", "last", "rival", "models",
-         "latency.csv", "accuracy_over_latency.png")
+FILES = ("teacher", "blocks", "tables", "zero_shot_tables", "spaces", "supernet", "samples", "samples_latency.csv",
+         "subnets", "candidates", "candidates_latency.csv", "rivals", "rivals_latency.csv", "tuned", "check", "last",
+         "rival", "models", "latency.csv", "accuracy_over_latency.png")
+DRAWN, SAMPLES = 24, 6  # random subnets, and those of them that show how far predictions are off
 SAFE = 0.95  # share of the limit within which a network is chosen: a file's latency differs between measurements
 
 
@@ -39,6 +42,7 @@ class Results:
         self.zero_shot_tables = SCORED_TABLES if self.losses.scored else folder / "zero_shot_tables"
         self.supernet, self.tuned = folder / "supernet", folder / "tuned"
         self.last, self.rival = folder / "last", folder / "rival"
+        self.samples, self.samples_latency = folder / "samples", folder / "samples_latency.csv"
         self.rivals, self.rivals_latency = folder / "rivals", folder / "rivals_latency.csv"
         self.subnets, self.candidates, self.models = folder / "subnets", folder / "candidates", folder / "models"
         self.check, self.figure = folder / "check", folder / "accuracy_over_latency.png"
@@ -57,12 +61,36 @@ class Results:
         best = read_rows(self.space_folder / "top50.csv")[0]["choice"]
         return SupernetConfig.from_choice(self.request.superspace, best)
 
+    def _predicted(self, subnets: Sequence[SubnetChoiceConfig]) -> np.ndarray:
+        """Predicted latencies (ms) of subnets of the space found."""
+        nets = [resolve(self.space, subnet, self.classes) for subnet in subnets]
+        return get_platform(self.request.platform).predict_subnets(nets).ms
+
+    def drawn_samples(self) -> list[Network]:
+        """Random subnets of the space found whose predicted latency is nearest to the limit; none if the platform is
+        not this machine."""
+        if not hasattr(get_platform(self.request.platform), "measure_subnet"):
+            return []
+        rng, space = np.random.default_rng(self.request.seed), SubnetSpace(self.space, self.plan.resolutions)
+        drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN)))
+        order = np.argsort(np.abs(self._predicted(drawn) - SAFE * self.limit), kind="stable")
+        return [(self.space, drawn[i]) for i in order[:SAMPLES]]
+
+    @cached_property
+    def measured_over_predicted(self) -> float:
+        """The median ratio of the measured latency of the samples to the predicted one; 1 where none was measured."""
+        if not self.samples_latency.is_file():
+            return 1.0
+        measured = self._measured(self.samples_latency)
+        predicted = self._predicted([SubnetChoiceConfig.from_str(encoding) for encoding in measured])
+        return float(np.median(np.array(list(measured.values())) / predicted))
+
     @cached_property
     def search_limit(self) -> float:
-        """The limit (ms) for predicted latencies: as measured ones, safely within the limit, if the smallest subnet
-        leaves room below that. The best by a score are all as slow as the search allows."""
-        smallest = get_platform(self.request.platform).predict_subnet(resolve(self.space, self.smallest, self.classes))
-        return float(f"{SAFE * self.limit:.4g}") if smallest <= SAFE**2 * self.limit else self.limit
+        """The limit (ms) for predicted latencies: those of subnets that are measured safely within the limit, if the
+        smallest subnet leaves room below that. The best by a score are all as slow as the search allows."""
+        limit = SAFE * self.limit / self.measured_over_predicted
+        return float(f"{limit:.4g}") if self._predicted([self.smallest])[0] <= SAFE * limit else self.limit
 
     def search_folder(self, method: str = "evolution") -> Path:
         """Tables and figure of the subnet search by `method`."""
@@ -83,16 +111,15 @@ class Results:
     def best_measured(self, method: str = "evolution") -> list[SubnetChoiceConfig]:
         """The best of a search whose measured latency is safely within the limit, the most accurate on held-out images
         first; then the others, the fastest first."""
-        measured, order = self._measured(), []
+        measured, order = self._measured(self.candidates_latency), []
         for row in read_rows(self.search_folder(method) / "best.csv"):
             ms = measured[row["enc"]]
             order.append((rank_within(SAFE * self.limit, ms, float(row["acc1"])), ms, row["enc"]))
         return [SubnetChoiceConfig.from_str(encoding) for *_, encoding in sorted(order)]
 
-    def _measured(self) -> dict[str, float]:
-        """The measured latency of each candidate, by its encoding."""
-        return {row["name"].removeprefix(f"{self.space}-"): float(row["int8_ms"])
-                for row in read_rows(self.candidates_latency)}
+    def _measured(self, table: Path) -> dict[str, float]:
+        """The measured latency (ms) of each subnet of the space found in `table`, by its encoding."""
+        return {row["name"].removeprefix(f"{self.space}-"): float(row["int8_ms"]) for row in read_rows(table)}
 
     def finalists(self) -> list[SubnetChoiceConfig]:
         """The subnets that are trained further: the best measured ones of the search, and the smallest of the space.
@@ -136,7 +163,7 @@ class Results:
     @property
     def found(self) -> SubnetChoiceConfig:
         """The most accurate of those trained further, on held-out images; over the limit only if all are."""
-        measured = self._measured()
+        measured = self._measured(self.candidates_latency)
         return min(self.trained(), key=lambda subnet: rank_within(
             SAFE * self.limit, measured[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
 

@@ -50,7 +50,7 @@ class Pipeline:
         rivals = [] if self.request.no_baselines else [Step("latency of rivals", self.measure_rivals)]
         return [*blocks * losses.students, *tables * (not losses.given), *scores * losses.needs_scores,
                 Step("search of the space", self.search_space), planning,
-                Step("supernet", self.train_supernet),
+                Step("supernet", self.train_supernet), Step("check of predicted latencies", self.measure_samples),
                 Step("search of subnets", self.search_subnets), Step("measurement of the best", self.measure_best),
                 *rivals, Step("training of the finalists", self.tune, side_by_side=True),
                 Step(CHECK, self.check_tuned, side_by_side=True), last_planning,
@@ -157,6 +157,11 @@ class Pipeline:
             return []
         return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, [
             *self._space(), "--label_epochs", min(p.supernet_epochs, math.ceil(LABEL_STEPS / p.steps))])
+
+    def measure_samples(self) -> list[Command]:
+        """Latency of random subnets near the limit: how far are predictions off?"""
+        samples = self.results.drawn_samples()
+        return self._measure(samples, self.results.samples, self.results.samples_latency) if samples else []
 
     def search_subnets(self) -> list[Command]:
         """The supernet's best subnets within the limit, or the best by a score; with baselines also by random search

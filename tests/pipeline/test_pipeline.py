@@ -31,6 +31,7 @@ from modules.pipeline.plan import (
     POPULATION,
     SHARES,
     count_scripts,
+    file_seconds,
     held_out,
     make_plan,
     plan_last,
@@ -107,14 +108,15 @@ def test_small_images_and_given_tables_leave_time_for_the_supernet():
     scored = make_plan(10000, 4000, SPACES, (48,), SPEED, SCORE)
     assert (scored.teacher_epochs, scored.block_batches, scored.block_int8_batches) == (0, 0, 0)
     assert scored.supernet_epochs / one.supernet_epochs == pytest.approx(1 / 0.81, rel=0.02)
-    assert scored.table_rows > 1.2 * one.table_rows
+    short, taught = (make_plan(1800, 4000, SPACES, (48,), SPEED, losses) for losses in (SCORE, STUDENTS))
+    assert short.table_rows > 1.2 * taught.table_rows
     assert "no teacher, no students; tables of " in str(scored)
 
 
 def test_time_in_which_scripts_start_trains_nothing():
     plans = [make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, start=seconds), STUDENTS)
              for seconds in (0, 20, 1000)]
-    assert plans[1] == make_plan(3600 - 37 * 20, 4000, SPACES, (32,), SPEED, STUDENTS)
+    assert plans[1] == make_plan(3600 - 39 * 20, 4000, SPACES, (32,), SPEED, STUDENTS)
     assert plans[2] == make_plan(1200, 4000, SPACES, (32,), SPEED, STUDENTS)  # never less than a third
     assert plans[0].supernet_epochs > plans[1].supernet_epochs
 
@@ -206,6 +208,24 @@ def test_the_search_has_the_whole_limit_where_little_is_within(tmp_path):
     assert far.search_limit == pytest.approx(0.95 * far.limit, rel=1e-3)
 
 
+def test_the_search_allows_for_predictions_that_are_off(tmp_path):
+    """Measured twice as long as predicted, in the median: half of the limit is left for predictions."""
+    results, _ = make_results(tmp_path, (90,), (0.4,))
+    samples = [subnet for _, subnet in results.drawn_samples()]
+    assert len(set(samples)) == 6
+    predicted = [get_platform(results.request.platform).predict_subnet(resolve(results.space, subnet, 10))
+                 for subnet in samples]
+    random = results._predicted([SubnetSpace(results.space, (32,)).sample(np.random.default_rng(7)) for _ in range(99)])
+    assert np.abs(np.array(predicted) - 0.475).mean() < np.abs(random - 0.475).mean()
+    for subnet, ms, factor in zip(samples, predicted, (1.9, 2, 2, 2, 2.1, 9), strict=True):
+        append_row(results.samples_latency, {"name": f"{results.space}-{subnet}", "int8_ms": factor * ms})
+    assert results.measured_over_predicted == pytest.approx(2)
+    results.limit = 8 * float(results._predicted([results.smallest])[0])
+    assert results.search_limit == pytest.approx(0.95 * results.limit / 2, rel=1e-3)
+    foreign = Results(dataclasses.replace(results.request, platform="onnx_lut"), results.plan, 0.5, 10)
+    assert foreign.drawn_samples() == Pipeline(foreign).measure_samples() == []
+
+
 def plan_for_the_end(threads: int = 1):
     return dataclasses.replace(make_plan(3600, 4000, SPACES, (32,), Speed(0.4, 0.4, 0.2, threads=threads), STUDENTS),
                                supernet_epochs=6, supernet_int8_epochs=1, tuning_epochs=3, tuning_int8_epochs=1)
@@ -234,6 +254,13 @@ def test_without_a_rival_the_network_found_has_all_the_time():
     assert alone.last_epochs > 1.9 * both.last_epochs
     late = plan_last(plan_for_the_end(), -50, 0.2, 0.2)
     assert (late.last_epochs, late.last_int8_epochs, late.rival_epochs, late.rival_int8_epochs) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("threads", "tests", "seconds"), [
+    (2, 600, 15 * (2 * 2 + 2)), (1, 600, 7.5 * (3 * 2 + 2)), (2, 1200, 15 * (2 * 2 * 2 + 2)), (4, 6, 30 * (2 + 2))])
+def test_files_are_checked_side_by_side_on_all_test_images(threads, tests, seconds):
+    plan = dataclasses.replace(plan_for_the_end(threads), valid_size=600)
+    assert file_seconds(plan, tests, files=3, checking=30, checked=4) == pytest.approx(seconds)
 
 
 def test_a_step_of_a_larger_network_takes_longer():
