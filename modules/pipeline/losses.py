@@ -41,6 +41,9 @@ class Losses:
         return bool(self.score) and not self.scored and not self.alone
 
 
+SCORE_ALONE = Losses(score=SCORE)
+
+
 def asked_losses(request: Request) -> Losses:
     """The losses that `request` names, without those that `auto` adds."""
     own = request.tables == OWN
@@ -69,8 +72,8 @@ def choose_losses(request: Request) -> Losses:
         check_output_sizes(get_superspace(request.superspace), stage_list(request.superspace, None),
                            [max(request.pixels)], "nsr", "--resolutions", "--tables with tables that are there")
     except UserError:
-        if auto and not request.names_teacher:
-            return Losses(score=SCORE)
+        if request.may_lack_students:
+            return SCORE_ALONE
         raise
     return Losses(students=True, score=SCORE) if auto else losses
 

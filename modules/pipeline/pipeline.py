@@ -10,9 +10,9 @@ from modules.datasets.build import load_data
 from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
-from modules.pipeline.losses import Losses, choose_losses
+from modules.pipeline.losses import SCORE_ALONE, Losses, choose_losses
 from modules.pipeline.plan import LEAST_TAUGHT, Plan, file_seconds, make_plan, plan_last
-from modules.pipeline.request import ACCURACY, AUTO, OWN, SCORE, Request
+from modules.pipeline.request import ACCURACY, AUTO, OWN, Request
 from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import measure_speed, mixture, step_seconds
@@ -86,9 +86,9 @@ def plan_state(request: Request) -> dict:
                           request.teacher_arch if losses.students else "")
     plan_with = partial(make_plan, request.seconds, len(data.train_indices), request.spaces, request.pixels, speed,
                         baselines=not request.no_baselines, fitness=request.fitness)
-    plan, optional = plan_with(losses), request.zero_shot == AUTO and not request.names_teacher
-    if losses.students and optional and plan.block_batches < LEAST_TAUGHT:
-        losses = Losses(score=SCORE)
+    plan = plan_with(losses)
+    if losses.students and request.may_lack_students and plan.block_batches < LEAST_TAUGHT:
+        losses = SCORE_ALONE
         plan = plan_with(losses)
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "tests": len(data.test_indices),

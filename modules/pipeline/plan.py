@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -125,9 +124,7 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
     fits its share. `fitness` is that of the request; without a supernet its sizes are 0.
     """
     budget = max(budget - count_scripts(losses, baselines) * speed.start, budget / 3)
-    unused = FOR_TABLES if losses.given else () if losses.students else FOR_STUDENTS
-    budget /= 1 - sum(SHARES[name] for name in unused)
-    fill = partial(_fill, budget, images, spaces, resolutions, speed, losses, unused)
+    fill = partial(_fill, budget, images, spaces, resolutions, speed, losses)
     plan = fill("" if fitness in (AUTO, ACCURACY) else fitness)
     if fitness == AUTO and plan.passes(plan.supernet_epochs) < LEAST_PASSES:
         plan = fill(SCORE)
@@ -135,10 +132,12 @@ def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int
 
 
 def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, losses: Losses,
-          unused: Sequence[str], score: str) -> Plan:
-    """The sizes that fill the shares of `budget` seconds, without the steps `unused`; with a `score` without a
-    supernet."""
+          score: str) -> Plan:
+    """The sizes that fill the shares of `budget` seconds, those of steps that `losses` do not need going to the others;
+    with a `score` without a supernet."""
     shares = SHARES | SCORED_SHARES if score else SHARES
+    unused = FOR_TABLES if losses.given else () if losses.students else FOR_STUDENTS
+    budget /= 1 - sum(SHARES[name] for name in unused)
     valid = held_out(images)
     whole = max((images - valid) // BATCH, 1)
     kinds, stages = len(spaces.blocks), spaces.space.searched

@@ -41,7 +41,7 @@ class Request:
     resolutions: tuple[int, ...] = setting((), "input resolutions", many="+",
                                            shown="the superspace's, up to the smallest of its block tables", **PIXELS)
     budget: str = setting("30m", "time for all, such as 90s, 30m or 4h")
-    tables: str = setting(OWN, "folder of block tables to search with; own: tables made from these images")
+    tables: str = setting(OWN, "folder of block tables to search with; own: tables made in this run")
     zero_shot: str = setting(AUTO, "training-free score, such as Zen, that counts beside the losses of the block "
                              "tables in the search of the space; none; auto: Zen, beside given tables where the "
                              "project has the scores of their rows, and alone, without teacher and distillation, "
@@ -83,9 +83,9 @@ class Request:
         return self.teacher or fitting_teacher(get_superspace(self.superspace))
 
     @property
-    def names_teacher(self) -> bool:
-        """Whether a teacher is asked for."""
-        return bool(self.teacher or self.teacher_weights)
+    def may_lack_students(self) -> bool:
+        """Whether a score alone will do for the search of the space: neither a teacher nor other losses are named."""
+        return self.zero_shot == AUTO and not (self.teacher or self.teacher_weights)
 
     @property
     def spaces(self) -> Spaces:

@@ -69,10 +69,9 @@ class Pipeline:
     def train_teacher(self) -> list[Command]:
         """The teacher, fp32, then INT8."""
         r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
-                                   self.results.teacher, "--resume"]
+                                   self.results.teacher, "--resume", "--eval_images", EVALUATED]
         size = self.plan.resolution * enlargement(r.teacher_arch, get_superspace(r.superspace))
-        start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32,
-                 "--eval_images", EVALUATED]
+        start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32]
         if r.teacher_weights == PACKAGE:  # its answers are kept as they are
             batches = min(self.plan.teacher_epochs * self.plan.steps, MOST_ANSWERED)
             return [[*start, "--quant_mode", "--teacher_weights", PACKAGE, "--optimizer", "adam", "--learning_rate",
@@ -82,7 +81,7 @@ class Pipeline:
         if r.teacher_weights:
             fp32 += ["--teacher_weights", r.start_weights]
         return [fp32, [*common, "--quant_mode", "--optimizer", "adam", "--learning_rate", 1e-4, "--bn_momentum", 0.1,
-                       "--train_batch_size", 32, "--eval_images", EVALUATED, *short]]
+                       "--train_batch_size", 32, *short]]
 
     def _teacher(self, name: str) -> list:
         which = ["--superspace", self.request.superspace, "--teacher_arch", self.request.teacher_arch]
@@ -105,22 +104,22 @@ class Pipeline:
     def build_tables(self) -> list[Command]:
         """Loss and latency of blocks; without students the loss is a training-free score."""
         r = self.results
-        losses = [*self._proxy(), "--superspace", self.request.superspace] if r.losses.alone else [
+        losses = self._proxy() if r.losses.alone else [
             *self._teacher("lsq.pth"), "--checkpoint_path", r.blocks, "--num_calib_batches", BLOCK_CALIBRATION]
         return [["eval_block_kd.py", *losses, "--platform", self.request.device, "--output_path", r.tables,
                  "--num_samples_per_stage", self.plan.table_rows, "--num_workers", 0, "--hw_list",
                  self.plan.resolution, "--resume", *self._students()]]
 
     def _proxy(self) -> list:
-        return ["--proxy", self.results.losses.score, "--train_batch_size", 16]
+        return ["--superspace", self.request.superspace, "--proxy", self.results.losses.score, "--train_batch_size", 16]
 
     def build_zero_shot_tables(self) -> list[Command]:
         """Training-free scores of the rows of the block tables. Their latency does not count: it is predicted."""
         seed, rows, resolutions = drawn(self.results.tables, self.request.superspace,
                                         self.request.spaces.seeds())
-        return [["eval_block_kd.py", *self._proxy(), "--superspace", self.request.superspace, "--platform", "onnx_lut",
-                 "--output_path", self.results.zero_shot_tables, "--num_samples_per_stage", rows, "--manual_seed", seed,
-                 "--hw_list", *resolutions, "--num_workers", 0, "--resume", *self._students()]]
+        return [["eval_block_kd.py", *self._proxy(), "--platform", "onnx_lut", "--output_path",
+                 self.results.zero_shot_tables, "--num_samples_per_stage", rows, "--manual_seed", seed, "--hw_list",
+                 *resolutions, "--num_workers", 0, "--resume", *self._students()]]
 
     def search_space(self) -> list[Command]:
         """The best space within the limit."""
