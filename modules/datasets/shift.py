@@ -58,9 +58,10 @@ class HeldPixels:
 def held_pixels(source: ImageSource, indices: np.ndarray, device: torch.device | str) -> HeldPixels:
     """The images of `source` that are held on `device`, the same at every call with the same `indices`. Training may
     hold them on another device than calibration."""
-    held = source.held.get(str(device))
+    where = torch.empty(0, device=device).device  # "cuda" is "cuda:0" there
+    held = source.held.get(where)
     if held is None or not np.array_equal(held.indices, indices):
-        held = source.held[str(device)] = HeldPixels(source, indices, device)
+        held = source.held[where] = HeldPixels(source, indices, where)
     return held
 
 

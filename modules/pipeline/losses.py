@@ -62,11 +62,10 @@ def choose_losses(request: Request) -> Losses:
     if losses.score:
         check_proxy(losses.score)
     if losses.given:
+        if (auto or losses.score == SCORE) and _comes_with_project(request):
+            return Losses(given=True, score=SCORE, scored=True)
         if losses.score:
             drawn(request.tables, request.superspace, request.spaces.seeds())
-        score = SCORE if auto else losses.score
-        if score == SCORE and _comes_with_project(request):
-            return Losses(given=True, score=score, scored=True)
         return losses
     try:
         check_output_sizes(get_superspace(request.superspace), stage_list(request.superspace, None),

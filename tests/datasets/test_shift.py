@@ -142,7 +142,8 @@ def test_each_image_is_decoded_once_and_when_it_is_needed(data):
     assert len(decoded) == 1 + COUNT - 4
     held = held_pixels(source, counted.train_indices, "cpu")
     held_pixels(source, counted.train_indices, "meta")  # another device, as calibration's beside training's
-    assert held_pixels(source, counted.train_indices, torch.device("cpu")) is held
+    for name in ("cpu:0", torch.device("cpu")):
+        assert held_pixels(source, counted.train_indices, name) is held
 
 
 def test_images_near_the_size_of_the_network_are_shifted(data):

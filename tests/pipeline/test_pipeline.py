@@ -437,7 +437,8 @@ def test_scores_of_other_rows_do_not_count(tmp_path):
     (tmp_path / "cifarw_short" / "lut.json").write_text(json.dumps({"settings": {
         "platform": "onnxruntime_int8", "resolutions": [24]}}))
     asked = Request(dataset="digits", superspace="cifarw_short", tables=str(tmp_path))
-    assert choose_losses(asked).scored
+    named = dataclasses.replace(asked, zero_shot="Zen")  # rows that do not say how they were drawn, whose scores are there
+    assert choose_losses(asked) == choose_losses(named) == Losses(given=True, score="Zen", scored=True)
     path = tmp_path / "cifarw_short" / "stage3_1_1.csv"
     first, *rest = path.read_text().splitlines(keepends=True)
     _, size, *numbers = first.split(",")
@@ -445,6 +446,8 @@ def test_scores_of_other_rows_do_not_count(tmp_path):
     other = next(block for block in blocks if f"\n{block},{size}" not in path.read_text())
     path.write_text("".join([",".join((other, size, *numbers)), *rest]))
     assert choose_losses(asked) == GIVEN
+    with pytest.raises(UserError, match="how their rows were drawn"):
+        choose_losses(named)
 
 
 @pytest.mark.parametrize(("options", "losses"), [
