@@ -425,6 +425,8 @@ OURS = str(REPOSITORY / "data" / "block_lut")
     ({"tables": OURS, "zero_shot": "Zen"}, Losses(given=True, score="Zen", scored=True)),
     ({"tables": OURS, "zero_shot": "NASWOT"}, Losses(given=True, score="NASWOT")),
     ({"tables": OURS, "zero_shot": "none"}, GIVEN),
+    ({"tables": OURS, "superspace": "cifarw_tiny"}, Losses(given=True, score="Zen", scored=True)),
+    ({"tables": OURS, "superspace": "onnxw_tiny"}, Losses(given=True, score="Zen", scored=True)),
     ({"tables": OURS, "superspace": "onnxw"}, GIVEN),  # without scores
 ])
 def test_a_score_counts_in_the_search_of_the_space_where_it_can(options, losses):
