@@ -154,11 +154,9 @@ def prepare_measured(folder: Path) -> None:
 def prepare_own_block(folder: Path) -> None:
     """The page's block and superspace where the page says: at the end of spec.py and of tables.py."""
     write_images(folder)
-    (code,) = re.findall(r"^```python\n(.*?)^```", (folder / "docs/own_block.md").read_text(), re.M | re.S)
-    block, space = re.search(r"(@register_block.*?)(candidate = .*?)torch.manual_seed", code, re.S).groups()
-    for name, lines in (("modeling/spec.py", block),
-                        ("search_space/tables.py", f"from dataclasses import replace\n{space}".replace(
-                            'get_superspace("onnxw_tiny")', "ONNXW_TINY"))):
+    code, space = re.findall(r"^```python\n(.*?)^```", (folder / "docs/own_block.md").read_text(), re.M | re.S)
+    (block,) = re.findall(r"@register_block.*?(?=candidate = )", code, re.S)
+    for name, lines in (("modeling/spec.py", block), ("search_space/tables.py", space)):
         with open(folder / "modules" / name, "a") as file:
             file.write(f"\n\n{lines}")
 

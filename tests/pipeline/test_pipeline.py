@@ -439,7 +439,7 @@ def test_scores_of_other_rows_do_not_count(tmp_path):
     (tmp_path / "cifarw_short" / "lut.json").write_text(json.dumps({"settings": {
         "platform": "onnxruntime_int8", "resolutions": [24]}}))
     asked = Request(dataset="digits", superspace="cifarw_short", tables=str(tmp_path))
-    named = dataclasses.replace(asked, zero_shot="Zen")  # rows that do not say how they were drawn, whose scores are there
+    named = dataclasses.replace(asked, zero_shot="Zen")  # also where rows do not say how they were drawn
     assert choose_losses(asked) == choose_losses(named) == Losses(given=True, score="Zen", scored=True)
     path = tmp_path / "cifarw_short" / "stage3_1_1.csv"
     first, *rest = path.read_text().splitlines(keepends=True)
