@@ -48,7 +48,7 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.processor_time and args.threads > 1:
         raise UserError(f"--processor_time adds up the time of all threads; allowed: --threads 1, not {args.threads}")
-    refuse_beside_files(args, parser, ("baselines", "output", "uint8_input"))
+    refuse_beside_files(args, parser, ("uint8_input",))
     return args
 
 

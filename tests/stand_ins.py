@@ -3,9 +3,10 @@ import sys
 from pathlib import Path
 
 PHONE_FOLDER = "/data/local/tmp"
-# Like adb it joins the words after `shell` for a shell.
+# Like adb it joins the words after `shell` for a shell, and speaks of its daemon on stderr.
 ADB = """#!/bin/sh
 printf '%s\\n' "$*" >> "{calls}"
+echo '* daemon started successfully' >&2
 [ "$1" = -s ] && shift 2
 case "$1" in
   push) cp "$2" "$(printf %s "$3" | sed 's#{there}#{phone}#g')" ;;

@@ -18,12 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_subnets, refuse_beside_files
+from modules.deploy.arguments import add_subnets_argument, given_options, given_subnets, refuse_beside_files
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import make_parser, run
+from modules.utils.errors import UserError
 from modules.utils.settings import THREADS, option
 
 BASELINES = ("converter",)
+ON_PHONE = ("serial_number", "benchmark_binary_dir", "bin_name", "taskset_mask", "skip_push", "use_xnnpack")
 
 
 def parse_args(argv):
@@ -46,7 +48,10 @@ def parse_args(argv):
     option(phone, "--skip_push", False, "the models are on the phone already")
     option(phone, "--use_xnnpack", False, "with XNNPACK; without it, export with --plain_depthwise")
     args = parser.parse_args(argv)
-    refuse_beside_files(args, parser, ("baselines", "output"))
+    refuse_beside_files(args, parser, ())
+    unused = [] if args.adb else given_options(args, parser, ON_PHONE)
+    if unused:
+        raise UserError(f"--{unused[0]} without --adb, which times on a phone")
     return args
 
 

@@ -11,7 +11,7 @@ from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY, is_file
+from modules.utils.files import REPOSITORY
 from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
@@ -34,11 +34,20 @@ def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
 
 
 def refuse_beside_files(args, parser, names: Iterable[str]) -> None:
-    """UserError for an option of `names` that is given with `--model_path`, where it has no effect."""
-    given = [name for name in names if getattr(args, name) != parser.get_default(name)]
+    """UserError for an option of `names`, or one of networks, that is given with `--model_path`, where it has no
+    effect; also for a file that is given twice."""
+    given = given_options(args, parser, ("network", "input", "model_dir", "output", "baselines", *names))
     if args.model_path and given:
         raise UserError(f"--{given[0]} with --model_path, which times the given files alone and writes no csv; "
                         "expected one of them")
+    again = [path for i, path in enumerate(args.model_path) if path in args.model_path[:i]]
+    if again:
+        raise UserError(f"--model_path names {again[0]!r} twice; expected different files")
+
+
+def given_options(args, parser, names: Iterable[str]) -> list[str]:
+    """Those of `names` that differ from their defaults."""
+    return [name for name in names if getattr(args, name) != parser.get_default(name)]
 
 
 def given_checkpoint(args, space: SupernetConfig, int8: bool) -> Path:
@@ -66,14 +75,14 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
 def export_given(args, form: Format) -> None:
     """Export the subnets that the options above name as files of format `form`; prints a line for each file."""
     from modules.deploy.export import export_subnets
-    from modules.modeling.restore import holds_int8
+    from modules.modeling.restore import holds_int8, is_one_checkpoint
 
     def evaluator(space, int8):
         return make_evaluator(from_arguments(Evaluation, args), given_checkpoint(args, space, int8), space,
                               quant_mode=int8)
 
     precisions = (True,) if args.quant_mode else (False, True)
-    if is_file(args.resume) and not (args.quant_mode or args.skip_weights):
+    if is_one_checkpoint(args.resume) and not (args.quant_mode or args.skip_weights):
         precisions = (holds_int8(args.resume),)
     for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
                                    None if args.skip_weights else evaluator, args.weight_bits):

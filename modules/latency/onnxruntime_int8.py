@@ -126,10 +126,11 @@ class OnnxRuntimeInt8(BlockSums):
 
     def _open_device(self) -> None:
         from modules.latency.profile.measure import measure_reference, open_reference
-        from modules.runtime.devices import open_device
+        from modules.runtime.devices import DeviceOptions, open_device
 
         if self._device is None:
-            self._device = open_device("local", RUNTIME, THREADS, cpus=sorted(os.sched_getaffinity(0)))
+            cores = DeviceOptions(tuple(sorted(os.sched_getaffinity(0))))
+            self._device = open_device("local", RUNTIME, THREADS, options=cores)
             atexit.register(self._device.stop)
             open_reference(self._device, RUNTIME)
             self.cache.get("reference", lambda: measure_reference(self._device))

@@ -42,6 +42,11 @@ def register_platform_family(prefix: str):
     return decorator
 
 
+def is_built_in(name: str) -> bool:
+    """Whether the program itself has a platform called `name`; a profile of that name would never be found."""
+    return name in set(_platforms)
+
+
 def get_available_platforms(pattern: str = "*") -> list[str]:
     """Names of the platforms that match `pattern`, such as "*_int8", without those of families."""
     return _platforms.names(pattern)

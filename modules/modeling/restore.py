@@ -139,7 +139,7 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
     counts. The name's comes first if `supernet`, as of `Network`, is the name.
     """
     named_like_a_file = Path(resume).suffix in {".pth", ".pt"} and not os.path.isdir(resume)  # errors name it, then
-    if str(resume) == PACKAGE or is_file(resume) or named_like_a_file:
+    if is_one_checkpoint(resume) or named_like_a_file:
         return weights_file(resume, config)
     folders = [checkpoint_folder(resume, config, align), *(Path(resume) / name for name in published_supernets(config))]
     folders.sort(key=lambda folder: folder.name != supernet)
@@ -147,9 +147,14 @@ def find_checkpoint(resume: str | Path, config: SupernetConfig, quant_mode: bool
     return next(filter(is_file, paths), paths[0])
 
 
+def is_one_checkpoint(resume: str | Path) -> bool:
+    """Whether `resume` is a file or "package", rather than a folder of checkpoints."""
+    return str(resume) == PACKAGE or is_file(resume)
+
+
 def holds_int8(path: str | Path) -> bool:
-    """Whether a checkpoint is of an INT8 training. UserError if it is damaged."""
-    return bool(load_checkpoint(path).get("config", {}).get("quant"))
+    """Whether a checkpoint is of an INT8 training; "package" is not. UserError if it is damaged."""
+    return str(path) != PACKAGE and bool(load_checkpoint(path).get("config", {}).get("quant"))
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from modules.runtime import runner
 from modules.runtime.device import Device, Times
+from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.runtime.ssh import copy_to, ssh_command
 from modules.utils.errors import UserError
 
@@ -67,7 +69,11 @@ class RunnerDevice:
         line = self.process.stdout.readline()
         if not line:
             raise self._lost()
-        reply = json.loads(line)
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            raise UserError(f"the runner on {self.where} answered {line[:200].decode(errors='replace').strip()!r}; "
+                            "expected JSON. The shell there must print nothing when it starts") from None
         if "error" in reply:
             raise UserError(f"{self.where} could not {what} a model: {reply['error']}")
         return reply
@@ -80,35 +86,59 @@ class RunnerDevice:
                          f"{': ' + lines[-1][:200] if lines else ''}")
 
 
-def open_device(where: str, runtime: str, threads: int = 1, batch: int = 1, cpus: Sequence[int] = (),
-                python: str = "python3", phone: Mapping | None = None) -> Device:
-    """The device `where`, ready to open models; UserError if it cannot be reached or lacks the runtime.
+@dataclass(frozen=True)
+class DeviceOptions:
+    """How models run on a device, beside runtime, threads and batch size; named as the options of the profile.
+
+    Args:
+        cpus: cores to stay on, of this machine or one behind ssh; the last ones if empty.
+        remote_python: the interpreter on a machine behind ssh; it needs numpy and the runtime.
+        binary_dir, bin_name, taskset_mask, use_xnnpack: those of `PhoneRun`, on a phone.
+    """
+
+    cpus: tuple[int, ...] = ()
+    remote_python: str = "python3"
+    binary_dir: str = PhoneRun.binary_dir
+    bin_name: str = PhoneRun.bin_name
+    taskset_mask: str = PhoneRun.taskset_mask
+    use_xnnpack: bool = PhoneRun.use_xnnpack
+
+
+_ON_PHONE = ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")
+_OPTIONS = {"local": ("cpus",), "ssh": ("cpus", "remote_python"), "adb": _ON_PHONE}  # that a kind of device has
+
+
+def open_device(where: str, runtime: str, threads: int = 1, batch: int = 1,
+                options: DeviceOptions | None = None) -> Device:
+    """The device `where`, ready to open models; UserError if it cannot be reached or lacks the runtime, or for an
+    option that such a device does not have.
 
     Args:
         where: "local", "ssh:[user@]host", "adb" or "adb:serial".
         runtime: onnxruntime, openvino or litert (on a phone litert only).
         threads, batch: of every run.
-        cpus: cores to stay on; the last ones if empty.
-        python: the interpreter on a machine behind ssh; it needs numpy and the runtime.
-        phone: fields of `PhoneRun` other than the number of threads.
     """
-    kind, _, name = where.partition(":")
-    options = [runtime, "--threads", str(threads), "--batch", str(batch), "--cpus", *map(str, cpus)]
-    if where == "local":
-        return RunnerDevice([sys.executable, runner.__file__, *options], "this machine")
-    if kind == "ssh":
-        copy_to(name, runner.__file__, REMOTE_RUNNER)
-        return RunnerDevice(ssh_command(name, [python, "-u", REMOTE_RUNNER, *options]), name)
+    options, (kind, colon, name) = options or DeviceOptions(), where.partition(":")
+    if kind not in _OPTIONS or (kind == "local" and colon):
+        raise UserError(f"device {where!r}; expected local, ssh:[user@]host or adb[:serial]")
+    for field in fields(options):
+        if field.name not in _OPTIONS[kind] and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name} on device {where!r}; expected there: "
+                            f"{', '.join(f'--{option}' for option in _OPTIONS[kind])}")
     if kind == "adb":
-        return _open_phone(name, runtime, threads, batch, phone or {})
-    raise UserError(f"device {where!r}; expected local, ssh:[user@]host or adb[:serial]")
+        return _open_phone(name, runtime, threads, batch, options)
+    words = [runtime, "--threads", str(threads), "--batch", str(batch), "--cpus", *map(str, options.cpus)]
+    if kind == "local":
+        return RunnerDevice([sys.executable, runner.__file__, *words], "this machine")
+    copy_to(name, runner.__file__, REMOTE_RUNNER)
+    return RunnerDevice(ssh_command(name, [options.remote_python, "-u", REMOTE_RUNNER, *words]), name)
 
 
-def _open_phone(serial: str, runtime: str, threads: int, batch: int, phone: Mapping) -> Device:
+def _open_phone(serial: str, runtime: str, threads: int, batch: int, options: DeviceOptions) -> Device:
     from modules.runtime.phone.adb import Adb
-    from modules.runtime.phone.benchmark_model import PhoneRun
     from modules.runtime.phone.device import PhoneDevice
 
     if runtime != "litert" or batch != 1:
         raise UserError(f"backend {runtime} and batch size {batch} on a phone; expected litert and 1")
-    return PhoneDevice(Adb(serial), PhoneRun(num_threads=threads, **phone))
+    return PhoneDevice(Adb(serial), PhoneRun(
+        num_threads=threads, **{name: getattr(options, name) for name in _ON_PHONE}))

@@ -27,7 +27,7 @@ class OpenVinoSession:
     def get_inputs(self) -> list[Input]:
         """The one input."""
         port = self._model.input()
-        return [Input(port.get_any_name(), list(port.get_shape()))]
+        return [Input(port.get_any_name(), list(port.get_shape()), port.get_element_type().get_type_name() == "u8")]
 
     def run(self, _, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         """The output for the one image (1, C, H, W) in `feeds`."""
@@ -35,7 +35,7 @@ class OpenVinoSession:
         return [self._request.infer([image])[self._model.output()]]
 
     def feed(self, images: np.ndarray) -> None:
-        """Put one image (1, C, H, W) into the input."""
+        """Put one image (1, C, H, W), or of bytes (1, H, W, C), into the input."""
         import openvino
 
         self._request.set_input_tensor(openvino.Tensor(np.ascontiguousarray(images)))

@@ -17,7 +17,7 @@ class OrtSession:
     """An ONNX model ready to run; `engine` is onnxruntime's own session of the file `name`."""
 
     def __init__(self, engine, name: str = "(bytes)"):
-        self.engine = engine
+        self.engine, self.name = engine, name
         try:
             self.metadata = Metadata(engine.get_modelmeta().custom_metadata_map, name)
         except UnicodeDecodeError:
@@ -38,8 +38,8 @@ class OrtSession:
         one."""
         (images,) = feeds.values()
         if self._input.shape[:1] != [1] or len(images) == 1:
-            return self.engine.run(names, feeds)
-        results = [self.engine.run(names, {self._input.name: image[None]}) for image in images]
+            return self._run(names, feeds)
+        results = [self._run(names, {self._input.name: image[None]}) for image in images]
         return [np.concatenate(outputs) for outputs in zip(*results, strict=True)]
 
     def feed(self, images: np.ndarray) -> None:
@@ -48,7 +48,15 @@ class OrtSession:
 
     def invoke(self) -> None:
         """Run the model on the kept images."""
-        self.engine.run(None, self._feeds)
+        self._run(None, self._feeds)
+
+    def _run(self, names, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """UserError for a graph that fails on these images."""
+        try:
+            return self.engine.run(names, feeds)
+        except Exception as error:  # onnxruntime raises its own unrelated classes
+            raise UserError(f"model {self.name!r} fails under onnxruntime: {str(error).splitlines()[0][:200]}"
+                            ) from None
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None,

@@ -50,8 +50,16 @@ class Session(Protocol):
 
 
 def predict(session: Session, images: np.ndarray) -> np.ndarray:
-    """Logits (N, classes), such as (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224)."""
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    """Logits (N, classes), such as (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224).
+
+    Raises:
+        UserError: the output of the model has another shape.
+    """
+    logits = session.run(None, {session.get_inputs()[0].name: images})[0]
+    if np.ndim(logits) != 2 or len(logits) != len(images):
+        raise UserError(f"{model_name(session.metadata)} gives {list(np.shape(logits))} for {len(images)} images; "
+                        "expected logits (images, classes)")
+    return logits
 
 
 def check_finite(logits: np.ndarray, where: str) -> None:
@@ -75,8 +83,8 @@ def time_interleaved(sessions: Mapping[Hashable, Session], runs: int = 50, warmu
     rng = np.random.default_rng(0)
     for session in sessions.values():
         (source,) = session.get_inputs()
-        batch, *sides = source.shape
-        if not all(isinstance(side, int) for side in sides):
+        batch, *sides = source.shape or [None]
+        if not sides or not all(isinstance(side, int) for side in sides):
             raise UserError(f"{model_name(session.metadata)} takes {list(source.shape)}; allowed for timing: a fixed "
                             "size")
         shape = [batch if isinstance(batch, int) else 1, *sides]

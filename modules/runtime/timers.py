@@ -64,7 +64,12 @@ class PhoneTimer:
         return {"cpu": f"{name}{cores}", "runtime": self.how.bin_name}
 
     def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
-        """Copy the files to the phone, unless they are there already, and time one after the other."""
+        """Copy the files to the phone, unless they are there already, and time one after the other. UserError for files
+        of one name that are to be there already: it is one file there."""
+        names = [path.name for path in models.values()]
+        if self.skip_push and len(set(names)) < len(names):
+            again = next(name for i, name in enumerate(names) if name in names[:i])
+            raise UserError(f"two files called {again!r} with --skip_push, of which the phone has one")
         return {name: self._time(path) for name, path in models.items()}
 
     def _time(self, path: Path) -> Measured:

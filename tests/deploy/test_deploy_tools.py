@@ -165,6 +165,9 @@ def test_benchmark_of_given_files(tmp_path):
     done = script("onnx_tools/benchmark.py", "--model_path", *models, tmp_path / "absent.onnx")
     assert done.returncode == 2
     assert "absent.onnx" in done.stderr
+    again = shutil.copytree(tmp_path, tmp_path / "again")
+    done = script("onnx_tools/benchmark.py", "--model_path", models[0], again / Path(models[0]).name, "--num_runs", "3")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [models[0], str(again / Path(models[0]).name)]
     card = Path(f"{models[1]}.card.json")
     card.write_text(card.read_text()[:100])
     done = script("onnx_tools/benchmark.py", "--model_path", *models)
@@ -177,9 +180,16 @@ def test_benchmark_of_given_files(tmp_path):
     (("--threads", "2", "--processor_time"), "--processor_time adds up the time of all threads; allowed: --threads 1"),
     (("--model_path", "a.onnx", "--baselines", "static"), "--baselines with --model_path"),
     (("--model_path", "a.onnx", "--output", "b.csv"), "--output with --model_path"),
-    (("--model_path", "a.onnx", "--uint8_input"), "--uint8_input with --model_path")])
+    (("--model_path", "a.onnx", "--network", "resnet8"), "--network with --model_path"),
+    (("--model_path", "a.onnx", "b.onnx", "a.onnx"), "--model_path names 'a.onnx' twice"),
+    (("--model_path", "a.onnx", "--uint8_input"), "--uint8_input with --model_path"),
+    (("tflite", "--model_path", "a.tflite", "--model_dir", "b"), "--model_dir with --model_path"),
+    (("tflite", "--model_path", "a.tflite", "--taskset_mask", "f0"), "--taskset_mask without --adb"),
+    (("tflite", "--adb", "--skip_push", "--model_path", "a/m.tflite", "b/m.tflite"),
+     "two files called 'm.tflite' with --skip_push")])
 def test_benchmark_refuses_what_it_would_pass_over(options, words):
-    done = script("onnx_tools/benchmark.py", *options)
+    tool, options = ("tflite", options[1:]) if options[0] == "tflite" else ("onnx", options)
+    done = script(f"{tool}_tools/benchmark.py", *options)
     assert done.returncode == 2
     assert words in done.stderr
 

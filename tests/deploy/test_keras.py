@@ -14,11 +14,11 @@ from modules.modeling.network import QNetwork
 from modules.modeling.restore import ModelRecord
 from modules.modeling.spec import BlockArgs, build_block, get_available_blocks
 from modules.modeling.supernet import Supernet
-from modules.search_space.config import SupernetConfig
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
+from modules.utils.files import REPOSITORY, write_manifest
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 needs_tensorflow = pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed (requirements.txt)")
@@ -122,6 +122,19 @@ def test_a_trained_subnet_is_exported_compared_and_described(tmp_path):
     assert converted.mean_logit_error > exact.mean_logit_error
     metadata = open_session(int8_file).metadata
     assert (metadata["subnet"], metadata["dataset"]) == (str(choice), "digits")
+
+
+def test_random_weights_never_replace_a_trained_keras_model(tmp_path):
+    """The manifest of a trained one holds its agreement with the network."""
+    from modules.deploy.to_keras.export import export_untrained, keras_path
+
+    space, choice = SupernetConfig.from_str("onnxw_tiny-000000-000000"), SubnetChoiceConfig.from_str(SMALLEST)
+    path = keras_path(tmp_path, space, choice)
+    path.write_bytes(b"trained")
+    write_manifest(path, agreement={"images": 48})
+    with pytest.raises(UserError, match=r"\.keras' is a trained model; random weights would replace it"):
+        export_untrained(space, choice, tmp_path)
+    assert path.read_bytes() == b"trained"
 
 
 @needs_tensorflow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit
 from modules.latency.table import TablePlatform
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
 from modules.runtime import runner
-from modules.runtime.devices import RunnerDevice, open_device
+from modules.runtime.devices import DeviceOptions, RunnerDevice, open_device
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
@@ -159,6 +160,7 @@ def test_a_plan_round_trips_and_refuses_other_settings(tmp_path):
     plan.save(run)
     assert Plan.load(run, settings, machine) == plan
     for other, words in (((Settings("onnxruntime", "onnxw_tiny", (32, 48)), machine), ["resolutions", "[32]"]),
+                         ((replace(settings, options=DeviceOptions(cpus=(1,))), machine), ["cpus", "[1]"]),
                          ((settings, {"cpu": "slide rule"}), ["machine", "abacus", "slide rule"])):
         with pytest.raises(UserError) as error:
             Plan.load(run, *other)
@@ -368,6 +370,9 @@ def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resu
     (["--device", "moon"], ["'moon'", "ssh:"]),
     (["--device", "adb", "--backend", "openvino"], ["openvino", "litert"]),
     (["--output", "tests"], ["'tests'", "not empty"]),
+    (["--output", "onnx_lut"], ["'onnx_lut'", "platform of the program"]),
+    (["--superspace", "resnet8", "--resolutions", "32"], ["'resnet8' has 1 networks"]),
+    (["--use_xnnpack"], ["--use_xnnpack", "'local'"]),
 ])
 def test_bad_input_ends_with_one_line(tmp_path, changes, words):
     if "tests" in changes:
@@ -404,7 +409,7 @@ def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
     home = tmp_path / "home"
     calls = write_ssh(tmp_path / "bin", home)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    device = open_device("ssh:me@board", "onnxruntime", python=sys.executable)
+    device = open_device("ssh:me@board", "onnxruntime", options=DeviceOptions(remote_python=sys.executable))
     try:
         assert device.describe()["runtime"].startswith("onnxruntime")
         open_reference(device, "onnxruntime")
@@ -413,7 +418,7 @@ def test_a_machine_behind_ssh_does_the_same(tmp_path, monkeypatch):
         device.stop()
     assert (home / ".cache/spaceevo/runner.py").read_bytes() == Path(runner.__file__).read_bytes()
     assert all(" -- me@board " in call for call in calls.read_text().splitlines() if "BatchMode" in call)
-    broken = open_device("ssh:me@board", "onnxruntime", python="no-such-python")
+    broken = open_device("ssh:me@board", "onnxruntime", options=DeviceOptions(remote_python="no-such-python"))
     with pytest.raises(UserError, match=r"me@board.*no-such-python"):
         broken.describe()
     broken.stop()

@@ -1,6 +1,7 @@
 """Devices that time models: this machine, its runner, and a phone behind adb."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,13 @@ import time
 
 import pytest
 from latency_nets import BLOCK, draw
-from stand_ins import write_adb, write_program
+from stand_ins import write_adb, write_program, write_ssh
 
 from modules.latency.profile.measure import measure, open_reference
 from modules.latency.profile.models import block_model, net_model
 from modules.modeling.spec import BlockArgs
 from modules.runtime import runner
-from modules.runtime.devices import open_device
+from modules.runtime.devices import DeviceOptions, open_device
 from modules.utils.errors import UserError
 
 
@@ -93,11 +94,35 @@ def test_without_the_tool_a_remote_device_is_an_error(tmp_path, monkeypatch):
         open_device("ssh:-oProxyCommand=x", "onnxruntime")
 
 
+def test_a_shell_that_greets_is_an_error_with_its_words(tmp_path, monkeypatch):
+    write_ssh(tmp_path / "bin", tmp_path / "home")
+    greeting = (tmp_path / "bin" / "ssh").read_text().replace("cd ", "echo Welcome to board; cd ")
+    write_program(tmp_path / "bin" / "ssh", greeting)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    device = open_device("ssh:board", "onnxruntime")
+    with pytest.raises(UserError, match=r"runner on board answered 'Welcome to board'.*must print nothing"):
+        device.describe()
+    device.stop()
+
+
+@pytest.mark.parametrize(("where", "options", "words"), [
+    ("adb", {"cpus": (2, 3)}, "--cpus on device 'adb'; expected there: --binary_dir, --bin_name, --taskset_mask"),
+    ("local", {"use_xnnpack": True}, "--use_xnnpack on device 'local'; expected there: --cpus"),
+    ("local", {"remote_python": "python3.11"}, "--remote_python on device 'local'"),
+    ("ssh:board", {"taskset_mask": "f0"}, "--taskset_mask on device 'ssh:board'; expected there: --cpus, --remote"),
+    ("local:1", {}, "device 'local:1'; expected local, ssh:"),
+])
+def test_an_option_that_the_device_does_not_have_is_refused(where, options, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_device(where, "litert", options=DeviceOptions(**options))
+
+
 def test_a_phone_is_asked_through_adb(tmp_path, monkeypatch):
     """The phone takes a microsecond for each byte of a model."""
     calls = write_adb(tmp_path / "bin", tmp_path / "phone", name="benchmark_model")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    device = open_device("adb:X1", "litert", threads=2, phone={"bin_name": "benchmark_model", "taskset_mask": "f0"})
+    device = open_device("adb:X1", "litert", threads=2,
+                         options=DeviceOptions(bin_name="benchmark_model", taskset_mask="f0"))
     assert device.describe()["cpu"] == "Pixel 4 (Pixel 4)"
     device.open("reference", b"r" * 2000)
     device.open("net one#", b"n" * 5000)

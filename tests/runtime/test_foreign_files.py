@@ -50,6 +50,37 @@ def test_a_model_of_one_image_at_a_time_answers_a_batch(tmp_path):
         np.testing.assert_allclose(predict(session, images), images.mean((2, 3)) @ WEIGHT, atol=1e-6)
 
 
+@pytest.mark.parametrize(("operator", "shape", "given"), [
+    ("ArgMax", [None], r"gives \[1\] for 1 images; expected logits \(images, classes\)"),
+    ("Unsqueeze", [None, 4, 1], r"gives \[1, 4, 1\] for 1 images")])
+def test_a_model_that_gives_no_logits_is_refused(tmp_path, operator, shape, given):
+    """The number of the class, and a classifier whose last step is missing."""
+    helper, path = onnx.helper, mean_classifier(tmp_path / "net.onnx", [("i", FLOAT, ["n", 3, 16, 16])])
+    model = onnx.load(path)
+    inputs, options = (["y"], {"axis": 1, "keepdims": 0}) if operator == "ArgMax" else (["y", "axes"], {})
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "axes"))
+    model.graph.node.append(helper.make_node(operator, inputs, ["z"], **options))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", 7 if operator == "ArgMax" else 1, shape))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=given):
+        predict(open_model(path), np.zeros((1, 3, 16, 16), np.float32))
+
+
+def test_a_model_that_fails_on_its_images_is_an_error_with_its_name(tmp_path):
+    """Its reshape fits no image."""
+    helper, path = onnx.helper, mean_classifier(tmp_path / "net.onnx", [("i", FLOAT, [1, 3, 16, 16])])
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 7]), "sides"))
+    model.graph.node.append(helper.make_node("Reshape", ["i", "sides"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", 1, [None, None]))
+    path.write_bytes(model.SerializeToString())
+    session = open_model(path)
+    with pytest.raises(UserError, match=r"net\.onnx' fails under onnxruntime"):
+        predict(session, np.zeros((1, 3, 16, 16), np.float32))
+    with pytest.raises(UserError, match=r"net\.onnx' fails under onnxruntime"):
+        time_interleaved({"": session}, runs=1, warmup=0)
+
+
 def test_a_model_of_a_free_size_is_not_timed(tmp_path):
     session = open_session(mean_classifier(tmp_path / "net.onnx", [("i", FLOAT, ["n", 3, "h", "w"])]))
     with pytest.raises(UserError, match=r"net\.onnx' takes \['n', 3, 'h', 'w'\]; allowed for timing: a fixed size"):

@@ -1,13 +1,17 @@
 """The best of a subnet search measured at its end: re-ranked, marked, and not chosen where the limit is broken."""
 import csv
 import json
+import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from stand_ins import write_adb
 
 from modules.latency.profile.profiled import RECORD
 from modules.latency.profile.timer import network_timer
 from modules.modeling.net_spec import resolve
+from modules.runtime.devices import DeviceOptions, open_device
 from modules.search.generations import GenerationSizes
 from modules.search.subnet.measure import Measurement, chosen
 from modules.search.subnet.proposals import Proposer
@@ -93,10 +97,23 @@ def test_each_device_is_measured(tmp_path):
         ("2.50000", "2.50000", "1"), ("2.50000", "2.50000", "1"), ("15.00000", "15.00000", "0")]
 
 
+def test_a_profiled_phone_measures_with_the_options_of_its_profile(tmp_path, monkeypatch):
+    calls = write_adb(tmp_path / "bin", tmp_path / "phone", name="bench")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    options = DeviceOptions(bin_name="bench", taskset_mask="f0", use_xnnpack=True)
+    record = {"device": "adb", "backend": "litert", "threads": 1, "batch": 1, "reference_ms": 1.0,
+              "machine": open_device("adb", "litert", options=options).describe(), "options": asdict(options)}
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    timer = network_timer(str(tmp_path), Flat())
+    assert timer(resolve(SPACE, SUBNETS.extreme(min), 10)) > 0
+    timer.device.stop()
+    timed = [call for call in calls.read_text().splitlines() if "--graph" in call]
+    assert timed
+    assert all("taskset f0 " in call and "--use_xnnpack=true" in call for call in timed)
+
+
 def test_a_profiled_platform_measures_with_its_engine_on_its_machine(tmp_path):
     """The latency is that at the speed of the profile: where its reference took twice as long, so does the network."""
-    from modules.runtime.devices import open_device
-
     device = open_device("local", "litert")
     try:
         machine = device.describe()

@@ -64,10 +64,13 @@ def _latency(latency: dict | None) -> str:
 
 
 def latency_rows(figures: Mapping[str, tuple[float, float]]) -> list[dict]:
-    """Rows of a table of files: latency and spread (ms), and latency as a share of the first file's."""
+    """Rows of a table of files: latency and spread (ms), and latency as a share of the first file's. Names that several
+    files have are shown with their folders."""
     first = next(iter(figures.values()))[0]
-    return [{"file": Path(path).name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}", "of the first":
-             f"{ms / first:.2f}"} for path, (ms, spread) in figures.items()]
+    names = [Path(path).name for path in figures]
+    return [{"file": path if names.count(name) > 1 else name, "ms": f"{ms:.3f}", "spread, ms": f"{spread:.3f}",
+             "of the first": f"{ms / first:.2f}"}
+            for name, (path, (ms, spread)) in zip(names, figures.items(), strict=True)]
 
 
 def speedup_lines(ratios: Sequence[Mapping[str, float]]) -> list[str]:

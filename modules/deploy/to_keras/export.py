@@ -17,7 +17,9 @@ from modules.runtime.litert import open_session
 from modules.runtime.session import opening
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
+from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.json_files import read_json
 
 REPRESENTATIVE_IMAGES = 128  # for the converter's ranges; more take long and change little
 
@@ -60,18 +62,33 @@ def export_trained(evaluator: SubnetEvaluator, choice: SubnetChoiceConfig,
 
 def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path,
                      num_classes: int = 1000) -> list[Path]:
-    """Write the same two files with random weights, for timing."""
-    model = untrained_keras(resolve(space, choice, num_classes))
+    """Write the same two files with random weights, for timing. UserError if one of them is there and trained."""
     paths = [keras_path(folder, space, choice), converter_path(folder, space, choice)]
+    for path in paths:
+        _check_untrained(path)
+    model = untrained_keras(resolve(space, choice, num_classes))
     _save(model, paths[0])
-    _write(paths[1], add_metadata(convert(model, random_images(model)), untrained_metadata(space, choice)))
+    _convert_untrained(model, space, choice, paths[1])
     return paths
 
 
 def converted(folder: str | Path, space: SupernetConfig, choice: SubnetChoiceConfig) -> Path:
     """The converter's int8 file of a subnet, for timing; a missing file is written with random weights."""
     path = converter_path(folder, space, choice)
-    return path if path.is_file() else export_untrained(space, choice, folder)[1]
+    if not path.is_file():
+        _convert_untrained(untrained_keras(resolve(space, choice, 1000)), space, choice, path)
+    return path
+
+
+def _convert_untrained(model, space: SupernetConfig, choice: SubnetChoiceConfig, path: Path) -> None:
+    _write(path, add_metadata(convert(model, random_images(model)), untrained_metadata(space, choice)))
+
+
+def _check_untrained(path: Path) -> None:
+    """UserError if the manifest of a file says that it answered as a trained network."""
+    manifest = Path(f"{path}.json")
+    if path.is_file() and manifest.is_file() and "agreement" in read_json(manifest, "manifest"):
+        raise UserError(f"{str(path)!r} is a trained model; random weights would replace it. Give another folder")
 
 
 def load_keras(path: str | Path):

@@ -18,7 +18,8 @@ def static_quantized(fp32: str | Path, images: list[np.ndarray] | None = None) -
     QDQ, uint8 activations, int8 weights per channel, min-max calibration.
 
     Args:
-        images: batches (N, 3, R, R) to calibrate on; None: two random images, for files that are only timed.
+        images: batches (N, 3, R, R), or of bytes (N, R, R, 3) if the file takes these, to calibrate on; None: two
+            random images, for files that are only timed.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -29,7 +30,9 @@ def static_quantized(fp32: str | Path, images: list[np.ndarray] | None = None) -
     if target.is_file() and target.stat().st_mtime > fp32.stat().st_mtime:
         return target
     if images is None:
-        images = list(np.random.default_rng(0).standard_normal((2, 1, *source.shape[1:]), dtype=np.float32))
+        rng, shape = np.random.default_rng(0), (2, 1, *source.shape[1:])
+        images = list(rng.integers(0, 256, shape, np.uint8) if source.pixels
+                      else rng.standard_normal(shape, dtype=np.float32))
 
     class Reader(CalibrationDataReader):
         def __init__(self):

@@ -17,12 +17,13 @@ import itertools
 from dataclasses import MISSING
 from pathlib import Path
 
+from modules.latency.platform import is_built_in
 from modules.latency.profile.models import WRITERS
 from modules.latency.profile.plan import FEWEST, Settings
 from modules.latency.profile.profiled import user_folder
 from modules.latency.profile.session import Session
 from modules.latency.profile.zen_nets import resolutions_of
-from modules.runtime.devices import open_device
+from modules.runtime.devices import DeviceOptions, open_device
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
@@ -74,15 +75,18 @@ def main(argv: list[str] | None = None) -> None:
 def make_platform(args, name: str, threads: int, batch: int) -> None:
     """Profile one combination and print its errors."""
     resolutions = tuple(args.resolutions) or resolutions_of(args.superspace)
+    options = DeviceOptions(args.cpus, args.remote_python, args.binary_dir, args.bin_name, args.taskset_mask,
+                            args.use_xnnpack)
     settings = Settings(args.backend, args.superspace, resolutions, args.device, threads, batch, args.blocks,
-                        args.correction_nets, args.test_nets, args.seed, args.weight_bits)
-    phone = {name: getattr(args, name) for name in ("binary_dir", "bin_name", "taskset_mask", "use_xnnpack")}
+                        args.correction_nets, args.test_nets, args.seed, args.weight_bits, options)
+    if is_built_in(name):
+        raise UserError(f"--output {name!r} is a platform of the program; give another name")
     folder = user_folder() / name if Path(name).name == name else Path(name)
     with Run(folder / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,
              option="--output") as opened:
         if not opened.found and any(path.name != LOCK_FILE for path in folder.iterdir()):
             raise UserError(f"{str(folder)!r} is not empty and holds no profile; name another folder")
-        device = open_device(args.device, args.backend, threads, batch, args.cpus, args.remote_python, phone)
+        device = open_device(args.device, args.backend, threads, batch, options)
         try:
             record = Session(opened, settings, device, args.minutes, args.memory).run()
         finally:

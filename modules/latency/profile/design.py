@@ -113,7 +113,7 @@ def choose_blocks(nets: Sequence[Net], count: int, rng: np.random.Generator) -> 
     of_type = Counter(block.kind for block, _ in pool)
     spare = often * [of_type[block.kind] >= _FEW for block, _ in pool]
     drawn = min(int(count * _REPRESENTATIVE), np.count_nonzero(spare) // 2)
-    representative = rng.choice(len(pool), drawn, replace=False, p=spare / spare.sum())
+    representative = rng.choice(len(pool), drawn, replace=False, p=spare / spare.sum()) if drawn else np.zeros(0, int)
     places, guess = _places(pool)
     weights = (often * guess) ** _WEIGHT_POWER
     types = {block.kind for block, _ in pool}

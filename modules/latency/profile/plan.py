@@ -1,7 +1,7 @@
 """The plan of a profile's measurements, made once and kept in `plan.json`: a resumed run measures the same."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -9,6 +9,8 @@ from modules.latency.keys import block_key, parse_key
 from modules.latency.profile.design import Net, choose_blocks, choose_nets
 from modules.latency.profile.zen_nets import draw_nets_of
 from modules.modeling.complexity import Sized
+from modules.runtime.devices import DeviceOptions
+from modules.utils.errors import UserError
 from modules.utils.runs import Run
 
 POOL = 600  # random networks whose blocks are the candidates
@@ -34,6 +36,7 @@ class Settings:
     test_nets: int = 30
     seed: int = 0
     weight_bits: int = 8
+    options: DeviceOptions = field(default_factory=DeviceOptions)
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,14 @@ class Plan:
 
 
 def make_plan(settings: Settings, machine: dict) -> Plan:
-    """Choose the blocks; the networks follow with `add_nets`."""
+    """Choose the blocks; the networks follow with `add_nets`. UserError for a superspace of too few networks, such as a
+    fixed network."""
     rng = np.random.default_rng(settings.seed)
     pool = draw_nets_of(settings.superspace, settings.resolutions, POOL, rng)
+    fewest, different = FEWEST["correction_nets"] + FEWEST["test_nets"], len({str(net) for net in pool})
+    if different < fewest:
+        raise UserError(f"superspace {settings.superspace!r} has {different} networks at these resolutions; a profile "
+                        f"measures {fewest} at least")
     return Plan(settings, machine, *map(tuple, choose_blocks(pool, settings.blocks, rng)))
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from modules.latency.prediction import Prediction
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
+from modules.runtime.devices import DeviceOptions
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.json_files import check_form, is_finite, read_json
@@ -71,11 +72,20 @@ def load_profiled(folder: str | Path) -> ProfiledPlatform:
 
 
 def read_record(folder: str | Path, form=dict) -> dict:
-    """The contents of the record in `folder`, which have `form` and the bits of the weights of the timed networks;
-    UserError if the file is missing or damaged."""
+    """The contents of the record in `folder`, which have `form`; the bits of the weights of the timed networks and the
+    options of the device are always among them. UserError if the file is missing or damaged."""
     path = Path(folder) / RECORD
-    content = {"weight_bits": 8, **read_json(path, "platform", form, finite=False)}  # older profiles lack it
-    return check_form(content, {"weight_bits": int}, f"platform {str(path)!r}")
+    older = {"weight_bits": 8, "options": asdict(DeviceOptions())}  # of profiles that lack them
+    content = older | read_json(path, "platform", form, finite=False)
+    options = {"cpus": [int], "remote_python": str, "binary_dir": str, "bin_name": str, "taskset_mask": str,
+               "use_xnnpack": bool}
+    return check_form(content, {"weight_bits": int, "options": options}, f"platform {str(path)!r}")
+
+
+def device_options(record: dict) -> DeviceOptions:
+    """The options of the device of a profile, from the record that `read_record` read."""
+    given = {field.name: record["options"][field.name] for field in fields(DeviceOptions)}
+    return DeviceOptions(**given | {"cpus": tuple(given["cpus"])})
 
 
 def user_folder() -> Path:

@@ -5,7 +5,7 @@ import atexit
 from collections.abc import Callable
 from pathlib import Path
 
-from modules.latency.profile.profiled import find_profiled, read_record
+from modules.latency.profile.profiled import device_options, find_profiled, read_record
 from modules.modeling.net_spec import NetSpec
 from modules.utils.errors import UserError
 
@@ -40,7 +40,8 @@ class _ProfiledTimer:
         record = read_record(folder, form)
         self.backend, self.reference_ms = record["backend"], record["reference_ms"]
         self.weight_bits = record["weight_bits"]
-        self.device = open_device(record["device"], self.backend, record["threads"], record["batch"])
+        self.device = open_device(record["device"], self.backend, record["threads"], record["batch"],
+                                  device_options(record))
         atexit.register(self.device.stop)
         machine = self.device.describe()
         if machine != record["machine"]:

@@ -23,12 +23,14 @@ class Adb:
         self._call(["push", str(source), target], f"copy {Path(source).name}")
         return target
 
-    def run(self, arguments: Sequence[str]) -> str:
-        """Run a program on the phone and return its output, errors too; UserError if it fails."""
+    def run(self, arguments: Sequence[str], errors: bool = False) -> str:
+        """Run a program on the phone and return its output, with `errors` that on stderr too, where adb itself writes
+        as well; UserError if it fails."""
         # adb joins its arguments with spaces for the phone's shell: they are quoted here.
-        return self._call(["shell", shlex.join(arguments)], f"run {PurePosixPath(arguments[0]).name}")
+        done = self._call(["shell", shlex.join(arguments)], f"run {PurePosixPath(arguments[0]).name}")
+        return done.stdout + done.stderr if errors else done.stdout
 
-    def _call(self, arguments: Sequence[str], what: str) -> str:
+    def _call(self, arguments: Sequence[str], what: str) -> subprocess.CompletedProcess[str]:
         if not shutil.which("adb"):
             raise UserError("adb is not installed; it is needed to reach a phone (Android SDK platform-tools)")
         chosen = ["-s", self.serial] if self.serial else []
@@ -36,4 +38,4 @@ class Adb:
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise UserError(f"cannot {what} on the phone {self.serial or '(the only one)'!r}: {said[-1][:200]}")
-        return done.stdout + done.stderr
+        return done

@@ -57,4 +57,4 @@ def parse_output(text: str) -> PhoneTimes:
 
 def time_on_phone(phone: Adb, model: str, how: PhoneRun) -> PhoneTimes:
     """Time the model file `model` of the phone, once."""
-    return parse_output(phone.run(how.command(model)))
+    return parse_output(phone.run(how.command(model), errors=True))
