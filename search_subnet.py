@@ -46,8 +46,11 @@ from modules.search.limits import SizeLimits
 from modules.search.measured import MEASURE_BEST
 from modules.search.subnet.settings import SearchSettings
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
-from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import TRAIN_BATCH, add_arguments, from_arguments, option
+from modules.utils.cli import add_local_rank, add_run_arguments, given_options, make_parser, run
+from modules.utils.notes import say
+from modules.utils.settings import TRAIN_BATCH, add_arguments, from_arguments, option, settings_of
+
+MEASURED = ("valid_size", "use_testset", "batch_size", "num_calib_batches", "debug", "debug_batches")  # how accuracy is
 
 
 def main(argv=None):
@@ -77,6 +80,13 @@ def main(argv=None):
     option(parser, "--verbose", False, "accepted for old command lines; always on")
     add_local_rank(parser)
     args = parser.parse_args(argv)
+
+    if args.fitness:
+        for name in given_options(args, parser, ("checkpoint_path", *settings_of(Images), *MEASURED)):
+            say(f"--{name} has no effect with --fitness, which needs neither weights nor images")
+        args.use_testset = False  # it is part of the folder's name
+    elif args.use_testset and args.valid_size:
+        say("--valid_size has no effect with --use_testset")
 
     from modules.latency.arguments import platform_names
     from modules.search_space.config import SupernetConfig

@@ -10,12 +10,13 @@ Resolutions are those of the supernet.
 Writes <models_save_dir>/<subnet>/<superspace>-<choice>-align0/checkpoint.pth and lsq.pth, where <subnet> is the name
 that an exported file of the subnet has. A killed run goes on with --resume.
 """
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 
 from modules.training.arguments import SUPERNETS
 from modules.training.config import SANDWICH, TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.settings import given_arguments, option
+from modules.utils.notes import say
+from modules.utils.settings import given_arguments, idle_settings, option
 
 FOLDER = "checkpoints/tuned"
 
@@ -32,7 +33,11 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
     defaults = load_yaml(args.config_file) | {"models_save_dir": FOLDER}
-    config = TrainConfig(**defaults | given_arguments(TrainConfig, args))  # a teacher and a start are added below
+    given = given_arguments(TrainConfig, args)
+    config = TrainConfig(**defaults | given)  # a teacher and a start are added below
+    teacher = () if config.teacher == ("none",) else config.teacher or ("largest",)
+    for line in idle_settings(replace(config, teacher=teacher, init_checkpoint="supernet"), given):
+        say(line)
 
     from modules.search.subnet.tuning import tune
     from modules.search_space.subnet_list import read_subnets

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_subnets_argument, given_options, given_subnets, refuse_beside_files
+from modules.deploy.arguments import add_subnets_argument, given_subnets, refuse_beside_files
 from modules.runtime.phone.benchmark_model import PhoneRun
-from modules.utils.cli import make_parser, run
+from modules.utils.cli import given_options, make_parser, run
 from modules.utils.errors import UserError
 from modules.utils.settings import THREADS, option
 

@@ -17,7 +17,7 @@ import torch
 from modules.datasets.build import Data
 from modules.datasets.shift import Shift, ShiftedBatches
 from modules.datasets.sources import ImageSource
-from modules.utils.dist import end_with_parent
+from modules.utils.cli import end_with_parent
 from modules.utils.errors import UserError
 
 _IMAGE_STREAM = 2  # apart from the draws of a training for (epoch, step), which would be those of image `step`

@@ -10,6 +10,7 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
 from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
+from modules.utils.cli import given_options
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.settings import BATCH, THREADS, add_arguments, from_arguments, option
@@ -43,11 +44,6 @@ def refuse_beside_files(args, parser, names: Iterable[str]) -> None:
     again = [path for i, path in enumerate(args.model_path) if path in args.model_path[:i]]
     if again:
         raise UserError(f"--model_path names {again[0]!r} twice; expected different files")
-
-
-def given_options(args, parser, names: Iterable[str]) -> list[str]:
-    """Those of `names` that differ from their defaults."""
-    return [name for name in names if getattr(args, name) != parser.get_default(name)]
 
 
 def given_checkpoint(args, space: SupernetConfig, int8: bool) -> Path:

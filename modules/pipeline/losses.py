@@ -9,6 +9,7 @@ from modules.pipeline.request import AUTO, NONE, OWN, SCORE, Request
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.notes import say
 from modules.zero_shot.scoring import check_proxy
 
 SCORED_TABLES = REPOSITORY / "data" / "zen_lut"  # tables of SCORE that come with the project
@@ -62,6 +63,9 @@ def choose_losses(request: Request) -> Losses:
     if losses.score:
         check_proxy(losses.score)
     if losses.given:
+        for name in ("teacher", "teacher_weights"):
+            if getattr(request, name):
+                say(f"--{name} has no effect with --tables {request.tables}")
         if (auto or losses.score == SCORE) and _comes_with_project(request):
             return Losses(given=True, score=SCORE, scored=True)
         if losses.score:
@@ -81,7 +85,7 @@ def _comes_with_project(request: Request) -> bool:
     """Whether the project has the score of every row of the given tables."""
     seeds = tuple(request.spaces.seeds())
     try:
-        resolutions = how_made(request.tables, request.superspace)[1]
+        resolutions = how_made(request.tables, request.superspace, otherwise=request.platform)[1]
         tables, scored = (load_tables(folder, request.superspace, resolutions, seeds)
                           for folder in (request.tables, SCORED_TABLES))
         tables.plus_losses(scored)

@@ -100,7 +100,7 @@ def _table_limit(limit: float, request: Request, classes: int) -> float:
     from a faster or slower one of the same kind."""
     tables = None
     if request.tables != OWN:
-        _, resolutions = how_made(request.tables, request.superspace)
+        _, resolutions = how_made(request.tables, request.superspace, otherwise=request.platform)
         tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
     nets = request.spaces.random_nets(max(request.pixels), classes)
     return limit_of_sums(limit, nets, get_platform(request.platform), tables)

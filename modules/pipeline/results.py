@@ -15,6 +15,7 @@ from modules.pipeline.plan import FINALISTS, Plan
 from modules.pipeline.request import OWN, Request
 from modules.pipeline.rival import Network, choose_rival, rival_candidates
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.reference import read_network
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.csv_files import read_records
 from modules.utils.files import atomic_write
@@ -61,15 +62,30 @@ class Results:
         best = read_rows(self.space_folder / "top50.csv")[0]["choice"]
         return SupernetConfig.from_choice(self.request.superspace, best)
 
-    def _predicted(self, subnets: Sequence[SubnetChoiceConfig]) -> np.ndarray:
-        """Predicted latencies (ms) of subnets of the space found."""
-        nets = [resolve(self.space, subnet, self.classes) for subnet in subnets]
+    @cached_property
+    def measured_here(self) -> bool:
+        """Whether latencies measured here count: the platform is this machine. Those of others are predicted."""
+        return hasattr(get_platform(self.request.platform), "measure_subnet")
+
+    def predicted(self, networks: Sequence[Network]) -> np.ndarray:
+        """Predicted latencies (ms) of networks on the platform."""
+        nets = [resolve(*network, self.classes) for network in networks]
         return get_platform(self.request.platform).predict_subnets(nets).ms
 
+    def _predicted(self, subnets: Sequence[SubnetChoiceConfig]) -> np.ndarray:
+        """Predicted latencies (ms) of subnets of the space found."""
+        return self.predicted([(self.space, subnet) for subnet in subnets])
+
+    def _latencies(self, subnets: Sequence[SubnetChoiceConfig]) -> dict[str, float]:
+        """The latency (ms) that decides about candidates, by their encoding: the measured one, if that counts."""
+        if self.measured_here:
+            return self._measured(self.candidates_latency)
+        return dict(zip(map(str, subnets), self._predicted(subnets).tolist(), strict=True))
+
     def drawn_samples(self) -> list[Network]:
-        """Random subnets of the space found whose predicted latency is nearest to the limit; none if the platform is
-        not this machine."""
-        if not hasattr(get_platform(self.request.platform), "measure_subnet"):
+        """Random subnets of the space found whose predicted latency is nearest to the limit; none if latencies measured
+        here do not count."""
+        if not self.measured_here:
             return []
         rng, space = np.random.default_rng(self.request.seed), SubnetSpace(self.space, self.plan.resolutions)
         drawn = list(dict.fromkeys(space.sample(rng) for _ in range(DRAWN)))
@@ -109,11 +125,12 @@ class Results:
         return [(self.space, subnet) for subnet in dict.fromkeys([*found, self.smallest])]
 
     def best_measured(self, method: str = "evolution") -> list[SubnetChoiceConfig]:
-        """The best of a search whose measured latency is safely within the limit, the most accurate on held-out images
-        first; then the others, the fastest first."""
-        measured, order = self._measured(self.candidates_latency), []
-        for row in read_rows(self.search_folder(method) / "best.csv"):
-            ms = measured[row["enc"]]
+        """The best of a search whose latency is safely within the limit, the most accurate on held-out images first;
+        then the others, the fastest first."""
+        rows, order = read_rows(self.search_folder(method) / "best.csv"), []
+        latencies = self._latencies([SubnetChoiceConfig.from_str(row["enc"]) for row in rows])
+        for row in rows:
+            ms = latencies[row["enc"]]
             order.append((rank_within(SAFE * self.limit, ms, float(row["acc1"])), ms, row["enc"]))
         return [SubnetChoiceConfig.from_str(encoding) for *_, encoding in sorted(order)]
 
@@ -163,9 +180,10 @@ class Results:
     @property
     def found(self) -> SubnetChoiceConfig:
         """The most accurate of those trained further, on held-out images; over the limit only if all are."""
-        measured = self._measured(self.candidates_latency)
-        return min(self.trained(), key=lambda subnet: rank_within(
-            SAFE * self.limit, measured[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
+        trained = self.trained()
+        latencies = self._latencies(trained)
+        return min(trained, key=lambda subnet: rank_within(
+            SAFE * self.limit, latencies[str(subnet)], self.accuracy_held_out(self.best_checkpoints(subnet), subnet)))
 
     @property
     def last_checkpoints(self) -> Path:
@@ -187,8 +205,14 @@ class Results:
         return rival_candidates(self.limit, self.request.platform, self.plan.resolutions, self.classes)
 
     def rival_network(self) -> Network:
-        """The one of them that is measured as the largest within the limit."""
-        return choose_rival(read_rows(self.rivals_latency), self.limit, self.classes)
+        """The largest of them whose latency is within the limit."""
+        if self.measured_here:
+            rows = [(read_network(row["name"]), float(row["int8_ms"])) for row in read_rows(self.rivals_latency)]
+            latencies = {(network.space, network.subnet): ms for network, ms in rows}
+        else:
+            candidates = self.rival_candidates()
+            latencies = dict(zip(candidates, self.predicted(candidates).tolist(), strict=True))
+        return choose_rival(latencies, self.limit, self.classes)
 
     def compared(self) -> dict[str, SubnetChoiceConfig]:
         """The compared subnets of the space, of which some may be the same: name -> subnet."""

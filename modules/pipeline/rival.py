@@ -1,7 +1,7 @@
 """The network that a user would take instead: MobileNetV2, as wide as the limit allows."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from modules.latency import get_platform
 from modules.modeling.complexity import count_net_flops_and_params
@@ -9,7 +9,6 @@ from modules.modeling.net_spec import resolve
 from modules.pipeline.limit import rank_within
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
-from modules.search_space.reference import read_network
 
 Network = tuple[SupernetConfig, SubnetChoiceConfig]
 WIDTHS = (1.4, 1.0, 0.75, 0.5, 0.35, 0.25, 0.15)
@@ -31,13 +30,9 @@ def rival_candidates(limit: float, platform: str, resolutions: Iterable[int], cl
     return [networks[i] for i in dict.fromkeys([*chosen, fastest])]
 
 
-def choose_rival(rows: list[dict], limit: float, classes: int) -> Network:
-    """The network of most MACs whose measured latency is at most `limit` (ms); the fastest one where none is. `rows`
-    are those of onnx_tools/benchmark.py."""
-    def rank(row: dict):
-        network = read_network(row["name"])
-        macs = count_net_flops_and_params(resolve(network.space, network.subnet, classes))[0]
-        return rank_within(limit, float(row["int8_ms"]), macs)
+def choose_rival(latencies: Mapping[Network, float], limit: float, classes: int) -> Network:
+    """The network of most MACs whose latency is at most `limit` (ms, as `latencies`); the fastest one where none is."""
+    def rank(network: Network):
+        return rank_within(limit, latencies[network], count_net_flops_and_params(resolve(*network, classes))[0])
 
-    best = read_network(min(rows, key=rank)["name"])
-    return best.space, best.subnet
+    return min(latencies, key=rank)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from modules.utils.cli import PARENT
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
@@ -77,12 +78,13 @@ def _run_side_by_side(sequences: Sequence[Sequence[Command]], threads: int) -> N
 
 
 def run_script(command: Command, threads: int, at_once: bool = False) -> None:
-    """Print and run one script on `threads` threads; its output is printed `at_once` when it ends, or as it comes.
-    UserError if it fails."""
+    """Print and run one script on `threads` threads; its output is printed `at_once` when it ends, or as it comes. It
+    ends with this process, also if that is killed. UserError if it fails."""
     words = [word for part in command[:1] for word in str(part).split()] + [str(word) for word in command[1:]]
     print(f"\n$ python {shlex.join(words)}", flush=True)
     start = time.monotonic()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads),
+                   PARENT: str(os.getpid())}
     printed = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if at_once else {}
     done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environment, **printed)
     if at_once:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from modules.block_kd.lut.tables import drawn
+from modules.block_kd.lut.tables import drawn, found_settings
 from modules.block_kd.teacher.build import enlargement
 from modules.modeling.public_weights.packages import PACKAGE
 from modules.pipeline.plan import BLOCK_CALIBRATION, EVALUATED, POPULATION, Plan
@@ -126,7 +126,9 @@ class Pipeline:
         types, losses = self.request.block_types, self.results.losses
         scores = ["--stage_losses", "relative"] if losses.alone else [
             "--zero_shot_lut_path", self.results.zero_shot_tables] if losses.score else []
+        made_on = found_settings(self.results.tables / self.request.superspace).get("platform")
         return [["search_block_kd.py", "--superspace", self.request.superspace, "--lut_path", self.results.tables,
+                 *([] if made_on else ["--platform", self.request.device]),
                  *(["--block_types", *types] if types else []), *scores,
                  "--latency_constraint", self.results.table_limit,
                  "--latency_loss_t", 0.08, "--cycles", 3000, "--seed", self.request.seed, "--output_dir",
@@ -177,7 +179,10 @@ class Pipeline:
         return [[*common, "--method", method, "--output_path", r.subnets / method] for method in r.methods]
 
     def measure_best(self) -> list[Command]:
-        """Latency of the best subnets of each search, and of the smallest."""
+        """Latency of the best subnets of each search, and of the smallest, where it counts."""
+        if not self.results.measured_here:
+            print(f"Predictions for {self.request.platform} decide: it is another device.", flush=True)
+            return []
         return self._measure(self.results.best_predicted(), self.results.candidates, self.results.candidates_latency)
 
     def _export(self, listing: Path, checkpoints: Path, models: Path) -> Command:
@@ -223,7 +228,9 @@ class Pipeline:
         return [self._check(self.results.last, [self.results.found])]
 
     def measure_rivals(self) -> list[Command]:
-        """Latency of the networks that a user would take instead."""
+        """Latency of the networks that a user would take instead, where it counts."""
+        if not self.results.measured_here:
+            return []
         return self._measure(self.results.rival_candidates(), self.results.rivals, self.results.rivals_latency)
 
     def _measure(self, networks: Sequence[Network], models: Path, table: Path) -> list[Command]:

@@ -18,16 +18,13 @@ _COLOURS = {"found": "tab:blue", "smallest": "tab:grey", "random_search": "tab:o
 
 @dataclass(frozen=True)
 class Entry:
-    """An exported file and its card."""
+    """An exported file, its card, and its latency `ms`: measured, or predicted for a platform that is not this machine.
+    """
 
     name: str
     path: Path
     card: dict
-
-    @property
-    def ms(self) -> float:
-        """Measured latency."""
-        return self.card["latency"]["ms"]
+    ms: float
 
     @property
     def top1(self) -> float:
@@ -39,8 +36,11 @@ def summarize(results: Results) -> list[Entry]:
     """Print the table, the gains of the network found, its file, and the paths of all figures; returns the entries."""
     entries, score = read_entries(results), results.plan.score
     start = "no network starts from a supernet" if score else "all but MobileNetV2 start from the supernet"
-    print(f"\nINT8 files for a limit of {results.limit:g} ms, measured here on one thread in the same turns, at the\n"
-          "usual speed of this machine. Accuracy is on the test images, which no choice has seen, in brackets\n"
+    how = ("measured here on one thread in the same turns, at the\nusual speed of this machine"
+           if results.measured_here else
+           f"as predicted for\n{results.request.platform}; the cards have the latency here")
+    print(f"\nINT8 files for a limit of {results.limit:g} ms, {how}.\n"
+          "Accuracy is on the test images, which no choice has seen, in brackets\n"
           f"its 95% interval. Epochs: of training alone, fp32 + INT8; {start}.\n"
           "Differ: images to which the file and the trained network give other answers.\n")
     print(format_table([_row(entry, results) for entry in entries]))
@@ -59,10 +59,12 @@ def summarize(results: Results) -> list[Entry]:
 
 def read_entries(results: Results) -> list[Entry]:
     """The exported files; that of the network found comes first."""
-    entries = []
-    for name, (_, network) in results.exports().items():
+    entries, exports = [], results.exports()
+    predicted = results.predicted([network for _, network in exports.values()]).tolist()
+    for (name, (_, network)), ms in zip(exports.items(), predicted, strict=True):
         path = model_path(results.models, *network, int8=True)
-        entries.append(Entry(name, path, read_card(card_path(path))))
+        card = read_card(card_path(path))
+        entries.append(Entry(name, path, card, card["latency"]["ms"] if results.measured_here else ms))
     return entries
 
 
@@ -110,7 +112,8 @@ def _draw(entries: list[Entry], results: Results) -> None:
         accuracy = entry.card["accuracy"]["engine"]
         error = interval_errors([entry.top1], [accuracy["low"]], [accuracy["high"]])
         axes.errorbar(entry.ms, entry.top1, error, fmt="D", color=_COLOURS[entry.name], capsize=3,
-                      label=f"{TITLES[entry.name]}: file, measured ms, test images")
+                      label=f"{TITLES[entry.name]}: file, {'measured' if results.measured_here else 'predicted'} ms, "
+                            "test images")
     axes.axvline(results.limit, color="black", linestyle="--", linewidth=1, label=f"limit, {results.limit:g} ms")
     axes.set(xlabel="int8 latency, ms", ylabel="int8 top-1, %")
     figure.legend(*axes.get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=2)

@@ -1,8 +1,9 @@
 """Checkpoints: written whole; nothing in them is executed when they are read."""
 from __future__ import annotations
 
+import hashlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modules.utils.archives.inert import INERT_PICKLE
@@ -147,3 +148,13 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise UserError(f"{what} {str(path)!r} does not fit the network: {reason}") from None
+
+
+def weights_digest(state: Mapping) -> str:
+    """64 hex digits of the sha256 of a state dict of tensors. Running statistics are left out: those that are
+    calibrated follow from the rest, up to rounding."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        if "running_" not in name:
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -2,23 +2,43 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from modules.utils.errors import UserError, nearest
 from modules.utils.settings import Setting
 
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+PARENT = "SPACEEVO_PARENT"  # in the environment of a script: the process that ends with it
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, the process that started it, ends.
+
+    On Linux only.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main()`, and end the script in one of these ways.
+    """Call `main()`, and end the script in one of these ways. A script that another one started (PARENT) also ends when
+    that one is killed.
 
     A UserError, an error of the system (disk full, read-only, no permission, a file where a folder should be) and a
     lack of memory become one line on stderr and exit status 2. Ctrl-C gives one line and status 130. A reader of the
     output that goes away, as `head` does, gives no line and status 141.
     """
+    if parent := os.environ.pop(PARENT, ""):
+        end_with_parent(int(parent))
     _print_anything()
     try:
         main()
@@ -91,6 +111,11 @@ def make_parser(doc: str) -> Parser:
     """A parser whose help shows the script's docstring as written."""
     return Parser(prog=_program(), description=doc, formatter_class=argparse.RawDescriptionHelpFormatter,
                   allow_abbrev=False)
+
+
+def given_options(args, parser: argparse.ArgumentParser, names: Iterable[str]) -> list[str]:
+    """Those of the options `names` that differ from their defaults."""
+    return [name for name in names if getattr(args, name) != parser.get_default(name)]
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from modules.utils.cli import end_with_parent
 from modules.utils.errors import UserError, check_choice
 
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # Parameters of glibc's mallopt: freed memory above which the heap shrinks, and the most separate mappings.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -112,18 +111,6 @@ def _number(name: str, least: int, most: int | None = None) -> int:
         raise UserError(f"{name} is {text[:40]!r} in the environment; allowed: {allowed}; launchers such as torchrun "
                         "set it")
     return int(text)
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, the process that started it, ends.
-
-    On Linux only.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _active() -> bool:

@@ -18,6 +18,7 @@ from modules.modeling.blocks import TorchOps
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
 from modules.modeling.walk import walk
+from modules.utils.errors import UserError
 from modules.utils.registry import Registry
 from modules.zero_shot.plain_view import body_length
 
@@ -175,7 +176,8 @@ def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 @register_proxy("Syncflow")
 def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Synaptic flow (Tanaka et al., 2020) in the form of Zen-NAS: batch norm stays, and the score is minus the sum over
-    layers of the mean saliency of an output channel."""
+    layers of the mean saliency of an output channel. UserError for a network with maps of one pixel: its one image has
+    no batch norm there."""
     prepare(net)
     gaussian_init(net, generator)
     net.double()
@@ -185,7 +187,11 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
                 tensor.abs_()
     layers = [m for m in net.modules() if isinstance(m, LAYERS)]
     ones = torch.ones(input_shape(net, 1), dtype=torch.float64, device=device_of(net))
-    total = net(ones).sum()
+    try:
+        total = net(ones).sum()
+    except ValueError:  # torch: more than one value per channel is needed
+        raise UserError("the score Syncflow has no batch norm of maps of one pixel; allowed: larger resolutions, or "
+                        "another score") from None
     gradients = torch.autograd.grad(total, [layer.weight for layer in layers])
     return -sum((layer.weight.detach() * g).abs().flatten(1).sum(1).mean().item()
                 for layer, g in zip(layers, gradients, strict=True))

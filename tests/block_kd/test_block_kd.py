@@ -63,6 +63,9 @@ class CountingTeacher(torch.nn.Module):
     def __getattr__(self, name):
         return super().__getattr__(name) if name in ("teacher", "calls") else getattr(self.teacher, name)
 
+    def state_dict(self, **options):
+        return self.teacher.state_dict(**options)
+
     def features(self, images, stages):
         self.calls.append(tuple(images.shape))
         return self.teacher.features(images, stages)
@@ -277,6 +280,15 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(teachers, image
     log = (tmp_path / "whole" / "stage3_2" / "lsq_eval.log").read_text().splitlines()
     assert len(evaluated) == 2
     assert log[-1].split(" | ")[1:] == log[-2].split(" | ")[1:]
+
+
+def test_a_missing_start_of_a_late_stage_is_told_before_the_first_training(teachers, images, tmp_path):
+    config = make_config(tmp_path, stage_list=("stage2_0", "stage3_2"), dataset="", dataset_path=str(images),
+                         valid_size=8, train_batch_size=8)
+    BlockTrainer(dataclasses.replace(config, stage_list=("stage2_0",)), load_teacher(ARCH, teachers[False])).run()
+    with pytest.raises(UserError, match=r"stage3_2.checkpoint\.pth' does not exist"):
+        BlockTrainer(config, load_teacher(ARCH, teachers[True], quant=True), int8=True).run()
+    assert not (tmp_path / "stage2_0" / "lsq.pth").exists()
 
 
 def test_students_whose_progress_differs_meet_again(teachers, tmp_path):

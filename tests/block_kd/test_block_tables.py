@@ -19,7 +19,7 @@ from modules.block_kd.lut.job import make_job
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.report import draw_tables
 from modules.block_kd.lut.rows import TableRow, check_drawn
-from modules.block_kd.lut.tables import how_made, load_tables
+from modules.block_kd.lut.tables import how_made, load_tables, read_settings
 from modules.block_kd.student.files import read_student
 from modules.block_kd.student.training import BlockTrainer
 from modules.block_kd.teacher import load_teacher
@@ -30,6 +30,7 @@ from modules.modeling.network import resize
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.training.calibration import calibrate_bn
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
@@ -256,6 +257,47 @@ def test_rows_are_uniform_and_stay_inside_their_window():
         assert ((counts - expected) ** 2 / expected).sum() < 30  # chi squared, at most 5 degrees of freedom
     assert len({r.key for r in rows}) > 800
     assert rows[7] == TableRow.draw(3, "onnxw", "stage4", 2, 1, 7, (160, 192, 224))
+
+
+def test_a_table_has_losses_of_one_teacher_and_one_student_of_each_block(job, students, teachers, tmp_path):  # noqa: F811
+    """Students that were trained anew do not continue it; further blocks do, and add their digests."""
+    first, copied = {"stage_list": NAMES[:1]}, tmp_path / "students"
+    shutil.copytree(students, copied)
+    job(tmp_path / "t", **first).run()
+    path, settings = copied / "onnxw_tiny" / NAMES[0] / "lsq.pth", tmp_path / "t" / "lut.json"
+    job(tmp_path / "t", checkpoint_path=str(copied)).run()
+    weights = json.loads(settings.read_text())["settings"]["weights"]
+    assert set(weights) == {"teacher", *NAMES}
+    checkpoint = load_checkpoint(path)
+    next(tensor for name, tensor in checkpoint["model"].items() if name.endswith("conv.weight")).mul_(1.01)
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(UserError, match=rf"weights.{NAMES[0]} was '[0-9a-f]+' when .* a continued run keeps"):
+        job(tmp_path / "t", num_samples_per_stage=4, checkpoint_path=str(copied)).run()
+    checkpoint["config"]["teacher_digest"] = "0" * 64
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(UserError, match=rf"student {NAMES[0]} was distilled from other weights of {ARCH}"):
+        job(tmp_path / "u", checkpoint_path=str(copied))
+
+
+def test_folders_without_tables_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere': it holds no folder onnxw_tiny"):
+        how_made(tmp_path / "nowhere", "onnxw_tiny", "onnx_lut")
+    (tmp_path / "onnxw_tiny").mkdir()
+    with pytest.raises(UserError, match="which is the folder of one superspace: it holds no folder onnxw_tiny"):
+        how_made(tmp_path / "onnxw_tiny", "onnxw_tiny")
+    with pytest.raises(UserError, match=r"holds no block tables; eval_block_kd\.py writes them"):
+        how_made(tmp_path, "onnxw_tiny")
+    (tmp_path / "onnxw_tiny" / "stage1_0_0.csv").touch()
+    with pytest.raises(UserError, match="--platform is needed"):
+        how_made(tmp_path, "onnxw_tiny")
+    assert how_made(tmp_path, "onnxw_tiny", otherwise="onnx_lut") == ("onnx_lut", (48, 64))
+
+
+@pytest.mark.parametrize("bad", [{"seed": -1}, {"resolutions": []}, {"resolutions": [0]}])
+def test_settings_out_of_range_are_refused(tmp_path, bad):
+    (tmp_path / "lut.json").write_text(json.dumps({"settings": {"seed": 0, "resolutions": [32], **bad}}))
+    with pytest.raises(UserError, match=r"lut\.json': seed .* expected a seed from 0 up and resolutions from"):
+        read_settings(tmp_path / "lut.json")
 
 
 def test_a_killed_build_continues_to_the_same_tables(students, teachers, tmp_path):  # noqa: F811

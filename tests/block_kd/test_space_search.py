@@ -664,6 +664,31 @@ def test_given_spaces_are_scored(lut, tmp_path):
     assert [line.split()[4] for line in done.stderr.splitlines()] == [f"onnxw_tiny-{choice}" for choice in hopeless]
 
 
+def test_a_limit_that_no_subnet_keeps_has_no_best_space(lut, tmp_path):
+    """The sum of the fastest rows keeps it, but no subnet that is drawn does; the tables are there to look at."""
+    done = run_script(lut, tmp_path, "--latency_constraint", 0.8, *SMALL)
+    assert done.returncode == 2
+    assert "no subnet of any of the 150 scored spaces was found within 0.8 ms" in done.stderr
+    assert "next:" not in done.stdout
+    (folder,) = (tmp_path / "onnxw_tiny").iterdir()
+    with open(folder / "spaces.csv", newline="") as file:
+        assert {float(row["feasible_0.8"]) for row in csv.DictReader(file)} == {0}
+
+
+def test_relative_losses_are_of_the_block_types_asked_for(lut):
+    space = get_superspace("onnxw_tiny")
+    scoring = tiny(lut, stage_losses="relative", block_types=(space.candidates[3].block,))
+    with pytest.raises(UserError, match="000000-000000 has block types other than --block_types ResNet"):
+        make_scorer(scoring, [SupernetConfig.from_choice("onnxw_tiny", "000000-000000")])
+
+
+def test_options_of_a_search_are_told_to_have_no_effect_on_given_spaces(lut, tmp_path):
+    done = run_script(lut, tmp_path, "--supernet_choices", "555555", "--resume", "--cycles", 7)
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note:")]
+    assert [line.split()[1] for line in notes] == ["--cycles", "--resume"]
+
+
 def test_a_space_of_which_no_subnet_is_within_has_no_figure(tmp_path):
     draw_distribution(tmp_path / "space.png", "space", (np.zeros(0),) * 3, (), SpaceScore(()))
     assert not any(tmp_path.iterdir())

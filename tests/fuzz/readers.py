@@ -214,6 +214,13 @@ def _lut(stage: str = "stage1") -> bytes:
     return "\n".join(f"{row.key},{0.1 + i / 10:.4f},0.1,0.1,{1 + i / 7:.4f}" for i, row in enumerate(rows)).encode()
 
 
+def _archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("stage1_0_0.csv", _lut())
+    return file.getvalue()
+
+
 OTHER_TABLES = [(f"onnxw_tiny/{stage.name}_0_0.csv", _lut(stage.name)) for stage in SPACE.space.searched[1:]]
 PROFILE = sorted(SHIPPED.glob("*/platform.json"))[0].parent
 CARD = {"model": "m.onnx", "name": None, "supernet": str(SPACE), "subnet": SUBNET, "precision": "int8",
@@ -252,6 +259,8 @@ READERS = {
     "other stages, smallest": (lambda: _json(OTHER), in_folder("onnxw_tiny/other_stages.json", _stages("smallest"))),
     "other stages, sampled": (lambda: _json(OTHER), in_folder("onnxw_tiny/other_stages.json", _stages("sampled"))),
     "block table": (_lut, in_folder("onnxw_tiny/stage1_0_0.csv", lambda folder: load_tables(
+        folder, "onnxw_tiny", (32,), [SupernetConfig.from_choice("onnxw_tiny", "000000-000000")]), *OTHER_TABLES)),
+    "archive of block tables": (_archive, in_folder("onnxw_tiny/tables.zip", lambda folder: load_tables(
         folder, "onnxw_tiny", (32,), [SupernetConfig.from_choice("onnxw_tiny", "000000-000000")]), *OTHER_TABLES)),
     "points of a block table": (_lut, lambda path: list(_points(path))),
     "csv": (lambda: b'a,b,"c, d"\r\n1,2,3\r\n# x\r\n4,5,"6 ""7"""\r\n', lambda path: list(read_rows(path, "table"))),

@@ -42,9 +42,8 @@ from modules.pipeline.rival import MEASURED, WIDTHS, choose_rival, rival_candida
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed, mixture, step_seconds
 from modules.pipeline.steps import Pipeline
-from modules.search_space.config import SupernetConfig
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
-from modules.search_space.reference import reference_to
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -304,9 +303,9 @@ def test_the_rival_is_the_largest_that_is_measured_within_the_limit():
     macs = [count_net_flops_and_params(resolve(*network, 1000))[0] for network in candidates]
     order = sorted(range(len(macs)), key=lambda i: macs[i])
     measured = {i: 1.0 + rank for rank, i in enumerate(order)}  # the more MACs, the slower
-    rows = [{"name": str(reference_to(*candidates[i])), "int8_ms": str(ms)} for i, ms in measured.items()]
+    latencies = {candidates[i]: ms for i, ms in measured.items()}
     for limit, rank in ((100, -1), (2.5, 1), (0.5, 0)):
-        assert choose_rival(rows, limit, 1000) == candidates[order[rank]]
+        assert choose_rival(latencies, limit, 1000) == candidates[order[rank]]
 
 
 # -- choices --------------------------------------------------------------------------------------------------------
@@ -452,6 +451,20 @@ def test_scores_of_other_rows_do_not_count(tmp_path):
         choose_losses(named)
 
 
+def test_tables_of_another_program_are_searched_for_the_device_asked_for(tmp_path, capsys):
+    """They do not say their device. A teacher is not needed, which is said."""
+    shutil.copytree(Path(OURS) / "cifarw_short", tmp_path / "cifarw_short")
+    (tmp_path / "cifarw_short" / "lut.json").unlink()
+    asked = Request(dataset="digits", superspace="cifarw_short", resolutions=(24,), tables=str(tmp_path),
+                    platform="onnx_lut", teacher="nosuch", zero_shot="none")
+    losses = choose_losses(asked)
+    assert losses == GIVEN
+    assert "note: --teacher has no effect with --tables" in capsys.readouterr().err
+    plan = make_plan(600, 1000, asked.spaces, (24,), SPEED, GIVEN)
+    (search,) = Pipeline(Results(asked, plan, 0.5, 10, losses=losses)).search_space()
+    assert search[search.index("--platform") + 1] == "onnx_lut"
+
+
 @pytest.mark.parametrize(("options", "losses"), [
     ({}, SCORE), ({"budget": "9d"}, Losses(students=True, score="Zen")), ({"zero_shot": "none"}, STUDENTS),
     ({"zero_shot": "Zen"}, Losses(students=True, score="Zen")),
@@ -493,6 +506,23 @@ def test_a_score_alone_needs_no_teacher(tmp_path):
 def test_the_measured_latency_decides(tmp_path, accuracies, ms, chosen):
     results, encodings = make_results(tmp_path, accuracies, ms)
     assert str(results.best_measured()[0]) == encodings[chosen]
+
+
+def test_predictions_decide_for_another_device(tmp_path):
+    """Nothing is measured for it: a subnet that is quick here may be slow there, and the other way round."""
+    results, encodings = make_results(tmp_path, (90, 80, 70), (0.1, 0.1, 0.9))
+    foreign = Results(dataclasses.replace(results.request, platform="onnx_lut"), results.plan, 1.0, 10)
+    subnets = [SubnetChoiceConfig.from_str(encoding) for encoding in encodings]
+    predicted = foreign._predicted(subnets)
+    between = sorted(predicted)[1] / 0.95 + 1e-6  # the slowest of the three is over the limit
+    foreign.limit = between
+    order = sorted(range(3), key=lambda i: (predicted[i] > 0.95 * between, i))
+    assert [encodings.index(str(subnet)) for subnet in foreign.best_measured()] == order
+    assert Pipeline(foreign).measure_best() == Pipeline(foreign).measure_rivals() == []
+    rivals = foreign.rival_candidates()
+    latencies = dict(zip(rivals, foreign.predicted(rivals), strict=True))
+    foreign.limit = sorted(latencies.values())[2] + 1e-6
+    assert latencies[foreign.rival_network()] <= foreign.limit
 
 
 @pytest.mark.parametrize(("before", "after", "ms", "found", "tuned"), [
@@ -595,6 +625,37 @@ def test_a_finished_step_is_not_run_again_and_a_failed_one_is(tmp_path):
     broken.clear()
     run(resume=True)
     assert marks.read_text() == "abbc"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a script with its parent")
+def test_a_script_ends_with_a_pipeline_that_is_killed(tmp_path):
+    """Otherwise it would train on, and the continued pipeline would find its folder in use."""
+    mark, script = tmp_path / "pid", tmp_path / "long.py"
+    script.write_text(f"""import os, pathlib, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from modules.utils.cli import run
+def main():
+    pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))
+    time.sleep(60)
+run(main)
+""")
+    parent = subprocess.Popen([sys.executable, "-c", f"from modules.pipeline.runner import run_script; "
+                               f"run_script([{str(script)!r}], 1)"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (mark.is_file() and mark.read_text()):
+        time.sleep(0.05)
+    child = int(mark.read_text())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    while time.monotonic() < until and is_alive(child):
+        time.sleep(0.05)
+    assert not is_alive(child)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait for init to look at it."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_sequences_run_side_by_side_and_share_the_threads(tmp_path, capfd):

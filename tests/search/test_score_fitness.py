@@ -48,6 +48,14 @@ def test_a_score_can_be_the_fitness(tmp_path, capsys, monkeypatch):
     before = (folder / "subnets.csv").read_bytes()
     search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path), "--resume"])
     assert (folder / "subnets.csv").read_bytes() == before
+    capsys.readouterr()
+    search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path), "--resume", "--use_testset",
+                        "--checkpoint_path", "nowhere"])
+    idle = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "has no effect with --fitness" in line]
+    assert idle == ["--checkpoint_path", "--use_testset"]
+    assert (folder / "subnets.csv").read_bytes() == before  # the same search
+    with pytest.raises(UserError, match="Syncflow has no batch norm of maps of one pixel"):
+        search_subnet.main([*SEARCH, "--fitness", "Syncflow", "--resolutions", "32", "--output_path", str(tmp_path)])
     with pytest.raises(UserError, match="unknown proxy"):
         search_subnet.main([*SEARCH, "--fitness", "Guess", "--output_path", str(tmp_path)])
 

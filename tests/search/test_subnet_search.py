@@ -371,6 +371,10 @@ def test_the_baseline_is_drawn_and_must_be_one(tmp_path):
     finish(make_search(tmp_path / "a"), tmp_path / "a")
     finish(make_search(tmp_path / "b"), tmp_path / "b", baseline=tmp_path / "r" / "subnets.csv")
     assert (tmp_path / "a" / "search.png").read_bytes() != (tmp_path / "b" / "search.png").read_bytes()
+    (tmp_path / "scores.csv").write_text("latency,acc1\n0.5,151.6\n0.4,-3e5\n")
+    assert read_points(tmp_path / "scores.csv", "NASWOT") == [(0.5, 151.6), (0.4, -3e5)]
+    with pytest.raises(UserError, match=r"acc1 151\.6; expected ms above 0 and percent"):
+        read_points(tmp_path / "scores.csv")
     (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.csv").write_text("latency,acc1\n")
     for name, message in (("foreign", "foreign.csv.* has no column 'latency'"), ("empty", "no subnets"),

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
+from modules.utils.archives.stored import DAMAGE
 from modules.utils.errors import UserError
 from modules.utils.text import MAX_TEXT, decode_text, read_text
 
@@ -36,7 +36,7 @@ def read_table(table: TableFile) -> str:
     try:
         with table.open("rb") as file:
             content = file.read(MAX_TEXT + 1)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"block table {str(table)!r} cannot be read: {error}") from None
     if len(content) > MAX_TEXT:
         raise UserError(f"block table {str(table)!r} is larger than {MAX_TEXT} bytes, the most that is read")
@@ -48,5 +48,5 @@ def _open(archive: Path, _changed: int) -> zipfile.ZipFile:
     # The index of an archive is read once for all its tables, and again when the file has changed.
     try:
         return zipfile.ZipFile(archive)
-    except (OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise UserError(f"block tables {str(archive)!r} cannot be read: {error}") from None

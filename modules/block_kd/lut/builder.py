@@ -5,7 +5,7 @@ import itertools
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -55,6 +55,7 @@ class LutConfig:
     teacher: str
     int8: bool
     placement: str = "lsq"       # of the students' quantisers
+    weights: dict = field(default_factory=dict)  # digests, by name: of the teacher, and of the students of a call
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,16 @@ class LutBuilder:
 
     def _begin(self) -> None:
         run, ours = self.opened, asdict(self.config)
+        before = read_settings(run.path) if run.continues else {}
         if run.continues:
-            run.check_same(read_settings(run.path), ours)
+            run.check_same(before, ours)
+            ours["weights"] = before.get("weights", {}) | ours["weights"]
         elif not run.found and any(self.folder.glob("*.csv")):
             raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which records how they were "
                             "made; give another --output_path")
         run.begin()
-        if dist.rank() == 0 and not run.continues:
-            run.write_json({"settings": ours})
+        if dist.rank() == 0 and before != ours:
+            run.write_json({"settings": before | ours})
         dist.barrier()
 
     def _missing(self, stage: str, block: int, window: int) -> list[TableRow]:

@@ -15,6 +15,7 @@ from modules.block_kd.teacher.backbone import Teacher
 from modules.datasets.announce import announce
 from modules.datasets.build import data_of, load_data
 from modules.search_space.superspace import get_superspace
+from modules.utils.checkpoint import weights_digest
 from modules.utils.errors import UserError
 
 DEFAULT_VALID_SIZE = 50000
@@ -35,7 +36,13 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     fit_teacher(teacher, space)
     paths = {(stage, block): student_path(f"{o.checkpoint_path}/{o.superspace}", f"{stage}_{block}",
                                           not o.fp32_mode) for stage, blocks in stages.items() for block in blocks}
-    records = {key: _record(path, o, teacher, key) for key, path in paths.items()}
+    weights, records = {"teacher": weights_digest(teacher.state_dict())}, {}
+    for key, path in paths.items():
+        student, records[key], _ = read_student(path, o.superspace, *key, teacher, not o.fp32_mode)
+        if records[key].teacher_digest not in ("", weights["teacher"]):
+            raise UserError(f"student {records[key].name} was distilled from other weights of {teacher.arch} "
+                            "(--teacher_checkpoint_path)")
+        weights[records[key].name] = weights_digest(student.state_dict())
     record = next(iter(records.values()))
     resolutions = tuple(sorted(o.hw_list or record.resolutions))
     for (stage, block), other in records.items():
@@ -56,14 +63,10 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     config = LutConfig(
         o.superspace, o.platform, resolutions, data.info.name, valid_size, o.augment, o.train_batch_size,
         o.num_calib_batches, o.debug_batches if o.debug else 0, o.eval_batch_size, o.loss_fn,
-        o.manual_seed, teacher.arch, not o.fp32_mode, _placement(record))
+        o.manual_seed, teacher.arch, not o.fp32_mode, _placement(record), weights)
     students = {key: partial(_student, path, o, teacher, key, device) for key, path in paths.items()}
     return LutJob(config, students, tuple(o.width_window_filter), o.num_samples_per_stage, data, platform, device,
                   o.num_workers, o.rows_per_pass)
-
-
-def _record(path, o, teacher, key) -> StudentRecord:
-    return read_student(path, o.superspace, *key, teacher, not o.fp32_mode)[1]
 
 
 def _placement(record: StudentRecord) -> str:

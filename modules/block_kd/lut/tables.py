@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.block_kd.lut.archive import TableFile, find_table, read_table
+from modules.block_kd.lut.archive import ARCHIVE, TableFile, find_table, read_table
 from modules.block_kd.lut.rows import check_drawn, input_size
 from modules.modeling.net_spec import stage_choice
 from modules.search_space.config import SupernetConfig
@@ -22,6 +22,7 @@ from modules.search_space.superspace import StageTable, Superspace, get_superspa
 from modules.utils.csv_files import parse_rows
 from modules.utils.errors import UserError
 from modules.utils.json_files import check_form, read_json
+from modules.utils.settings import PIXELS
 from modules.utils.text import shorten
 
 SETTINGS_FILE = "lut.json"  # beside the tables: the settings they were made with
@@ -166,23 +167,31 @@ def load_tables(folder: str | Path, superspace: str, resolutions: Iterable[int],
 
 
 def how_made(folder: str | Path, superspace: str, platform: str = "",
-             resolutions: Iterable[int] = ()) -> tuple[str, tuple[int, ...]]:
+             resolutions: Iterable[int] = (), otherwise: str = "") -> tuple[str, tuple[int, ...]]:
     """The platform of the tables in `<folder>/<superspace>` and the resolutions (pixels) to read: those in
-    `SETTINGS_FILE` beside them, or those given. Tables of another program lack that file.
+    `SETTINGS_FILE` beside them, or those given. Tables of another program lack that file; their platform is
+    `otherwise`, if no other is given.
 
     Raises:
-        UserError: no platform given or recorded, or another one given than recorded; a file that cannot be read.
+        UserError: no such folder, or no tables in it; no platform given or recorded, or another one given than
+            recorded; a file that cannot be read.
     """
     place = Path(folder) / get_superspace(superspace).name
+    if not place.is_dir():
+        within = ", which is the folder of one superspace" if Path(folder).name == place.name else ""
+        raise UserError(f"folder of block tables {str(folder)!r}{within}: it holds no folder {place.name}")
+    if not any(place.glob("*.csv")) and not (place / ARCHIVE).is_file():
+        raise UserError(f"folder {str(place)!r} holds no block tables; eval_block_kd.py writes them")
     recorded = found_settings(place)
     made_for, made_at = recorded.get("platform", ""), tuple(recorded.get("resolutions", ()))
     if made_for and platform and platform != made_for:
         raise UserError(f"--platform {platform}: the tables in {place} are of {made_for}; allowed: that, or "
                         "tables that eval_block_kd.py builds for the other device")
-    if not (platform or made_for):
+    if not (platform or made_for or otherwise):
         raise UserError(f"--platform is needed: the tables in {place} do not say their device; allowed: as for "
                         "published tables, onnx_lut or tflite27_cpu_int8")
-    return platform or made_for, tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
+    resolutions = tuple(resolutions) or made_at or get_superspace(superspace).block_kd_resolutions
+    return platform or made_for or otherwise, resolutions
 
 
 def drawn(folder: str | Path, superspace: str, configs: Iterable[SupernetConfig]) -> tuple[int, int, tuple[int, ...]]:
@@ -215,7 +224,13 @@ def read_settings(path: Path) -> dict:
     what = "settings of block tables"
     recorded = read_json(path, what, {"settings": dict})["settings"]
     forms = {"platform": str, "resolutions": [int], "seed": int}
-    return check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
+    check_form(recorded, {key: form for key, form in forms.items() if key in recorded}, f"{what} {str(path)!r}")
+    low, high = PIXELS["low"], PIXELS["high"]
+    seed, resolutions = recorded.get("seed", 0), recorded.get("resolutions", [high])
+    if seed < 0 or not resolutions or not all(low <= pixels <= high for pixels in resolutions):
+        raise UserError(f"{what} {str(path)!r}: seed {seed}, resolutions {shorten(resolutions)}; expected a seed from "
+                        f"0 up and resolutions from {low} to {high}")
+    return recorded
 
 
 def is_zero_shot(settings: dict) -> bool:

@@ -149,11 +149,15 @@ def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = Non
     Relative losses need all tables with these block types: so a space has the same score whatever is scored beside it.
 
     Raises:
-        UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet.
+        UserError: tables missing, malformed or of other resolutions; an unknown platform; a limit below every subnet; a
+            space with a block type that `scoring` leaves out.
     """
     resolutions = scoring.resolutions or get_superspace(scoring.superspace).block_kd_resolutions
     seeds = tuple(scoring.spaces.seeds())
     configs = configs or seeds
+    for config in configs:
+        if not set(config.blocks) <= set(scoring.spaces.blocks):
+            raise UserError(f"{config} has block types other than --block_types {' '.join(scoring.block_types)}")
     needed = (*seeds, *configs) if scoring.relative else configs
     tables = load_tables(scoring.lut_path, scoring.superspace, resolutions, needed, scoring.platform)
     if scoring.relative:
@@ -195,6 +199,12 @@ def _zero_shot_tables(scoring: Scoring, resolutions: Sequence[int], configs: Seq
     return load_tables(folder, scoring.superspace, resolutions, configs, scoring.platform)
 
 
+def infeasible(scoring: Scoring, entry: SpaceEntry) -> list[str]:
+    """The limits of `scoring` in words, such as "0.19 ms", within which no subnet of a scored space was found."""
+    return [replace(scoring, limits=(limit,) * bool(scoring.limits)).words
+            for limit, quality in zip(scoring.latencies, entry.result.per_limit, strict=True) if not quality.feasible]
+
+
 def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> list[SpaceEntry]:
     """Score the given spaces and write `scores.csv` and `cdf/<choice>.png`; no search."""
     configs = [SupernetConfig.from_choice(scoring.superspace, choice) for choice in choices]
@@ -205,10 +215,8 @@ def score_choices(scoring: Scoring, choices: Sequence[str], folder: Path) -> lis
             continue
         entry = history.entries[-1]
         print(describe(entry))
-        for limit, quality in zip(scoring.latencies, entry.result.per_limit, strict=True):
-            if not quality.feasible:
-                words = replace(scoring, limits=(limit,) * bool(scoring.limits)).words
-                print(f"warning: no subnet of {config} is within {words}", file=sys.stderr)
+        for words in infeasible(scoring, entry):
+            print(f"warning: no subnet of {config} is within {words}", file=sys.stderr)
         scorer.draw_figure(folder / "cdf" / f"{config.choice}.png", config, entry.result)
     write_scores(folder / "scores.csv", history.entries, scoring.latencies)
     write_manifest(folder / "scores.csv", **scoring.identity)

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from modules.block_kd.space_search.files import SpaceLog, describe, load_state, save_state, write_scores
-from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, make_scorer
+from modules.block_kd.space_search.scorer import Scoring, SpaceScorer, infeasible, make_scorer
 from modules.latency.platform import weight_bits
 from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
@@ -120,5 +120,11 @@ def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folde
                f"{best.individual.choice} --config-file supernet_training_configs/{recipe}.yaml --dataset_path IMAGES")
     if (bits := weight_bits(scoring.platform)) < 8:
         command += f" --quant_weight_bits {bits}"
+    missed = infeasible(scoring, best)
+    if len(missed) == len(scoring.latencies):
+        raise UserError(f"no subnet of any of the {len(history)} scored spaces was found within {scoring.words}; give "
+                        "a higher limit, or a superspace of smaller widths")
+    for words in missed:
+        log.write(f"No subnet of the best space is within {words}")
     log.write(f"Next: {command}")
     print(f"best space {best.individual}: {describe(best)}\nfiles in {folder}\nnext: {command}")

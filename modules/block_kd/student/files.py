@@ -27,6 +27,7 @@ class StudentRecord(Record):
     dataset: str = ""
     quant: QuantMode | None = None
     training: dict | None = None
+    teacher_digest: str = ""  # of the weights of its teacher (`weights_digest`); a file of before has none
 
     @property
     def name(self) -> str:

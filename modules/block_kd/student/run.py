@@ -58,6 +58,17 @@ class StudentRun(Trainee):
         position = [s.name for s in get_superspace(config.superspace).searched].index(record.stage)
         self.key = (position, record.block)  # of its random draws: they do not depend on other students
 
+    def check_start(self) -> None:
+        """UserError if the file where it begins is missing or damaged, or of other settings. A student of a late stage
+        is then refused before the first stage is trained."""
+        if self.files.continues:
+            _, checkpoint = self._read()
+            before = (checkpoint.get("config") or {}).get("training")
+            if before:
+                self.files.check_same(before, dataclasses.asdict(self.config), {*FREE_ON_RESUME, self.batch_option})
+        elif self.record.quant:
+            self._read_fp32()
+
     def build(self) -> None:
         """Make student and optimiser, or read them from the file. Files of an earlier run are removed, or its logs are
         cut back to the time of the file. `files` is open."""
@@ -68,7 +79,7 @@ class StudentRun(Trainee):
         else:
             self.student = build_student(self.record, self.teacher)
             if self.record.quant:
-                self._load_fp32()
+                self.student.load_state_dict(self._read_fp32().state_dict())
         self.student.to(self.device)
         c = self.config
         self.optimizer = make_optimizer(self.student, c.optimizer, 1.0, c.momentum, c.weight_decay)
@@ -95,12 +106,12 @@ class StudentRun(Trainee):
                                               r.quant is not None)
         return student, checkpoint
 
-    def _load_fp32(self) -> None:
+    def _read_fp32(self) -> StagePlusProj:
         r, path = self.record, student_path(self.config.output_path, self.record.name, int8=False)
         fp32, record, _ = read_student(path, r.superspace, r.stage, r.block, self.teacher, False,
                                        "fp32 block student, where int8 training starts,")
         check_held_out(record, r.dataset, self.config.valid_size)
-        self.student.load_state_dict(fp32.state_dict())
+        return fp32
 
     def _continue(self, checkpoint: dict) -> None:
         before = (checkpoint.get("config") or {}).get("training")

@@ -23,6 +23,7 @@ from modules.search_space.superspace import get_superspace
 from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.trainee import Position
 from modules.utils import dist
+from modules.utils.checkpoint import weights_digest
 from modules.utils.runs import open_all
 
 _EVALUATION_STREAM = 2**20  # a step no training reaches: its draws give the random configuration evaluated
@@ -48,7 +49,10 @@ class BlockTrainer:
     def run(self) -> None:
         """Train or evaluate every student."""
         tasks = self.tasks()
-        with open_all([] if self.test_only else [run.files for task in tasks for run in task.runs]):
+        runs = [run for task in tasks for run in task.runs]
+        with open_all([] if self.test_only else [run.files for run in runs]):
+            for run in runs:
+                run.check_start()
             for task in tasks:
                 task.evaluate_files() if self.test_only else task.train()
 
@@ -56,6 +60,7 @@ class BlockTrainer:
         """One task for each stage. Loads the data."""
         c = self.config
         fit_teacher(self.teacher, get_superspace(c.superspace))
+        self.teacher_digest = weights_digest(self.teacher.state_dict())
         data = load_data(c.dataset or None, c.dataset_path or None, c.valid_size, labelled=False)
         data = data.normalised(*self.teacher.normalization)  # students see only its features
         dist.check_agreed(dataclasses.asdict(c) | {f"--{name}": value for name, value in self.files.items()} | {
@@ -69,7 +74,7 @@ class BlockTrainer:
     def _run(self, stage: str, block: int, data: Data) -> StudentRun:
         c = self.config
         record = StudentRecord(c.superspace, stage, block, self.teacher.arch, c.resolutions, data.info.name,
-                               self.quant)
+                               self.quant, teacher_digest=self.teacher_digest)
         return StudentRun(c, record, self.teacher, self.device, **self.files)
 
 

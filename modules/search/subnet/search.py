@@ -119,7 +119,7 @@ def run_search(search: SubnetSearch, folder: Path, log_path: Path, *, top_num: i
     Returns:
         The best subnets of each window, best first; `chosen` selects those that keep their measured limits.
     """
-    points = read_points(baseline) if baseline else []
+    points = read_points(baseline, search.settings.fitness) if baseline else []
     search.start()
     with SearchLog(log_path) as log:
         for note in notes:

@@ -89,16 +89,18 @@ def write_export_list(path: Path, space: SupernetConfig, subnets: Iterable[Evalu
             file.write(f"{space.superspace},{space.choice},{choice}\n")
 
 
-def read_points(path: str | Path) -> list[tuple[float, float]]:
-    """Latency (ms) and accuracy (percent) of the subnets in another search's subnets.csv; UserError if it is none."""
+def read_points(path: str | Path, score: str = "") -> list[tuple[float, float]]:
+    """Latency (ms) and accuracy (percent), or else the training-free `score`, of the subnets in another search's
+    subnets.csv; UserError if it is none."""
     points = []
     for place, row in read_records(path, "--baseline", ("latency", "acc1")):
         try:
             latency, accuracy = float(row["latency"]), float(row["acc1"])
         except ValueError as error:
             raise UserError(f"{place}: {error}") from None
-        if not (0 < latency < math.inf and 0 <= accuracy <= 100):
-            raise UserError(f"{place}: latency {latency}, acc1 {accuracy}; expected ms above 0 and percent")
+        if not (0 < latency < math.inf and (math.isfinite(accuracy) if score else 0 <= accuracy <= 100)):
+            raise UserError(f"{place}: latency {latency}, acc1 {accuracy}; expected ms above 0 and "
+                            f"{'a finite score' if score else 'percent'}")
         points.append((latency, accuracy))
     if not points:
         raise UserError(f"--baseline {str(path)!r} has no subnets")

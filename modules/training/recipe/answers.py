@@ -23,7 +23,7 @@ from modules.search_space.preprocessing import Preprocessing
 from modules.training.config import TrainConfig
 from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
-from modules.utils.checkpoint import load_checkpoint, save_checkpoint
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint, weights_digest
 from modules.utils.errors import UserError
 from modules.utils.notes import say
 
@@ -62,16 +62,11 @@ def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: 
 
 
 def _of_network(net: QNetwork, record: ModelRecord) -> Answerer:
-    digest = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        if "running_" not in name:  # calibrated statistics follow from the rest, up to rounding
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-
     def logits(images):
         with torch.no_grad():
             return net(images).float()
     saw = Preprocessing(max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std)
-    return Answerer(logits, saw, digest.hexdigest())
+    return Answerer(logits, saw, weights_digest(net.state_dict()))
 
 
 def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:

@@ -4,6 +4,7 @@ torch's own reader computes no checksum: a flipped bit becomes a weight.
 """
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,7 +14,8 @@ from modules.utils.errors import UserError
 _MAGIC, _CHUNK = b"PK\x03\x04", 1 << 20
 _MOST_MEMBERS = 1_000_000
 # OSError: a place in the file before its beginning
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError,
+          RuntimeError)
 
 
 def is_zip(path: str | Path) -> bool:
@@ -39,7 +41,7 @@ def check_stored_archive(path: str | Path, where: str) -> None:
                 with archive.open(member) as file:
                     while file.read(_CHUNK):
                         pass
-    except _DAMAGE as error:
+    except DAMAGE as error:
         name = f" in member {member.filename!r}" if member else ""
         raise UserError(f"{where} is damaged{name}: {error or type(error).__name__}") from None
 
