@@ -11,9 +11,9 @@ A subnet of your own, on your own images (a folder with train/ and val/), with t
         --dataset folder --dataset_path /path/to/images --epochs 20
 
 A missing data set is downloaded. --imagenet_path FOLDER calibrates batch norm on the images there before the first
-step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, and next to it a folder with the log, curves and the
-state for --resume. onnx_tools/export_onnx.py and the other tools take the file (--resume FILE; eval_supernet.py with
---quant_mode).
+step, as published. Writes <output_dir>/<subnet>_<dataset>.pth, with --fp32 <subnet>_<dataset>_fp32.pth, and next to it
+a folder with the log, curves and the state for --resume. onnx_tools/export_onnx.py and the other tools take the file
+(--resume FILE; eval_supernet.py with --quant_mode).
 """
 from dataclasses import replace
 

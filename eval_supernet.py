@@ -35,6 +35,10 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
+    if args.network and args.subnet_choice:
+        from modules.utils.errors import UserError
+
+        raise UserError("--subnet_choice beside --network, which names a subnet; expected one of them")
     spaces = given_networks(args)
     if args.mode == "lat":
         report_latency(args, spaces)

@@ -124,7 +124,12 @@ def load_adjustable(path: str | Path, evaluator: SubnetEvaluator
         UserError: a missing or foreign file; one of other classes than the evaluator's checkpoint.
     """
     checkpoint, config, choice, classes = _load_run(path)
+    trained = checkpoint["config"].get("supernet", str(evaluator.space))
+    if trained != str(evaluator.space):
+        raise UserError(f"checkpoint {str(path)!r} is of {trained}, not of {evaluator.space}")
     check_same_classes(classes, evaluator.record.classes, str(path))
+    if evaluator.record.any_resolution:
+        evaluator.load_at(choice.resolution)
     graph = untrained_graph(evaluator.space, choice, int8=False, num_classes=len(evaluator.record.classes))
     network = AdjustableNetwork(graph, config.quantizers)
     load_weights(network, checkpoint, path)

@@ -19,7 +19,7 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import evaluate
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
-from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_digest
 from modules.utils.errors import NotFinite, UserError
 from modules.utils.runs import Run
 
@@ -115,6 +115,7 @@ class AdjustTrainer:
             self._validate()
             self._save()
         self._say_outcome()
+        dist.on_first(lambda: write_points(self.folder, self.points))  # a kill between file and points left them behind
         dist.on_first(lambda: write_report(self))
         if self.averaged:
             self._take_average()
@@ -249,6 +250,8 @@ class AdjustTrainer:
         """Images and teacher, which a continued run keeps."""
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
+                "weights of --checkpoint_path": weights_digest(evaluator.model.state_dict()),
+                "--num_calib_batches": evaluator.calibration_batches,
                 "number of training images": len(evaluator.data.train_indices),
                 "number of validation images": len(evaluator.data.valid_indices)}
 

@@ -35,6 +35,9 @@ class HeldDecoded(ImageSource):
         self.prepare((index,))
         return self._pixels[index]
 
+    def digest(self) -> str:
+        return self.source.digest(len(self.source))
+
     def prepare(self, indices: Iterable[int]) -> None:
         """Decode these images now. A call before workers fork lets them inherit the images."""
         for index in indices:

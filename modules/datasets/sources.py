@@ -1,6 +1,7 @@
 """Image sources, and the common parts of all kinds: labels for a list of found files, and a count of the others."""
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from modules.utils.notes import say
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DIGESTED = 1000  # files whose bytes count in the digest of a large set
 
 class ImageSource:
     """Labelled images, numbered from 0.
@@ -43,6 +45,10 @@ class ImageSource:
     def prepare(self, indices: Iterable[int]) -> None:
         """Do work now, in this process, that each worker would otherwise repeat. Most sources have no such work."""
 
+    def digest(self) -> str:
+        """64 hex digits that differ for other images."""
+        raise NotImplementedError
+
 
 class ArraySource(ImageSource):
     """Images that are in memory from the start, as one uint8 array [N, H, W, 3]."""
@@ -59,6 +65,9 @@ class ArraySource(ImageSource):
     def array(self, index: int) -> np.ndarray:
         return self.pixels[index]
 
+    def digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.pixels)).hexdigest()
+
 
 class EncodedSource(ImageSource):
     """Images in encoded files. A kind implements `read`, and `where`, which names an image in a message."""
@@ -73,6 +82,16 @@ class EncodedSource(ImageSource):
 
     def image(self, index: int) -> Image:
         return decode(self.read(index), self.where(index))
+
+    def digest(self, most: int = DIGESTED) -> str:
+        """As of every source: of the names of all files, without their folders, and of the bytes of `most` of them,
+        evenly spaced."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            digest.update(f"{self.where(index).rpartition('/')[2]}\n".encode("utf-8", "surrogateescape"))
+        for index in np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)).tolist():
+            digest.update(self.read(index))
+        return digest.hexdigest()
 
     def header(self, index: int) -> Header:
         """Width, height and mode from the file's first bytes, without decoding the pixels."""

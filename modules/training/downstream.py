@@ -28,7 +28,8 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
 
     Args:
         checkpoint: the supernet's file, or the folder that holds it, as of `find_checkpoint`.
-        output: folder of `<name>_<dataset>.pth` and of the run's own files.
+        output: folder of `<name>_<dataset>.pth`, without `int8` `<name>_<dataset>_fp32.pth`, and of the run's own
+            files.
         resume, overwrite, device: as of `SupernetTrainer`.
         settings: as of `downstream_config`.
 
@@ -36,9 +37,10 @@ def fine_tune(name: str, supernet: str, space: SupernetConfig, choice: SubnetCho
         The file, and the accuracy in percent after the last epoch.
     """
     start = find_checkpoint(checkpoint, space, int8, supernet=supernet)
-    folder = Path(output) / f"{name}_{dataset}"
+    folder = Path(output) / f"{name}_{dataset}{'' if int8 else '_fp32'}"
     config = downstream_config(start, choice, dataset=dataset, int8=int8, models_save_dir=str(folder), **settings)
-    trainer = SupernetTrainer(config, space, quant_mode=int8, resume=resume, overwrite=overwrite, device=device)
+    trainer = SupernetTrainer(config, space, quant_mode=int8, resume=resume, overwrite=overwrite, device=device,
+                             option="--output_dir")
     trainer.run()
     target, accuracy = Path(f"{folder}.pth"), trainer.history[-1]["subnet"]
 

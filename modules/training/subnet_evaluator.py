@@ -141,14 +141,14 @@ class SubnetEvaluator:
         if self.only_subnet not in (None, choice):
             raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
         if self.record.any_resolution:
-            self._load_at(choice.resolution)
+            self.load_at(choice.resolution)
         if self.record.keeps_statistics:
             return extract_calibrated(self.model, choice, None)
         images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
 
-    def _load_at(self, resolution: int) -> None:
-        """Load images of `resolution` pixels from now on."""
+    def load_at(self, resolution: int) -> None:
+        """Load images of `resolution` pixels from now on, for weights that hold for any."""
         if resolution != self.record.crop_size:
             self.record = replace(self.record, resolutions=(resolution,))
             self._calibration = None

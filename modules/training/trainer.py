@@ -48,6 +48,8 @@ from modules.utils.files import atomic_write
 from modules.utils.notes import say
 from modules.utils.runs import Run
 
+_FEW_CLASSES = 10  # the loss at the start may be some units above that of guessing, whatever the classes
+
 
 class SupernetTrainer(Trainee, Task):
     """Trains the supernet of `space`.
@@ -58,10 +60,11 @@ class SupernetTrainer(Trainee, Task):
         resume: continue this mode's own checkpoint, if there is one.
         overwrite: start afresh even if there is a checkpoint.
         device: of the training.
+        option: of the script, for the folder of the files.
     """
 
     def __init__(self, config: TrainConfig, space: SupernetConfig, *, quant_mode: bool = False, resume: bool = False,
-                 overwrite: bool = False, device: torch.device | None = None):
+                 overwrite: bool = False, device: torch.device | None = None, option: str = "--models_save_dir"):
         self.config, self.space, self.quant_mode = config, space, quant_mode
         self.device = device or torch.device("cpu")
         self.folder = checkpoint_folder(config.models_save_dir, space, config.align_sample)
@@ -69,7 +72,7 @@ class SupernetTrainer(Trainee, Task):
         prefix = "lsq_" if quant_mode else ""
         files = Run(self.folder / f"{self.title}.pth", logs=log_patterns(prefix, "stdout.log", "valid_acc.log"),
                     files=(f"{self.title}.pth.bak", f"{self.title}_*.pth"), resume=resume, overwrite=overwrite,
-                    option="--models_save_dir")
+                    option=option)
         super().__init__(files, Report(self.folder, prefix), batch_size=config.batch_size_per_gpu,
                          batch_option="batch_size_per_gpu", seed=config.seed,
                          remedy="a smaller base_lr or a longer warmup")
@@ -87,6 +90,7 @@ class SupernetTrainer(Trainee, Task):
     def start(self) -> None:
         """Prepare the training, announce the images, and write the first state; `files` is open."""
         checkpoint = self._build()
+        self.batches(self.position)  # refuses a batch size now, while an earlier run is there
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
         if self.teachers:
             kept = Path(self.config.teacher_answers_dir or self.folder) / ANSWERS
@@ -340,7 +344,7 @@ class SupernetTrainer(Trainee, Task):
     def report_means(self, means: list[float], steps: int) -> None:
         """Log mean losses and accuracy; UserError if the largest subnet is far worse than guessing."""
         max_loss, min_loss, min_right = means
-        if max_loss > 4 * math.log(max(len(self.record.classes), 2)):
+        if max_loss > 4 * math.log(max(len(self.record.classes), _FEW_CLASSES)):
             raise self.diverged(f"the largest subnet's loss is {max_loss:.3g}")
         (epoch, step), lr = dataclasses.astuple(self.position), self.optimizer.param_groups[0]["lr"]
         self.report.log("stdout.log", f"epoch {epoch} | step {step}/{steps} | max loss {max_loss:.4f} | min loss "

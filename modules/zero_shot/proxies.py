@@ -34,6 +34,9 @@ get_proxy, check_proxy = _proxies.__getitem__, _proxies.check
 get_available_proxies = _proxies.names
 
 
+NEEDS_NEW_NETWORK: set[Callable] = set()  # scores that keep the weights of the network: each draw is a new network
+
+
 @dataclass(frozen=True)
 class SpecScore:
     """A score of the structure alone; it needs no network."""
@@ -51,6 +54,12 @@ def register_spec_score(name: str) -> Callable[[Callable[[NetSpec], float]], Cal
         register_proxy(name)(SpecScore(compute))
         return compute
     return decorator
+
+
+def keeps_weights(score: Callable) -> Callable:
+    """Decorator of a score that takes the weights of the network as they are."""
+    NEEDS_NEW_NETWORK.add(score)
+    return score
 
 
 def prepare(net: QNetwork) -> QNetwork:
@@ -198,6 +207,7 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 
 @register_proxy("NTK")
+@keeps_weights
 def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Minus the condition number of the neural tangent kernel of the summed logits (Chen et al., ICLR 2021), with the
     network's own initialisation."""
@@ -215,6 +225,7 @@ def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 
 @register_proxy("RN")
+@keeps_weights
 def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Lower bound of the number of linear regions on the segment between two images: one, plus one for every activation
     whose input changes its sign between neighbours among `batch` points on the segment.
@@ -230,6 +241,7 @@ def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> flo
 
 
 @register_proxy("TE-NAS")
+@keeps_weights
 def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """ln of the linear regions minus ln of the condition number of the neural tangent kernel; with ln neither hides the
     other."""

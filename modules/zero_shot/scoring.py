@@ -10,7 +10,7 @@ from modules.modeling.net_spec import NetSpec
 from modules.modeling.network import QNetwork
 from modules.utils.errors import UserError
 from modules.zero_shot import baselines, entropy, zico  # noqa: F401  they register their scores
-from modules.zero_shot.proxies import SpecScore, check_proxy, get_proxy
+from modules.zero_shot.proxies import NEEDS_NEW_NETWORK, SpecScore, check_proxy, get_proxy
 
 __all__ = ["check_proxy", "scores", "seed_of"]
 
@@ -34,8 +34,11 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int,
         return [float(score.compute(spec))] * repeat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = QNetwork(spec).to(device)
-        values = [score(net, batch, generator) for _ in range(repeat)]
+        net, values = None, []
+        for _ in range(repeat):
+            if net is None or score in NEEDS_NEW_NETWORK:
+                net = QNetwork(spec).to(device)
+            values.append(score(net, batch, generator))
     return [value if math.isfinite(value) else -math.inf for value in values]
 
 

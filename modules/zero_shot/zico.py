@@ -5,12 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from modules.modeling.network import QNetwork
-from modules.zero_shot.proxies import LAYERS, noise, prepare, random_labels, register_proxy
+from modules.zero_shot.proxies import LAYERS, keeps_weights, noise, prepare, random_labels, register_proxy
 
 _BATCHES = 2
 
 
 @register_proxy("ZiCo")
+@keeps_weights
 def zico(net: QNetwork, batch: int, generator: torch.Generator) -> float:
     """Sum over layers of ln of the sum over weights of E|g| / std(g), over the gradients g of the cross-entropy on two
     batches, with the network's own initialisation.

@@ -5,6 +5,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from modules.adjustable.points import front, read_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
 from modules.adjustable.scoring.cost import LayerCost, micronet_score, pair_bits
 from modules.adjustable.scoring.score import NetworkCost, part_score, total
-from modules.adjustable.start import evaluate_adjustable
+from modules.adjustable.start import evaluate_adjustable, load_adjustable
 from modules.adjustable.training import FILES, NAME, AdjustTrainer, distillation_loss
 from modules.deploy.graph.graph import WeightNode
 from modules.deploy.graph.lower import lower
@@ -36,7 +37,7 @@ from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
-from modules.utils.checkpoint import load_checkpoint
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
@@ -378,10 +379,17 @@ def test_public_weights_of_efficientnet_start_a_run(tmp_path):
     torch.save({theirs: weights[ours] for ours, theirs in _ported(spec)}, tmp_path / "b0.pth")
     evaluator = SubnetEvaluator.open(tmp_path / "b0.pth", network.space, quant_mode=False, dataset="digits",
                                      valid_size=10, batch_size=4, calibration_batches=1, augment="default")
+    small = network.at(160).subnet
     with Run(tmp_path / NAME, resume=False, overwrite=False, option="--output_dir") as opened:
-        run = AdjustTrainer(evaluator, network.subnet, AdjustConfig(bits_trainable=True, batch_size=4), opened)
+        run = AdjustTrainer(evaluator, small, AdjustConfig(bits_trainable=True, batch_size=4), opened)
         assert run.validate()["score"] == pytest.approx(run.score().item())
         images, labels = next(iter(evaluator.validation_batches()))
+        assert images.shape[2:] == (160, 160)
+        save_checkpoint(tmp_path / "run.pth", run.model_state())
+        again = SubnetEvaluator.open(tmp_path / "b0.pth", network.space, quant_mode=False, dataset="digits",
+                                     valid_size=10, batch_size=4, calibration_batches=1, augment="default")
+        load_adjustable(tmp_path / "run.pth", again)
+        assert next(iter(again.validation_batches()))[0].shape == images.shape  # images as large as in training
         run._train_step(images, labels)
         assert not [name for name, p in run.network.named_parameters() if p.grad is None]
 
@@ -408,6 +416,16 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(digits, tmp_path):
         a, b = (load_checkpoint(tmp_path / part / name)["state_dict"] for part in ("whole", "parts"))
         assert all(torch.equal(a[key], b[key]) for key in a), name
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "parts" / "history.csv").read_text()
+    points = (tmp_path / "whole" / "points.csv").read_text()
+    (tmp_path / "parts" / "points.csv").write_text(points[:len(points) // 2])  # a kill before the last ones were there
+    trainer(digits, tmp_path / "parts", resume=True, **changes).run()
+    assert (tmp_path / "parts" / "points.csv").read_text() == points
+    other = trainer(digits, tmp_path / "parts", resume=True, **changes)
+    other.evaluator.calibration_batches = 5
+    with pytest.raises(UserError, match=r"--num_calib_batches was 4 when .* and is 5 now"):
+        other.run()
+    with pytest.raises(UserError, match=r"adj\.pth' is of onnxw_tiny-053412-000000, not of resnet8"):
+        load_adjustable(tmp_path / "parts" / "adj.pth", SimpleNamespace(space="resnet8"))
 
 
 def test_too_few_images_for_the_mini_epochs_are_refused(digits, tmp_path):

@@ -28,7 +28,7 @@ from modules.datasets.files import open_class_folders
 from modules.datasets.folder import open_path
 from modules.datasets.held import HeldDecoded
 from modules.datasets.loading import eval_batches, train_batches
-from modules.datasets.sources import EncodedSource
+from modules.datasets.sources import ArraySource, EncodedSource
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
@@ -51,6 +51,21 @@ def test_all_layouts_give_the_same_images_in_the_same_order(written):
             assert source.image(i).mode == "RGB"
             assert np.array_equal(np.asarray(source.image(i)), pixels)
             assert source.header(i) == (11, 8, "RGB")
+
+
+def test_the_digest_tells_images_apart_and_not_their_storage(tmp_path):
+    digests = []
+    for layout in LAYOUTS:
+        (tmp_path / layout).mkdir()
+        write_layout(layout, image_tree(), tmp_path / layout)
+        source = open_path(str(tmp_path / layout))[0]
+        digests += [source.digest(), HeldDecoded(source).digest()]
+    assert len(set(digests)) == 1
+    path = open_path(str(tmp_path / "folders"))[0].paths[3]
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    source = open_path(str(tmp_path / "folders"))[0]
+    assert source.digest() not in digests
+    assert ArraySource(noise(0), "a", [0]).digest() != ArraySource(noise(1), "a", [0]).digest()
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path):

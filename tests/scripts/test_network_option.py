@@ -163,6 +163,13 @@ def test_nothing_beside_a_network_is_passed_over_in_training(asked, options, mes
         asked("--network", "resnet20", *options)
 
 
+def test_nothing_beside_a_network_is_passed_over_in_evaluation():
+    import eval_supernet
+
+    with pytest.raises(UserError, match="--subnet_choice beside --network, which names a subnet"):
+        eval_supernet.main(["--network", "resnet20", "--mode", "lat", "--subnet_choice", "d1#1"])
+
+
 def test_a_network_is_trained_at_one_resolution(asked, capsys, monkeypatch):
     monkeypatch.setattr(notes, "_said", set())
     space, config = asked("--network", "resnet20", resolutions=[32, 48])

@@ -71,7 +71,9 @@ def test_the_body_starts_from_the_supernet_and_the_head_afresh(supernets, tmp_pa
     path, accuracy = tune(supernets, tmp_path, int8=int8, learning_rate=1e-9)
     before = load_checkpoint(supernets / f"{SPACE}-align0" / ("lsq.pth" if int8 else "checkpoint.pth"))["state_dict"]
     after = load_checkpoint(path)["state_dict"]
-    assert path.name.endswith("_digits.pth")
+    assert path.name.endswith("_digits.pth" if int8 else "_digits_fp32.pth")  # neither replaces the other
+    with pytest.raises(UserError, match="or give another --output_dir"):
+        tune(supernets, tmp_path, int8=int8)
     assert 0 <= accuracy <= 100
     assert set(before) == set(after)
     for key, tensor in after.items():

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from modules.datasets.loading import train_batches
+from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
@@ -263,6 +264,11 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     mirrored = replace(data, info=replace(data.info, hflip=True))
     again = teacher_answers(first.folder / ANSWERS, teachers[:1], mirrored, config, torch.device("cpu"), seen.append)
     torch.testing.assert_close(again[numbers].float(), (ours(inputs) + ours(inputs.flip(3))) / 2, **half)
+    inverted = replace(mirrored, train=ArraySource(255 - data.train.pixels, data.train.classes, data.train.labels))
+    before = len(seen)
+    teacher_answers(first.folder / ANSWERS, teachers[:1], inverted, config, torch.device("cpu"), seen.append)
+    assert len(seen) > before  # the same labels, other images
+    teacher_answers(first.folder / ANSWERS, teachers[:1], mirrored, config, torch.device("cpu"), seen.append)
     silent = replace(teachers[0], logits=None)
     with pytest.raises(FileExistsError):
         teacher_answers(file / ANSWERS, [silent], mirrored, config, torch.device("cpu"), seen.append)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -292,6 +294,32 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     assert "training diverged in epoch 0" in done.stderr
     state = load_checkpoint(tmp_path / f"{SPACE}-align0" / "checkpoint.pth")["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_what_is_refused_leaves_an_earlier_run_as_it_is(tmp_path):
+    """A batch larger than all images together, where a last incomplete one is dropped, and another number of images."""
+    assert run_script(tmp_path).returncode == 0
+    folder = tmp_path / f"{SPACE}-align0"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    done = run_script(tmp_path, "--overwrite", "--batch_size_per_gpu", "5000")
+    assert done.returncode == 2
+    assert "batch size 5000 with drop_last leaves no batch" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    checkpoint = load_checkpoint(folder / "checkpoint.pth")
+    save_checkpoint(folder / "checkpoint.pth", checkpoint | {"num_images": checkpoint["num_images"] + 20})
+    done = run_script(tmp_path, "--resume")
+    assert done.returncode == 2
+    assert f"the number of training images was {checkpoint['num_images'] + 20} when" in done.stderr
+
+
+def test_two_classes_may_begin_far_above_guessing(tmp_path):
+    """The initial weights of MobileNets give losses of 2 to 3.5, where guessing gives 0.7."""
+    trainer = SupernetTrainer(TrainConfig(models_save_dir=str(tmp_path)), SupernetConfig.from_str(SPACE))
+    trainer.record, trainer.report = SimpleNamespace(classes=("a", "b")), Mock()
+    trainer.optimizer = SimpleNamespace(param_groups=[{"lr": 0.1}])
+    trainer.report_means([3.5, 3.5, 0.5], 5)
+    with pytest.raises(UserError, match=r"diverged .* loss is 9\.3"):
+        trainer.report_means([9.3, 9.3, 0.5], 5)
 
 
 def test_a_last_step_that_ruins_the_weights_is_not_saved(tmp_path):

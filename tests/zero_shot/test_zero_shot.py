@@ -259,6 +259,15 @@ def test_scores_follow_from_the_seed_and_leave_torch_alone():
         scores(spec, "Zen", 1, 1, 0)
 
 
+@pytest.mark.parametrize("proxy", ["NTK", "RN", "TE-NAS", "ZiCo"])
+def test_draws_of_one_call_spread_like_those_of_many(proxy):
+    """Scores that keep the weights of a network get a new one for each draw: an interval of the mean holds them too."""
+    spec = structure_net(Structure.parse(SMALL), 16, 5)
+    together = np.array(scores(spec, proxy, 4, 40, 1))
+    apart = np.array([scores(spec, proxy, 4, 1, seed)[0] for seed in range(40)])
+    assert 0.5 < together.std() / apart.std() < 2
+
+
 def test_plain_view_of_a_published_subnet_keeps_its_convolutions():
     *_, space, choice = find_subnet("SEQnet@pixel4-A0")
     spec = resolve(space, choice, 1000)

@@ -75,7 +75,9 @@ class BlockTrainer:
         c = self.config
         record = StudentRecord(c.superspace, stage, block, self.teacher.arch, c.resolutions, data.info.name,
                                self.quant, teacher_digest=self.teacher_digest)
-        return StudentRun(c, record, self.teacher, self.device, **self.files)
+        run = StudentRun(c, record, self.teacher, self.device, **self.files)
+        run.num_images = len(data.train_indices)
+        return run
 
 
 class StageTask(Task):

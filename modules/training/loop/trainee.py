@@ -47,7 +47,7 @@ class Trainee(ABC):
                  name: str = ""):
         self.files, self.report, self.seed, self.remedy, self.name = files, report, seed, remedy, name
         self.batch_size, self.batch_option = batch_size, batch_option
-        self.position = Position()
+        self.position, self.num_images = Position(), 0
         self._sums, self._count = None, 0
 
     optimizer: torch.optim.Optimizer
@@ -78,7 +78,8 @@ class Trainee(ABC):
     # -- start ------------------------------------------------------------------------------------------------------
 
     def check_agreed(self, settings: dict, images: int) -> None:
-        """UserError if settings or numbers of training images differ between processes."""
+        """UserError if settings or numbers of training images, `images`, differ between processes."""
+        self.num_images = images
         dist.check_agreed({"--resume": self.files.resume, "--overwrite": self.files.overwrite, **settings,
                            "the number of training images": images})
 
@@ -103,9 +104,11 @@ class Trainee(ABC):
             free: settings that may differ; `batch_option` may always differ.
 
         Raises:
-            UserError: another setting, or the number of images of a step, differs.
+            UserError: another setting, the number of training images, or that of a step, differs.
         """
         self.files.check_same(before, settings, {*free, self.batch_option})
+        self.files.check_same({"the number of training images": checkpoint.get("num_images", self.num_images)},
+                              {"the number of training images": self.num_images})
         # Older files lack the number of processes; they continue with the same number.
         images = checkpoint.get("images_per_step", before.get(self.batch_option, self.batch_size) * dist.world_size())
         if images != self.images_per_step:
@@ -155,7 +158,7 @@ class Trainee(ABC):
     def _write(self, copies: Sequence[Path]) -> None:
         self.report.flush()
         state = self.state() | {"step": self.position.step, "images_per_step": self.images_per_step,
-                                "logs": self.files.log_sizes()}
+                                "num_images": self.num_images, "logs": self.files.log_sizes()}
         # The file to continue from comes last: a run killed before repeats the end of the epoch, and the copies.
         for path in (*copies, self.path):
             save_checkpoint(path, state)

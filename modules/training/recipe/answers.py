@@ -133,6 +133,6 @@ def _ask(teacher: Answerer, data: Data, config: TrainConfig, device: torch.devic
 
 def _identity(teachers: Sequence[Answerer], data: Data) -> list:
     """Plain values on which the answers depend."""
-    images = hashlib.sha256(data.train_indices.tobytes() + data.train.labels.tobytes()).hexdigest()
-    return [data.info.name, images, data.info.hflip,
+    order = hashlib.sha256(data.train_indices.tobytes() + data.train.labels.tobytes()).hexdigest()
+    return [data.info.name, order, data.train.digest(), data.info.hflip,
             *([t.digest, t.saw.crop_size, t.saw.eval_crop, *t.saw.mean, *t.saw.std] for t in teachers)]

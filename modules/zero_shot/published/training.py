@@ -20,7 +20,8 @@ def train_published(args, published_name: str) -> None:
     choose_gpu(args)
     device = dist.init_distributed(args.local_rank, "cpu" if args.dist_mode == "cpu" else "")
     trainer = SupernetTrainer(config, network.space, quant_mode=args.quant_mode,
-                              resume=args.resume or args.auto_resume, overwrite=args.overwrite, device=device)
+                              resume=args.resume or args.auto_resume, overwrite=args.overwrite, device=device,
+                              option="--save_dir")
     trainer.run()
     if dist.rank() == 0:
         print(f"trained {network}: {trainer.path}, top-1 {trainer.best:.2f}%")
