@@ -17,8 +17,8 @@ import torch
 from modules.datasets.build import Data
 from modules.datasets.shift import Shift, ShiftedBatches
 from modules.datasets.sources import ImageSource
-from modules.utils.cli import end_with_parent
 from modules.utils.errors import UserError
+from modules.utils.processes import end_with_parent
 
 _IMAGE_STREAM = 2  # apart from the draws of a training for (epoch, step), which would be those of image `step`
 

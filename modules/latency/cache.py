@@ -12,7 +12,7 @@ from modules.utils.cli import describe
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.json_files import is_finite, read_json
-from modules.utils.locks import fcntl
+from modules.utils.processes import fcntl
 from modules.utils.text import shorten
 
 

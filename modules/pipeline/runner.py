@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from modules.utils.cli import PARENT
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
+from modules.utils.processes import PARENT
 from modules.utils.runs import Run
 
 Command = Sequence  # a script, or "-m package", and its arguments

@@ -2,31 +2,15 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from modules.utils.errors import UserError, nearest
+from modules.utils.processes import PARENT, end_with_parent
 from modules.utils.settings import Setting
-
-_PR_SET_PDEATHSIG = 1  # of Linux' prctl
-PARENT = "SPACEEVO_PARENT"  # in the environment of a script: the process that ends with it
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, the process that started it, ends.
-
-    On Linux only.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended before the call
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from modules.utils.cli import end_with_parent
 from modules.utils.errors import UserError, check_choice
+from modules.utils.processes import end_with_parent
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, remove_stale_temporaries
 from modules.utils.json_files import parse_json
-from modules.utils.locks import LOCK_FILE, FolderLock
+from modules.utils.processes import LOCK_FILE, FolderLock
 from modules.utils.text import decode_text, read_bytes
 
 STATE_FILE = "state.json"  # of the searches

@@ -49,7 +49,7 @@ def _start() -> None:
 
     import torch
 
-    from modules.utils.cli import end_with_parent
+    from modules.utils.processes import end_with_parent
 
     end_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the workers

@@ -81,7 +81,7 @@ def test_two_processes_agree_or_end_together(tmp_path):
     assert told[0][1] == "OSError [Errno 28] No space left on device: 'x.pth'"
 
 
-CHILD = ("import os, sys, time; sys.path.insert(0, '.'); from modules.utils.cli import end_with_parent; "
+CHILD = ("import os, sys, time; sys.path.insert(0, '.'); from modules.utils.processes import end_with_parent; "
          "parent = os.getpid(); child = os.fork()\n"
          "if child == 0: end_with_parent(parent); print(os.getpid(), flush=True)\n"
          "time.sleep(60)")

@@ -96,9 +96,9 @@ def test_forked_children_of_a_killed_process_hold_nothing(tmp_path):
 
 def test_lock_file_that_was_replaced_is_no_lock(tmp_path, monkeypatch):
     """The holder may remove its file between another's opening and locking of it."""
-    from modules.utils import locks
+    from modules.utils import processes
 
-    calls, lock = [], locks.FolderLock._lock
+    calls, lock = [], processes.FolderLock._lock
 
     def remove_first(self, file):
         if not calls:
@@ -106,19 +106,19 @@ def test_lock_file_that_was_replaced_is_no_lock(tmp_path, monkeypatch):
         calls.append(file)
         return lock(self, file)
 
-    monkeypatch.setattr(locks.FolderLock, "_lock", remove_first)
+    monkeypatch.setattr(processes.FolderLock, "_lock", remove_first)
     with open_run(tmp_path / "state.json"):
         assert len(calls) == 2
         assert (tmp_path / ".lock").exists()
 
 
 def test_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
-    from modules.utils import locks
+    from modules.utils import processes
 
     def unsupported(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(processes.fcntl, "lockf", unsupported)
     with open_run(tmp_path / "state.json"):
         pass
     assert "cannot be locked (Function not implemented)" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from modules.runtime.devices import DeviceOptions, open_device
 from modules.runtime.phone.benchmark_model import PhoneRun
 from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
-from modules.utils.locks import LOCK_FILE
+from modules.utils.processes import LOCK_FILE
 from modules.utils.results import format_table
 from modules.utils.runs import Run
 from modules.utils.settings import BATCH, PIXELS, SEED, THREADS, option

@@ -1,9 +1,12 @@
-"""A lock on a folder, so that two runs never write there at once."""
+"""Processes that run at once: a lock on a folder, so that two runs never write there, and the end of a child with its
+parent."""
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
+import signal
 import socket
 import sys
 from datetime import datetime
@@ -17,8 +20,22 @@ except ImportError:  # not on Windows
     fcntl = None
 
 LOCK_FILE = ".lock"
+PARENT = "SPACEEVO_PARENT"  # in the environment of a script: the process that it ends with
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _held: dict[Path, str] = {}  # held by this process, and since when: the kernel lets a process pass its own locks
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, the process that started it, ends.
+
+    On Linux only.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FolderLock:
