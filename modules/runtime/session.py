@@ -50,12 +50,17 @@ class Session(Protocol):
 
 
 def predict(session: Session, images: np.ndarray) -> np.ndarray:
+    """The output, such as logits (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224)."""
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def predict_logits(session: Session, images: np.ndarray) -> np.ndarray:
     """Logits (N, classes), such as (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224).
 
     Raises:
         UserError: the output of the model has another shape.
     """
-    logits = session.run(None, {session.get_inputs()[0].name: images})[0]
+    logits = predict(session, images)
     if np.ndim(logits) != 2 or len(logits) != len(images):
         raise UserError(f"{model_name(session.metadata)} gives {list(np.shape(logits))} for {len(images)} images; "
                         "expected logits (images, classes)")

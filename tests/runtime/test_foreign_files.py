@@ -7,7 +7,7 @@ from modules.deploy.check.classify import classify
 from modules.runtime.engines import open_model
 from modules.runtime.litert import open_session as open_litert
 from modules.runtime.ort import open_session
-from modules.runtime.session import predict, time_interleaved
+from modules.runtime.session import predict, predict_logits, time_interleaved
 from modules.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
@@ -63,7 +63,7 @@ def test_a_model_that_gives_no_logits_is_refused(tmp_path, operator, shape, give
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", 7 if operator == "ArgMax" else 1, shape))
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match=given):
-        predict(open_model(path), np.zeros((1, 3, 16, 16), np.float32))
+        predict_logits(open_model(path), np.zeros((1, 3, 16, 16), np.float32))
 
 
 def test_a_model_that_fails_on_its_images_is_an_error_with_its_name(tmp_path):

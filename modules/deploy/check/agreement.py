@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from modules.modeling.network import resize
-from modules.runtime.session import Session, check_finite, predict
+from modules.runtime.session import Session, check_finite, predict_logits
 from modules.utils.errors import UserError
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images and labels
@@ -61,7 +61,7 @@ def predict_batches(session: Session, batches: Batches, where: str = "the model"
         images = resize(images, resolution)
         if hasattr(session, "rounded"):
             images = session.rounded(images)
-        logits = predict(session, images.numpy())
+        logits = predict_logits(session, images.numpy())
         check_finite(logits, where)
         yield images, logits, labels
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from modules.runtime.metadata import model_name, read_classes, read_preprocessing
-from modules.runtime.session import Session, check_finite, predict
+from modules.runtime.session import Session, check_finite, predict_logits
 from modules.utils.errors import UserError
 from modules.utils.notes import say
 
@@ -30,7 +30,7 @@ def classify(session: Session, metadata: dict[str, str], path: str | Path, count
     """
     classes = read_classes(metadata)
     image = load_image(path, metadata, session.get_inputs()[0].shape[-1])
-    logits = predict(session, image)
+    logits = predict_logits(session, image)
     check_finite(logits, model_name(metadata))
     logits = logits[0].astype(np.float64)
     if len(classes) != len(logits):

@@ -18,7 +18,7 @@ from modules.modeling.network import QNetwork, resize
 from modules.modeling.restore import ModelRecord
 from modules.runtime.engines import is_model_file, open_model
 from modules.runtime.metadata import has_class_names, model_name, read_classes, read_preprocessing
-from modules.runtime.session import check_finite, predict
+from modules.runtime.session import check_finite, predict_logits
 from modules.search_space.preprocessing import Preprocessing
 from modules.training.config import TrainConfig
 from modules.training.recipe.distillation import load_teacher
@@ -77,7 +77,7 @@ def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:
         check_same_classes(read_classes(metadata), record.classes, path)
 
     def logits(images):
-        found = predict(session, resize(images, resolution).cpu().numpy())
+        found = predict_logits(session, resize(images, resolution).cpu().numpy())
         check_finite(found, where)
         if found.shape[1] != len(record.classes):
             raise UserError(f"{where} has {found.shape[1]} outputs, the data set has {len(record.classes)} classes; "
