@@ -254,8 +254,9 @@ READERS = {
     "tflite metadata": (_tflite, lambda path: read_metadata(path.read_bytes())),
     "latency cache": (lambda: _json({"identity": {"cpu": "x"}, "ms": {"a": 1.5, "b": 2}}), read_cache),
     "latency table": (lambda: _json({KEY: 1.5, "LogitsBlock_1_128_10_0_0_0_None": 0.5}), read_table),
-    "settings of tables": (lambda: _json({"settings": {"platform": "onnx_lut", "resolutions": [32]}}),
-                           in_folder("onnxw_tiny/lut.json", lambda folder: how_made(folder, "onnxw_tiny"), *OTHER_TABLES)),
+    "settings of tables": (
+        lambda: _json({"settings": {"platform": "onnx_lut", "resolutions": [32]}}),
+        in_folder("onnxw_tiny/lut.json", lambda folder: how_made(folder, "onnxw_tiny"), *OTHER_TABLES)),
     "other stages, smallest": (lambda: _json(OTHER), in_folder("onnxw_tiny/other_stages.json", _stages("smallest"))),
     "other stages, sampled": (lambda: _json(OTHER), in_folder("onnxw_tiny/other_stages.json", _stages("sampled"))),
     "block table": (_lut, in_folder("onnxw_tiny/stage1_0_0.csv", lambda folder: load_tables(
