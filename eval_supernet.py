@@ -17,6 +17,7 @@ from pathlib import Path
 from modules.latency.arguments import add_platform_arguments
 from modules.training.arguments import Evaluation, add_space_arguments, given_networks, make_evaluator
 from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.errors import UserError
 from modules.utils.settings import PIXELS, add_arguments, from_arguments, option
 
 
@@ -36,8 +37,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     if args.network and args.subnet_choice:
-        from modules.utils.errors import UserError
-
         raise UserError("--subnet_choice beside --network, which names a subnet; expected one of them")
     spaces = given_networks(args)
     if args.mode == "lat":

@@ -128,8 +128,7 @@ def load_adjustable(path: str | Path, evaluator: SubnetEvaluator
     if trained != str(evaluator.space):
         raise UserError(f"checkpoint {str(path)!r} is of {trained}, not of {evaluator.space}")
     check_same_classes(classes, evaluator.record.classes, str(path))
-    if evaluator.record.any_resolution:
-        evaluator.load_at(choice.resolution)
+    evaluator.load_at(choice.resolution)
     graph = untrained_graph(evaluator.space, choice, int8=False, num_classes=len(evaluator.record.classes))
     network = AdjustableNetwork(graph, config.quantizers)
     load_weights(network, checkpoint, path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -245,9 +246,9 @@ class AdjustTrainer:
             "reached": self.reached, "source": self._source})
         write_points(self.folder, points)
 
-    @property
+    @cached_property
     def _source(self) -> dict:
-        """Images and teacher, which a continued run keeps."""
+        """Images and teacher, which a continued run keeps; each save holds them."""
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
                 "weights of --checkpoint_path": weights_digest(evaluator.model.state_dict()),

@@ -140,16 +140,15 @@ class SubnetEvaluator:
         another one was trained alone."""
         if self.only_subnet not in (None, choice):
             raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
-        if self.record.any_resolution:
-            self.load_at(choice.resolution)
+        self.load_at(choice.resolution)
         if self.record.keeps_statistics:
             return extract_calibrated(self.model, choice, None)
         images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
 
     def load_at(self, resolution: int) -> None:
-        """Load images of `resolution` pixels from now on, for weights that hold for any."""
-        if resolution != self.record.crop_size:
+        """Load images of `resolution` pixels from now on, if the weights hold for any."""
+        if self.record.any_resolution and resolution != self.record.crop_size:
             self.record = replace(self.record, resolutions=(resolution,))
             self._calibration = None
             self._images.clear()

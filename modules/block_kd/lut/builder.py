@@ -141,7 +141,7 @@ class LutBuilder:
             raise UserError(f"{str(self.folder)!r} holds tables without {SETTINGS_FILE}, which records how they were "
                             "made; give another --output_path")
         run.begin()
-        if dist.rank() == 0 and before != ours:
+        if dist.rank() == 0:
             run.write_json({"settings": before | ours})
         dist.barrier()
 
