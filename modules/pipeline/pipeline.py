@@ -22,6 +22,7 @@ from modules.utils.runs import Run
 from modules.zero_shot.scoring import check_proxy
 
 STATE_FILE = "pipeline.json"
+_NEWER = {"zero_shot": AUTO, "fitness": AUTO}  # options that older runs were made without
 
 
 def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = False) -> list[Entry]:
@@ -32,7 +33,8 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
             run and neither `resume` nor `overwrite` is set.
     """
     with Run(request.folder / STATE_FILE, files=FILES, resume=resume, overwrite=overwrite, option="--output") as run:
-        state = run.read_state(request.identity) if run.continues else plan_state(request)
+        run.check_unclaimed()
+        state = run.read_state(request.identity, _NEWER) if run.continues else plan_state(request)
         with run.reading():
             plan = Plan(**{name: tuple(value) if isinstance(value, list) else value
                            for name, value in state["plan"].items()})

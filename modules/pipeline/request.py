@@ -60,9 +60,7 @@ class Request:
     @property
     def identity(self) -> dict:
         """Settings that a continued run must keep."""
-        settings = dataclasses.asdict(self)
-        newer = {"zero_shot": AUTO, "fitness": AUTO}  # a run from before these options continues
-        return {name: value for name, value in settings.items() if name != "output" and newer.get(name) != value}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "output"}
 
     @property
     def folder(self) -> Path:

@@ -148,9 +148,10 @@ def barrier() -> None:
 
 
 def close() -> None:
-    """Leave the process group, all together: a process that leaves early can break off another's last transfer."""
+    """Leave the process group, all together: a process that leaves early can break off another's last transfer. The
+    first one may have worked alone for hours."""
     if _active():
-        barrier()
+        gather_objects(None)
         _object_group.cache_clear()
         dist.destroy_process_group()
 

@@ -100,6 +100,14 @@ class Run:
             elif sizes is not None:
                 self._cut_back(sizes)
 
+    def check_unclaimed(self) -> None:
+        """UserError if there is no earlier run, but one of the `files` that a fresh one would remove: it is someone
+        else's. For runs that write their state before these files. With `overwrite` it is removed."""
+        if _is_first() and not (self.found or self.overwrite):
+            for path in (path for pattern in self.files for path in self._matching(pattern)):
+                raise UserError(f"{str(path)!r} is there, but no {self.path.name} of a run that made it; give another "
+                                f"{self.option}, or let --overwrite remove it")
+
     def log_sizes(self) -> dict[str, int]:
         """Bytes in each log now; to be kept in the state."""
         return {path.relative_to(self.path.parent).as_posix(): path.stat().st_size for path in self._logs()}
@@ -135,14 +143,15 @@ class Run:
                 raise UserError(f"{name} was {old!r} when {str(self.path)!r} was written and is {new!r} now; a "
                                 "continued run keeps its settings")
 
-    def read_state(self, identity: dict) -> dict:
-        """The state that `write_state` kept; all its numbers are finite.
+    def read_state(self, identity: dict, newer: dict = {}) -> dict:  # noqa: B006 - only read
+        """The state that `write_state` kept; all its numbers are finite. `newer` has the values, in states of before,
+        of settings that they lack.
 
         Raises:
             UserError: it is damaged, or of a run of another `identity`.
         """
-        state = self.read_json({"identity": dict.fromkeys(identity, object)})
-        self.check_same(state["identity"], identity)
+        state = self.read_json({"identity": dict.fromkeys(identity.keys() - newer.keys(), object)})
+        self.check_same(newer | state["identity"], identity)
         return state
 
     def write_state(self, identity: dict, state: dict) -> None:

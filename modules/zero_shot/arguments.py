@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from modules.search.limits import SizeLimits
 from modules.search.measured import MEASURE_BEST
 from modules.utils.cli import add_run_arguments
+from modules.utils.notes import say
 from modules.utils.settings import BATCH, PIXELS, SEED, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def run_search(args, space: ZenSpace, start: Structure, limits: Limits, *, proxy
     from modules.zero_shot.search import ZenSearch, search_in
 
     print(f"limits: {limits}")
+    for name in ("platform", "measure_best") if limits.latency is None else ():
+        if getattr(args, name):
+            say(f"--{name} has no effect without a limit of latency (--budget_latency)")
     search = ZenSearch(
         space, start, limits, proxy=check_proxy(proxy), batch=args.batch_size or batch,
         classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,

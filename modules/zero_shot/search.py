@@ -155,6 +155,7 @@ class ZenSearch:
         Raises:
             UserError: nothing within the limits was found; a state that is damaged, or of another search.
         """
+        run.check_unclaimed()
         run.begin(self._load(run) if run.continues else None)
         with SearchLog(run.path.with_name("search.log"), append=True) as log:
             self._evolve(run, log, iterations, evaluations, save_seconds)

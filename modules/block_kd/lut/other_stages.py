@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.latency import get_available_platforms, get_platform
+from modules.latency import get_platform
 from modules.modeling.complexity import blocks_of
 from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
@@ -45,12 +45,10 @@ def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ..
     """
     check_choice(mode, MODES, "way to treat the other stages")
     paths = [Path(lut_folder) / superspace / FILE_NAME] if lut_folder else []
-    known = set()
     for path in (*paths, DEFAULT_FILE):
         content = _read(path)
         entry = content.get(platform, {}).get(superspace)
         if entry is None:
-            known |= {p for p, superspaces in content.items() if superspace in superspaces}
             continue
         if mode not in entry:
             raise UserError(f"--other_stages {mode}: {path} has only {', '.join(m for m in MODES if m in entry)} for "
@@ -59,7 +57,6 @@ def load_other_stages(platform: str, superspace: str, resolutions: tuple[int, ..
         table = check_form(entry[mode], dict, where, mode)
         return tuple(_latencies(table, r, where) for r in resolutions)
 
-    check_choice(platform, sorted(known | set(get_available_platforms())), f"platform of {superspace}")
     return tuple(_predict(get_platform(platform), superspace, r, mode) for r in resolutions)
 
 
@@ -76,7 +73,7 @@ def write_other_stages(folder: str | Path, platform: str, superspace: str, resol
 
 
 def _read(path: Path) -> dict:
-    return read_json(path, "latency table", {str: {str: {str: object}}}) if path.is_file() else {}
+    return read_json(path, "latency table", {str: {str: dict}}) if path.is_file() else {}
 
 
 def _predict(platform, superspace: str, resolution: int, mode: str) -> np.ndarray:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.block_kd.lut.archive import read_table
-from modules.block_kd.lut.tables import input_size, row_numbers, table_file
+from modules.block_kd.lut.tables import input_size, row_numbers, table_file, table_rows
 from modules.modeling.net_spec import NetSpec, stage_blocks, stage_choice
 from modules.modeling.spec import BlockArgs, BlockSpec, build_block
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
-from modules.utils.csv_files import parse_rows
 from modules.utils.errors import UserError
 from modules.zero_shot.aggregate import rank_aggregate, rank_correlations
 from modules.zero_shot.plain_view import plain_view
@@ -47,8 +45,7 @@ def draw_substages(folder: str | Path, superspace: str, resolution: int, per_tab
         for block in range(len(space.candidates)):
             for window in range(stage.num_windows):
                 path = table_file(Path(folder) / superspace, space, stage, (block, window))
-                lines = [fields for _, fields in parse_rows(read_table(path), f"block table {str(path)!r}")
-                         if fields[1].endswith(f"x{size}x{size}")]
+                lines = [fields for _, fields, row in table_rows(path, space, stage, (block, window)) if row[0] == size]
                 if not lines:
                     raise UserError(f"{path}: no row for resolution {resolution} (input size {size})")
                 if per_table and per_table < len(lines):

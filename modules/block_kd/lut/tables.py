@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -263,15 +263,10 @@ def _made_with(folder: Path, platform: str) -> list[str]:
 
 def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
           resolutions: tuple[int, ...], settings: dict) -> StageRows:
-    parser = _RowParser(space, stage, choice)
     sizes = [input_size(space, stage, r) for r in resolutions]
     columns: list[tuple[int, int, int, float, float]] = []
     keys: list[str] = []
-    for number, fields in parse_rows(read_table(path), f"block table {str(path)!r}"):
-        try:
-            row = parser(fields)
-        except (ValueError, UserError) as error:
-            raise UserError(f"{path}, line {number}: {error}") from None
+    for number, fields, row in table_rows(path, space, stage, choice):
         if row[0] not in sizes:
             raise UserError(f"{path}, line {number}: input size {row[0]}; the resolutions "
                             f"{', '.join(map(str, resolutions))} give {', '.join(map(str, sizes))} here "
@@ -286,6 +281,22 @@ def _read(path: TableFile, space: Superspace, stage: StageTable, choice: Choice,
             raise UserError(f"{path}: no row for resolution {resolution} (input size {size}); --hw_list names the "
                             "resolutions of the table")
     return tuple(_rows(table, keys, table[:, 0] == size) for size in sizes)
+
+
+def table_rows(path: TableFile, space: Superspace, stage: StageTable,
+               choice: Choice) -> Iterator[tuple[int, list[str], tuple[int, int, int, float, float]]]:
+    """The rows of a table: number of the line, fields, and input size, input width, last width, loss and latency (ms).
+
+    Raises:
+        UserError: a malformed or non-finite row (file and line named), a value outside the superspace.
+    """
+    parser = _RowParser(space, stage, choice)
+    for number, fields in parse_rows(read_table(path), f"block table {str(path)!r}"):
+        try:
+            row = parser(fields)
+        except (ValueError, UserError) as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+        yield number, fields, row
 
 
 def _rows(table: np.ndarray, keys: list[str], ours: np.ndarray) -> Rows:

@@ -18,6 +18,7 @@ from modules.block_kd.score.order_statistics import expected_quality
 from modules.block_kd.score.quality import CHUNKS, DRAWS, Quality, Target
 from modules.search_space.config import SupernetConfig
 
+_ROUNDING = 1e-12  # a share of subnets below it is 0: transforms leave errors of about 1e-17
 Half = dict[int, np.ndarray]  # (resolutions, loss frequencies, latency) for each width at the open end
 
 
@@ -77,8 +78,8 @@ class ExactEstimator:
             qualities.append(expected_quality(mixed / max(draws, 1e-300), self.grid.loss_step, start, DRAWS * draws,
                                               self.target))
         mean = [float(np.mean([getattr(q, name) for q in qualities])) for name in ("score", "latency_loss", "top_loss")]
-        feasible = max(0.0, float(cdf[:, -1].sum())) / max(float(drawn.sum()), 1e-300)
-        return Quality(*mean, feasible)
+        feasible = float(cdf[:, -1].sum()) / max(float(drawn.sum()), 1e-300)
+        return Quality(*mean, feasible if feasible > _ROUNDING else 0.0)
 
     def _first_half(self, keys: tuple) -> Half:
         return self._cache.get(("first", keys), lambda: _compact(self._grow(keys, reverse=False)))

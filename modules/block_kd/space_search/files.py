@@ -75,7 +75,7 @@ def save_state(run: Run, identity: dict, evolution: AgingEvolution) -> None:
 
 def load_state(run: Run, identity: dict, superspace: str, evolution: AgingEvolution) -> None:
     """Put a saved search back into `evolution`; UserError if it is damaged or of another search."""
-    state = run.read_state(identity)
+    state = run.read_state(identity, {"block_types": ()})  # older searches chose among all
     with run.reading():
         for choice, parent, per_limit in state["entries"]:
             score = SpaceScore(tuple(Quality(*map(float, values)) for values in per_limit))

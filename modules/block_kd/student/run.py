@@ -59,13 +59,12 @@ class StudentRun(Trainee):
         self.key = (position, record.block)  # of its random draws: they do not depend on other students
 
     def check_start(self) -> None:
-        """UserError if the file where it begins is missing or damaged, or of other settings. A student of a late stage
-        is then refused before the first stage is trained."""
+        """UserError if the file where it begins is missing or damaged, published, or of other settings. A student of a
+        late stage is then refused before the first stage is trained."""
         if self.files.continues:
             _, checkpoint = self._read()
-            before = (checkpoint.get("config") or {}).get("training")
-            if before:
-                self.files.check_same(before, dataclasses.asdict(self.config), {*FREE_ON_RESUME, self.batch_option})
+            self._go_on(checkpoint)
+            self.position = Position()
         elif self.record.quant:
             self._read_fp32()
 
@@ -102,8 +101,11 @@ class StudentRun(Trainee):
 
     def _read(self) -> tuple[StagePlusProj, dict]:
         r = self.record
-        student, _, checkpoint = read_student(self.path, r.superspace, r.stage, r.block, self.teacher,
-                                              r.quant is not None)
+        student, before, checkpoint = read_student(self.path, r.superspace, r.stage, r.block, self.teacher,
+                                                   r.quant is not None)
+        if self.files.continues and before.teacher_digest not in ("", r.teacher_digest):
+            raise UserError(f"{str(self.path)!r} was distilled from other weights of {r.teacher_arch} "
+                            "(--teacher_checkpoint_path); a continued run keeps its teacher")
         return student, checkpoint
 
     def _read_fp32(self) -> StagePlusProj:
@@ -113,12 +115,15 @@ class StudentRun(Trainee):
         check_held_out(record, r.dataset, self.config.valid_size)
         return fp32
 
-    def _continue(self, checkpoint: dict) -> None:
+    def _go_on(self, checkpoint: dict) -> None:
         before = (checkpoint.get("config") or {}).get("training")
         if not before or "step" not in checkpoint:
             raise UserError(f"{str(self.path)!r} is a published file; its training cannot be continued")
         self.check_state(checkpoint)
         self.go_on(checkpoint, before, dataclasses.asdict(self.config), FREE_ON_RESUME, checkpoint["epoch"] + 1)
+
+    def _continue(self, checkpoint: dict) -> None:
+        self._go_on(checkpoint)
         self.load_optimizer(checkpoint)
         self.history = checkpoint["history"]
 

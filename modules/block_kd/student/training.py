@@ -50,11 +50,15 @@ class BlockTrainer:
         """Train or evaluate every student."""
         tasks = self.tasks()
         runs = [run for task in tasks for run in task.runs]
-        with open_all([] if self.test_only else [run.files for run in runs]):
+        if self.test_only:
+            for task in tasks:
+                task.evaluate_files()
+            return
+        with open_all([run.files for run in runs]):
             for run in runs:
                 run.check_start()
             for task in tasks:
-                task.evaluate_files() if self.test_only else task.train()
+                task.train()
 
     def tasks(self) -> list[StageTask]:
         """One task for each stage. Loads the data."""

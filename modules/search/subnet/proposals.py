@@ -150,10 +150,11 @@ class Proposer:
 
     def _refusal(self, window: Window) -> str:
         limits = self.settings.size_limits
-        if limits and not any(limits.keep(size) for size in self._footprints.values()):
+        within = sum(limits.keep(size) for size in self._footprints.values())
+        if limits and not (within and window.limits):
             smallest = min(self._footprints.values(), key=lambda size: size.params)
-            return (f"{limits}: none of {len(self._footprints)} subnets of {self.subnets.config} is within; that of "
-                    f"the fewest parameters has {limits.describe(smallest)}")
+            return (f"{limits}: {within or 'none'} of {len(self._footprints)} subnets of {self.subnets.config} is "
+                    f"within; that of the fewest parameters has {limits.describe(smallest)}")
         return (f"--latency_constraint {' '.join(f'{v:g}' for v in window.limits)} with --latency_delta "
                 f"{window.delta:g}{f' and {limits}' if limits else ''}: no subnet of {self.subnets.config} within "
                 f"{self._reach(window)}")
