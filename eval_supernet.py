@@ -64,8 +64,8 @@ def report_accuracy(args, spaces):
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
         if not choices and network:
             choices = [evaluator.choice_of(network)]
-        if not choices and evaluator.only_subnet:
-            choices = [evaluator.only_subnet]
+        if not choices and evaluator.record.only_subnet:
+            choices = [evaluator.record.only_subnet]
         if not choices:
             rng = np.random.default_rng(evaluation.seed)
             choices = [subnets.extreme(max), subnets.extreme(min)]

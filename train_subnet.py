@@ -15,7 +15,7 @@ from dataclasses import MISSING, replace
 from modules.training.arguments import SUPERNETS
 from modules.training.config import SANDWICH, TrainConfig, add_config_arguments, load_yaml
 from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
-from modules.utils.notes import say
+from modules.utils.notes import print_once, say
 from modules.utils.settings import given_arguments, idle_settings, option
 
 FOLDER = "checkpoints/tuned"
@@ -47,7 +47,7 @@ def main(argv=None):
     device = init_distributed(args.local_rank)
     folders = tune(config, subnets, args.checkpoint_path, resume=args.resume, overwrite=args.overwrite, device=device)
     for (space, subnet), folder in zip(subnets, folders, strict=True):
-        print(f"trained {space}-{subnet}: {folder}")
+        print_once(f"trained {space}-{subnet}: {folder}")
     close()
 
 

@@ -48,7 +48,7 @@ def main(argv=None):
     from modules.search_space.superspace import get_superspace
     from modules.training.arguments import given_networks
     from modules.utils.errors import UserError
-    from modules.utils.notes import say
+    from modules.utils.notes import print_once, say
 
     config = from_arguments(TrainConfig, args, **load_yaml(args.config_file))
     asked = config.resolutions
@@ -76,8 +76,8 @@ def main(argv=None):
     device = init_distributed(args.local_rank)
     folder = train(config, space, quant_mode=args.quant_mode, resume=args.resume, overwrite=args.overwrite,
                    device=device)
+    print_once(f"trained {space}: {folder}")
     close()
-    print(f"trained {space}: {folder}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from modules.datasets.classes import check_same_classes
 from modules.deploy.graph.graph import Graph, Quantizer, WeightNode
 from modules.deploy.graph.lower import lower
 from modules.deploy.graph.untrained import untrained_graph
-from modules.modeling.restore import load_supernet
+from modules.modeling.restore import check_trained, load_supernet
 from modules.search_space.config import SubnetChoiceConfig
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
+from modules.utils.notes import print_once
 
 _STRUCTURE = [field.name for field in fields(AdjustConfig) if field.name in
               {"granularity", *(f.name for f in fields(QuantizerSettings))}]
@@ -71,6 +72,7 @@ def teacher_network(evaluator: SubnetEvaluator, graph: Graph, choice: SubnetChoi
     if path:
         supernet, record = load_supernet(path, evaluator.space, quant_mode=False)
         check_same_classes(record.classes, evaluator.record.classes, path)
+        check_trained(record, choice, path)
         images = None if record.keeps_statistics else [images.to(evaluator.device) for images in evaluator.calibration]
         teacher = extract_calibrated(supernet.to(evaluator.device), choice, images)
     return teacher.to(evaluator.device).requires_grad_(False).eval()
@@ -108,7 +110,7 @@ def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoic
                                           + (" --finetune to keep its bits" if name == "bits_trainable" else "")))
     weights = dict(checkpoint["state_dict"])
     if config.bits_trainable and not before.bits_trainable:
-        print(f"{path} has no trained bits; they start at --weight_bits and --act_bits", flush=True)
+        print_once(f"{path} has no trained bits; they start at --weight_bits and --act_bits")
         weights |= {name: value for name, value in network.state_dict().items() if name.endswith("bits_scale")}
     load_weights(network, checkpoint | {"state_dict": weights}, path)
 

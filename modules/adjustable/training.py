@@ -252,7 +252,7 @@ class AdjustTrainer:
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
                 "weights of --checkpoint_path": weights_digest(evaluator.model.state_dict()),
-                "--num_calib_batches": evaluator.calibration_batches,
+                "--num_calib_batches": evaluator.calibration_batches, "number of processes": dist.world_size(),
                 "number of training images": len(evaluator.data.train_indices),
                 "number of validation images": len(evaluator.data.valid_indices)}
 

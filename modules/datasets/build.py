@@ -59,6 +59,10 @@ class Data:
         """The same images, whose transforms normalise by `mean` and `std`, per channel, of values in 0..1."""
         return replace(self, info=replace(self.info, mean=tuple(mean), std=tuple(std)))
 
+    def cropped(self, least: float) -> Data:
+        """The same images, whose training crops keep at least `least` of an image's area; 0: as they are."""
+        return replace(self, info=replace(self.info, crop_scale=(least, 1.0))) if least else self
+
     def preprocessing(self, crop_size: int) -> Preprocessing:
         """The preprocessing of this set's evaluation, with images of `crop_size` pixels."""
         return Preprocessing(crop_size, self.info.eval_crop, self.info.mean, self.info.std)

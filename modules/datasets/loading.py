@@ -81,6 +81,10 @@ class Batches:
             # From a worker the message arrives inside a traceback; the user must see only one line.
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
         except RuntimeError as error:
+            if "killed by signal: Killed" in str(error):
+                raise UserError(f"one of the {self.num_workers} loader processes was killed, probably by the system "
+                                "for want of memory; load with fewer (--num_workers, of supernets "
+                                "--data_loader_workers_per_gpu), or with 0 of them") from None
             if not _short_of_shared_memory(str(error)):
                 raise
             raise UserError(
@@ -124,7 +128,7 @@ def train_batches(data: Data, transform: Callable, *, batch_size: int, seed: int
         if not per_rank:
             most = len(indices) // world_size
             raise UserError(f"batch size {batch_size} with drop_last leaves no batch of {most} training images per "
-                            f"process; allowed: 1 to {most}")
+                            f"process; allowed: {f'2 to {most}, or ' * (most > 1)}no drop_last")
     else:
         per_rank = -(-len(indices) // world_size)
         per_rank += per_rank % batch_size == 1 and batch_size > 1

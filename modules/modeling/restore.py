@@ -16,7 +16,7 @@ from modules.modeling.public_weights.packages import PACKAGE, package_weights
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.supernet import Supernet
 from modules.modeling.zen_weights import NORM_EPS, from_published, is_published, published_classes
-from modules.search_space.config import SupernetConfig
+from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_structure
 from modules.search_space.networks.rows import network_of
 from modules.search_space.preprocessing import EVAL_CROP, IMAGENET_MEAN, IMAGENET_STD
@@ -100,6 +100,12 @@ class ModelRecord(Record):
         return self.training.get("eval_crop", EVAL_CROP)
 
     @property
+    def only_subnet(self) -> SubnetChoiceConfig | None:
+        """The subnet that was trained alone, if one was."""
+        encoding = self.training.get("subnet_choice")
+        return SubnetChoiceConfig.from_str(encoding) if encoding else None
+
+    @property
     def bn_eps(self) -> float:
         """The number that batch norm adds to the variance."""
         return self.training.get("bn_eps", 1e-5)
@@ -155,6 +161,25 @@ def is_one_checkpoint(resume: str | Path) -> bool:
 def holds_int8(path: str | Path) -> bool:
     """Whether a checkpoint is of an INT8 training; "package" is not. UserError if it is damaged."""
     return str(path) != PACKAGE and bool(load_checkpoint(path).get("config", {}).get("quant"))
+
+
+def check_trained(record: ModelRecord, choice: SubnetChoiceConfig, path: str | Path) -> None:
+    """UserError if the checkpoint `path` is of the training of one other subnet: layers and widths of `choice` that the
+    other one does not have are random. Resolutions do not count."""
+    only = record.only_subnet
+    if only and only.stages != choice.stages:
+        raise UserError(f"subnet {choice} of {str(path)!r}: only {only} was trained there")
+
+
+def start_epsilon(checkpoint: dict) -> float | None:
+    """The number that batch norm adds to the variance, in the training of the weights in `checkpoint`; None: the file
+    does not tell."""
+    if "config" in checkpoint:
+        return ModelRecord.from_dict(checkpoint["config"]).bn_eps
+    if is_published(checkpoint.get("state_dict", checkpoint)):
+        return NORM_EPS
+    form = find_form(checkpoint)
+    return form.epsilon if form else None
 
 
 def load_supernet(path: str | Path, config: SupernetConfig, quant_mode: bool) -> tuple[Supernet, ModelRecord]:
@@ -227,14 +252,8 @@ def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | No
         checkpoint = {"state_dict": from_published(weights, structure, model, path)}
     elif form := find_form(checkpoint):
         state = from_foreign(checkpoint, form, model.config, f"checkpoint {str(path)!r}")
-        checkpoint = {"state_dict": model.state_dict() | _with_epsilon(state, form.epsilon, model)}
+        checkpoint = {"state_dict": model.state_dict() | state}
     load_weights(model, checkpoint, path, keep=keep)
-
-
-def _with_epsilon(state: dict, epsilon: float, model: nn.Module) -> dict:
-    """`state` of batch norms with `epsilon`, for those of `model`: the variance takes up the difference."""
-    ours = next(module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d))
-    return {key: value + (epsilon - ours) if key.endswith(".running_var") else value for key, value in state.items()}
 
 
 def start_normalization(checkpoint: dict) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -1,6 +1,7 @@
 """Exact batch-norm calibration: statistics of all given images, merged over batches and processes."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def load_calibration_images(data: Data, transform: Callable, count: int, *, batc
     Batches of one image are left out."""
     batches = train_batches(data, transform, batch_size=batch_size, seed=seed, epoch=0, rank=dist.rank(),
                             world_size=dist.world_size(), num_workers=num_workers)
-    return [images for (images, _), _ in zip(batches, range(count), strict=False) if len(images) > 1]
+    return [images for images, _ in itertools.islice(batches, count) if len(images) > 1]
 
 
 def calibrate_start(model: Supernet, record: ModelRecord, config: TrainConfig) -> None:

@@ -23,9 +23,9 @@ def decay_groups(model: nn.Module, weight_decay: float, other_decay: float = 0.0
 
 
 def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weight_decay: float,
-                   other_decay: float = 0.0) -> torch.optim.Optimizer:
+                   other_decay: float = 0.0, network: nn.Module | None = None) -> torch.optim.Optimizer:
     """The optimiser `kind` (adam, sgd, sgd_nesterov or muon) of `decay_groups`. Muon's last group holds
-    the dense kernels.
+    the dense kernels of `network`, a part of `model`; None: of `model`.
 
     A step leaves a quantiser's scale at least half of its value. SGD's step does not know how small a scale is: it
     could take one below 0, the forward pass would put the smallest positive number there, and a layer whose weights are
@@ -35,7 +35,7 @@ def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weig
     if kind == "adam":
         optimizer = torch.optim.Adam(groups, lr=lr)
     elif kind == "muon":
-        kernels = dense_kernels(model)
+        kernels = dense_kernels(network or model)
         turned = set(map(id, kernels))
         groups[0]["params"] = [weight for weight in groups[0]["params"] if id(weight) not in turned]
         optimizer = Muon([*groups, {"params": kernels, "turned": True, "weight_decay": 0.0}], lr, momentum)
@@ -56,8 +56,9 @@ def make_optimizer(model: nn.Module, kind: str, lr: float, momentum: float, weig
     return optimizer
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of a supernet with the settings of `config`."""
+def build_optimizer(model: nn.Module, config: TrainConfig, network: nn.Module | None = None) -> torch.optim.Optimizer:
+    """The optimiser of a supernet with the settings of `config`; `network` as of `make_optimizer`: the projections for
+    a teacher's features, which `model` may hold too, start small and have to grow."""
     nesterov = config.optimizer == "sgd" and config.nesterov and config.momentum > 0
     return make_optimizer(model, "sgd_nesterov" if nesterov else config.optimizer, config.base_lr, config.momentum,
-                          config.weight_decay_weight, config.weight_decay_bn_bias)
+                          config.weight_decay_weight, config.weight_decay_bn_bias, network)

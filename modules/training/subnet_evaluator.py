@@ -90,15 +90,9 @@ class SubnetEvaluator:
         data = follow_classes(data, record.classes, f"checkpoint {str(path)!r}", record.named)
         return cls(path, model.to(device or "cpu"), record, data, valid_size=valid_size, **settings)
 
-    @property
-    def only_subnet(self) -> SubnetChoiceConfig | None:
-        """The subnet that was trained alone, if one was."""
-        encoding = self.record.training.get("subnet_choice")
-        return SubnetChoiceConfig.from_str(encoding) if encoding else None
-
     def choice_of(self, network: Network) -> SubnetChoiceConfig:
         """The subnet that `network` names; of a fixed network without a resolution the one that was trained."""
-        only = self.only_subnet if network.fixed and network.own_resolution else None
+        only = self.record.only_subnet if network.fixed and network.own_resolution else None
         return only or self.model.subnets.check(network.subnet)
 
     @property
@@ -138,12 +132,12 @@ class SubnetEvaluator:
     def subnet(self, choice: SubnetChoiceConfig):
         """Subnet `choice` as a static network in eval mode, calibrated unless published statistics hold; UserError if
         another one was trained alone."""
-        if self.only_subnet not in (None, choice):
-            raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.only_subnet} was trained there")
+        if self.record.only_subnet not in (None, choice):
+            raise UserError(f"subnet {choice} of {str(self.path)!r}: only {self.record.only_subnet} was trained there")
         self.load_at(choice.resolution)
-        if self.record.keeps_statistics:
-            return extract_calibrated(self.model, choice, None)
-        images = self._at("calibration", choice.resolution, self.calibration)
+        images = None
+        if not self.record.keeps_statistics:
+            images = self._at("calibration", choice.resolution, self.calibration)
         return extract_calibrated(self.model, choice, images)
 
     def load_at(self, resolution: int) -> None:

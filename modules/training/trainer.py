@@ -21,6 +21,7 @@ from modules.modeling.restore import (
     ModelRecord,
     checkpoint_folder,
     load_model_weights,
+    start_epsilon,
     start_normalization,
     weights_file,
 )
@@ -120,6 +121,8 @@ class SupernetTrainer(Trainee, Task):
         self.check_agreed(dataclasses.asdict(config) | {"--quant_mode": self.quant_mode, "the space": str(self.space)},
                           len(self.data.train_indices))
         path, given = self._given()
+        self._keep_epsilon(given)
+        config = self.config
         if known := start_normalization(given):
             self.data = self.data.normalised(*known)
         self.record = self._make_record(self.space, self._held_out(path, given))
@@ -131,7 +134,7 @@ class SupernetTrainer(Trainee, Task):
             self.model.requires_grad_(False).head.requires_grad_(True)
         self.distiller = make_distiller(config, self.record, self.data, self.model)
         self.teachers = open_teachers(config, self.record, self.data, self.device)
-        self.optimizer = build_optimizer(self._trained, config)
+        self.optimizer = build_optimizer(self._trained, config, self.model)
         checkpoint = self._resume(given) if self.files.continues else {}
         if not checkpoint:
             self._load_start(path, given)
@@ -202,6 +205,13 @@ class SupernetTrainer(Trainee, Task):
             return path, load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
         return None, {}
 
+    def _keep_epsilon(self, start: dict) -> None:
+        """Weights come with the number that batch norm added to the variance when they were trained."""
+        epsilon = start_epsilon(start) if start else None
+        if epsilon is not None and epsilon != self.config.bn_eps:
+            say(f"bn_eps {self.config.bn_eps:g} is {epsilon:g} here, that of the training of the weights")
+            self.config = dataclasses.replace(self.config, bn_eps=epsilon)
+
     def _load_start(self, path: Path | None, checkpoint: dict) -> None:
         given = bool(self.config.init_checkpoint)  # int8 training goes on from its own checkpoint.pth otherwise
         if checkpoint:
@@ -210,8 +220,16 @@ class SupernetTrainer(Trainee, Task):
                 self._check_classes(checkpoint, path)
             load_model_weights(self.model, checkpoint, path, keep=HEAD if new_head else None)
             self._take_over_bits(checkpoint)
+            self._say_what_is_random(checkpoint, path)
         if given and self.config.calibration_path:
             calibrate_start(self.model, self.record, self.config)
+
+    def _say_what_is_random(self, checkpoint: dict, path: Path | None) -> None:
+        """A line if the weights are those of another subnet, which was trained alone."""
+        only = ModelRecord.from_dict(checkpoint["config"]).only_subnet if "config" in checkpoint else None
+        mine = self.model.get_active_subnet_config() if self.config.subnet_choice else None
+        if only and mine and only.stages != mine.stages:
+            say(f"{str(path)!r} has trained weights of {only} alone; other layers and widths start at random")
 
     def _take_over_bits(self, checkpoint: dict) -> None:
         """Widen or narrow the steps of weights that were trained with another number of bits, so that they keep their

@@ -25,12 +25,12 @@ def validate_subnets(model: Supernet, data: Data, record: ModelRecord, config: T
     d, c = data, config
     calibration = load_calibration_images(
         d, train_transform(c.augment, record.crop_size, d.info), c.post_bn_calibration_batch_num,
-        batch_size=c.batch_size_per_gpu, seed=c.seed)
-    space = model.subnets
-    chosen = {"max": space.extreme(max), "min": space.extreme(min),
-              "random": space.sample(step_generator(c.seed, _VALIDATION_STREAM, epoch))}
+        batch_size=c.batch_size_per_gpu, seed=c.seed, num_workers=c.data_loader_workers_per_gpu)
+    space, rng = model.subnets, step_generator(c.seed, _VALIDATION_STREAM, epoch)
     if c.subnet_choice:
         chosen = {"subnet": SubnetChoiceConfig.from_str(c.subnet_choice)}
+    else:
+        chosen = {"max": space.extreme(max), "min": space.extreme(min), "random": space.sample(rng, c.align_sample)}
     results = {}
     for name, choice in chosen.items():
         batches = eval_batches(d.valid, d.valid_indices, eval_transform(record.crop_size, d.info),

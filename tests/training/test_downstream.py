@@ -98,7 +98,7 @@ def test_the_head_alone_learns(supernets, tmp_path):
 def test_later_tools_take_the_file(supernets, tmp_path):
     path, accuracy = tune(supernets, tmp_path, valid_batches=0)
     evaluator = SubnetEvaluator.open(path, SPACE, quant_mode=True, calibration_batches=2, batch_size=16, seed=0)
-    assert evaluator.only_subnet == CHOICE
+    assert evaluator.record.only_subnet == CHOICE
     assert evaluator.accuracy(CHOICE).top1 == pytest.approx(accuracy, abs=1e-4)
     assert lower(evaluator.subnet(CHOICE), evaluator.calibration).quantizers
     assert tune(supernets, tmp_path, valid_batches=0, resume=True) == (path, accuracy)  # nothing is left to do

@@ -194,7 +194,7 @@ def test_a_new_head_and_its_calibration_belong_to_a_given_start(tmp_path):
 def test_later_tools_take_the_subnet_and_refuse_others(tuned):
     _, target = tuned
     evaluator = SubnetEvaluator.open(target / "lsq.pth", SPACE, quant_mode=True, calibration_batches=2, limit_batches=1)
-    assert evaluator.only_subnet == MIDDLE
+    assert evaluator.record.only_subnet == MIDDLE
     assert evaluator.accuracy(MIDDLE).images == 32
     assert lower(evaluator.subnet(MIDDLE), evaluator.calibration).quantizers
     with pytest.raises(UserError, match="was trained there"):

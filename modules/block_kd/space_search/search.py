@@ -59,7 +59,8 @@ def search_space(scoring: Scoring, sizes: Evolution, folder: Path, resume: bool 
 def _search(scoring: Scoring, sizes: Evolution, run: Run) -> SupernetConfig:
     folder = run.path.parent
     scorer = make_scorer(scoring)
-    identity = {"block_types": scoring.block_types, **scoring.identity, **vars(sizes), "lut_path": scorer.tables.digest(),  # the contents, not the places
+    identity = {"block_types": scoring.block_types, **scoring.identity, **vars(sizes),
+                "lut_path": scorer.tables.digest(),  # the contents, not the places
                 "limits": list(scoring.limits), "resolutions": list(scorer.tables.resolutions),
                 "other_stages": [other.tolist() for other in scorer.others]}
     identity.pop("zero_shot_lut_path", None)

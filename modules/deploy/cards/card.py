@@ -54,7 +54,7 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
         "subnet": str(choice), "precision": "int8" if int8 else "fp32", "input": "bytes" if pixels else "normalised",
         "placement": record.quant.placement if int8 else None,
         "weight_bits": record.quant.nbits_w if int8 else 32,
-        "training": "alone" if evaluator.only_subnet else "supernet", "dataset": evaluator.data.info.name,
+        "training": "alone" if evaluator.record.only_subnet else "supernet", "dataset": evaluator.data.info.name,
         "images": agreement.images,
         "accuracy": {"fp32": _fp32_accuracy(model, fp32) if int8 else None,
                      "network": _accuracy(agreement.top1_network, agreement.images),

@@ -11,6 +11,7 @@ import torch
 from modules.modeling.restore import ModelRecord, find_checkpoint
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.published import subnet_id
+from modules.search_space.reference import reference_to
 from modules.search_space.subnet_space import SubnetSpace
 from modules.training.config import TrainConfig
 from modules.training.trainer import SupernetTrainer
@@ -67,7 +68,8 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
         return replace(config, teacher=())
     if not config.teacher:
         largest = SubnetSpace(space, resolutions).extreme(max)
-        return replace(config, teacher=(f"{space}-{largest}",), teacher_checkpoint=str(path), teacher_strides=())
+        return replace(config, teacher=(reference_to(space, largest),), teacher_checkpoint=str(path),
+                       teacher_strides=())
     if not config.teacher_checkpoint and path == Path(supernet):
         raise UserError(f"--teacher {' '.join(config.teacher)} without --teacher_checkpoint; with a file as "
                         "--checkpoint_path it has no default")

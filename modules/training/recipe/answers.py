@@ -38,7 +38,7 @@ class Answerer:
     Attributes:
         logits: of images (N, 3, S, S) on the device, preprocessed as it `saw` them: float32 (N, K) there.
         saw: the images of its own evaluation.
-        digest: of its weights.
+        digest: of its weights, with the size at which it sees images.
     """
 
     logits: Callable[[torch.Tensor], torch.Tensor]
@@ -66,7 +66,7 @@ def _of_network(net: QNetwork, record: ModelRecord) -> Answerer:
         with torch.no_grad():
             return net(images).float()
     saw = Preprocessing(max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std)
-    return Answerer(logits, saw, weights_digest(net.state_dict()))
+    return Answerer(logits, saw, f"{weights_digest(net.state_dict())} at {net.resolution} pixels")
 
 
 def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:

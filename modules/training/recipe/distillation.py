@@ -13,9 +13,8 @@ from torch import nn
 from modules.datasets.build import Data
 from modules.datasets.classes import check_same_classes
 from modules.datasets.transforms import train_transform
-from modules.modeling.net_spec import resolve
-from modules.modeling.network import QNetwork
-from modules.modeling.restore import ModelRecord, find_checkpoint, load_supernet
+from modules.modeling.network import QNetwork, resize
+from modules.modeling.restore import ModelRecord, check_trained, find_checkpoint, load_supernet
 from modules.modeling.supernet import Supernet
 from modules.search_space.reference import read_network
 from modules.training.calibration import load_calibration_images
@@ -129,14 +128,9 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
     net, known = load_teacher(name, config, record, data, device)
     distiller = Distiller(
         Teacher(net, last_blocks(net.spec, config.teacher_strides, name), Renormalise(record, known)),
-        last_blocks(_student_spec(student, config), config.teacher_strides, record.supernet), **weights)
+        last_blocks(student.active_spec, config.teacher_strides, record.supernet), **weights)
     distiller.projections.to(device)
     return distiller
-
-
-def _student_spec(student: Supernet, config: TrainConfig):
-    choice = student.get_active_subnet_config() if config.subnet_choice else student.subnets.extreme(max)
-    return resolve(student.config, choice, student.num_classes)
 
 
 def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data,
@@ -145,7 +139,8 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
     training images, as in every evaluation.
 
     Raises:
-        UserError: an unknown name, no checkpoint, other classes than those of `record`.
+        UserError: an unknown name, no checkpoint, other classes than those of `record`, another network of the space
+            that was trained alone.
     """
     network = read_network(name)
     path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
@@ -159,10 +154,13 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
     choice = network.subnet
     if network.fixed and network.own_resolution:
         choice = model.subnets.extreme(max)  # at the resolution of its training
+    check_trained(known, choice, path)
     images = None
     if not known.keeps_statistics:
-        own = data.normalised(known.mean, known.std)
-        images = load_calibration_images(
-            own, train_transform(known.training.get("augment", "default"), choice.resolution, own.info),
-            config.post_bn_calibration_batch_num, batch_size=config.batch_size_per_gpu, seed=config.seed)
+        own = data.normalised(known.mean, known.std).cropped(known.training.get("crop_scale_min", 0.0))
+        size = choice.resolution if known.any_resolution else known.crop_size
+        images = [resize(images.to(device), choice.resolution) for images in load_calibration_images(
+            own, train_transform(known.training.get("augment", "default"), size, own.info),
+            config.post_bn_calibration_batch_num, batch_size=config.batch_size_per_gpu, seed=config.seed,
+            num_workers=config.data_loader_workers_per_gpu)]
     return extract_calibrated(model.to(device), choice, images).eval().requires_grad_(False), known

@@ -41,8 +41,8 @@ class Muon(torch.optim.SGD):
     """SGD with Nesterov's momentum, but for parameter groups with a true value `turned`, which hold dense kernels.
 
     Such a kernel goes along `orthogonal` of SGD's direction, by the share lr of its own norm, and is brought back to
-    that norm. So it has no weight decay: batch norm follows it, and its norm changes nothing but the size of a step. A
-    kernel of zeros stays one.
+    that norm. So it has no weight decay: batch norm follows it, and its norm changes nothing but the size of a step.
+    (None follows the two kernels of squeeze-and-excitation: these keep their size.) A kernel of zeros stays one.
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float):
