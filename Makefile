@@ -21,6 +21,7 @@ install: $(VENV)/.installed
 demo: $(VENV)/.installed
 	$(DEMO) --dataset cluttered_digits --budget 12m
 
+demo-short: DEMO_OUTPUT := demo_output/short
 demo-short: $(VENV)/.installed
 	$(DEMO) --dataset digits --budget 1m --fitness accuracy
 

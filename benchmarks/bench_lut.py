@@ -68,7 +68,7 @@ def time_stage(args, space, stage, teacher, images):
         return time.perf_counter() - start
 
     losses(rows[: len(students)])  # starts their quantisers, and warms up
-    every = args.rows // args.rows_alone
+    every = max(1, args.rows // args.rows_alone)
     alone = sum(losses([row]) for row in rows[::every]) / len(rows[::every])
     return losses(rows) / args.rows, alone
 

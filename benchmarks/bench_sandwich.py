@@ -74,7 +74,7 @@ def main(argv=None):
 
     if args.device == "cpu":
         torch.set_num_threads(1)
-    dist.init_distributed()
+    dist.init_distributed(kind=args.device)
     times = measure(args)
     if dist.rank() == 0:
         seconds = {name: statistics.median(values) for name, values in times.items()}

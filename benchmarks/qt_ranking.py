@@ -119,6 +119,9 @@ def choose(args, platform):
     drawn = {spaces.random(rng) for _ in range(args.candidates)}
     scored = sorted((scorer(c).score, c.choice) for c in drawn)
     scored = [choice for score, choice in scored if score > 0.01]  # the others have no subnet within the limit
+    if len(scored) < args.spaces:
+        raise UserError(f"{len(scored)} of {args.candidates} random spaces are within the limit; allowed: up to as "
+                        f"many --spaces, not {args.spaces}, or more --candidates")
     return [scored[i] for i in np.linspace(0, len(scored) - 1, args.spaces).round().astype(int)]
 
 

@@ -100,12 +100,14 @@ def time_subnets(args, timer):
     from modules.deploy.cards.report import megabytes_text, speedup_lines
     from modules.deploy.export import timed_files
     from modules.deploy.to_tflite.export import TfliteFormat
+    from modules.deploy.to_tflite.float_writer import Form
     from modules.search_space.reference import reference_to
     from modules.utils.results import append_row
 
     subnets, machine, ratios = given_subnets(args), timer.describe(), []
+    form = TfliteFormat(Form(grouped=args.use_xnnpack or not args.adb))
     for space, choice in subnets:
-        paths = timed_files(space, choice, args.model_dir, TfliteFormat(), write=not args.skip_push)
+        paths = timed_files(space, choice, args.model_dir, form, write=not args.skip_push)
         if "converter" in args.baselines:
             from modules.deploy.to_keras.export import converted
 

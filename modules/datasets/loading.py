@@ -81,7 +81,7 @@ class Batches:
             # From a worker the message arrives inside a traceback; the user must see only one line.
             raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
         except RuntimeError as error:
-            if "killed by signal: Killed" in str(error):
+            if any(words in str(error) for words in ("killed by signal: Killed", ") exited unexpectedly")):
                 raise UserError(f"one of the {self.num_workers} loader processes was killed, probably by the system "
                                 "for want of memory; load with fewer (--num_workers, of supernets "
                                 "--data_loader_workers_per_gpu), or with 0 of them") from None

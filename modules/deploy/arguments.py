@@ -77,6 +77,9 @@ def export_given(args, form: Format) -> None:
         return make_evaluator(from_arguments(Evaluation, args), given_checkpoint(args, space, int8), space,
                               quant_mode=int8)
 
+    if args.weight_bits != 8 and not args.skip_weights:
+        raise UserError(f"--weight_bits {args.weight_bits} without --skip_weights; trained weights have the bits of "
+                        "their training (--quant_weight_bits there)")
     precisions = (True,) if args.quant_mode else (False, True)
     if is_one_checkpoint(args.resume) and not (args.quant_mode or args.skip_weights):
         precisions = (holds_int8(args.resume),)

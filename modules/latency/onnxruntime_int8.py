@@ -106,11 +106,13 @@ class OnnxRuntimeInt8(BlockSums):
             space = get_superspace(superspace)
             nets = draw_nets(space, space.resolutions, CORRECTION_NETS, np.random.default_rng(0))
             specs = [net.spec for net in nets]
-            whole = [self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec, self.weight_bits))
-                     for net, spec in zip(nets, specs, strict=True)]
-            self._corrections[superspace] = fit_correction(self.sum_blocks(specs).ms, net_terms(specs),
-                                                           np.array(whole))
-            self.cache.save()
+            def measure_all() -> np.ndarray:
+                return np.array([self._measured(str(net), lambda spec=spec: net_model(RUNTIME, spec, self.weight_bits))
+                                 for net, spec in zip(nets, specs, strict=True)])
+
+            measure_all()
+            self.cache.save()  # takes the figures of a process that was quicker
+            self._corrections[superspace] = fit_correction(self.sum_blocks(specs).ms, net_terms(specs), measure_all())
         return self._corrections[superspace]
 
     def _measured(self, key: str, build: Callable[[], bytes]) -> float:
@@ -129,7 +131,8 @@ class OnnxRuntimeInt8(BlockSums):
         from modules.runtime.devices import DeviceOptions, open_device
 
         if self._device is None:
-            cores = DeviceOptions(tuple(sorted(os.sched_getaffinity(0))))
+            has_cores = hasattr(os, "sched_getaffinity")  # macOS has not
+            cores = DeviceOptions(tuple(sorted(os.sched_getaffinity(0))) if has_cores else ())
             self._device = open_device("local", RUNTIME, THREADS, options=cores)
             atexit.register(self._device.stop)
             open_reference(self._device, RUNTIME)

@@ -15,7 +15,7 @@ import platform
 import resource
 import sys
 import time
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 SLICE_MS = 0.3  # other work takes a core for longer than this, or not at all
@@ -132,7 +132,15 @@ def describe(package: str) -> dict:
     int8 = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
     return {"cpu": model, "cores": os.cpu_count(), "int8": [f for f in int8 if f in flags],
             "system": f"{platform.system()} {platform.machine()}",
-            "runtime": f"{package} {metadata.version(package)}"}
+            "runtime": f"{package} {version_of(package)}"}
+
+
+def version_of(package: str) -> str:
+    """Version of an installed package; of a build under another name, as onnxruntime-gpu, that of its module."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return str(getattr(import_module(package.replace("-", "_")), "__version__", "unknown"))
 
 
 class Server:
@@ -144,7 +152,7 @@ class Server:
 
     def do_describe(self) -> dict:
         """Processor, cores, operating system and version of the runtime."""
-        __import__(self.package.replace("-", "_"))
+        import_module(self.package.replace("-", "_"))
         return describe(self.package)
 
     def do_open(self, name: str, content: bytes) -> dict:

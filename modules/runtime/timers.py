@@ -33,6 +33,8 @@ class LocalTimer:
         """The processor, and the version of the runtime."""
         from importlib.metadata import version
 
+        import ai_edge_litert  # noqa: F401 - where it is missing, one line says so
+
         from modules.utils.files import machine
 
         return {"cpu": machine()["cpu"], "runtime": f"ai-edge-litert {version('ai-edge-litert')}"}

@@ -150,7 +150,7 @@ class Run:
         Raises:
             UserError: it is damaged, or of a run of another `identity`.
         """
-        state = self.read_json({"identity": dict.fromkeys(identity.keys() - newer.keys(), object)})
+        state = self.read_json({"identity": {name: object for name in identity if name not in newer}})
         self.check_same(newer | state["identity"], identity)
         return state
 

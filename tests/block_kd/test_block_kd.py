@@ -313,13 +313,14 @@ def test_students_whose_progress_differs_meet_again(teachers, tmp_path):
         assert all(torch.equal(value, uneven[key]) for key, value in whole.items())
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(teachers, tmp_path):
-    config = make_config(tmp_path, learning_rate_list=(1e30,) * 6, checkpoint_minutes=0.0)
-    with pytest.raises(UserError, match=r"training of stage2_2 diverged in epoch 0.*learning_rate_list"):
+def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(teachers, tmp_path, monkeypatch):
+    config = make_config(tmp_path, num_epochs=2)
+    monkeypatch.setattr(BlockKDConfig, "learning_rate", lambda self, stage, epoch, step, steps: 1e30 if epoch else 0.005)
+    with pytest.raises(UserError, match=r"training of stage2_2 diverged in epoch 1.*learning_rate_list"):
         BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
-    kept = tmp_path / "stage2_2" / "checkpoint.pth"
-    if kept.exists():
-        assert all(torch.isfinite(v).all() for v in load_checkpoint(kept)["model"].values())
+    kept = load_checkpoint(tmp_path / "stage2_2" / "checkpoint.pth")
+    assert (kept["epoch"], kept["step"]) == (0, 0)
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -339,6 +340,25 @@ def test_settings_that_cannot_work_are_refused(tmp_path, changes, words):
 def test_stage_list_is_in_the_order_of_the_network():
     assert stage_list("onnxw", ["stage6_1", "stage2_5", "stage2_0"]) == {"stage2": [0, 5], "stage6": [1]}
     assert sum(map(len, stage_list("mobilew", None).values())) == 42
+
+
+def test_a_continued_student_keeps_its_teacher(teachers, tmp_path):
+    config, teacher = make_config(tmp_path), load_teacher(ARCH, teachers[False])
+    BlockTrainer(config, teacher).run()
+    with torch.no_grad():
+        next(teacher.parameters()).mul_(1.5)
+    with pytest.raises(UserError, match=r"stage2_2.checkpoint.pth' was distilled from other weights of efficientnet-t"):
+        BlockTrainer(config, teacher, resume=True).run()
+
+
+def test_int8_students_are_evaluated_without_the_fp32_ones(teachers, tmp_path, capsys):
+    config, teacher = make_config(tmp_path), load_teacher(ARCH, teachers[True], quant=True)
+    BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
+    BlockTrainer(config, teacher, int8=True).run()
+    (tmp_path / "stage2_2" / "checkpoint.pth").unlink()
+    capsys.readouterr()
+    BlockTrainer(config, teacher, int8=True, test_only=True).run()
+    assert "eval losses" in capsys.readouterr().out
 
 
 def test_a_student_of_another_kind_is_refused(teachers, tmp_path):

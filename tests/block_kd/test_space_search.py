@@ -248,6 +248,30 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("estimator", ["sample", "exact"])
+def test_a_share_of_0_is_0(lut, estimator):
+    """Nothing is within the limit in some spaces; transforms leave errors there, of either sign."""
+    scorer = make_scorer(tiny(lut, limits=(3.0,), estimator=estimator))
+    low = min(scorer.tables.latency_range(config, scorer.others)[0] for config in Spaces("onnxw_tiny").seeds())
+    scorer, rng = make_scorer(tiny(lut, limits=(low * 1.001,), estimator=estimator)), np.random.default_rng(0)
+    spaces = [Spaces("onnxw_tiny").random(rng) for _ in range(30)]
+    beyond = [c for c in spaces if scorer.tables.latency_range(c, scorer.others)[0] > 1.2 * low]
+    assert len(beyond) > 5
+    assert [scorer(config).per_limit[0].feasible for config in beyond] == [0.0] * len(beyond)
+
+
+def test_other_stages_of_a_profile_in_a_folder_are_predicted(lut, tmp_path):
+    """The name of a platform may be a path, or that of a family."""
+    profile = REPOSITORY / "data" / "latency" / "epyc_onnxruntime_int8"
+    named, by_path = (load_other_stages(name, "onnxw", (160,), lut_folder=tmp_path)[0]
+                      for name in ("epyc_onnxruntime_int8", str(profile)))
+    assert named == pytest.approx(by_path)
+    (tmp_path / "onnxw").mkdir()
+    (tmp_path / "onnxw" / "other_stages.json").write_text(json.dumps({"dev": {"onnxw": 5}}))
+    with pytest.raises(UserError, match=r"other_stages\.json.*onnxw"):
+        load_other_stages("dev", "onnxw", (160,), lut_folder=tmp_path)
+
+
 @pytest.mark.parametrize(("changes", "words"), [
     ({"superspace": "onnxz"}, ["onnxz", "onnxw"]), ({"superspace": "resnet20"}, ["resnet20 is a fixed", "onnxw_tiny"]),
     ({"platform": "pdp11"}, ["pdp11", "onnx_lut", "onnxruntime_int8"]),

@@ -1,6 +1,8 @@
 """Batches: their order, their number, and that they depend on seed, epoch and index alone."""
 
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from image_trees import collect, numbers_data, numbers_source, one_line, same_ba
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches, train_batches
+from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import train_transform
 from modules.utils.errors import UserError
 
@@ -127,7 +130,7 @@ def test_drop_last_leaves_whole_batches():
     assert [len(labels) for _, labels in whole] == [6, 6, 6]
     with pytest.raises(UserError) as error:
         train_batches(data, show_draw, batch_size=11, seed=0, epoch=0, world_size=2, drop_last=True)
-    one_line(error, "11", "1 to 10")
+    one_line(error, "11", "2 to 10")
 
 
 @pytest.mark.parametrize("count", [127, 128, 130])
@@ -149,3 +152,18 @@ def test_loading_leaves_the_global_generators_alone():
     collect(eval_batches(numbers_source(10), range(10), show_draw, batch_size=4))
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+class KilledSource(ArraySource):
+    """Images of which one takes the process that loads it away."""
+
+    def image(self, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().image(index)
+
+
+def test_a_killed_loader_is_told_in_one_line():
+    source = KilledSource(np.zeros((6, 8, 8, 3), np.uint8), ("a", "b"), np.array([0, 1] * 3))
+    with pytest.raises(UserError, match=r"one of the 1 loader processes was killed, .*--num_workers"):
+        list(eval_batches(source, np.arange(6), lambda image, rng: torch.zeros(1), batch_size=2, num_workers=1))

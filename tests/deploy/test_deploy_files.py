@@ -16,7 +16,7 @@ from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
 from modules.datasets.transforms import eval_transform
 from modules.deploy.cards import report
-from modules.deploy.cards.card import add_latency, card_path, read_card
+from modules.deploy.cards.card import _fp32_accuracy, add_latency, card_path, read_card
 from modules.deploy.cards.report import label, plot_cards, read_cards, rows
 from modules.deploy.graph.graph import Node
 from modules.deploy.graph.lower import lower
@@ -209,7 +209,20 @@ def test_random_weights_never_replace_a_trained_file(exported):
                   "--skip_weights")
     assert done.returncode == 2
     assert "is a trained model, with a card beside it; random weights would replace it" in done.stderr
+    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                  "--weight_bits", "7")
+    assert done.returncode == 2
+    assert "--weight_bits 7 without --skip_weights; trained weights have the bits of their training" in done.stderr
     assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
+
+
+def test_a_card_tells_the_fp32_accuracy_of_the_same_images_alone(exported):
+    card = next(path for path in (exported[0] / "models").glob("*.card.json") if "int8" not in path.name)
+    facts, model = read_card(card), card.with_name(card.name.removesuffix(".card.json"))
+    assert _fp32_accuracy(model, facts["dataset"], facts["images"]) == facts["accuracy"]["engine"]
+    assert _fp32_accuracy(model, facts["dataset"], facts["images"] + 1) is None
+    assert _fp32_accuracy(model, "birds", facts["images"]) is None
+    assert _fp32_accuracy(card, facts["dataset"], facts["images"]) is None  # no such file, so no card
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pth", "lsq.pth"])

@@ -331,7 +331,7 @@ INFO: Memory footprint delta from the start of the tool (MB): init=3.25781 overa
 
 def test_output_of_the_benchmark_program():
     times = parse_output(OUTPUT_OF_BENCHMARK_MODEL)
-    assert (times.mean_ms, times.std_ms, times.runs, times.memory_mb) == (13.3318, 0.128, 75, 9.51562)
+    assert (times.mean_ms, times.std_ms, times.runs, times.memory_mb) == (13.3318, 0.128, 75, 9.51562 * 1.048576)
     assert parse_output("count=5 first=1 curr=1 min=1 max=1 avg=1.25e+06 std=2").mean_ms == 1250
     with pytest.raises(UserError, match="no such option"):
         parse_output("ERROR\nno such option")
@@ -481,7 +481,8 @@ def test_without_litert_one_line_says_so(tmp_path):
     code = ("import runpy, sys; sys.modules['ai_edge_litert'] = None; sys.argv = sys.argv[1:]\n"
             "runpy.run_path(sys.argv[0], run_name='__main__')")
     for command in (("tflite_tools/export_tflite.py", "--skip_weights", "--output_dir", tmp_path),
-                    ("tflite_tools/eval_tflite.py", "--model_path", tmp_path / "net.tflite")):
+                    ("tflite_tools/eval_tflite.py", "--model_path", tmp_path / "net.tflite"),
+                    ("tflite_tools/benchmark.py", "--network", "resnet8", "--model_dir", tmp_path)):
         done = script("-c", code, *command)
         assert done.returncode == 2
         assert "ai-edge-litert is not installed" in done.stderr.splitlines()[-1]

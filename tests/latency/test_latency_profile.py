@@ -27,15 +27,17 @@ from modules.latency.profile.__main__ import main
 from modules.latency.profile.design import Net, choose_blocks, choose_nets, superspace_of
 from modules.latency.profile.journal import HEADER, Journal, Row
 from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
-from modules.latency.profile.models import block_model
+from modules.latency.profile.models import block_model, file_form
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.latency.profile.timer import network_timer
 from modules.latency.profile.validation import net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
 from modules.latency.table import TablePlatform
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
+from modules.modeling.spec import BlockArgs
 from modules.runtime import runner
 from modules.runtime.devices import DeviceOptions, RunnerDevice, open_device
+from modules.runtime.litert import LiteRtSession
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
@@ -144,8 +146,21 @@ def test_chosen_networks_are_spread_evenly():
     assert len(set(chosen)) == 20
     latency = dict(zip(nets, ms, strict=True))
     log = np.log([latency[net] for net in chosen])
+    assert sorted(choose_nets(nets[:7], ms[:7], 20, np.random.default_rng(0)), key=str) == sorted(nets[:7], key=str)
     thirds = np.histogram(log, 3, (np.log(ms.min()), np.log(ms.max())))[0]
     assert min(thirds) >= 5  # 400 normal draws have 3% in the outer thirds
+
+
+def test_phones_without_xnnpack_get_the_form_of_their_kernels():
+    """Large depthwise filters stay what they are there; XNNPACK runs the grouped form faster."""
+    block, hw = BlockArgs("MobileNetV2Res", 16, 16, 7, 4, 1, "relu6"), (14, 14)
+    forms = [file_form(*of) for of in (("litert", "adb:1", False), ("litert", "adb", True), ("litert", "local", False),
+                                       ("onnxruntime", "local", False))]
+    assert forms[1:] == ["litert", "litert", "onnxruntime"]
+    plain, grouped = ([op["op_name"] for op in LiteRtSession(block_model(form, block, hw), 1, False).interpreter
+                       ._get_ops_details()] for form in forms[:2])
+    assert plain.count("DEPTHWISE_CONV_2D") == 1
+    assert "DEPTHWISE_CONV_2D" not in grouped
 
 
 def test_a_plan_round_trips_and_refuses_other_settings(tmp_path):
@@ -361,6 +376,15 @@ def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resu
         assert process.returncode == 2
         assert all(word in err for word in words)
         assert err.count("\n") == 1
+
+
+def test_a_second_profile_that_is_refused_is_refused_before_the_first(tmp_path):
+    taken = tmp_path / "mine_t2_b1" / "plan.json"
+    taken.parent.mkdir()
+    taken.write_text("{}")
+    with pytest.raises(UserError, match=r"mine_t2_b1.plan\.json' exists; continue it with --resume"):
+        main([*SMALL, "--output", str(tmp_path / "mine"), "--threads", "1", "2"])
+    assert not (tmp_path / "mine" / "plan.json").exists()
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -23,7 +23,8 @@ from modules.training.downstream import downstream_config, fine_tune
 from modules.training.schedule import warmup_linear_lr
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
-from modules.utils.checkpoint import load_checkpoint
+from modules.utils import notes
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
@@ -177,3 +178,36 @@ def test_the_script_and_its_errors(supernets, tmp_path):
         assert result.returncode == 2
         assert len(result.stderr.splitlines()) == 1
         assert what in result.stderr
+
+
+def test_weights_keep_the_epsilon_of_their_training(supernets, tmp_path, monkeypatch, capsys):
+    """A supernet trained with another one than the default of the recipe; a stopped run goes on with it."""
+    monkeypatch.setattr(notes, "_said", set())
+    kept = load_checkpoint(supernets / f"{SPACE}-align0" / "checkpoint.pth")
+    kept["config"]["training"]["bn_eps"] = 0.001
+    folder = tmp_path / f"{SPACE}-align0"
+    folder.mkdir()
+    save_checkpoint(folder / "checkpoint.pth", kept)
+    path, _ = tune(tmp_path, tmp_path, int8=False)
+    tune(tmp_path, tmp_path, int8=False, resume=True)
+    model, record = load_supernet(path, SPACE, False)
+    assert record.bn_eps == 0.001
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.001}
+    assert "bn_eps 1e-05 is 0.001 here, that of the training of the weights" in capsys.readouterr().err
+
+
+def test_weights_of_another_subnet_do_not_go_unnoticed(supernets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notes, "_said", set())
+    largest = Supernet(SPACE, 10, (32,)).subnets.extreme(max)
+    alone = load_checkpoint(supernets / f"{SPACE}-align0" / "checkpoint.pth")
+    alone["config"]["training"]["subnet_choice"] = str(largest)
+    folder = tmp_path / f"{SPACE}-align0"
+    folder.mkdir()
+    save_checkpoint(folder / "checkpoint.pth", alone)
+    tune(tmp_path, tmp_path, int8=False)
+    assert f"has trained weights of {largest} alone; other layers and widths start at random" in capsys.readouterr().err
+    config = TrainConfig(dataset="digits", teacher=(f"{SPACE}-{CHOICE}",), teacher_checkpoint=str(tmp_path), epochs=1,
+                         subnet_choice=str(CHOICE), n_classes=12, models_save_dir=str(tmp_path / "taught"),
+                         teacher_strides=(), **QUICK)
+    with pytest.raises(UserError, match=f"subnet {CHOICE} of .*checkpoint.pth': only {largest} was trained there"):
+        train(config, SPACE)

@@ -155,3 +155,15 @@ def test_kernels_without_a_gradient_or_of_zeros_stay():
 def test_without_momentum_is_refused():
     with pytest.raises(UserError, match="--momentum 0 with --optimizer muon"):
         TrainConfig(optimizer="muon", momentum=0.0)
+
+
+def test_projections_for_a_teacher_are_not_turned():
+    """They start near 0 and have to grow, which a turned kernel cannot."""
+    network, projections = networks()[0], nn.ModuleList([nn.Conv2d(4, 6, 1)])
+    optimizer = build_optimizer(nn.ModuleList([network, projections]), CONFIG, network)
+    assert [len(kernel) for kernel in optimizer.param_groups[-1]["params"]] == [8, 4]
+    nn.init.normal_(projections[0].weight, 0, 1e-4)
+    before = projections[0].weight.norm().item()
+    give_gradients((network, projections), 0)
+    optimizer.step()
+    assert projections[0].weight.norm().item() > 100 * before

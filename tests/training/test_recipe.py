@@ -24,7 +24,7 @@ from modules.training.config import TrainConfig, load_yaml
 from modules.training.loop.trainee import Position
 from modules.training.losses import smoothed_cross_entropy
 from modules.training.precision import autocast
-from modules.training.recipe.answers import ANSWERS, open_teachers, teacher_answers
+from modules.training.recipe.answers import ANSWERS, _of_network, open_teachers, teacher_answers
 from modules.training.recipe.distillation import Distiller, Teacher, load_teacher
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.initialisation import initialise
@@ -264,6 +264,11 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     mirrored = replace(data, info=replace(data.info, hflip=True))
     again = teacher_answers(first.folder / ANSWERS, teachers[:1], mirrored, config, torch.device("cpu"), seen.append)
     torch.testing.assert_close(again[numbers].float(), (ours(inputs) + ours(inputs.flip(3))) / 2, **half)
+    larger = _of_network(ours, replace(first.record, resolutions=(48,))), _of_network(
+        load_teacher("resnet8:0.5_r24", config, first.record, data, torch.device("cpu"))[0],
+        replace(first.record, resolutions=(48,)))
+    assert larger[0].saw == larger[1].saw
+    assert larger[0].digest != larger[1].digest  # the same weights at another size
     inverted = replace(mirrored, train=ArraySource(255 - data.train.pixels, data.train.classes, data.train.labels))
     before = len(seen)
     teacher_answers(first.folder / ANSWERS, teachers[:1], inverted, config, torch.device("cpu"), seen.append)

@@ -113,13 +113,19 @@ def test_tables_that_a_score_is_ranked_by(tmp_path):
     assert perfect.across == pytest.approx((1, 1))
     assert all(map(math.isnan, constant.across))
     for row in rows[::40]:
-        assert row.spec.blocks[0][1].args.cin * row.spec.resolution > 0
         assert math.isfinite(score_substages([row], "NASWOT", 2, 0)[0])
         assert math.isfinite(score_substages([row], "ZiCo", 2, 0)[0])
     with pytest.raises(UserError, match="all of no score"):
         rankings(rows, {"Params": loss}, aggregate="all")
     with pytest.raises(UserError, match="no row for resolution 500"):
         draw_substages(TABLES, "onnxw_tiny", 500, 2, 1)
+    (tmp_path / "onnxw_tiny").mkdir()
+    table = tmp_path / "onnxw_tiny" / "stage1_0_0.csv"
+    for line, words in (("k3#w16", "line 1: 1 fields"), ("k3#w16#e1,1x16xAxA,1,1,1,1", "line 1: .*1x16xAxA"),
+                        ("k3#w16#e1,1x16x32x32,1,nan,1,1", "line 1: .*finite")):
+        table.write_text(f"{line}\n")
+        with pytest.raises(UserError, match=words):
+            draw_substages(tmp_path, "onnxw_tiny", 64, 2, 1)
 
 
 def test_syncflow_sends_all_channels_through_a_stage():

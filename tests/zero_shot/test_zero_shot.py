@@ -29,6 +29,7 @@ from modules.search_space.reference import read_network
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import STATE_FILE, Run
+from modules.zero_shot import proxies
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.network import structure_net
 from modules.zero_shot.plain_view import plain_view
@@ -212,6 +213,18 @@ def test_ntk_of_a_linear_network_is_that_of_its_inputs():
         rows.append(torch.cat([net.get_parameter(n).grad.flatten() for n in names]))
     values = np.linalg.eigvalsh((torch.stack(rows).double() @ torch.stack(rows).double().T).numpy())
     assert condition == pytest.approx(values[-1] / values[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_singular_kernel_has_the_worst_ntk(monkeypatch, batch):
+    """Equal images have equal gradients: all values but one are 0, and are rounded to either side of it."""
+    net = QNetwork(plain_view(structure_net(Structure.parse("SuperConvK1BNRELU(3,4,1,1)"), 8, 3)))
+    fine = get_proxy("NTK")(net, 4, torch.Generator().manual_seed(5))
+    for seed in range(3):
+        image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        monkeypatch.setattr(proxies, "noise", lambda net, n, generator, image=image: image.expand(n, -1, -1, -1))
+        assert get_proxy("NTK")(net, batch, torch.Generator()) == (-1 if batch == 1 else -2**23)
+    assert fine > -2**23
 
 
 PROXIES = {"zen1": "Zen", "naswot": "NASWOT", "synflow": "Syncflow", "gradnorm": "GradNorm", "ntk": "NTK"}

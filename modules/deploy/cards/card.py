@@ -56,7 +56,7 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
         "weight_bits": record.quant.nbits_w if int8 else 32,
         "training": "alone" if evaluator.record.only_subnet else "supernet", "dataset": evaluator.data.info.name,
         "images": agreement.images,
-        "accuracy": {"fp32": _fp32_accuracy(model, fp32) if int8 else None,
+        "accuracy": {"fp32": _fp32_accuracy(fp32, evaluator.data.info.name, agreement.images) if int8 else None,
                      "network": _accuracy(agreement.top1_network, agreement.images),
                      "engine": _accuracy(agreement.top1_model, agreement.images)},
         "agreement": {"percent": agreement.percent, "margin_in_errors": agreement.margin_in_errors, **vars(agreement)},
@@ -100,9 +100,11 @@ def _accuracy(top1: float, images: int) -> dict[str, float]:
     return {"top1": top1, "low": low, "high": high}
 
 
-def _fp32_accuracy(model: Path, fp32: Path) -> dict[str, float] | None:
-    path = card_path(fp32)
-    return read_card(path)["accuracy"]["engine"] if path.is_file() and fp32 != model else None
+def _fp32_accuracy(fp32: Path, dataset: str, images: int) -> dict[str, float] | None:
+    """The accuracy in the card of the file `fp32`, if it is that of as many images of the same data set."""
+    card = read_card(card_path(fp32)) if card_path(fp32).is_file() else {}
+    same = (card.get("precision"), card.get("dataset"), card.get("images")) == ("fp32", dataset, images)
+    return card["accuracy"]["engine"] if same else None
 
 
 def _sha256(path: str | Path) -> str:

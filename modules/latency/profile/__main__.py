@@ -18,7 +18,7 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from modules.latency.platform import is_built_in
-from modules.latency.profile.models import WRITERS
+from modules.latency.profile.models import BACKENDS
 from modules.latency.profile.plan import FEWEST, Settings
 from modules.latency.profile.profiled import user_folder
 from modules.latency.profile.session import Session
@@ -29,14 +29,14 @@ from modules.utils.cli import add_run_arguments, make_parser, run
 from modules.utils.errors import UserError
 from modules.utils.processes import LOCK_FILE
 from modules.utils.results import format_table
-from modules.utils.runs import Run
+from modules.utils.runs import Run, check_free
 from modules.utils.settings import BATCH, PIXELS, SEED, THREADS, option
 
 
 def parse_args(argv):
     """The command line."""
     parser = make_parser(__doc__)
-    option(parser, "--backend", MISSING, "runtime", kind=str, choices=tuple(WRITERS))
+    option(parser, "--backend", MISSING, "runtime", kind=str, choices=BACKENDS)
     option(parser, "--superspace", MISSING, "superspace, such as onnxw, mobilew, onnxw_tiny; zen_cifar, zen_flops or "
            "zen_latency: Zen structures", kind=str)
     option(parser, "--output", MISSING, "name of the platform, or a folder's path", kind=str, metavar="NAME")
@@ -67,9 +67,22 @@ def parse_args(argv):
 def main(argv: list[str] | None = None) -> None:
     """One platform for each number of threads and batch size."""
     args = parse_args(argv)
-    combinations = list(itertools.product(args.threads, args.batch_sizes))
-    for i, (threads, batch) in enumerate(combinations):
-        make_platform(args, args.output + (f"_t{threads}_b{batch}" if i else ""), threads, batch)
+    names = {args.output + (f"_t{threads}_b{batch}" if i else ""): (threads, batch)
+             for i, (threads, batch) in enumerate(itertools.product(args.threads, args.batch_sizes))}
+    check_free(open_run(args, name) for name in names)
+    for name, (threads, batch) in names.items():
+        make_platform(args, name, threads, batch)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of the platform `name`: a path, or a plain name in the user's folder."""
+    return user_folder() / name if Path(name).name == name else Path(name)
+
+
+def open_run(args, name: str) -> Run:
+    """The run of a profile, to be entered."""
+    return Run(folder_of(name) / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,
+               option="--output")
 
 
 def make_platform(args, name: str, threads: int, batch: int) -> None:
@@ -81,9 +94,8 @@ def make_platform(args, name: str, threads: int, batch: int) -> None:
                         args.correction_nets, args.test_nets, args.seed, args.weight_bits, options)
     if is_built_in(name):
         raise UserError(f"--output {name!r} is a platform of the program; give another name")
-    folder = user_folder() / name if Path(name).name == name else Path(name)
-    with Run(folder / "plan.json", files=("*",), resume=args.resume, overwrite=args.overwrite,
-             option="--output") as opened:
+    folder = folder_of(name)
+    with open_run(args, name) as opened:
         if not opened.found and any(path.name != LOCK_FILE for path in folder.iterdir()):
             raise UserError(f"{str(folder)!r} is not empty and holds no profile; name another folder")
         device = open_device(args.device, args.backend, threads, batch, options)

@@ -124,9 +124,10 @@ def choose_blocks(nets: Sequence[Net], count: int, rng: np.random.Generator) -> 
 
 
 def choose_nets(nets: Sequence[Net], ms: np.ndarray, count: int, rng: np.random.Generator) -> list[Net]:
-    """`count` of `nets`, evenly spread over the logarithms of their latencies `ms` from the smallest to the largest."""
+    """`count` of `nets`, or all if there are fewer, evenly spread over the logarithms of their latencies `ms` from the
+    smallest to the largest."""
     log, free = np.log(ms), np.ones(len(nets), bool)
-    edges = np.linspace(log.min(), log.max(), count + 1)
+    edges = np.linspace(log.min(), log.max(), min(count, len(nets)) + 1)
     chosen = []
     for low, high in pairwise(edges):
         middle = rng.uniform(low, high)

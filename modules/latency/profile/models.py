@@ -3,6 +3,7 @@ export."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from modules.deploy.graph.builder import AnyRange, SyntheticWeights, build_graph
 from modules.deploy.graph.graph import Graph
@@ -16,18 +17,28 @@ def _onnx(graph: Graph) -> bytes:
     return onnx_bytes(graph)
 
 
-def _tflite(graph: Graph) -> bytes:
+def _tflite(graph: Graph, grouped: bool = True) -> bytes:
+    from modules.deploy.to_tflite.float_writer import Form
     from modules.deploy.to_tflite.writer import tflite_bytes
 
-    return tflite_bytes(graph)
+    return tflite_bytes(graph, Form(grouped))
 
 
-WRITERS: dict[str, Callable[[Graph], bytes]] = {"onnxruntime": _onnx, "openvino": _onnx, "litert": _tflite}
+BACKENDS = ("onnxruntime", "openvino", "litert")
+_PLAIN = "litert_plain"  # the form for TFLite's own kernels
+WRITERS: dict[str, Callable[[Graph], bytes]] = {
+    "onnxruntime": _onnx, "openvino": _onnx, "litert": _tflite, _PLAIN: partial(_tflite, grouped=False)}
 REFERENCE = (BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6"), (28, 28))  # about 0.1 ms on one x86 core
 
 
+def file_form(backend: str, device: str, use_xnnpack: bool) -> str:
+    """The form of files, a key of `WRITERS`, that is fastest under `backend` on `device`: on a phone without XNNPACK
+    large depthwise filters stay what they are."""
+    return _PLAIN if backend == "litert" and device.startswith("adb") and not use_xnnpack else backend
+
+
 def block_model(runtime: str, block: BlockArgs, hw: tuple[int, int], weight_bits: int = 8) -> bytes:
-    """The int8 model of one block on an input of `hw` pixels, in the format that `runtime` reads."""
+    """The int8 model of one block on an input of `hw` pixels, in the form of `runtime`, a key of `WRITERS`."""
     return _model(runtime, [("block", build_block(block))], (block.cin, *hw), weight_bits)
 
 

@@ -14,7 +14,7 @@ from modules.latency.profile.design import Net
 from modules.latency.profile.fit import Data, fit_blocks, make_platform
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import measure, measure_together, open_reference
-from modules.latency.profile.models import block_model, net_model
+from modules.latency.profile.models import block_model, file_form, net_model
 from modules.latency.profile.plan import FEWEST, Plan, Settings, add_nets, make_plan
 from modules.runtime.device import Device
 from modules.utils.runs import Run
@@ -29,6 +29,7 @@ class Session:
     def __init__(self, run: Run, settings: Settings, device: Device, minutes: float, memory: bool = False):
         self.opened, self.settings, self.device = run, settings, device
         self.folder, self.seconds, self.memory = run.path.parent, minutes * 60, memory
+        self.form = file_form(settings.backend, settings.device, settings.options.use_xnnpack)
 
     def run(self) -> dict:
         """Do the work that is not done yet; returns the record in `platform.json`.
@@ -61,7 +62,7 @@ class Session:
         todo = [block for block in self.plan.blocks if ("block", block_key(*block)) not in self.journal.rows]
         for block in self._in_time("blocks", todo, BLOCK_SHARE, 0):
             self._measure("block", block_key(*block),
-                          partial(block_model, self.settings.backend, *block, self.settings.weight_bits))
+                          partial(block_model, self.form, *block, self.settings.weight_bits))
 
     def _measure_correction_nets(self) -> None:
         todo = [net for net in self.plan.correction_nets if ("correction", str(net)) not in self.journal.rows]
@@ -84,7 +85,7 @@ class Session:
         self.journal.add([Row.of(role, name, measured, time.monotonic() - start)])
 
     def _model(self, net: Net) -> bytes:
-        return net_model(self.settings.backend, net.spec, self.settings.weight_bits)
+        return net_model(self.form, net.spec, self.settings.weight_bits)
 
     def _measure_test_nets(self) -> None:
         if len(self.journal.of("test2")) == len(self.plan.test_nets):

@@ -34,14 +34,16 @@ def network_timer(name: str, platform, option: str = "--measure_best") -> Timer:
 class _ProfiledTimer:
     def __init__(self, folder: Path, where: str):
         from modules.latency.profile.measure import open_reference
+        from modules.latency.profile.models import file_form
         from modules.runtime.devices import open_device
 
         form = {"device": str, "backend": str, "threads": int, "batch": int, "machine": dict, "reference_ms": float}
         record = read_record(folder, form)
         self.backend, self.reference_ms = record["backend"], record["reference_ms"]
         self.weight_bits = record["weight_bits"]
-        self.device = open_device(record["device"], self.backend, record["threads"], record["batch"],
-                                  device_options(record))
+        options = device_options(record)
+        self.form = file_form(self.backend, record["device"], options.use_xnnpack)
+        self.device = open_device(record["device"], self.backend, record["threads"], record["batch"], options)
         atexit.register(self.device.stop)
         machine = self.device.describe()
         if machine != record["machine"]:
@@ -53,7 +55,7 @@ class _ProfiledTimer:
         from modules.latency.profile.measure import measure
         from modules.latency.profile.models import net_model
 
-        measured = measure(self.device, net_model(self.backend, spec, self.weight_bits))
+        measured = measure(self.device, net_model(self.form, spec, self.weight_bits))
         return measured.ms * self.reference_ms / measured.reference_ms
 
 

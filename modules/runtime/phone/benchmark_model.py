@@ -36,7 +36,7 @@ class PhoneRun:
 @dataclass(frozen=True)
 class PhoneTimes:
     """Mean and standard deviation of the latency in milliseconds, number of runs, and the memory of the program in MB
-    (None: not printed)."""
+    of 10^6 bytes (None: not printed)."""
 
     mean_ms: float
     std_ms: float
@@ -45,14 +45,16 @@ class PhoneTimes:
 
 
 def parse_output(text: str) -> PhoneTimes:
-    """The times in the output of `benchmark_model`, which counts in microseconds. UserError if there are none."""
+    """The times in the output of `benchmark_model`, which counts in microseconds and in MB of 2^20 bytes. UserError if
+    there are none."""
     runs = _RUNS.findall(text)
     if not runs:
         lines = text.strip().splitlines() or ["nothing"]
         raise UserError(f"benchmark_model printed no line with count=, avg= and std=; its last line: {lines[-1][:200]}")
     count, mean, std = runs[-1]
     memory = _MEMORY.search(text)
-    return PhoneTimes(float(mean) / 1e3, float(std) / 1e3, int(count), float(memory[1]) if memory else None)
+    return PhoneTimes(float(mean) / 1e3, float(std) / 1e3, int(count),
+                      float(memory[1]) * 2**20 / 1e6 if memory else None)
 
 
 def time_on_phone(phone: Adb, model: str, how: PhoneRun) -> PhoneTimes:
