@@ -5,7 +5,6 @@
 """
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -30,15 +29,13 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--output", "", "JSON file for the results; empty: none")
     args = parser.parse_args(argv)
 
-    from modules.utils.files import atomic_write, machine
+    from modules.utils.files import machine, write_json
 
     rates = {name: statistics.median(values) for name, values in measure(args).items()}
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} images/s")
     if args.output:
-        with atomic_write(args.output) as file:
-            json.dump({"machine": machine(), "arguments": vars(args), "images_per_second": rates}, file, indent=2)
-            file.write("\n")
+        write_json(args.output, {"machine": machine(), "arguments": vars(args), "images_per_second": rates})
 
 
 def measure(args) -> dict[str, list[float]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
-from modules.utils.files import atomic_write, machine
+from modules.utils.files import machine, write_json
 from modules.utils.settings import option
 
 
@@ -176,9 +176,7 @@ def main(argv: list[str] | None = None) -> None:
         print("| {tensor} | {form} | {forward_ms:.2f} | {forward_backward_ms:.2f} | {speed:.2f} | {held_mib:.1f} "
               "| {peak_mib:.1f} |".format(**row))
     if args.output:
-        with atomic_write(args.output) as file:
-            json.dump({"machine": machine(), "arguments": vars(args), "rows": rows}, file, indent=2)
-            file.write("\n")
+        write_json(args.output, {"machine": machine(), "arguments": vars(args), "rows": rows})
 
 
 if __name__ == "__main__":

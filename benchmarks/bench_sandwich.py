@@ -10,7 +10,6 @@ reduction, and the convolutions of `ops/convolve.py`. Each round all forms run t
 medians over rounds. Rounds repeat the same few steps: all kernels are compiled by then. The figures of one process on a
 CPU are processor time: other programs do not count.
 """
-import json
 import statistics
 import sys
 import time
@@ -70,7 +69,7 @@ def main(argv=None):
     import torch
 
     from modules.utils import dist
-    from modules.utils.files import atomic_write, machine
+    from modules.utils.files import machine, write_json
 
     if args.device == "cpu":
         torch.set_num_threads(1)
@@ -87,9 +86,7 @@ def main(argv=None):
             if {"fp32", name} <= times.keys():
                 print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
         if args.output:
-            with atomic_write(args.output) as file:
-                json.dump({"machine": machine(), "arguments": vars(args), "seconds": seconds}, file, indent=2)
-                file.write("\n")
+            write_json(args.output, {"machine": machine(), "arguments": vars(args), "seconds": seconds})
     dist.close()
 
 

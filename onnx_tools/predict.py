@@ -9,19 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.deploy.arguments import add_predict_arguments
+from modules.deploy.arguments import add_predict_arguments, predict_given
 from modules.utils.cli import make_parser, run
 
 
 def main(argv=None):
     parser = make_parser(__doc__)
     add_predict_arguments(parser, "--threads")
-    args = parser.parse_args(argv)
-    from modules.deploy.check.classify import print_guesses
-    from modules.runtime.engines import open_model
-
-    session = open_model(args.model_path, args.threads)
-    print_guesses(session, session.metadata, args.images, args.top)
+    predict_given(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ of sums does. Parameters, images and quantisers start alike; TF32 is off.
 """
 from __future__ import annotations
 
-import json
 import math
 import sys
 from functools import partial
@@ -32,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from modules.search_space.superspace import get_superspace
     from modules.utils.dist import compute_in_full_fp32
-    from modules.utils.files import atomic_write, machine
+    from modules.utils.files import machine, write_json
 
     compute_in_full_fp32()
     rows = [{"space": f"{name}-{str(i) * len(space.searched)}", "int8": int8}
@@ -47,9 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         print("{space} {mode}: logits differ by {logits:.2e}, gradients by {gradients:.2e}".format(
             mode="LSQ+" if row["int8"] else "fp32", **row), flush=True)
     if args.output:
-        with atomic_write(args.output) as file:
-            json.dump({"machine": machine(), "arguments": vars(args), "layers": layers, "rows": rows}, file, indent=2)
-            file.write("\n")
+        write_json(args.output, {"machine": machine(), "arguments": vars(args), "layers": layers, "rows": rows})
     sys.exit(judge(layers, rows, args.limit))
 
 

@@ -96,6 +96,15 @@ def add_predict_arguments(parser, threads: str) -> None:
     THREADS.add_to(parser, threads, dest="threads")
 
 
+def predict_given(args) -> None:
+    """Print the likeliest classes of the images that the options above name."""
+    from modules.deploy.check.classify import print_guesses
+    from modules.runtime.engines import open_model
+
+    session = open_model(args.model_path, args.threads)
+    print_guesses(session, session.metadata, args.images, args.top)
+
+
 def add_accuracy_arguments(parser, threads: str) -> None:
     """The models, and the data set that they are evaluated on; `threads` is the flag for the number of threads."""
     option(parser, "--model_path", MISSING, "model files; further ones are compared with the first", kind=str, many="+")

@@ -33,10 +33,10 @@ class LocalTimer:
         """The processor, and the version of the runtime."""
         from importlib.metadata import version
 
-        import ai_edge_litert  # noqa: F401 - where it is missing, one line says so
-
+        from modules.runtime.litert import litert_schema
         from modules.utils.files import machine
 
+        litert_schema()  # checks that it is installed
         return {"cpu": machine()["cpu"], "runtime": f"ai-edge-litert {version('ai-edge-litert')}"}
 
     def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:

@@ -23,13 +23,14 @@ def seconds_per_image(net: torch.nn.Module, shape: tuple[int, ...], repeats: int
     times = []
     with torch.no_grad():
         for _ in range(WARM_UP + repeats):
-            start = _now(device)
+            start = now(device)
             net(images)
-            times.append(_now(device) - start)
+            times.append(now(device) - start)
     return median(times[WARM_UP:]) / shape[0]
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """The time in seconds, after `device` has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,10 +1,12 @@
 """Limits of a search beside latency: the largest allowed costs of a network. Every search takes them."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modules.search.footprint import Footprint
+from modules.utils.errors import UserError
 from modules.utils.settings import check_settings, setting, settings_of
 
 
@@ -52,3 +54,10 @@ class SizeLimits:
     def describe(self, footprint: Footprint) -> str:
         """The limited measures of `footprint`, such as `params 1.2, file_mb 1.4`."""
         return ", ".join(f"{name} {getattr(footprint, name):.4g}" for name in self.given)
+
+
+def check_limited(latencies: Sequence[float], sizes: SizeLimits) -> None:
+    """UserError if a search has neither limits of latency nor of `sizes`."""
+    if not latencies and not sizes:
+        others = ", ".join(f"--{one.name}" for one in settings_of(SizeLimits).values())
+        raise UserError(f"no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of {others}")

@@ -15,8 +15,8 @@ class WeightAverage:
     The decay grows with the number of updates t as (1 + t) / (10 + t) up to `decay`: the start is forgotten.
     """
 
-    def __init__(self, trained: nn.Module, decay: float, updates: int = 0):
-        self.trained, self.decay, self.updates = trained, decay, updates
+    def __init__(self, trained: nn.Module, decay: float):
+        self.trained, self.decay, self.updates = trained, decay, 0
         self.model = copy.deepcopy(trained).requires_grad_(False)
 
     @torch.no_grad()

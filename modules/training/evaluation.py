@@ -38,8 +38,10 @@ class Accuracy:
         return f"{self.top1:.2f}% [{low:.2f}, {high:.2f}]"
 
 
-def wilson_interval(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials; it holds `share`."""
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95% confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials; it holds
+    `share`."""
+    z = 1.959964  # of a normal distribution
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return 100 * min(max(centre - half, 0.0), share), 100 * max(min(centre + half, 1.0), share)

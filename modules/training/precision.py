@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
 import torch
 
+from modules.runtime.torch_timer import now
 from modules.training.config import TrainConfig
 
 _ROUNDS = 3
@@ -28,14 +28,8 @@ def measure_amp(model: torch.nn.Module, step: Callable, batch: tuple, config: Tr
     model, seconds = copy.deepcopy(model), {"none": [], "bf16": []}
     for turn in range(_ROUNDS + 1):
         for amp, times in seconds.items():
-            start = _now(batch[0])
+            start = now(batch[0].device)
             step(model, batch, replace(config, amp=amp), generator())
             if turn:
-                times.append(_now(batch[0]) - start)
+                times.append(now(batch[0].device) - start)
     return {amp: median(times) for amp, times in seconds.items()}
-
-
-def _now(images: torch.Tensor) -> float:
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
-    return time.perf_counter()

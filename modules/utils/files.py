@@ -62,6 +62,13 @@ def atomic_write(path: str | Path, mode: str = "w"):
             temporary.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, values) -> None:
+    """Write `values` as JSON to be read, with `atomic_write`; what JSON does not know, as text."""
+    with atomic_write(path) as file:
+        json.dump(values, file, indent=2, default=str)
+        file.write("\n")
+
+
 def append(path: str | Path, content: bytes) -> None:
     """Add `content` to the end of a file and flush it to disk. If that fails, the file stays as it was."""
     path = Path(path)
@@ -101,9 +108,7 @@ def write_manifest(artifact: str | Path, **fields) -> None:
     """Write `<artifact>.json`: command, commit, versions and machine, with `fields` (such as the seed) added."""
     record = {"artifact": Path(artifact).name, "command": command(), "commit": _commit(), "versions": _versions(),
               "machine": machine(), **fields}
-    with atomic_write(f"{artifact}.json") as file:
-        json.dump(record, file, indent=2, default=str)
-        file.write("\n")
+    write_json(f"{artifact}.json", record)
 
 
 def command() -> str:

@@ -64,8 +64,7 @@ class Registry(Generic[T]):
         return name
 
     def __getitem__(self, name: str) -> T:
-        value = self.find(name)
-        return value if value is not None else self.find(self.check(name))
+        return self.find(self.check(name))
 
     def __contains__(self, name: str) -> bool:
         return self.find(name) is not None

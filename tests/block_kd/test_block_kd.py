@@ -315,7 +315,7 @@ def test_students_whose_progress_differs_meet_again(teachers, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(teachers, tmp_path, monkeypatch):
     config = make_config(tmp_path, num_epochs=2)
-    monkeypatch.setattr(BlockKDConfig, "learning_rate", lambda self, stage, epoch, step, steps: 1e30 if epoch else 0.005)
+    monkeypatch.setattr(BlockKDConfig, "learning_rate", lambda _, stage, epoch, step, steps: 1e30 if epoch else 0.005)
     with pytest.raises(UserError, match=r"training of stage2_2 diverged in epoch 1.*learning_rate_list"):
         BlockTrainer(config, load_teacher(ARCH, teachers[False])).run()
     kept = load_checkpoint(tmp_path / "stage2_2" / "checkpoint.pth")

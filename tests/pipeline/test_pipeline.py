@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ from modules.pipeline.rival import MEASURED, WIDTHS, choose_rival, rival_candida
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import Speed, measure_speed, mixture, step_seconds
 from modules.pipeline.steps import Pipeline
+from modules.pipeline.summary import Entry, gains, same
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
 from modules.search_space.subnet_space import SubnetSpace
@@ -776,3 +778,16 @@ def test_a_run_of_before_an_option_continues_and_one_with_another_value_does_not
         with pytest.raises(UserError, match=f"{name} was '{value}' .* and is 'auto' now"):
             run_pipeline(asked, resume=True)
         (tmp_path / STATE_FILE).write_text(json.dumps(state))
+
+
+def test_the_last_lines_compare_the_files():
+    """Test images against networks of other spaces; held-out images after equal training against other subnets."""
+    entries = [Entry(name, Path(name), {"accuracy": {"engine": {"top1": top1}}}, ms)
+               for name, top1, ms in (("found", 90.0, 0.2), ("smallest", 80.0, 0.1), ("mobilenet_v2", 84.5, 0.3))]
+    held_out, subnets = {"a": 88.0, "b": 81.5}, {"found": "a", "smallest": "b", "random_search": "a"}
+    results = SimpleNamespace(compared=lambda: subnets, best_checkpoints=lambda subnet: subnet,
+                              accuracy_held_out=lambda _, subnet: held_out[subnet])
+    assert gains(entries, results) == [
+        "against smallest of the space: +6.5 points of held-out images after the same training, 0.50 times as fast",
+        "against MobileNetV2: +5.5 points, 1.50 times as fast"]
+    assert same(entries, results) == ["random search: a network that is in the table already"]

@@ -20,7 +20,7 @@ from modules.block_kd.space_search.figures import draw_distribution
 from modules.block_kd.space_search.files import SpaceEntry, describe, write_scores
 from modules.block_kd.space_search.spaces import Spaces
 from modules.search.evolution import History
-from modules.search.limits import SizeLimits
+from modules.search.limits import SizeLimits, check_limited
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
@@ -67,9 +67,7 @@ class Scoring:
     def __post_init__(self):
         check_settings(self)
         self.spaces.blocks  # noqa: B018 - refuses an unknown type
-        if not self.limits and not self.sizes:
-            raise UserError("no limit; give --latency_constraint in ms, as in --latency_constraint 10, or one of "
-                            "--max_mflops, --max_params, --max_file_mb, --max_memory_mb")
+        check_limited(self.limits, self.sizes)
         if self.zero_shot_weight != 1 and not self.zero_shot_lut_path:
             raise UserError(f"--zero_shot_weight {self.zero_shot_weight:g} without --zero_shot_lut_path; give "
                             "the tables too")

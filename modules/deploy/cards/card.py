@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.published import published_name
 from modules.training.evaluation import wilson_interval
 from modules.utils.errors import UserError
-from modules.utils.files import atomic_write
+from modules.utils.files import write_json
 from modules.utils.json_files import read_json
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
         "agreement": {"percent": agreement.percent, "margin_in_errors": agreement.margin_in_errors, **vars(agreement)},
         "mmacs": macs, "mparams": params, "bytes": model.stat().st_size, "operators": operators, "latency": None,
         "checkpoint": {"file": Path(evaluator.path).name, "sha256": _sha256(evaluator.path)}}
-    _write(card_path(model), card)
+    write_json(card_path(model), card)
 
 
 def check_untrained(model: str | Path) -> None:
@@ -84,7 +83,7 @@ def add_latency(model: str | Path, latency: dict) -> None:
     one."""
     path = card_path(model)
     if path.is_file():
-        _write(path, read_card(path) | {"latency": latency})
+        write_json(path, read_card(path) | {"latency": latency})
 
 
 def read_card(path: str | Path) -> dict:
@@ -111,7 +110,3 @@ def _sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _write(path: Path, card: dict) -> None:
-    with atomic_write(path) as file:
-        json.dump(card, file, indent=2)
-        file.write("\n")

@@ -1,7 +1,6 @@
 """The platform of a profile, made from its measurements: predictor, correction, validation, and their files."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from modules.latency.profile.profiled import MODEL, RECORD, ProfiledPlatform
 from modules.latency.profile.validation import block_figures, draw_report, net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, fit_correction, net_terms
 from modules.modeling.complexity import Sized
-from modules.utils.files import atomic_write, command
+from modules.utils.files import command, write_json
 
 FOLDS = 5  # of the validation
 # More folds than usual for the uncertainty: with so few blocks, a model without a fifth of them is clearly worse.
@@ -119,7 +118,5 @@ def make_platform(folder: Path, data: Data, rows: Sequence[Row], model: BlockMod
              f"threads {settings.threads}, batch {settings.batch}")
     draw_report(folder / "report.png", title, blocks[:2],
                 ((first + second) / 2, predicted.ms, NORMAL_90 * predicted.std))
-    with atomic_write(folder / RECORD) as file:  # last: this file makes the folder a platform
-        json.dump(record, file, indent=2)
-        file.write("\n")
+    write_json(folder / RECORD, record)  # last: this file makes the folder a platform
     return record

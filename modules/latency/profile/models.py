@@ -21,7 +21,7 @@ def _tflite(graph: Graph, grouped: bool = True) -> bytes:
     from modules.deploy.to_tflite.float_writer import Form
     from modules.deploy.to_tflite.writer import tflite_bytes
 
-    return tflite_bytes(graph, Form(grouped))
+    return tflite_bytes(graph, form=Form(grouped))
 
 
 BACKENDS = ("onnxruntime", "openvino", "litert")

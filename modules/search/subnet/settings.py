@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 
 from modules.search.generations import GenerationSizes
-from modules.search.limits import SizeLimits
+from modules.search.limits import SizeLimits, check_limited
 from modules.search.predictor import PREDICTORS
 from modules.search.subnet.window import Window
 from modules.utils.errors import UserError
@@ -63,9 +63,7 @@ class SearchSettings:
 
     def __post_init__(self):
         check_settings(self)
-        if not self.limits and not self.size_limits:
-            raise UserError("no limit; give --latency_constraint in ms, or one of --max_mflops, --max_params, "
-                            "--max_file_mb, --max_memory_mb")
+        check_limited(self.limits, self.size_limits)
         given = f"--latency_constraint {' '.join(f'{v:g}' for v in self.limits)}"
         if len(self.limits) % self.devices:
             raise UserError(f"{given}: {len(self.limits)} limits for {self.devices} platforms; expected one for each, "

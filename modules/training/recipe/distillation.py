@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +42,7 @@ class Teacher:
         (64, 3, 224, 224). `amp`: number format of the network, "none" or "bf16"."""
         with block_outputs(self.net, list(self.blocks)) as seen, autocast(amp, images.device.type):
             logits = self.net(self.renormalise(images) if self.renormalise else images)
-        return [seen[name].float() for name in self.blocks], logits.float()
+        return [seen[name] for name in self.blocks], logits.float()
 
 
 class Distiller:
@@ -99,7 +98,7 @@ class Distiller:
                                                                     (target / temperature).softmax(1))
         for name, projection, other in zip(self.names, self.projections, theirs, strict=True):
             loss = loss + self.feature_weight * F.smooth_l1_loss(
-                projection(features[name].float()), self._fitted(other, features[name].shape[2:]))
+                projection(features[name]), self._fitted(other, features[name].shape[2:]))
         return loss
 
     def _fitted(self, feature: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -145,7 +144,7 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
     network = read_network(name)
     path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
                            supernet=network.supernet)
-    model, known = load_supernet(Path(path), network.space, False)
+    model, known = load_supernet(path, network.space, False)
     if known.named:
         check_same_classes(known.classes, record.classes, str(path))
     elif len(known.classes) != len(record.classes):
@@ -163,4 +162,4 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
             own, train_transform(known.training.get("augment", "default"), size, own.info),
             config.post_bn_calibration_batch_num, batch_size=config.batch_size_per_gpu, seed=config.seed,
             num_workers=config.data_loader_workers_per_gpu)]
-    return extract_calibrated(model.to(device), choice, images).eval().requires_grad_(False), known
+    return extract_calibrated(model.to(device), choice, images).requires_grad_(False), known
