@@ -219,9 +219,10 @@ def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
         gradients = torch.autograd.grad(one.sum(), weights, retain_graph=True, allow_unused=True)
         rows.append(torch.cat([g.flatten() for g in gradients if g is not None]))
     jacobian = torch.stack(rows)
-    values = torch.linalg.eigvalsh((jacobian @ jacobian.T).double()).tolist()
+    values = torch.linalg.eigvalsh((jacobian @ jacobian.T).double())
+    smallest, largest = values[0].item(), values[-1].item()
     share = torch.finfo(torch.float32).eps  # of the largest value; smaller ones are rounding, on either side of 0
-    return -(values[-1] / values[0] if values[0] > share * values[-1] else 1 / share)
+    return -(largest / smallest if smallest > share * largest else 1 / share)
 
 
 @register_proxy("RN")

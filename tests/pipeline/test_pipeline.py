@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from image_trees import digit_folder
 
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
@@ -718,27 +719,27 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_of_images_killed_and_resumed(tmp_path):
-    """The whole pipeline at its smallest, killed twice in different steps; it ends with a file within its promises."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for i, (image, label) in enumerate(zip(digits.images[:600], digits.target[:600], strict=True)):
-        path = tmp_path / "photos" / ("val" if i % 4 == 0 else "train") / f"digit {label}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 15.9).astype(np.uint8)).resize((40, 40)).save(path)
-    command = [sys.executable, "-m", "modules.pipeline", "--dataset_path", tmp_path / "photos", "--budget", "20s",
-               "--output", tmp_path / "out", "--resume"]
+    """The whole pipeline at its smallest, killed in two of its steps; it ends with a file within its promises."""
+    command = [sys.executable, "-m", "modules.pipeline", "--dataset_path",
+               digit_folder(tmp_path / "photos", train=450, val=150), "--budget", "20s", "--output", tmp_path / "out",
+               "--resume"]
     environment = os.environ | {"SPACEEVO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    for seconds in (40, 90):
-        with open(tmp_path / "printed", "ab") as printed:
-            process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=printed, start_new_session=True)
-        time.sleep(seconds)
+    for step in ("search of the space", "training of the finalists"):
+        printed = tmp_path / f"until the {step}"
+        with open(printed, "wb") as file:
+            process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, start_new_session=True)
+        until = time.monotonic() + 900
+        while not re.search(rf"^== \d+/\d+ {step}\n\n\$ python", printed.read_text(), re.MULTILINE):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        assert step not in json.loads((tmp_path / "out" / "pipeline.json").read_text())["seconds"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    scripts = set(re.findall(r"^\$ python (.*)", (tmp_path / "printed").read_text() + done.stdout, re.MULTILINE))
+    told = [path.read_text() for path in tmp_path.glob("until the *")]
+    scripts = set(re.findall(r"^\$ python (.*)", "".join([*told, done.stdout]), re.MULTILINE))
     most = count_scripts(SCORE, baselines=True)
     # Fewer where the searches found the same subnets; none for a supernet, for which 20 seconds are short.
     assert most - 12 <= len(scripts) <= most - 3
