@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from processes import free_port
 from test_block_kd import ARCH, CountingTeacher, images, make_config, teachers  # noqa: F401 - fixtures
 
 from modules.block_kd.lut.builder import FILES, LutBuilder
@@ -346,7 +347,7 @@ def test_tables_built_are_tables_the_search_reads(job, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_build_the_tables_of_one(teachers, images, tmp_path):  # noqa: F811
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29541"]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     common = ["--superspace", "onnxw_tiny", "--teacher_arch", ARCH, "--num_workers", "0", "--stage_list", "stage2_4"]
     train = ["--dataset_path", str(images), "--valid_size", "8", "--hw_list", "48", "64", "--train_batch_size", "8",
              "--debug", "--output_path", str(tmp_path / "onnxw_tiny")]

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from PIL import Image
+from processes import free_port
 from teacher_nets import B5, REGNET, TINY, images, lively, models
 from torch import nn
 
@@ -361,8 +362,8 @@ def test_two_processes(tmp_path):
     """Under torchrun the saved statistics are those of both processes: the evaluation, of which each made a half, is
     that of one process with the file."""
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29547", "-m",
-         "modules.block_kd.teacher", "--output_path", str(tmp_path), *OPTIONS, "--num_epochs", "1"],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
+         "-m", "modules.block_kd.teacher", "--output_path", str(tmp_path), *OPTIONS, "--num_epochs", "1"],
         cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     history = load_checkpoint(tmp_path / "checkpoint.pth")["history"]

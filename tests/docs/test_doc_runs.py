@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 import torch
 from image_trees import digit_folder
+from processes import free_port
 from stand_ins import write_adb, write_ssh
 from test_doc_commands import DOCS, commands, script_of
 
@@ -288,12 +288,6 @@ def at_small_settings(command: str, folder: Path, page: Page) -> list[list[str]]
         options += "--standalone"
     return [[sys.executable, "-m", "torch.distributed.run", *options.split(), *([kind] if kind else []), *words]
             ] * machines
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 def run(folder: Path, *commands: list[str]) -> None:

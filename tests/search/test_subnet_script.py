@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from processes import free_port
 from test_subnet_search import SPACE, read
 
 from modules.modeling.quant_mode import QuantMode
@@ -177,8 +178,8 @@ def test_help_comes_at_once():
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(checkpoint, environment, finished, tmp_path):
-    done = run_script(environment, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519",
-                      *arguments(checkpoint, tmp_path))
+    done = run_script(environment, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
+                      str(free_port()), *arguments(checkpoint, tmp_path))
     assert done.returncode == 0, done.stderr
     for name in ("subnets.csv", "best.csv"):
         assert (tmp_path / str(SPACE) / "1000ms" / name).read_bytes() == (finished[0] / name).read_bytes()

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from processes import free_port
 from torch import nn
 
 from modules.modeling.ops.batch_norm import DynamicBatchNorm2d
@@ -44,8 +45,8 @@ def _loss(y: torch.Tensor) -> torch.Tensor:
     return (y.pow(3) * torch.linspace(-1, 1, y.shape[1]).view(-1, 1, 1)).sum()
 
 
-def _worker(rank: int, folder: str) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD), MASTER_ADDR="127.0.0.1", MASTER_PORT="29533")
+def _worker(rank: int, port: int, folder: str) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_distributed()
     module, x = norm(True), images()[rank::WORLD].clone().requires_grad_(True)
@@ -63,7 +64,7 @@ def _worker(rank: int, folder: str) -> None:
 
 
 def test_synchronised_norm_equals_one_process_with_all_images(tmp_path):
-    torch.multiprocessing.spawn(_worker, (str(tmp_path),), WORLD)
+    torch.multiprocessing.spawn(_worker, (free_port(), str(tmp_path)), WORLD)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     reference, x = nn.BatchNorm2d(6), images().requires_grad_(True)
     start = norm(False)
@@ -86,9 +87,9 @@ def test_synchronised_norm_equals_one_process_with_all_images(tmp_path):
 @pytest.mark.parametrize("launcher", ["torch.distributed.run", "torch.distributed.launch"])
 def test_training_under_a_launcher(launcher, tmp_path):
     for mode, name in ([], "checkpoint.pth"), (["--quant_mode"], "lsq.pth"):
-        done = subprocess.run([sys.executable, "-m", launcher, "--nproc_per_node", str(WORLD), "--master_port", "29517",
-                               *TRAIN, *mode, "--models_save_dir", str(tmp_path)], cwd=REPOSITORY, text=True,
-                              capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run([sys.executable, "-m", launcher, "--nproc_per_node", str(WORLD), "--master_port",
+                               str(free_port()), *TRAIN, *mode, "--models_save_dir", str(tmp_path)], cwd=REPOSITORY,
+                              text=True, capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr[-3000:]
         state = load_checkpoint(tmp_path / "onnxw_tiny-000000-000000-align0" / name)
         assert state["epoch"] == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port
 
 from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig
@@ -68,7 +69,7 @@ def _train(rank: int, world: int, port: int, folder: str, stop: tuple[int, int] 
 def trained(folder: Path, *parts: tuple[int, tuple[int, int] | None]) -> dict[str, torch.Tensor]:
     """The weights after a training whose parts were made by so many processes, each but the last up to a position."""
     for world, stop in parts:
-        torch.multiprocessing.spawn(_train, (world, 29551 + world, str(folder), stop), world)
+        torch.multiprocessing.spawn(_train, (world, free_port(), str(folder), stop), world)
     state = load_checkpoint(folder / f"{SPACE}-align0" / "checkpoint.pth")
     assert (state["epoch"], state["step"], state["images_per_step"]) == (2, 0, IMAGES)
     return state["state_dict"]
@@ -139,14 +140,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def undisturbed(tmp_path_factory):
     """The weights of two processes under one launcher."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    finish(launch(folder, *ONE_MACHINE, "--master_port", "29561"))
+    finish(launch(folder, *ONE_MACHINE, "--master_port", str(free_port())))
     return weights(folder)
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_replaced(undisturbed, tmp_path):
     """One command line, with --resume: the launcher starts it anew after one of its processes was killed."""
-    launcher = launch(tmp_path, *ONE_MACHINE, "--master_port", "29563", "--max-restarts", "1")
+    launcher = launch(tmp_path, *ONE_MACHINE, "--master_port", str(free_port()), "--max-restarts", "1")
     wait_for(launcher, "epoch 1 | step 1/4")
     second = max(set(processes(str(tmp_path))) - {launcher.pid})
     os.kill(second, signal.SIGKILL)
@@ -161,8 +162,9 @@ def test_a_killed_process_is_replaced(undisturbed, tmp_path):
 @pytest.mark.slow
 def test_two_launchers(undisturbed, tmp_path):
     """As on two machines, which find each other by themselves."""
+    meeting = f"127.0.0.1:{free_port()}"
     launchers = [launch(tmp_path, "--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d",
-                        "--rdzv_endpoint", "127.0.0.1:29567", "--rdzv_id", "two") for _ in range(2)]
+                        "--rdzv_endpoint", meeting, "--rdzv_id", "two") for _ in range(2)]
     for launcher in launchers:
         finish(launcher)
     after = weights(tmp_path)
@@ -173,7 +175,7 @@ def test_two_launchers(undisturbed, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a service of the Linux kernel")
 @pytest.mark.parametrize("loaders", ["0", "1"])
 def test_nothing_outlives_a_killed_launcher(tmp_path, loaders):
-    launcher = launch(tmp_path, *ONE_MACHINE, "--master_port", "29569",
+    launcher = launch(tmp_path, *ONE_MACHINE, "--master_port", str(free_port()),
                       script=[*SCRIPT, "--data_loader_workers_per_gpu", loaders, "--epochs", "50"])
     wait_for(launcher, "epoch 1 | step 1/4")
     assert len(processes(str(tmp_path))) >= 3

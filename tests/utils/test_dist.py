@@ -7,12 +7,13 @@ import time
 
 import pytest
 import torch
+from processes import free_port
 
 from modules.utils import dist
 from modules.utils.errors import NotFinite, UserError
 from modules.utils.files import REPOSITORY
 
-GOOD = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29537"}
+GOOD = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -74,7 +75,7 @@ def _no_space():
 
 
 def test_two_processes_agree_or_end_together(tmp_path):
-    torch.multiprocessing.spawn(_worker, (29539, str(tmp_path)), 2)
+    torch.multiprocessing.spawn(_worker, (free_port(), str(tmp_path)), 2)
     told = [(tmp_path / str(rank)).read_text().splitlines() for rank in range(2)]
     assert told[0] == told[1]
     assert told[0][0].startswith("UserError seed is 0 in process 0 and 1 in process 1; give all processes the same")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
@@ -271,10 +272,7 @@ dist.close()
 
 def test_processes_of_a_launcher_agree_and_the_first_one_locks(tmp_path, hold):
     def launch():
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
         ranks = [subprocess.Popen([sys.executable, "-c", RANKS, tmp_path / "state.json"], text=True,
                                   env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE,
                                   cwd=Path(__file__).parents[2]) for rank in range(2)]
