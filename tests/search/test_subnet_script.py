@@ -169,13 +169,6 @@ def test_bad_input_ends_with_one_line_and_status_2(checkpoint, environment, tmp_
         assert message in last
 
 
-def test_help_comes_at_once():
-    start = time.monotonic()
-    done = run_script(os.environ, "search_subnet.py", "--help", timeout=20)
-    assert "--latency_constraint" in done.stdout
-    assert time.monotonic() - start < 3  # it takes a tenth of a second where torch is not imported; that alone is 2
-
-
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(checkpoint, environment, finished, tmp_path):
     done = run_script(environment, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port",
