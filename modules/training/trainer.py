@@ -125,9 +125,9 @@ class SupernetTrainer(Trainee, Task):
         config = self.config
         if known := start_normalization(given):
             self.data = self.data.normalised(*known)
-        self.record = self._make_record(self.space, self._held_out(path, given))
+        self.record = self._make_record(self._held_out(path, given))
         torch.manual_seed(config.seed)
-        self.model = self._make_model(self.space)
+        self.model = self._make_model()
         if config.subnet_choice:
             self.model.set_active_subnet(config.subnet_choice)
         if config.only_train_head:
@@ -161,7 +161,7 @@ class SupernetTrainer(Trainee, Task):
                 f"out; accuracies on them are too high. Held out of both trainings: {record.valid_size}")
         return min(size, record.valid_size)
 
-    def _make_record(self, space: SupernetConfig, held_out: int) -> ModelRecord:
+    def _make_record(self, held_out: int) -> ModelRecord:
         config, info = self.config, self.data.info
         check_enough_classes(info)
         classes = info.classes
@@ -172,11 +172,11 @@ class SupernetTrainer(Trainee, Task):
             classes += tuple(f"unused{i}" for i in range(config.n_classes - len(classes)))
         quant = QuantMode(config.quant_weight_bits, zero_point=config.quant_zero_point, start=config.quant_start,
                           placement=config.placement) if self.quant_mode else None
-        return ModelRecord(str(space), config.resolutions or space.space.resolutions, classes, info.name, info.mean,
-                           info.std, held_out, quant, dataclasses.asdict(config))
+        return ModelRecord(str(self.space), config.resolutions or self.space.space.resolutions, classes, info.name,
+                           info.mean, info.std, held_out, quant, dataclasses.asdict(config))
 
-    def _make_model(self, space: SupernetConfig) -> Supernet:
-        model = Supernet(space, len(self.record.classes), self.record.resolutions)
+    def _make_model(self) -> Supernet:
+        model = Supernet(self.space, len(self.record.classes), self.record.resolutions)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum, module.eps = self.config.bn_momentum, self.config.bn_eps

@@ -111,8 +111,8 @@ def test_small_images_come_first_and_int8_training_has_none(tmp_path, one):
         trainer = SupernetTrainer(config.for_quantization() if quant_mode else config, SPACE, quant_mode=quant_mode)
         seen, make = {}, trainer._make_model
 
-        def watched(space, trainer=trainer, seen=seen, make=make):
-            model = make(space)
+        def watched(trainer=trainer, seen=seen, make=make):
+            model = make()
             model.stages["first_conv"].register_forward_pre_hook(lambda _, args: seen.setdefault(
                 trainer.position.epoch, set()).add(args[0].shape[-1]) if model.training else None)
             return model

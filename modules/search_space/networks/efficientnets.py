@@ -74,8 +74,8 @@ def _as_tensorflow(rows):
 
 
 def _heads(act: str):
-    return [expand_head(lambda width: scaled(HEAD, max(width, 1)), 0, act, pool=True),
-            expand_head(lambda width: scaled(HEAD, width), 0, act, pool=True)]
+    return [expand_head(lambda width: scaled(HEAD, max(width, 1)), None, act),
+            expand_head(lambda width: scaled(HEAD, width), None, act)]
 
 
 register_both("efficientnet_b0", _b0, *_heads("swish"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from modules.search_space.baselines import MOBILENET_V2_ROWS
 from modules.search_space.networks.rows import Row, expand_head, register_both, scaled
@@ -60,11 +61,15 @@ def _v4(body: tuple[Row, ...]) -> Callable[[float], list[Row]]:
     return rows
 
 
+def _of(channels: int) -> Callable[[float], int]:
+    return partial(scaled, channels)
+
+
 # At 32 pixels the head is scaled with the rest: at its full width it would be most of a small network.
-register_both("mobilenet_v2", _v2, expand_head(lambda width: scaled(1280, max(width, 1)), 0, "relu6", pool=True),
-          expand_head(lambda width: scaled(1280, width), 0, "relu6", pool=True))
-register_both("mobilenet_v3_large", _v3, expand_head(lambda width: scaled(960, width), 1280, "hswish"),
-          lambda width: expand_head(lambda w: scaled(960, w), scaled(1280, width), "hswish")(width))
+register_both("mobilenet_v2", _v2, expand_head(lambda width: scaled(1280, max(width, 1)), None, "relu6"),
+              expand_head(_of(1280), None, "relu6"))
+register_both("mobilenet_v3_large", _v3, expand_head(_of(960), lambda width: 1280, "hswish"),
+              expand_head(_of(960), _of(1280), "hswish"))
 for _name, _body in (("mobilenet_v4_conv_s", _V4_CONV_S), ("mobilenet_v4_conv_m", _V4_CONV_M)):
-    register_both(_name, _v4(_body), expand_head(lambda width: 960, 1280, "relu"),
-              lambda width: expand_head(lambda w: scaled(960, w), scaled(1280, width), "relu")(width))
+    register_both(_name, _v4(_body), expand_head(lambda width: 960, lambda width: 1280, "relu"),
+                  expand_head(_of(960), _of(1280), "relu"))

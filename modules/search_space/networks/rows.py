@@ -92,10 +92,11 @@ def register_both(name: str, rows, head, small_head) -> None:
     register_network(f"{name}_cifar", lambda width: for_small_images(rows(width)), small_head, 32)
 
 
-def expand_head(expand: Callable[[float], int], mix: int, act: str, pool: bool = False):
-    """Head with a last convolution of `expand(width)` channels, then a mean, then `mix` channels unless `pool`."""
+def expand_head(expand: Callable[[float], int], mix: Callable[[float], int] | None, act: str):
+    """Head with a last convolution of `expand(width)` channels, then a mean, then `mix(width)` channels if there are
+    any."""
     def head(width: float) -> dict[str, Row]:
-        last = Row("Pool", expand(width), 1, act=None) if pool else Row("FeatureMix", mix, 1, act=act)
+        last = Row("FeatureMix", mix(width), 1, act=act) if mix else Row("Pool", expand(width), 1, act=None)
         return {"final_expand": Row("Conv", expand(width), 1, act=act), "feature_mix": last, "logits": logits()}
     return head
 
