@@ -97,7 +97,7 @@ def time_subnets(args, usual, constants):
             if paths["int8"].is_file() and not paths["fp32"].is_file():
                 raise UserError(f"model {str(paths['fp32'])!r} does not exist; export it too, without --quant_mode, or "
                                 f"time the int8 file alone: --model_path {paths['int8']}")
-            opened.append((reference_to(*network), paths, *open_all(args, paths)))
+            opened.append((reference_to(*network), paths, *open_subnet(args, paths)))
         measured = measure(args, usual, {(network, name): session for network, _, sessions, _ in opened
                                   for name, session in sessions.items()})
         for network, paths, sessions, memory in opened:
@@ -142,7 +142,7 @@ def open_usual_reference():
         return {REFERENCE: engines["onnxruntime"].open(path, 1)}, usual_ms
 
 
-def open_all(args, paths):
+def open_subnet(args, paths):
     """The sessions of one subnet, and the peak memory of our two."""
     from modules.deploy.cards.report import megabytes_text
     from modules.deploy.to_onnx.static_baseline import static_quantized

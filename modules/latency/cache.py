@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modules.utils.cli import describe
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.files import atomic_write
 from modules.utils.json_files import is_finite, read_json
 from modules.utils.processes import fcntl
-from modules.utils.text import shorten
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,8 @@ from modules.utils.errors import UserError, check_choice
 
 Key = tuple[BlockArgs, tuple[int, int]]
 # Names in the published tables that differ from the block type.
-_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv", "FeatureMix": "FeatureMix", "Logits": "Logits"}
+_NAMES = {"FirstConv": "Conv", "FinalExpand": "Conv"}
+
 
 def block_key(block: BlockArgs, hw: tuple[int, int]) -> str:
     """`kind_height_cin_cout_kernel_expand_stride_act`, the form of the published block tables."""

@@ -13,9 +13,8 @@ from modules.latency.platform import Platform, predict_blocks
 from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.json_files import is_finite, read_json
-from modules.utils.text import shorten
 
 
 def read_table(path: str | Path) -> dict[Key, float]:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from modules.search_space.preprocessing import EVAL_CROP, Preprocessing
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.json_files import parse_json
-from modules.utils.text import shorten
 
 _CHANNELS = 3
 _LEAST_CROP = 0.01

@@ -75,8 +75,9 @@ class PhoneTimer:
         return {name: self._time(path) for name, path in models.items()}
 
     def _time(self, path: Path) -> Measured:
-        remote = str(PurePosixPath(self.how.binary_dir) / path.name)
-        if not self.skip_push:
+        if self.skip_push:
+            remote = str(PurePosixPath(self.how.binary_dir) / path.name)
+        else:
             if fault := fault_of_file(path):
                 raise UserError(f"model {str(path)!r} {fault}; tflite_tools/export_tflite.py writes models")
             remote = self.phone.push(path, self.how.binary_dir)

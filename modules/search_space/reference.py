@@ -21,10 +21,9 @@ from modules.search_space.networks.structure import SE, read_structure
 from modules.search_space.published import find_subnet, published_name, published_names, published_subnets, subnet_id
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Superspace, get_superspace, has_superspace
-from modules.utils.errors import UserError, nearest
+from modules.utils.errors import UserError, nearest, shorten
 from modules.utils.files import is_file
 from modules.utils.settings import Setting
-from modules.utils.text import shorten
 
 NETWORK = Setting("", "network: a published name (SEQnet@vnni-A0), a fixed network (resnet20, mobilenet_v2:0.5), "
                   "<superspace>-<choice>-<subnet>, a Zen structure or its file; _r<pixels> sets the resolution")

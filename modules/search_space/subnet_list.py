@@ -6,9 +6,8 @@ from pathlib import Path
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import Network, read_network
 from modules.utils.csv_files import read_rows
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.files import fault_of_file
-from modules.utils.text import shorten
 
 
 def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:

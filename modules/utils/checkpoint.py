@@ -8,10 +8,9 @@ from pathlib import Path
 
 from modules.utils.archives.inert import INERT_PICKLE
 from modules.utils.archives.stored import check_stored_archive, is_zip
-from modules.utils.errors import NotFinite, UserError
+from modules.utils.errors import NotFinite, UserError, shorten
 from modules.utils.files import atomic_write, fault_of_file
 from modules.utils.json_files import MAX_DEPTH, check_form
-from modules.utils.text import shorten
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from modules.utils.errors import UserError, shorten
+from modules.utils.errors import UserError
 from modules.utils.files import fault_of_file
-
-__all__ = ["MAX_TEXT", "decode_text", "read_bytes", "read_text", "shorten"]
 
 MAX_TEXT = 64 << 20  # bytes; far above every file that the project writes
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -20,10 +20,9 @@ from modules.modeling.net_spec import resolve
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import get_superspace
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError, check_choice, shorten
 from modules.utils.files import REPOSITORY, atomic_write
 from modules.utils.json_files import check_form, read_json
-from modules.utils.text import shorten
 
 FILE_NAME = "other_stages.json"
 DEFAULT_FILE = REPOSITORY / "data" / "latency" / FILE_NAME

@@ -20,10 +20,9 @@ from modules.modeling.net_spec import stage_choice
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import StageTable, Superspace, get_superspace
 from modules.utils.csv_files import parse_rows
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.json_files import check_form, read_json
 from modules.utils.settings import PIXELS
-from modules.utils.text import shorten
 
 SETTINGS_FILE = "lut.json"  # beside the tables: the settings they were made with
 ZERO_SHOT = "proxy:"  # prefix of the loss's name there, in tables of a training-free score

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from modules.latency.profile.measure import Measurement
 from modules.utils.csv_files import parse_rows
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.files import append
-from modules.utils.text import decode_text, read_bytes, shorten
+from modules.utils.text import decode_text, read_bytes
 
 
 @dataclass(frozen=True)

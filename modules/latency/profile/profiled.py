@@ -17,10 +17,9 @@ from modules.latency.profile.wholenet import TERMS, Correction, block_terms
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
 from modules.runtime.devices import DeviceOptions
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.files import REPOSITORY
 from modules.utils.json_files import check_form, is_finite, read_json
-from modules.utils.text import shorten
 
 RECORD, MODEL = "platform.json", "model.npz"
 SHIPPED = REPOSITORY / "data" / "latency"

@@ -1,9 +1,8 @@
 """The published latency tables as lists of blocks: the published platforms are fitted to them and checked on them.
 
 The tables are not part of the project: `<folder>/block_latency/<superspace>_blocks.csv.gz` (single blocks, recovered
-from the
-rows of the block tables), `<folder>/block_lut/<superspace>/*.csv` (those rows: sub-stages and the sums of their blocks)
-and `<folder>/onnx_block_latency.json` (nn-Meter's measured blocks).
+from the rows of the block tables), `<folder>/block_lut/<superspace>/*.csv` (those rows: sub-stages and the sums of
+their blocks) and `<folder>/onnx_block_latency.json` (nn-Meter's measured blocks).
 """
 from __future__ import annotations
 

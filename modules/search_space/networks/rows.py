@@ -10,9 +10,8 @@ from itertools import groupby
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.search_space.superspace import Candidate, StageTable, Superspace, get_superspace
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, shorten
 from modules.utils.registry import Registry
-from modules.utils.text import shorten
 
 
 @dataclass(frozen=True)
