@@ -13,5 +13,5 @@ from modules.latency.profile import profiled  # registers the platforms that pro
 from modules.latency.published import platforms as published
 
 __all__ = ["LatencyPredictor", "Prediction", "check_platform", "get_available_platforms", "get_platform", "nn_meter",
-    "onnxruntime_int8", "predict_subnets", "profiled", "published", "register_platform",
-    "register_platform_family"]
+           "onnxruntime_int8", "predict_subnets", "profiled", "published", "register_platform",
+           "register_platform_family"]
