@@ -196,7 +196,7 @@ def tell(args, settings, folder, bits, ranking, best):
     found = ["--input", str(folder / "export.csv")]
     if settings.fitness:
         print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights"]))
-        for choice in dict.fromkeys(subnet.choice for subnet in best.values()):
+        for choice in dict.fromkeys(subnet.proposal.choice for subnet in best.values()):
             print("or train it alone, with a recipe of supernet_training_configs:", shlex.join([
                 "python", "train_supernet.py", "--superspace", args.superspace, "--supernet_choice",
                 args.supernet_choice, "--subnet_choice", str(choice), "--resolutions", str(choice.resolution),

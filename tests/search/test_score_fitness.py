@@ -1,5 +1,6 @@
 """The subnet search with training-free scores: as its fitness, and as a filter before evaluation."""
 import csv
+import shlex
 
 import numpy as np
 import pytest
@@ -44,7 +45,11 @@ def test_a_score_can_be_the_fitness(tmp_path, capsys, monkeypatch):
         assert float(row["latency"]) <= 3
     best = rows_of(folder / "best.csv")[0]
     assert float(best["acc1"]) == max(float(row["acc1"]) for row in rows)
-    assert "--skip_weights" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert any("--skip_weights" in line for line in told)
+    words = shlex.split(told[-1].partition("python ")[2])
+    assert words[:5] == ["train_supernet.py", "--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000"]
+    assert words[5:9] == ["--subnet_choice", best["enc"], "--resolutions", best["enc"].rpartition("_r")[2]]
     before = (folder / "subnets.csv").read_bytes()
     search_subnet.main([*SEARCH, "--fitness", "Params", "--output_path", str(tmp_path), "--resume"])
     assert (folder / "subnets.csv").read_bytes() == before
