@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUTPUT ?= demo_output
-DEMO := $(BIN)/python -m modules.pipeline --superspace cifarw_short --tables data/block_lut --output $(DEMO_OUTPUT) --resume
+DEMO = $(BIN)/python -m modules.pipeline --superspace cifarw_short --tables data/block_lut --output $(DEMO_OUTPUT) --resume
 
 .PHONY: install demo demo-short test test-slow lint full
 
