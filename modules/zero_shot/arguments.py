@@ -73,13 +73,13 @@ def run_search(args, space: ZenSpace, start: Structure, limits: Limits, *, proxy
     from modules.zero_shot.search import ZenSearch, search_in
 
     print(f"limits: {limits}")
-    for name in ("platform", "measure_best") if limits.latency is None else ():
-        if getattr(args, name):
-            say(f"--{name} has no effect without a limit of latency (--budget_latency)")
     search = ZenSearch(
         space, start, limits, proxy=check_proxy(proxy), batch=args.batch_size or batch,
         classes=args.num_classes or space.classes, resolution=args.input_image_size or space.resolution,
         population_size=args.population_size, seed=args.seed, measure=args.measure_best, random_start=random_start,
         children=args.children, workers=args.workers, device=choose_gpu(args))
+    for name in ("platform", "measure_best") if limits.latency is None else ():
+        if getattr(args, name):
+            say(f"--{name} has no effect without a limit of latency (--budget_latency)")
     search_in(args.save_dir, search, args.evolution_max_iter, args.max_evaluations, resume=args.resume,
               overwrite=args.overwrite)
