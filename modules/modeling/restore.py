@@ -171,11 +171,16 @@ def check_trained(record: ModelRecord, choice: SubnetChoiceConfig, path: str | P
         raise UserError(f"subnet {choice} of {str(path)!r}: only {only} was trained there")
 
 
+def record_in(checkpoint: dict) -> ModelRecord | None:
+    """The record in a checkpoint; None: a published file, or public weights. UserError if it is damaged."""
+    return ModelRecord.from_dict(checkpoint["config"]) if "config" in checkpoint else None
+
+
 def start_epsilon(checkpoint: dict) -> float | None:
     """The number that batch norm adds to the variance, in the training of the weights in `checkpoint`; None: the file
     does not tell."""
-    if "config" in checkpoint:
-        return ModelRecord.from_dict(checkpoint["config"]).bn_eps
+    if record := record_in(checkpoint):
+        return record.bn_eps
     if is_published(checkpoint.get("state_dict", checkpoint)):
         return NORM_EPS
     form = find_form(checkpoint)
@@ -258,8 +263,7 @@ def load_model_weights(model, checkpoint: dict, path: str | Path, keep: str | No
 
 def start_normalization(checkpoint: dict) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation of the images that a checkpoint's network expects; None: the file does not tell."""
-    if "config" in checkpoint:
-        record = ModelRecord.from_dict(checkpoint["config"])
+    if record := record_in(checkpoint):
         return record.mean, record.std
     form = find_form(checkpoint)
     return (form.mean, form.std) if form else None

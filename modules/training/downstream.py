@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modules.modeling.public_weights.forms import find_form
-from modules.modeling.restore import ModelRecord, find_checkpoint
+from modules.modeling.restore import find_checkpoint, record_in
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.trainer import SupernetTrainer
@@ -81,7 +81,8 @@ def _quantisers(start: Path) -> dict:
     checkpoint = load_checkpoint(start)
     if "config" not in checkpoint and not find_form(checkpoint):
         return {}  # a published one
-    quant = ModelRecord.from_dict(checkpoint["config"]).quant if "config" in checkpoint else None
+    record = record_in(checkpoint)
+    quant = record.quant if record else None
     if quant is None:
         raise UserError(f"checkpoint {str(start)!r} is an fp32 one, where --fp32 starts; int8 starts from the lsq.pth "
                         "that train_supernet.py --quant_mode writes")

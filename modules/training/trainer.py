@@ -21,6 +21,7 @@ from modules.modeling.restore import (
     ModelRecord,
     checkpoint_folder,
     load_model_weights,
+    record_in,
     start_epsilon,
     start_normalization,
     weights_file,
@@ -153,7 +154,7 @@ class SupernetTrainer(Trainee, Task):
         """The images held out that no training has seen: fewer than `valid_size` if that of `start`, the content of
         `path`, held out fewer of the same data set."""
         size, info = self.config.valid_size, self.data.info
-        record = ModelRecord.from_dict(start["config"]) if "config" in start else None
+        record = record_in(start)
         if not record or record.dataset != info.name or set(info.classes).isdisjoint(record.classes):
             return size
         if record.valid_size < size and not self.files.continues:
@@ -226,15 +227,16 @@ class SupernetTrainer(Trainee, Task):
 
     def _say_what_is_random(self, checkpoint: dict, path: Path | None) -> None:
         """A line if the weights are those of another subnet, which was trained alone."""
-        only = ModelRecord.from_dict(checkpoint["config"]).only_subnet if "config" in checkpoint else None
-        mine = self.model.get_active_subnet_config() if self.config.subnet_choice else None
-        if only and mine and only.stages != mine.stages:
+        record = record_in(checkpoint)
+        only = record.only_subnet if record and self.config.subnet_choice else None
+        if only and only.stages != self.model.get_active_subnet_config().stages:
             say(f"{str(path)!r} has trained weights of {only} alone; other layers and widths start at random")
 
     def _take_over_bits(self, checkpoint: dict) -> None:
         """Widen or narrow the steps of weights that were trained with another number of bits, so that they keep their
         ranges."""
-        before = ModelRecord.from_dict(checkpoint["config"]).quant if "config" in checkpoint else None
+        record = record_in(checkpoint)
+        before = record.quant if record else None
         if before and self.record.quant and before.nbits_w != self.record.quant.nbits_w:
             ratio = weight_bounds(before.nbits_w)[1] / weight_bounds(self.record.quant.nbits_w)[1]
             for module in self.model.modules():
@@ -243,7 +245,7 @@ class SupernetTrainer(Trainee, Task):
 
     def _check_classes(self, checkpoint: dict, path: str | Path) -> None:
         """UserError if `checkpoint` has other classes than the data set."""
-        if "config" in checkpoint and (record := ModelRecord.from_dict(checkpoint["config"])).named:
+        if (record := record_in(checkpoint)) and record.named:
             check_same_classes(record.classes, self.record.classes, str(path))
 
     def _resume(self, checkpoint: dict) -> dict:

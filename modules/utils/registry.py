@@ -64,7 +64,8 @@ class Registry(Generic[T]):
         return name
 
     def __getitem__(self, name: str) -> T:
-        return self.find(self.check(name))
+        value = self.find(name)
+        return value if value is not None else self.find(self.check(name))
 
     def __contains__(self, name: str) -> bool:
         return self.find(name) is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from modules.modeling.restore import ModelRecord, find_checkpoint
+from modules.modeling.restore import find_checkpoint, record_in
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.published import subnet_id
 from modules.search_space.reference import reference_to
@@ -56,7 +56,7 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
         config = replace(config, teacher_answers_dir=config.teacher_answers_dir or config.models_save_dir)
     path = find_checkpoint(supernet, space, False, config.align_sample)
     checkpoint = load_checkpoint(path, "checkpoint of the supernet (--checkpoint_path)")
-    record = ModelRecord.from_dict(checkpoint["config"]) if "config" in checkpoint else None
+    record = record_in(checkpoint)
     if record and record.quant:
         raise UserError(f"checkpoint {str(path)!r} of the supernet (--checkpoint_path) is an INT8 one; expected the "
                         "checkpoint.pth of its fp32 training")
