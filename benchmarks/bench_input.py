@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 
@@ -29,13 +28,15 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--output", "", "JSON file for the results; empty: none")
     args = parser.parse_args(argv)
 
+    from modules.runtime.torch_timer import torch_build
     from modules.utils.files import machine, write_json
 
     rates = {name: statistics.median(values) for name, values in measure(args).items()}
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} images/s")
     if args.output:
-        write_json(args.output, {"machine": machine(), "arguments": vars(args), "images_per_second": rates})
+        write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args),
+                                 "images_per_second": rates})
 
 
 def measure(args) -> dict[str, list[float]]:
@@ -46,7 +47,9 @@ def measure(args) -> dict[str, list[float]]:
     from modules.datasets.loading import train_batches
     from modules.datasets.shift import held_pixels
     from modules.datasets.transforms import train_transform
+    from modules.runtime.torch_timer import now
 
+    device = torch.device(args.device)
     data = load_data(args.dataset or None, args.dataset_path or None)
     held_pixels(data.train, data.train_indices, args.device).prepare()
     rates = {"default": [], "shift": []}
@@ -55,13 +58,11 @@ def measure(args) -> dict[str, list[float]]:
             batches = iter(train_batches(data, train_transform(name, args.resolution, data.info), seed=0, epoch=epoch,
                                          batch_size=args.batch_size, device=args.device))
             next(batches)  # the epoch's order and draws
-            start, images = time.perf_counter(), 0
+            start, images = now(device), 0
             for x, _ in islice(batches, args.batches):
-                images += len(x.to(args.device))
-            if args.device != "cpu":
-                torch.cuda.synchronize()
+                images += len(x.to(device))
             if epoch:
-                values.append(images / (time.perf_counter() - start))
+                values.append(images / (now(device) - start))
     return rates
 
 

@@ -68,6 +68,7 @@ def main(argv=None):
 
     import torch
 
+    from modules.runtime.torch_timer import torch_build
     from modules.utils import dist
     from modules.utils.files import machine, write_json
 
@@ -86,7 +87,7 @@ def main(argv=None):
             if {"fp32", name} <= times.keys():
                 print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
         if args.output:
-            write_json(args.output, {"machine": machine(), "arguments": vars(args), "seconds": seconds})
+            write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args), "seconds": seconds})
     dist.close()
 
 

@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--superspaces", ("cifarw", "onnxw_tiny"), "superspaces whose block types to compare", many="+")
     args = parser.parse_args(argv)
 
+    from modules.runtime.torch_timer import torch_build
     from modules.search_space.superspace import get_superspace
     from modules.utils.dist import compute_in_full_fp32
     from modules.utils.files import machine, write_json
@@ -46,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
         print("{space} {mode}: logits differ by {logits:.2e}, gradients by {gradients:.2e}".format(
             mode="LSQ+" if row["int8"] else "fp32", **row), flush=True)
     if args.output:
-        write_json(args.output, {"machine": machine(), "arguments": vars(args), "layers": layers, "rows": rows})
+        write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args), "layers": layers,
+                                 "rows": rows})
     sys.exit(judge(layers, rows, args.limit))
 
 

@@ -29,17 +29,18 @@ failed=0
 left() { echo $((end - $(date +%s))); }
 
 part() { # NAME COMMAND...: a finished part leaves NAME.done; the next call starts a part again that ran out of time
-  local name=$1 status; shift
+  local name=$1 status seconds; shift
   [ -e "$out/$name.done" ] && { echo "$name: done before"; return; }
-  [ "$(left)" -gt 0 ] || { echo "$name: no time left, call again"; return; }
-  timeout -k 5 "$(left)" "$@" >> "$out/$name.log" 2>&1; status=$?
+  seconds=$(left)
+  [ "$seconds" -gt 0 ] || { echo "$name: no time left, call again"; return; }
+  timeout -k 5 "$seconds" "$@" >> "$out/$name.log" 2>&1; status=$?
   tail -n 12 "$out/$name.log"
   if [ $status = 0 ]; then touch "$out/$name.done"
-  elif [ $status = 124 ] || [ $status = 137 ]; then echo "$name: out of time, call again"
+  elif [ "$(left)" -le 0 ]; then echo "$name: out of time, call again"
   else echo "$name: exit status $status"; failed=1; fi
 }
 
-epochs_that_fit() { # of the supernet: as many as take three minutes by the measured steps, the same in a second call
+epochs_that_fit() { # of the supernet, the same in a second call: two minutes of the measured steps, without the optimiser's
   [ -e "$out/steps.done" ] || { echo "supernet: waits for the part steps" >&2; return 1; }
   [ -s "$out/epochs" ] || "$python" - "$out/steps.json" "$fewest" > "$out/epochs" <<'EOF'
 import json
@@ -47,18 +48,18 @@ import sys
 
 steps, fewest = json.load(open(sys.argv[1])), int(sys.argv[2])
 seconds = min(steps["seconds"][name] for name in ("fp32", "fp32 bf16"))
-print(max(fewest, min(60, int(180 / (45_000 / steps["arguments"]["batch_size"] * seconds)))))
+print(max(fewest, min(60, int(120 / (45_000 / steps["arguments"]["batch_size"] * seconds)))))
 EOF
-  cat "$out/epochs"
+  [ -s "$out/epochs" ] && cat "$out/epochs"
 }
 
 training() { # NAME OPTIONS...: fp32, then int8
   local name=$1 mode file again; shift
   for mode in checkpoint lsq; do
     [ $mode = lsq ] && [ ! -e "$out/$name.checkpoint.done" ] && return
-    file=$(find "$out/trained/$name" -name "$mode.pth" 2>/dev/null | head -n 1)
+    file=$(find "$out/$name" -name "$mode.pth" 2>/dev/null | head -n 1)
     again=(); [ -n "$file" ] && again=(--resume)
-    part "$name.$mode" "$python" train_supernet.py "$@" "${settings[@]}" --models_save_dir "$out/trained/$name" \
+    part "$name.$mode" "$python" train_supernet.py "$@" "${settings[@]}" --models_save_dir "$out/$name" \
       --checkpoint_minutes 0.5 "${again[@]}" $([ $mode = lsq ] && echo --quant_mode)
   done
 }
@@ -74,7 +75,6 @@ else
   parity=() input=(--dataset_path "$data" --device "$device") fewest=8
   small=(--supernet cifarw-666666 --resolution 32 --batch_size 256)
   large=(--supernet onnxw-111111-000000 --resolution 224 --batch_size 64 --rounds 5)
-  steps+=("LSQ+ compiled" "LSQ+ bf16 compiled")
   settings+=(--dataset_path "$data" --amp auto --eval_batch_size_per_gpu 1000 --batch_size_per_gpu 256
              --quant_max_batch_size_per_gpu 256 --warmup_epochs 1)
 fi
@@ -86,11 +86,13 @@ part input "$python" benchmarks/bench_input.py "${input[@]}" --output "$out/inpu
 epochs=$(epochs_that_fit) && training supernet --superspace cifarw --supernet_choice 666666 \
   --config-file $recipes/cifar10_supernet.yaml --muon_turn 1.4 --epochs "$epochs" --label_epochs 1 \
   --quant_base_lr_factor 0.01
+part steps_224 "$python" benchmarks/bench_sandwich.py "${steps[@]}" "${large[@]}" --output "$out/steps_224.json"
 if [ -z "$tiny" ]; then
+  part compiled "$python" benchmarks/bench_sandwich.py --device "$device" --forms "LSQ+" "LSQ+ compiled" \
+    "LSQ+ bf16 compiled" "${small[@]}" --output "$out/compiled.json" # needs a C compiler
   for network in mbconv9_slim resnet8 resnet14 resnet20 mobilenet_v4_conv_s_cifar:0.5; do
     training "$network" --network "$network" --config-file $recipes/cifar10_net.yaml --muon_turn 1.5 --epochs 50 \
       --quant_base_lr_factor 0.02
   done
 fi
-part steps_224 "$python" benchmarks/bench_sandwich.py "${steps[@]}" "${large[@]}" --output "$out/steps_224.json"
 exit $failed

@@ -154,9 +154,10 @@ class AdjustTrainer:
         with torch.no_grad():
             target = self.teacher(images)
         logits, score = self.network(images), self.score()
-        self.reached = self.reached or score.item() <= c.metric
+        now = score.item()
+        self.reached = self.reached or now <= c.metric
         loss = (distillation_loss(logits, target) + c.alpha * F.cross_entropy(logits, labels)
-                + c.sign(score.item()) * c.beta * score)
+                + c.sign(now) * c.beta * score)
         if not math.isfinite(loss.item()):
             raise self._diverged("the loss is not finite")
         self.network.zero_grad(set_to_none=True)
@@ -168,7 +169,7 @@ class AdjustTrainer:
         if self._moves_bits:
             self.bits_optimizer.step()
         self.step += 1
-        return score.item()
+        return now
 
     @property
     def _moves_bits(self) -> bool:

@@ -87,15 +87,15 @@ class Block(nn.Module):
         elif isinstance(layer, LinearSpec):
             self.add_module(layer.name, DynamicQLinear(layer.cin, layer.cout))
 
-    def own_tensors(self, with_input: bool) -> None:
-        """Give every tensor that an engine materialises a quantiser of its own, and with `with_input` the block's input
-        too. The layers then do not quantise their input."""
+    def own_tensors(self, with_input: bool, device: torch.device) -> None:
+        """Give every tensor that an engine materialises a quantiser of its own on `device`, and with `with_input` the
+        block's input too. The layers then do not quantise their input."""
         for module in self.modules():
             if isinstance(module, QBase):
                 module.quantized_input = True
         names = {INPUT: ""} if with_input else {}
         for name, kind in (names | materialized(self.spec, self.elastic)).items():
-            self.tensors[module_name(name)] = TensorQuant(name, kind).train(self.training)
+            self.tensors[module_name(name)] = TensorQuant(name, kind).to(device).train(self.training)
 
     def forward(self, x: torch.Tensor, spec: BlockSpec | None = None) -> torch.Tensor:
         """Run the configuration `spec`, by default the whole block, on (N, C, H, W), such as (8, 24, 56, 56)."""

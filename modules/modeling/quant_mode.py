@@ -31,8 +31,9 @@ class QuantMode:
         """Create the quantisers of tensors in `model` under placement "engine", unless it has them."""
         blocks = [module for module in model.modules() if isinstance(module, Block)]
         if self.placement == "engine" and not any(block.tensors for block in blocks):
+            device = next(model.parameters()).device
             for i, block in enumerate(blocks):
-                block.own_tensors(with_input=i == 0)
+                block.own_tensors(with_input=i == 0, device=device)
 
     def apply(self, model: nn.Module) -> None:
         """Set the mode on `model`."""

@@ -151,11 +151,12 @@ class Supernet(nn.Module):
 
     def get_active_subnet(self) -> QNetwork:
         """The active subnet as a network of its own, with a copy of its weights, statistics and quantiser mode."""
-        subnet = QNetwork(self._active_spec).to(next(self.parameters()).device)
+        device = next(self.parameters()).device
+        subnet = QNetwork(self._active_spec).to(device)
         for stage, blocks in subnet.stages.items():
             for source, target in zip(self.stages[stage].blocks, blocks, strict=False):
                 if source.tensors:
-                    target.own_tensors(INPUT in source.tensors)
+                    target.own_tensors(INPUT in source.tensors, device)
                 copy_slice(source, target)
         return subnet.train(self.training)
 

@@ -34,3 +34,8 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def torch_build() -> dict[str, str]:
+    """Torch's version and the name of the first GPU, "" without one: for records of measurements."""
+    return {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""}

@@ -49,8 +49,10 @@ def _start() -> None:
 
     import torch
 
+    from modules.utils.dist import compute_in_full_fp32
     from modules.utils.processes import end_with_parent
 
     end_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the workers
     torch.set_num_threads(1)
+    compute_in_full_fp32()  # as the first process does: scores are the same with any number of workers

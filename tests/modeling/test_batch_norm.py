@@ -1,11 +1,9 @@
 """Batch norm, activation and quantiser in one pass of loops, against torch in float64 of the same values."""
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_script
 
 from modules.modeling.blocks import Block
 from modules.modeling.ops import batch_norm, fake_quant
@@ -142,7 +140,7 @@ def test_blocks_learn_as_without_the_loops(kind, placement, bits, monkeypatch):
         expand = 0.5 if kind.startswith("ResNet") else 2
         block = Block(build_block(BlockArgs(kind, 16, 16, 3, expand, 1, "hswish")), False).train()
         if placement == "tensors":
-            block.own_tensors(True)
+            block.own_tensors(True, torch.device("cpu"))
         set_quant_mode(block, bits, bits)
         x = random(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
         block(x)  # start values
@@ -212,5 +210,5 @@ for zero_point in ("integer", "float"):
     assert torch.equal(*values), zero_point
     fake_quant.use_form(fake_quant.LOOPS)
 """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    done = run_script("-c", program, env={"NUMBA_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ from torch import nn
 
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import QBase, set_quant_mode
+from modules.modeling.quant_mode import QuantMode
 from modules.modeling.supernet import Supernet
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
@@ -271,3 +272,13 @@ def test_tiny_superspace_is_small():
     """Two to three million parameters in the largest net with the block types of the published space."""
     supernet = Supernet.build_from_str("onnxw_tiny-151122-000000", 10)
     assert 2e6 < sum(p.numel() for p in supernet.get_active_subnet().parameters()) < 3e6
+
+
+def test_a_subnet_lies_on_the_device_of_its_supernet(monkeypatch):
+    supernet = Supernet.build_from_str(TINY, 10, (32,))
+    QuantMode(placement="engine").apply(supernet)
+    monkeypatch.setattr("modules.modeling.supernet.copy_slice", lambda source, target: None)  # reads no values
+    subnet = supernet.to("meta").get_active_subnet()
+    kept = {**dict(subnet.named_parameters()), **dict(subnet.named_buffers())}
+    assert any("tensors" in name for name in kept)
+    assert {name for name, tensor in kept.items() if tensor.device.type != "meta"} == set()

@@ -27,7 +27,7 @@ def test_every_part_runs_and_a_second_call_goes_on(tmp_path):
     assert json.loads((tmp_path / "steps.json").read_text())["seconds"].keys() >= {"fp32 plain", "fp32", "LSQ+ bf16"}
     assert json.loads((tmp_path / "input.json").read_text())["images_per_second"]["shift"] > 0
     for name in ("checkpoint.pth", "lsq.pth"):
-        assert load_checkpoint(next((tmp_path / "trained").rglob(name)))["epoch"] == 1
+        assert load_checkpoint(next(tmp_path.glob(f"supernet/*/{name}")))["epoch"] == 1
     assert (tmp_path / "epochs").read_text() == "1\n"
     again = call("--out", str(tmp_path), "--device", "cpu", "--tiny")
     assert again.stdout.count("done before") == 6

@@ -9,7 +9,7 @@ from torch import nn
 from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig
 from modules.training.optimizer import build_optimizer
-from modules.training.recipe.muon import orthogonal
+from modules.training.recipe.muon import Muon, orthogonal
 from modules.training.trainer import SupernetTrainer
 from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError
@@ -27,14 +27,20 @@ def by_singular_values(direction: torch.Tensor) -> np.ndarray:
     return ((left * values) @ right).reshape(direction.shape)
 
 
+def turned(direction: torch.Tensor) -> torch.Tensor:
+    """A kernel as `orthogonal` makes it, beside another one."""
+    other = torch.randn(direction.shape)
+    return orthogonal(torch.stack((other.flatten(1), direction.flatten(1))))[1].reshape(direction.shape)
+
+
 @pytest.mark.parametrize("shape", [(128, 80, 3, 3), (80, 16, 1, 1), (16, 3, 3, 3), (4, 4, 1, 1)])
 def test_orthogonal_treats_singular_values_alone(shape):
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator).flatten(1) * torch.logspace(0, -2, shape[0])[:, None]
     direction = matrix.reshape(shape).to(memory_format=torch.channels_last)
-    found = orthogonal(direction)
+    found = turned(direction)
     assert np.allclose(found.numpy(), by_singular_values(direction), atol=2e-5)
-    assert np.allclose(orthogonal(1e6 * direction).numpy(), found.numpy(), atol=1e-5)  # its size does not count
+    assert np.allclose(turned(1e6 * direction).numpy(), found.numpy(), atol=1e-5)  # its size does not count
 
 
 def networks() -> tuple[nn.Sequential, nn.Sequential]:
@@ -167,3 +173,20 @@ def test_projections_for_a_teacher_are_not_turned():
     give_gradients((network, projections), 0)
     optimizer.step()
     assert projections[0].weight.norm().item() > 100 * before
+
+
+def test_a_subnet_alone_turns_by_its_own_slice():
+    torch.manual_seed(0)
+    whole = nn.Conv2d(6, 8, 5, bias=False)
+    with torch.no_grad():
+        alone = whole.weight[:4, :3, 1:4, 1:4].clone().requires_grad_()
+    rest = whole.weight.detach().clone()
+    gradient = torch.randn(4, 3, 3, 3)
+    gradient[1, 2, 0, 0] = 0  # by chance: its row and its column have others
+    alone.grad, whole.weight.grad = gradient, torch.zeros_like(whole.weight)
+    whole.weight.grad[:4, :3, 1:4, 1:4] = gradient
+    for kernel in (alone, whole.weight):
+        Muon([{"params": [kernel], "turned": True}], lr=0.1, momentum=0.9).step()
+    assert torch.allclose(whole.weight[:4, :3, 1:4, 1:4], alone, atol=1e-6)
+    whole.weight.data[:4, :3, 1:4, 1:4] = rest[:4, :3, 1:4, 1:4]
+    assert torch.equal(whole.weight, rest)

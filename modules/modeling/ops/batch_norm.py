@@ -83,7 +83,7 @@ class DynamicBatchNorm2d(nn.BatchNorm2d):
         # Sums around a value near the mean: far from it, the sum of squares would lose its digits.
         pivot = self.running_mean[:n].clone()
         shifted = x - pivot.view(-1, 1, 1)
-        count = pivot.new_tensor([x.numel() / n])  # a half format holds no such number
+        count = pivot.new_full((1,), x.numel() / n)  # fp32: a half format holds no such number
         sums = all_reduce(torch.cat((shifted.sum((0, 2, 3)), (shifted * shifted).sum((0, 2, 3)), count)))
         count, mean = sums[-1].detach(), sums[:n] / sums[-1]
         var = sums[n:-1] / sums[-1] - mean * mean

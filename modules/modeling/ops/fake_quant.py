@@ -37,7 +37,7 @@ def use_form(form: str) -> None:
     otherwise as operations. operations: one of torch after the other. compiled: these operations fused by
     torch.compile; on a CPU it needs a C++ compiler, and the first training step takes up to a minute.
 
-    Values are the same to the bit; gradients differ by the order of their sums.
+    Values are the same to the bit on a CPU; gradients differ by the order of their sums.
     """
     global _form
     assert form in FORMS, form

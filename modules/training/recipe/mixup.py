@@ -21,6 +21,8 @@ def mix(images: torch.Tensor, labels: torch.Tensor, classes: int, alpha: float,
         mixed smoothed labels.
     """
     share = float(rng.beta(alpha, alpha))
-    order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    order = torch.from_numpy(rng.permutation(len(images)))
+    if images.is_cuda:  # pageable memory would wait for the step before
+        order = order.pin_memory().to(images.device, non_blocking=True)
     target = F.one_hot(labels, classes).to(images.dtype)
     return images.lerp(images[order], 1 - share), target.lerp(target[order], 1 - share)

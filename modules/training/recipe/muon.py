@@ -1,6 +1,9 @@
 """Muon: a step turns each dense kernel in all of its directions alike, not most where the gradient is largest."""
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -11,25 +14,31 @@ ROUNDS = 5
 TINY = 1e-20  # a norm below it is that of zeros
 
 
-def orthogonal(direction: torch.Tensor) -> torch.Tensor:
-    """`direction`, such as (128, 80, 3, 3), with the singular values of its matrix (128, 720) made nearly equal.
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """`matrices`, such as (4, 128, 720), each with its singular values made nearly equal; of their shape, in fp32.
 
     A round of the Newton-Schulz iteration multiplies the matrix X by a I + b G + c G^2, where G = X X^T. All these
     factors are polynomials of the first G, so that the rounds need its side alone, here 128: their product is kept, and
     multiplied by the matrix once. Zeros stay zeros.
     """
     a, b, c = COEFFICIENTS
-    matrix = direction.float().flatten(1)
-    tall = matrix.shape[0] > matrix.shape[1]
-    matrix = matrix.T if tall else matrix
-    matrix = matrix / matrix.norm().clamp(min=TINY)
-    gram, product = matrix @ matrix.T, torch.eye(len(matrix), device=matrix.device)
+    matrices = matrices.float()
+    tall = matrices.shape[1] > matrices.shape[2]
+    matrices = matrices.mT if tall else matrices
+    matrices = matrices / _norms(matrices).clamp(min=TINY)
+    gram = matrices @ matrices.mT
+    product = torch.eye(gram.shape[-1], device=gram.device).expand_as(gram)
     for _ in range(ROUNDS):
         factor = c * (gram @ gram) + b * gram
-        factor.diagonal().add_(a)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
         product, gram = factor @ product, factor @ gram @ factor
-    matrix = product @ matrix
-    return (matrix.T if tall else matrix).reshape(direction.shape).to(direction.dtype)
+    matrices = product @ matrices
+    return matrices.mT if tall else matrices
+
+
+def _norms(matrices: torch.Tensor) -> torch.Tensor:
+    """The norm of each of (n, rows, columns), as (n, 1, 1)."""
+    return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
 
 
 def dense_kernels(model: nn.Module) -> list[nn.Parameter]:
@@ -42,7 +51,8 @@ class Muon(torch.optim.SGD):
 
     Such a kernel goes along `orthogonal` of SGD's direction, by the share lr of its own norm, and is brought back to
     that norm. So it has no weight decay: batch norm follows it, and its norm changes nothing but the size of a step.
-    (None follows the two kernels of squeeze-and-excitation: these keep their size.) A kernel of zeros stays one.
+    (None follows the two kernels of squeeze-and-excitation: these keep their size.) A kernel of zeros stays one. Of an
+    elastic kernel of which one subnet alone is trained, that subnet's slice is the kernel.
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float):
@@ -55,14 +65,24 @@ class Muon(torch.optim.SGD):
         if closure is not None:  # here, for SGD would call it while the kernels are zeros
             with torch.enable_grad():
                 loss = closure()
-        turned = [(group["lr"], kernel) for group in self.param_groups if group.get("turned")
-                  for kernel in group["params"] if kernel.grad is not None]
-        before = [kernel.clone() for _, kernel in turned]
-        for _, kernel in turned:
+        alike = defaultdict(list)  # kernels by share and shape as a matrix: a GPU takes such matrices at once
+        for group in self.param_groups:
+            for kernel in group["params"] if group.get("turned") else ():
+                if kernel.grad is not None:
+                    alike[group["lr"], len(kernel), kernel[0].numel()].append(kernel)
+        before = {key: [kernel.clone() for kernel in kernels] for key, kernels in alike.items()}
+        for kernel in chain.from_iterable(alike.values()):
             kernel.zero_()  # SGD then leaves its step there, to the last bit
         super().step()
-        for (share, kernel), old in zip(turned, before, strict=True):
-            step, norm = orthogonal(kernel), old.norm()
-            new = old + step * (share * norm / step.norm().clamp(min=TINY))
-            kernel.copy_(new * (norm / new.norm().clamp(min=TINY)))
+        for key, kernels in alike.items():
+            old = torch.stack([kernel.flatten(1) for kernel in before[key]])
+            direction = torch.stack([kernel.flatten(1) for kernel in kernels])
+            moved = direction != 0
+            runs = moved.any(1, keepdim=True) & moved.any(2, keepdim=True)  # all of it, or the slice of a subnet
+            start, step = old * runs, orthogonal(direction).to(old.dtype)
+            norm = _norms(start)
+            new = start + step * (key[0] * norm / _norms(step).clamp(min=TINY))
+            new = torch.where(runs, new * (norm / _norms(new).clamp(min=TINY)), old)
+            for kernel, value in zip(kernels, new, strict=True):
+                kernel.copy_(value.view_as(kernel))
         return loss

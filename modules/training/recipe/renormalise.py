@@ -21,4 +21,6 @@ class Renormalise:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         if self.same:
             return images
-        return images * self.scale.to(images.device) + self.shift.to(images.device)
+        if self.scale.device != images.device:
+            self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
+        return images * self.scale + self.shift

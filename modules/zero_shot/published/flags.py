@@ -35,14 +35,15 @@ def add_network_flags(parser) -> None:
 def choose_gpu(args) -> str:
     """Make `--gpu` the only GPU for torch; call this before torch starts. Returns torch's name of the device for a
     computation: "cpu" without `--gpu`, or if torch finds no GPU, which a line says."""
-    if args.gpu is None:
-        return "cpu"
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
+    if args.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(args.gpu)
     import torch
 
     from modules.utils.dist import compute_in_full_fp32
 
     compute_in_full_fp32()
+    if args.gpu is None:
+        return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     say(f"--gpu {args.gpu}: torch finds no CUDA device; the CPU computes")
