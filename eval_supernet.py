@@ -88,14 +88,15 @@ def report_latency(args, spaces):
     import numpy as np
 
     from modules.latency.arguments import make_platforms
-    from modules.latency.report import draw_latency_cdf, latency_rows, latency_summary
+    from modules.latency.report import draw_latency_cdf, latency_summary, predict_latencies
     from modules.search_space.config import SubnetChoiceConfig
     from modules.search_space.subnet_space import SubnetSpace
     from modules.utils.results import append_rows
 
-    platforms, curves = make_platforms(args.platform, args.latency_table, spaces[0][0].space), {}
+    platforms_of = [make_platforms(args.platform, args.latency_table, space.space) for space, _ in spaces]
+    curves, several = {}, len({name for platforms in platforms_of for name in platforms}) > 1
     table = Path(args.output) / "predicted_latency.csv"
-    for space, network in spaces:
+    for (space, network), platforms in zip(spaces, platforms_of, strict=True):
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
         rng = np.random.default_rng(from_arguments(Evaluation, args).seed)
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
@@ -104,12 +105,12 @@ def report_latency(args, spaces):
         named = bool(choices)
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
         for name, platform in platforms.items():
-            prediction, rows = latency_rows(name, platform, space, choices)
+            prediction, rows = predict_latencies(name, platform, space, choices)
             append_rows(table, rows)
             if named:
                 for i, choice in enumerate(choices):
                     where = f" at {choice.resolution} pixels" if network and len(choices) > 1 else ""
-                    print(f"{network or choice}{where} {prediction.text(i)}ms" + f" {name}" * (len(platforms) > 1))
+                    print(f"{network or choice}{where} {prediction.text(i)}ms" + f" {name}" * several)
             else:
                 curves[str(space), name] = prediction
                 print(f"{space} on {name}: {latency_summary(prediction)}")

@@ -36,7 +36,6 @@ subnets), front.csv (Pareto front), best.csv (the best of each limit, tested on 
 images held out of training), export.csv (input of onnx_tools/export_onnx.py), search.png, and state.json, from which
 --resume continues. --method random is the baseline; --baseline draws its subnets.csv into the figure.
 """
-import shlex
 import sys
 from pathlib import Path
 
@@ -97,13 +96,14 @@ def main(argv=None):
                               sizes=from_arguments(GenerationSizes, args),
                               size_limits=from_arguments(SizeLimits, args))
 
+    from modules.search.subnet.report import folder_name
     from modules.search.subnet.search import FILES
     from modules.utils import dist
     from modules.utils.runs import STATE_FILE, Run
     from modules.zero_shot.subnet_scores import score_fitness
 
     device = dist.init_distributed(args.local_rank)
-    stem = name_of(settings, args.platform, args.use_testset)
+    stem = folder_name(settings, args.platform, args.use_testset)
     with Run(args.output_path / str(space) / stem / STATE_FILE, files=FILES, resume=args.resume,
              overwrite=args.overwrite, option="--output_path") as opened:
         if settings.fitness:
@@ -140,25 +140,13 @@ def search_by_accuracy(args, space, settings, opened, device):
         evaluation.serve()
 
 
-def name_of(settings, platforms, use_testset):
-    """The folder's name says what is searched for."""
-    stem = "+".join(f"{limit:g}" for limit in settings.limits) + "ms" * bool(settings.limits)
-    stem = "_".join(filter(None, (stem, settings.size_limits.label)))
-    stem += f"_{'+'.join(platforms).replace(':', '-').replace('/', '-')}" * (len(platforms) > 1)
-    stem += f"_{settings.confidence:g}" * (settings.confidence > 0)
-    ways = (("_testset", use_testset), ("_random", settings.method == "random"),
-            ("_pareto", settings.survival == "pareto"), (f"_{settings.predictor}", settings.predictor != "none"),
-            (f"_{settings.fitness}", settings.fitness),
-            (f"_prefilter_{settings.prefilter}_{settings.prefilter_keep:g}", settings.prefilter))
-    return stem + "".join(suffix for suffix, used in ways if used).replace(":", "-")
-
-
 def search(args, space, settings, fitness, opened):
     """What the first process does, in the folder of the run `opened`."""
     from modules.latency.arguments import make_platforms, tables_identity
     from modules.latency.profile.timer import network_timer
     from modules.search.subnet.measure import Measurement, chosen
     from modules.search.subnet.proposals import Proposer
+    from modules.search.subnet.report import print_best, print_next
     from modules.search.subnet.search import SubnetSearch, run_search
     from modules.search.subnet.state import SearchState
     from modules.zero_shot.subnet_scores import BATCH, SubnetScores
@@ -181,37 +169,9 @@ def search(args, space, settings, fitness, opened):
                          top_num=args.test_top_num, tested=fitness.tested)
     if settings.prefilter:
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
-    tell(args, settings, folder, fitness.weight_bits, ranking, chosen(ranking, state.measured if measurement else {}))
-
-
-def tell(args, settings, folder, bits, ranking, best):
-    """The best subnet of each window, and the commands to run next."""
-    for window, subnets in ranking.items():
-        if window not in best:
-            print(f"none of {len(subnets)} measured subnets is within {window.words}", file=sys.stderr)
-            continue
-        interval = ", ".join(f"{value:.2f}" for value in best[window].accuracy.interval)
-        print(f"best within {window.words}: {best[window]} [{interval}]")
-    print(f"files in {folder}")
-    found = ["--input", str(folder / "export.csv")]
-    if settings.fitness:
-        print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights"]))
-        for choice in dict.fromkeys(subnet.proposal.choice for subnet in best.values()):
-            print("or train it alone, with a recipe of supernet_training_configs:", shlex.join([
-                "python", "train_supernet.py", "--superspace", args.superspace, "--supernet_choice",
-                args.supernet_choice, "--subnet_choice", str(choice), "--resolutions", str(choice.resolution),
-                "--config-file", "RECIPE.yaml", "--dataset_path", "IMAGES"]))
-        return
-    same = [*(["--align_sample"] if args.align_sample else []),
-            *(text for name in ("dataset", "dataset_path") if (value := getattr(args, name))
-              for text in (f"--{name}", value))]
-    print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--resume", args.checkpoint_path,
-                               "--quant_mode", *same]))
-    path = Path(args.checkpoint_path)
-    fp32 = path.with_name("checkpoint.pth") if path.name == "lsq.pth" else path
-    print("or first, with a recipe of supernet_training_configs:", shlex.join([
-        "python", "train_subnet.py", *found, "--checkpoint_path", str(fp32), *same,
-        *(["--quant_weight_bits", str(bits)] if bits < 8 else []), "--config-file", "RECIPE.yaml"]))
+    best = chosen(ranking, state.measured if measurement else {})
+    print_best(ranking, best, folder)
+    print_next(args, bool(settings.fitness), fitness.weight_bits, best, folder)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ def parse_args(argv):
     args = parser.parse_args(argv)
     if args.eval_initial_thresholds and not args.initial_thresholds:
         raise UserError("--eval_initial_thresholds without --initial_thresholds; expected the file for the ranges")
+    if args.initial_thresholds and args.ckpt_path:
+        raise UserError("--initial_thresholds with --ckpt_path; the network of that run has ranges of its own")
     if args.pick and not args.ckpt_path:
         raise UserError(f"--pick {args.pick} without --ckpt_path; expected the folder of a run")
     if args.network and args.subnet_choice:

@@ -1,8 +1,6 @@
 """The layers that docs/contributing.md draws: imports run down, in no circle, and some packages do without torch."""
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import run_script
 
 from modules.utils.files import REPOSITORY
 
@@ -159,7 +158,7 @@ def test_packages_without_torch(layers):
              if f"{name}.".startswith(f"modules.{package}.") and not name.endswith("__main__")]
     assert len(names) > 30
     code = f"import importlib, sys\nsys.modules['torch'] = None\nfor name in {names}: importlib.import_module(name)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)
+    done = run_script("-c", code)
     assert done.returncode == 0, done.stderr
 
 

@@ -18,8 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.search_space.reference import NETWORK
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import BATCH, PIXELS, SEED, option
-
-PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
+from modules.zero_shot.arguments import PROXIES
 
 
 def main(argv=None):

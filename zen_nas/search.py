@@ -25,9 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import option
-from modules.zero_shot.arguments import add_search_arguments, given_limits, run_search
-
-PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
+from modules.zero_shot.arguments import PROXIES, add_search_arguments, given_limits, run_search
 
 
 def main(argv=None):

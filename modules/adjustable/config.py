@@ -45,11 +45,12 @@ class AdjustConfig:
     """The options of adj_quant/train.py; defaults are the published ones."""
 
     alpha: float = _loss(7.0, "weight of the cross-entropy; the distillation loss has 1", low=0, aliases=("-a",))
-    beta: float = _loss(85.0, "weight of the score", low=0, aliases=("-b",))
+    beta: float = _loss(85.0, "weight of the score", low=0, aliases=("-b",), needs="bits_trainable")
     gamma: float = _loss(GAMMA, "share of the operations' gradient that goes to the bits of activations", low=0, high=1,
-                         aliases=("-g",))
-    metric: float = _loss(0.18, "score that the bits are driven to", low=0)
-    dead_band: float = _loss(0.01, "share of the target below it within which the score moves nothing", low=0, high=1)
+                         aliases=("-g",), needs="bits_trainable")
+    metric: float = _loss(0.18, "score that the bits are driven to", low=0, needs="bits_trainable")
+    dead_band: float = _loss(0.01, "share of the target below it within which the score moves nothing", low=0, high=1,
+                             needs="bits_trainable")
     norms: str = _loss("micronet", "norms of the score; own: those of the network in 32 bits", choices=NORMS)
 
     range: str = _quantisers("5", "how far ranges may be adjusted, from a little to much", choices=tuple(RANGES),
@@ -59,8 +60,9 @@ class AdjustConfig:
     act_bits: int = _quantisers(8, "bits of the inputs of layers, from which training starts", low=2,
                                 high=8, unit="bits")
     swish_bits: int = _quantisers(8, "bits of the inputs of smooth activations; 0: trained, -1: not quantised", low=-1,
-                                  high=8, unit="bits")
-    bias_bits: int = _quantisers(8, "bits of biases; 0: not quantised", low=0, high=8, unit="bits")
+                                  high=8, unit="bits", needs="granularity=channel")
+    bias_bits: int = _quantisers(8, "bits of biases; 0: not quantised", low=0, high=8, unit="bits",
+                                 needs="granularity=channel")
     mix_prec: bool = _quantisers(False, "the weights of the first layer, of squeeze-and-excitation and of the "
                                  "classifier stay in float")
     granularity: str = _quantisers("channel", "parts with bits of their own; layer: as engines run it, weights of 4 or "
@@ -90,6 +92,8 @@ class AdjustConfig:
     def __post_init__(self):
         check_settings(self)
         if self.granularity == "layer":
+            if self.mix_prec:
+                raise UserError("--mix_prec with --granularity layer; engines need all weights quantised")
             for name, allowed in (("weight_bits", ENGINE_BITS), ("act_bits", ENGINE_BITS[-1:])):
                 if getattr(self, name) not in allowed:
                     raise UserError(f"--{name} {getattr(self, name)} with --granularity layer; allowed: "

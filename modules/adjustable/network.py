@@ -201,9 +201,16 @@ class AdjustableNetwork(nn.Module):
         values = sum(count * len(channels) for count, channels in zip(pixels, bits, strict=True))
         return sum(count * channels.sum() for count, channels in zip(pixels, bits, strict=True)) / max(values, 1)
 
+    @property
+    def published(self) -> Placement:
+        """The quantisers that the published files name. An engine has one behind a sum, these have two before it."""
+        return Placement(self.graph) if self.settings.engine else self.placement
+
     def bits(self) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         """Bits per channel of every layer's weight, by its name, and of every tensor that layers read."""
         weights = {node.output: self.layers[module_name(node.output)].weight_bits() for node in self.nodes
                    if isinstance(node, WeightNode)}
+        acts = {name: torch.full((self.shapes[name][0],), float(self.settings.act_bits)) if self.settings.engine
+                else self._bits_of(name) for name in self.published.learned}
         return tuple({name: [float(b) for b in bits.detach().round()] for name, bits in part.items()}
-                     for part in (weights, {name: self._bits_of(name) for name in self.placement.learned}))
+                     for part in (weights, acts))

@@ -27,7 +27,7 @@ def write_report(trainer) -> None:
     """The files of the last network, before its weights are averaged: all of them tell of `adj.pth`."""
     folder, network, last = trainer.folder, trainer.network, trainer.history[-1]
     layers, biases, _ = network.costs()
-    write_quant_info(folder / QUANT_INFO, network.placement, *network.bits())
+    write_quant_info(folder / QUANT_INFO, network.published, *network.bits())
     write_thresholds(folder / THRESHOLDS, network.placement, *network.ranges())
     write_model_info(folder / MODEL_INFO, network.placement, layers, biases)
     draw_bits(network, folder / "bits.png")
@@ -38,7 +38,7 @@ def write_report(trainer) -> None:
 def write_average(trainer) -> None:
     """The averaged network and its files."""
     save_checkpoint(trainer.folder / AVERAGE, trainer.model_state())
-    write_quant_info(trainer.folder / AVERAGE_BITS, trainer.network.placement, *trainer.network.bits())
+    write_quant_info(trainer.folder / AVERAGE_BITS, trainer.network.published, *trainer.network.bits())
     write_points(trainer.folder, trainer.points)
     _write_history(trainer)
     _write_manifest(trainer, AVERAGE, trainer.history[-1])

@@ -41,16 +41,17 @@ def start_network(evaluator: SubnetEvaluator, graph: Graph, config: AdjustConfig
         needed = ({name: len(low) for name, (low, _) in part.items()} for part in network.ranges())
         network.set_ranges(*read_thresholds(thresholds, network.placement, *needed))
     elif graph.int8:
-        network.set_ranges(*learned_ranges(graph, network))
+        network.set_ranges(*learned_ranges(graph, network, evaluator.record.quant.nbits_w))
     return network.to(evaluator.device)
 
 
-def learned_ranges(graph: Graph, network: AdjustableNetwork) -> tuple[Ranges, Ranges]:
-    """The ranges that the codes of an int8 graph span: of weights by their layer, of tensors. A tensor that several
-    layers read in their own codes has the widest."""
+def learned_ranges(graph: Graph, network: AdjustableNetwork, bits: int = 8) -> tuple[Ranges, Ranges]:
+    """The ranges that the codes of an int8 graph span: of weights, of `bits` bits, by their layer, and of tensors. A
+    tensor that several layers read in their own codes has the widest."""
     layers = [node for node in graph.nodes if isinstance(node, WeightNode)]
-    lowest = -127 if network.settings.engine else -128  # engines have symmetric codes
-    weights = {node.output: (lowest * node.scales, 127 * node.scales) for node in layers}
+    top = 2 ** (bits - 1) - 1
+    lowest = -top if network.settings.engine else -top - 1  # engines have symmetric codes
+    weights = {node.output: (lowest * node.scales, top * node.scales) for node in layers}
     spans = {name: _span(quantizer) for name, quantizer in graph.quantizers.items()}
     for node in layers:
         name, (low, high) = node.inputs[0], _span(node.quantizer)

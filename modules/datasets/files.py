@@ -60,7 +60,7 @@ def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> Fil
     with os.scandir(folder) as entries:
         entries = list(entries)
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             passed.add(entry.name, "outside of class folders" if is_image_name(entry.name) else "")
         elif not entry.name.startswith("."):
             images = [(entry.name, name, os.path.join(entry.path, name)) for name in _images_below(entry.path, passed)]
@@ -71,6 +71,14 @@ def open_class_folders(folder: str, classes: Sequence[str] | None = None) -> Fil
     classes, labels, paths = arrange(found, folder, LAYOUT, classes)
     passed.say()
     return FileSource(paths, classes, labels)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether `entry` is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _images_below(folder: str, passed: PassedOver) -> Iterator[str]:
@@ -88,7 +96,7 @@ def _images_below(folder: str, passed: PassedOver) -> Iterator[str]:
         with os.scandir(path) as entries:
             for entry in entries:
                 name = os.path.join(inside, entry.name)
-                if entry.is_dir():
+                if _is_folder(entry):
                     if not entry.name.startswith("."):
                         pending.append((name, above | {this}))
                 elif is_image_name(entry.name):

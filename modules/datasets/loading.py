@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from modules.datasets.build import Data
-from modules.datasets.shift import Shift, ShiftedBatches
+from modules.datasets.shift import Shift, ShiftedBatches, steps_of_epoch
 from modules.datasets.sources import ImageSource
 from modules.utils.errors import UserError
 from modules.utils.processes import end_with_parent
@@ -59,10 +59,8 @@ class Batches:
     def __init__(self, dataset: TransformedDataset, epoch: int, indices: np.ndarray, batch_size: int, *,
                  start_step: int = 0, num_workers: int = 0):
         self.dataset, self.num_workers = dataset, num_workers
-        self.length = -(-len(indices) // batch_size)
-        if not 0 <= start_step <= self.length:
-            raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
-        self.steps = _Steps(epoch, indices, batch_size, range(start_step, self.length))
+        steps = steps_of_epoch(len(indices), batch_size, start_step)
+        self.length, self.steps = steps.stop, _Steps(epoch, indices, batch_size, steps)
 
     def __len__(self) -> int:
         return self.length

@@ -35,7 +35,10 @@ class HeldPixels:
         if first.nbytes * len(indices) > HELD_BYTES:
             raise UserError(f"augmentation 'shift' of {len(indices)} images of {first.shape[1]} x {first.shape[0]} "
                             f"pixels; {_ALLOWED}")
-        self.pixels = torch.empty((len(indices), *first.shape), dtype=torch.uint8, device=device)
+        self.shape = first.shape
+        side = min(first.shape[:2])  # of the centre, which evaluation crops too
+        self.top, self.left = ((length - side) // 2 for length in first.shape[:2])
+        self.pixels = torch.empty((len(indices), side, side, 3), dtype=torch.uint8, device=device)
 
     def prepare(self, places: np.ndarray | None = None) -> torch.Tensor:
         """All pixels, with those of the images at `places` among `indices` decoded; None: of all. UserError for another
@@ -45,10 +48,10 @@ class HeldPixels:
             decoded = np.empty((len(part), *self.pixels.shape[1:]), np.uint8)
             for row, index in zip(decoded, self.indices[part].tolist(), strict=True):
                 image = self.source.array(index)
-                if image.shape != row.shape:
-                    raise UserError(f"augmentation 'shift' of images of {row.shape[1]} x {row.shape[0]} and "
+                if image.shape != self.shape:
+                    raise UserError(f"augmentation 'shift' of images of {self.shape[1]} x {self.shape[0]} and "
                                     f"{image.shape[1]} x {image.shape[0]} pixels; {_ALLOWED}")
-                row[:] = image
+                row[:] = image[self.top:self.top + len(row), self.left:self.left + len(row)]
             where = torch.from_numpy(part).to(self.pixels.device)
             self.pixels[where] = torch.from_numpy(decoded).to(self.pixels.device)
             self.missing[part] = False
@@ -113,6 +116,14 @@ class Shift:
         return np.concatenate((corners, corners + extents), 1)
 
 
+def steps_of_epoch(images: int, batch_size: int, start: int) -> range:
+    """The steps from `start` to the end of an epoch of so many images; UserError if it has no such step."""
+    length = -(-images // batch_size)
+    if not 0 <= start <= length:
+        raise UserError(f"start step {start} is not in the epoch; allowed: 0 to {length}")
+    return range(start, length)
+
+
 class ShiftedBatches:
     """One epoch's batches on one rank, as of `Batches`: images float32 [B, 3, S, S] normalised, labels int64 [B].
 
@@ -124,10 +135,8 @@ class ShiftedBatches:
 
     def __init__(self, data: Data, transform: Shift, seed: int, epoch: int, places: np.ndarray, batch_size: int, *,
                  start_step: int = 0, device: torch.device | str = "cpu", labels: np.ndarray | None = None):
-        self.length = -(-len(places) // batch_size)
-        if not 0 <= start_step <= self.length:
-            raise UserError(f"start step {start_step} is not in the epoch; allowed: 0 to {self.length}")
-        self.batch_size, self.start_step, self.size = batch_size, start_step, transform.size
+        self.steps = steps_of_epoch(len(places), batch_size, start_step)
+        self.batch_size, self.size = batch_size, transform.size
         self.held, self.needed = held_pixels(data.train, data.train_indices, device), places
         shifts, mirrored = transform.draws(seed, epoch, len(data.train_indices), self.held.pixels.shape[1])
 
@@ -143,10 +152,10 @@ class ShiftedBatches:
         self.factor, self.offset = 1 / std, mean / std
 
     def __len__(self) -> int:
-        return self.length
+        return self.steps.stop
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for step in range(self.start_step, self.length):
+        for step in self.steps:
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
             yield self._images(part), self.labels[part]
 

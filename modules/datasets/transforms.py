@@ -138,8 +138,8 @@ def _without_ends(image: Image) -> Image:
     return image.crop((*ends, *(side - end for side, end in zip(image.size, ends, strict=True))))
 
 
-def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0,
-                    lighting: float = 0.0) -> TrainTransform:
+def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.0, lighting: float = 0.0,
+                    seen: int = 0) -> TrainTransform:
     """The training transform, a callable (PIL image, numpy Generator) -> float32 tensor [3, size, size], such as [3,
     224, 224].
 
@@ -148,13 +148,14 @@ def train_transform(augment: str, size: int, info: DataInfo, erasing: float = 0.
     "shift" for small shifts and flips, which `train_batches` makes in batches. UserError for anything else.
     erasing: probability that a rectangle is set to 0.
     lighting: strength of the noise of `draw_light`, not with "shift".
+    seen: pixels of the images for the network that is trained, if its teacher's are larger; 0: `size`.
     """
     check_choice(augment, AUGMENTS, "augmentation (--augment)")
     if augment == "shift":
         from modules.datasets.shift import Shift
 
         return Shift(size, info, erasing)
-    small = augment == "auto_augment" and size <= SMALL
+    small = augment == "auto_augment" and (seen or size) <= SMALL
     return TrainTransform(size, info, _augmentation(augment, small), erasing, small, lighting)
 
 

@@ -128,10 +128,22 @@ def evaluate_given(args, check: Callable[[Session, str], None] = lambda session,
         check(session, path)
         accuracy, right = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)
         print(f"{path}: acc1 {accuracy} of {accuracy.images} images", flush=True)
+        name = args.dataset or ("" if args.dataset_path else session.metadata.get("dataset", ""))
         if first is None:
-            first = right
+            first, of_first = right, name
+        elif name != of_first:
+            print(f"    against the first: not compared, {name or 'another data set'} is not {of_first}", flush=True)
         elif len(first) != len(right):
             raise UserError(f"{path!r} is evaluated on {len(right)} images, {args.model_path[0]!r} on {len(first)}; "
                             "give both the same --dataset_path")
         else:
             print(f"    against the first: {mcnemar(right, first)}", flush=True)
+
+
+def add_timing_arguments(parser, form: str, baselines: Iterable[str]) -> None:
+    """The files to time, those of networks in the format `form` ("onnx" or "tflite") or others, and the csv."""
+    add_subnets_argument(parser, f"{form}_tools")
+    option(parser, "--model_path", (), "model files to time instead", kind=str, many="+")
+    option(parser, "--model_dir", f"checkpoints/models/{form}_model", f"folder of the files of export_{form}.py")
+    option(parser, "--output", f"{form}_tools/latency.csv", "csv file; lines are appended")
+    option(parser, "--baselines", (), "other ways to int8 in the same turns", kind=str, many="*", choices=baselines)

@@ -76,6 +76,7 @@ def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: 
                      num_classes: int = 1000, weight_bits: int = 8) -> Exported:
     """Write subnet `choice` with random weights, for timing."""
     path = form.path(folder, space, choice, int8)
+    card_path(path).unlink(missing_ok=True)  # of a trained file that is gone
     form.write(untrained_graph(space, choice, int8, num_classes, weight_bits), path, untrained_metadata(space, choice),
                IMAGENET_MEAN, IMAGENET_STD)
     return Exported(path, int8=int8)

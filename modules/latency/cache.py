@@ -17,8 +17,12 @@ from modules.utils.processes import fcntl
 
 def cache_folder() -> Path:
     """`$SPACEEVO_CACHE`, or `spaceevo` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spaceevo"
-    return Path(os.environ.get("SPACEEVO_CACHE") or default)
+    if ours := os.environ.get("SPACEEVO_CACHE"):
+        return Path(ours)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spaceevo"
+    except RuntimeError:  # a user without a name and without HOME
+        raise UserError("there is no home folder for measured latencies; set SPACEEVO_CACHE to a folder") from None
 
 
 class LatencyCache:

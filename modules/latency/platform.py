@@ -66,8 +66,9 @@ def this_machine() -> str:
 
 
 def weight_bits(name: str) -> int:
-    """Bits of the weights of the networks whose latency the platform called `name` gives."""
-    return getattr(_platforms[name], "weight_bits", 8)
+    """Bits of the weights of the networks whose latency the platform called `name` gives; 8 for one that is unknown
+    here, such as the device of tables from another machine."""
+    return getattr(_platforms.find(name), "weight_bits", 8)
 
 
 def predict_blocks(platform: Platform, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:

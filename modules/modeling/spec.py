@@ -176,11 +176,10 @@ def build_block(args: BlockArgs) -> BlockSpec:
     return replace(_blocks[args.kind](args.cin, args.cout, args.kernel, args.expand, args.stride, args.act), args=args)
 
 
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """`value` rounded to a multiple of `divisor`, at least `divisor`, and never below 90% of `value`
-    (the MobileNet rule)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded if rounded >= 0.9 * value else rounded + divisor
+def make_divisible(value: float) -> int:
+    """`value` rounded to a multiple of 8, at least 8, and never below 90% of `value` (the MobileNet rule)."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * value else rounded + 8
 
 
 def _downsample(cin: int, cout: int, stride: int) -> ConvSpec:

@@ -7,6 +7,7 @@ from functools import partial
 from modules.block_kd.lut.speed import limit_of_sums
 from modules.block_kd.lut.tables import how_made, load_tables
 from modules.datasets.build import load_data
+from modules.datasets.classes import check_enough_classes
 from modules.datasets.shift import suits
 from modules.latency import get_platform
 from modules.pipeline.limit import choose_limit
@@ -17,7 +18,7 @@ from modules.pipeline.results import FILES, Results
 from modules.pipeline.runner import Step, run_steps
 from modules.pipeline.speed import measure_speed, mixture, step_seconds
 from modules.pipeline.steps import CHECK, Pipeline
-from modules.pipeline.summary import Entry, summarize
+from modules.pipeline.summary import Entry, print_summary
 from modules.utils.runs import Run
 from modules.zero_shot.scoring import check_proxy
 
@@ -69,7 +70,7 @@ def run_pipeline(request: Request, *, resume: bool = False, overwrite: bool = Fa
         run_steps(run, request.identity, state, Pipeline(results).steps(
             Step("plan of the trainings", plan_trainings), Step("plan of the last training", plan_last_training)),
             plan.threads)
-        return summarize(results)
+        return print_summary(results)
 
 
 def plan_state(request: Request) -> dict:
@@ -79,6 +80,7 @@ def plan_state(request: Request) -> dict:
         UserError: as `run_pipeline`.
     """
     data = load_data(request.dataset or None, request.dataset_path or None)
+    check_enough_classes(data.info)
     classes = len(data.info.classes)
     if request.fitness not in (AUTO, ACCURACY):
         check_proxy(request.fitness)
@@ -100,12 +102,14 @@ def plan_state(request: Request) -> dict:
 def _table_limit(limit: float, request: Request, classes: int) -> float:
     """The limit (ms) for sums of the tables' rows, which are longer than networks and may come from another device, or
     from a faster or slower one of the same kind."""
-    tables = None
+    tables, most, rows = None, max(request.pixels), []
     if request.tables != OWN:
         _, resolutions = how_made(request.tables, request.superspace, otherwise=request.platform)
         tables = load_tables(request.tables, request.superspace, resolutions, request.spaces.seeds())
-    nets = request.spaces.random_nets(max(request.pixels), classes)
-    return limit_of_sums(limit, nets, get_platform(request.platform), tables)
+        near = max((r for r in tables.resolutions if r <= most), default=min(tables.resolutions))
+        rows = request.spaces.random_nets(near, classes)
+    nets = request.spaces.random_nets(most, classes)
+    return limit_of_sums(limit, nets, get_platform(request.platform), tables, rows)
 
 
 def _plan_trainings(results: Results, images: int, seconds: float) -> Plan:

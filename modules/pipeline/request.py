@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency.platform import this_machine, weight_bits
+from modules.latency.profile.profiled import RECORD
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import is_file
@@ -103,7 +104,8 @@ class Request:
     @property
     def device(self) -> str:
         """`platform` for the scripts, which run in another folder."""
-        return str(Path(self.platform).resolve()) if Path(self.platform).is_dir() else self.platform
+        path = Path(self.platform)
+        return str(path.resolve()) if (path / RECORD).is_file() else self.platform
 
     @property
     def weight_bits(self) -> int:

@@ -59,7 +59,7 @@ class Results:
     @cached_property
     def space(self) -> SupernetConfig:
         """The space found."""
-        best = read_rows(self.space_folder / "top50.csv")[0]["choice"]
+        best = records(self.space_folder / "top50.csv")[0]["choice"]
         return SupernetConfig.from_choice(self.request.superspace, best)
 
     @cached_property
@@ -121,13 +121,13 @@ class Results:
     def best_predicted(self) -> list[Network]:
         """The best subnets of each search by predicted latency, and the smallest."""
         found = [SubnetChoiceConfig.from_str(row["enc"]) for method in self.methods
-                 for row in read_rows(self.search_folder(method) / "best.csv")]
+                 for row in records(self.search_folder(method) / "best.csv")]
         return [(self.space, subnet) for subnet in dict.fromkeys([*found, self.smallest])]
 
     def best_measured(self, method: str = "evolution") -> list[SubnetChoiceConfig]:
         """The best of a search whose latency is safely within the limit, the most accurate on held-out images first;
         then the others, the fastest first."""
-        rows, order = read_rows(self.search_folder(method) / "best.csv"), []
+        rows, order = records(self.search_folder(method) / "best.csv"), []
         latencies = self._latencies([SubnetChoiceConfig.from_str(row["enc"]) for row in rows])
         for row in rows:
             ms = latencies[row["enc"]]
@@ -136,7 +136,7 @@ class Results:
 
     def _measured(self, table: Path) -> dict[str, float]:
         """The measured latency (ms) of each subnet of the space found in `table`, by its encoding."""
-        return {row["name"].removeprefix(f"{self.space}-"): float(row["int8_ms"]) for row in read_rows(table)}
+        return {row["name"].removeprefix(f"{self.space}-"): float(row["int8_ms"]) for row in records(table)}
 
     def finalists(self) -> list[SubnetChoiceConfig]:
         """The subnets that are trained further: the best measured ones of the search, and the smallest of the space.
@@ -167,7 +167,7 @@ class Results:
 
     def accuracy_held_out(self, checkpoints: Path, subnet: SubnetChoiceConfig) -> float:
         """Percent of the held-out images that one of them gets right with the weights in `checkpoints`."""
-        (row,) = [row for row in read_rows(self.check_folder(checkpoints) / "accuracy.csv")
+        (row,) = [row for row in records(self.check_folder(checkpoints) / "accuracy.csv")
                   if row["enc"] == str(subnet)]
         return float(row["acc1"])
 
@@ -207,7 +207,7 @@ class Results:
     def rival_network(self) -> Network:
         """The largest of them whose latency is within the limit."""
         if self.measured_here:
-            rows = [(read_network(row["name"]), float(row["int8_ms"])) for row in read_rows(self.rivals_latency)]
+            rows = [(read_network(row["name"]), float(row["int8_ms"])) for row in records(self.rivals_latency)]
             latencies = {(network.space, network.subnet): ms for network, ms in rows}
         else:
             candidates = self.rival_candidates()
@@ -242,7 +242,7 @@ class Results:
         return self.models / f"{name}.csv"
 
 
-def read_rows(path: Path) -> list[dict]:
+def records(path: Path) -> list[dict]:
     """The rows of a csv file with a header."""
     return [row for _, row in read_records(path, "table", ())]
 

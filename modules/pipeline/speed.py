@@ -114,10 +114,10 @@ def _start_seconds() -> float:
     return time.monotonic() - start
 
 
-def _seconds(step: Callable[[], object], runs: int = 3) -> float:
-    """The median time of `runs` runs, after a first one that does not count."""
+def _seconds(step: Callable[[], object]) -> float:
+    """The median time of three runs, after a first one that does not count."""
     times = []
-    for _ in range(runs + 1):
+    for _ in range(4):
         start = time.monotonic()
         step()
         if torch.cuda.is_available():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modules.deploy.cards.card import card_path, read_card
 from modules.deploy.naming import model_path
-from modules.pipeline.results import Results, read_rows
+from modules.pipeline.results import Results, records
 from modules.utils.figures import interval_errors, new_figure, save_figure
 from modules.utils.results import format_table
 
@@ -32,7 +32,7 @@ class Entry:
         return self.card["accuracy"]["engine"]["top1"]
 
 
-def summarize(results: Results) -> list[Entry]:
+def print_summary(results: Results) -> list[Entry]:
     """Print the table, the gains of the network found, its file, and the paths of all figures; returns the entries."""
     entries, score = read_entries(results), results.plan.score
     start = "no network starts from a supernet" if score else "all but MobileNetV2 start from the supernet"
@@ -105,7 +105,7 @@ def _draw(entries: list[Entry], results: Results) -> None:
     axes = figure.subplots()
     for method, colour in (("random", "tab:orange"), ("evolution", "tab:blue")):
         if method in results.methods and not results.plan.score:
-            rows = read_rows(results.search_folder(method) / "subnets.csv")
+            rows = records(results.search_folder(method) / "subnets.csv")
             axes.plot([float(r["latency"]) for r in rows], [float(r["acc1"]) for r in rows], ".", color=colour,
                       alpha=0.3, label=f"{method}: evaluated, predicted ms, held-out images")
     for entry in entries:

@@ -67,8 +67,10 @@ def open_litert(content: bytes, threads: int, batch: int):
     return interpreter.invoke
 
 
-RUNTIMES = {"onnxruntime": (open_onnxruntime, "onnxruntime"), "openvino": (open_openvino, "openvino"),
-            "litert": (open_litert, "ai-edge-litert")}  # how to open a model, and the package it needs
+# How to open a model, the package it needs, and the module that loads the engine.
+RUNTIMES = {"onnxruntime": (open_onnxruntime, "onnxruntime", "onnxruntime"),
+            "openvino": (open_openvino, "openvino", "openvino"),
+            "litert": (open_litert, "ai-edge-litert", "ai_edge_litert.interpreter")}
 
 
 def _random(shape, dtype):
@@ -147,12 +149,13 @@ class Server:
     """Holds the open models and answers requests."""
 
     def __init__(self, runtime: str, threads: int, batch: int):
-        self.open_model, self.package = RUNTIMES[runtime]
+        self.open_model, self.package, self.module = RUNTIMES[runtime]
         self.threads, self.batch, self.runs = threads, batch, {}
 
     def do_describe(self) -> dict:
         """Processor, cores, operating system and version of the runtime."""
-        import_module(self.package.replace("-", "_"))
+        for module in (self.module, "numpy.random"):  # their memory is not that of a model
+            import_module(module)
         return describe(self.package)
 
     def do_open(self, name: str, content: bytes) -> dict:

@@ -58,9 +58,11 @@ def predict_logits(session: Session, images: np.ndarray) -> np.ndarray:
     """Logits (N, classes), such as (8, 1000), of float32 images (N, 3, R, R), such as (8, 3, 224, 224).
 
     Raises:
-        UserError: the output of the model has another shape.
+        UserError: the output of the model has another shape, or holds integers.
     """
     logits = predict(session, images)
+    if np.asarray(logits).dtype.kind != "f":
+        raise UserError(f"{model_name(session.metadata)} gives {np.asarray(logits).dtype}; expected logits in floats")
     if np.ndim(logits) != 2 or len(logits) != len(images):
         raise UserError(f"{model_name(session.metadata)} gives {list(np.shape(logits))} for {len(images)} images; "
                         "expected logits (images, classes)")

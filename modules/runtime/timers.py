@@ -1,24 +1,37 @@
-"""Timers of TFLite files of one network, on this machine or on a phone, with the same two methods."""
+"""Timers of model files: what all have, and those of TFLite files on this machine or on a phone."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from modules.runtime.phone.adb import Adb
 from modules.runtime.phone.benchmark_model import PhoneRun, time_on_phone
+from modules.runtime.session import Session
 from modules.utils.errors import UserError
 from modules.utils.files import fault_of_file
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Latency and its spread in milliseconds, peak memory in MB (None: not known), and the program that ran it."""
+    """Latency and its spread in milliseconds, peak memory in MB (None: not known), and the program that ran it (empty:
+    the conditions tell)."""
 
     ms: float
     spread_ms: float
     memory_mb: float | None
-    engine: str
+    engine: str = ""
+
+
+class Timer(Protocol):
+    """A way to time files."""
+
+    def describe(self) -> dict[str, object]:
+        """The conditions, such as threads and processor, by name."""
+
+    def measure(self, models: Mapping[Hashable, Path | Session]) -> dict[Hashable, Measured]:
+        """Time the files, by any names; some timers take opened ones too."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +42,18 @@ class LocalTimer:
     runs: int = 100
     warmup: int = 20
 
-    def describe(self) -> dict[str, str]:
-        """The processor, and the version of the runtime."""
+    def describe(self) -> dict[str, object]:
+        """The number of threads, the processor, and the version of the runtime."""
         from importlib.metadata import version
 
         from modules.runtime.litert import litert_schema
         from modules.utils.files import machine
 
         litert_schema()  # checks that it is installed
-        return {"cpu": machine()["cpu"], "runtime": f"ai-edge-litert {version('ai-edge-litert')}"}
+        return {"threads": self.threads, "cpu": machine()["cpu"],
+                "runtime": f"ai-edge-litert {version('ai-edge-litert')}"}
 
-    def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
+    def measure(self, models: Mapping[Hashable, Path]) -> dict[Hashable, Measured]:
         """Time the files, in turns."""
         from modules.runtime.engines import engines
         from modules.runtime.session import summarize, time_interleaved
@@ -59,13 +73,13 @@ class PhoneTimer:
     how: PhoneRun
     skip_push: bool = False
 
-    def describe(self) -> dict[str, str]:
-        """The phone, the cores that the program stays on, and the program."""
+    def describe(self) -> dict[str, object]:
+        """The number of threads, the phone, the cores that the program stays on, and the program."""
         name = self.phone.run(["getprop", "ro.product.model"]).strip()
         cores = f", cores {self.how.taskset_mask}" if self.how.taskset_mask else ""
-        return {"cpu": f"{name}{cores}", "runtime": self.how.bin_name}
+        return {"threads": self.how.num_threads, "cpu": f"{name}{cores}", "runtime": self.how.bin_name}
 
-    def measure(self, models: Mapping[str, Path]) -> dict[str, Measured]:
+    def measure(self, models: Mapping[Hashable, Path]) -> dict[Hashable, Measured]:
         """Copy the files to the phone, unless they are there already, and time one after the other. UserError for files
         of one name that are to be there already: it is one file there."""
         names = [path.name for path in models.values()]

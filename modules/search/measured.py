@@ -9,7 +9,8 @@ T = TypeVar("T")  # an individual
 L = TypeVar("L")  # latency in ms: a number, or one for each device
 
 MEASURE_BEST = ("networks to find at the end that keep the latency limit as measured, best first; 0: none is measured. "
-                "onnxruntime_int8 measures, and platforms that a profile of a device in reach made")
+                "onnxruntime_int8 and onnxruntime_w7a8 measure, and platforms that a profile of a device in reach "
+                "made")
 MOST = 20  # individuals that are measured for each one wanted
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from modules.training.config import TrainConfig
 from modules.training.losses import adaptive_divergence, smoothed_cross_entropy
@@ -93,6 +94,10 @@ def _forward(supernet, images: torch.Tensor, config: TrainConfig, rng) -> Callab
     """A function that computes the active subnet's logits."""
     # Dropout draws from torch's global generator. A seed for each step makes a resumed run draw the same.
     torch.manual_seed(int(rng.integers(2**31)) + dist.rank())
+    most = max(supernet.subnets.resolutions)
+    if images.shape[-1] > most:  # as large as a teacher wants them; evaluation reduces them so, too
+        images = interpolate(images, (most, most), mode="bicubic", antialias=True)
+
     def forward():
         with autocast(config.amp, images.device.type):
             return supernet(images).float()

@@ -44,13 +44,20 @@ from modules.training.sandwich import sandwich_step, step_generator, subnet_step
 from modules.training.schedule import resolution_limit, warmup_cosine_lr, warmup_linear_lr
 from modules.training.validation import validate_subnets
 from modules.utils import dist
-from modules.utils.checkpoint import load_checkpoint, load_weights
+from modules.utils.checkpoint import load_checkpoint, load_weights, weights_digest
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
 from modules.utils.notes import say
 from modules.utils.runs import Run
 
 _FEW_CLASSES = 10  # the loss at the start may be some units above that of guessing, whatever the classes
+
+
+def _digest(checkpoint: dict) -> str:
+    """That of the weights in a checkpoint; "" if it is of another form."""
+    weights = checkpoint.get("state_dict")
+    tensors = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    return weights_digest(weights) if tensors else ""
 
 
 class SupernetTrainer(Trainee, Task):
@@ -93,13 +100,15 @@ class SupernetTrainer(Trainee, Task):
         """Prepare the training, announce the images, and write the first state; `files` is open."""
         checkpoint = self._build()
         self.batches(self.position)  # refuses a batch size now, while an earlier run is there
-        self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
-        if self.teachers:
+        said: list[str] = []
+        if self.teachers:  # asked before an earlier run goes: they may be refused
             kept = Path(self.config.teacher_answers_dir or self.folder) / ANSWERS
-            self.answers = teacher_answers(kept, self.teachers, self.data, self.config, self.device,
-                                           lambda line: self.report.log("stdout.log", line))
+            self.answers = teacher_answers(kept, self.teachers, self.data, self.config, self.device, said.append)
             self.teachers = []
             self.labels = torch.from_numpy(self.data.train.labels).to(self.device)
+        self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
+        for line in said:
+            self.report.log("stdout.log", line)
         if self.amp == "auto":
             self._choose_amp()
         self.save()
@@ -196,8 +205,17 @@ class SupernetTrainer(Trainee, Task):
 
     def _given(self) -> tuple[Path | None, dict]:
         """The file that the training starts from or continues, and its content; (None, {}) if there is none."""
-        if self.files.continues:
-            return self.path, self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
+        if not self.files.continues:
+            path, given = self._start()
+            self.start_digest = _digest(given)
+            return path, given
+        checkpoint = self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
+        self.start_digest = checkpoint.get("start_digest", "")  # older files have none
+        self._check_start()
+        return self.path, checkpoint
+
+    def _start(self) -> tuple[Path | None, dict]:
+        """The file of the weights that a new run begins with, and its content."""
         if self.config.init_checkpoint:
             path = weights_file(self.config.init_checkpoint, self.space)
             return path, load_checkpoint(path, "checkpoint of --init_checkpoint")
@@ -205,6 +223,16 @@ class SupernetTrainer(Trainee, Task):
             path = self.folder / "checkpoint.pth"
             return path, load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
         return None, {}
+
+    def _check_start(self) -> None:
+        """UserError if a run that is continued began with other weights than its start has now."""
+        path = (Path(self.config.init_checkpoint) if self.config.init_checkpoint
+                else self.folder / "checkpoint.pth" if self.quant_mode else None)
+        if self.start_digest and path and path.exists():
+            path, start = self._start()
+            if _digest(start) != self.start_digest:
+                raise UserError(f"{str(self.path)!r} was begun with other weights than those of {str(path)!r}; "
+                                "--overwrite trains it anew")
 
     def _keep_epsilon(self, start: dict) -> None:
         """Weights come with the number that batch norm added to the variance when they were trained."""
@@ -226,10 +254,11 @@ class SupernetTrainer(Trainee, Task):
             calibrate_start(self.model, self.record, self.config)
 
     def _say_what_is_random(self, checkpoint: dict, path: Path | None) -> None:
-        """A line if the weights are those of another subnet, which was trained alone."""
+        """A line if the weights are those of a subnet that was trained alone, and more or others are trained now."""
         record = record_in(checkpoint)
-        only = record.only_subnet if record and self.config.subnet_choice else None
-        if only and only.stages != self.model.get_active_subnet_config().stages:
+        only = record.only_subnet if record else None
+        ours = self.model.get_active_subnet_config().stages if self.config.subnet_choice else None
+        if only and only.stages != ours:
             say(f"{str(path)!r} has trained weights of {only} alone; other layers and widths start at random")
 
     def _take_over_bits(self, checkpoint: dict) -> None:
@@ -280,7 +309,7 @@ class SupernetTrainer(Trainee, Task):
         """The supernet's part of the checkpoint; the loop adds its own."""
         state = {"epoch": self.position.epoch, "state_dict": self.kept_model.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
-                 "amp": self.amp, "config": self.record.to_dict()}
+                 "amp": self.amp, "start_digest": self.start_digest, "config": self.record.to_dict()}
         if self.average:
             state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
         if self.distiller:
@@ -311,7 +340,8 @@ class SupernetTrainer(Trainee, Task):
         c = self.config
         size = max(self.record.crop_size, self.distiller.resolution if self.distiller else 0)
         return train_batches(
-            self.data, train_transform(c.augment, size, self.data.info, c.random_erasing, c.lighting),
+            self.data, train_transform(c.augment, size, self.data.info, c.random_erasing, c.lighting,
+                                       self.record.crop_size),
             batch_size=c.batch_size_per_gpu, seed=c.seed, epoch=start.epoch, start_step=start.step, rank=dist.rank(),
             world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu, drop_last=c.drop_last,
             device=self.device, labels=None if self.answers is None else np.arange(len(self.data.train)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -127,6 +128,12 @@ def _check_tensor(tensor, where: str) -> None:
                         "earlier checkpoint")
 
 
+def without_wrappers(weights: dict, model) -> dict:
+    """`weights` without the "module." that data-parallel wrappers put before names, except where `model` has it."""
+    own = model.state_dict().keys()
+    return {key if key in own else re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in weights.items()}
+
+
 def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpoint",
                  keep: str | None = None) -> None:
     """Load a checkpoint's weights strictly into `model`; UserError that names the first differences otherwise.
@@ -138,7 +145,7 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
         raise UserError(f"{what} {str(path)!r} has no 'state_dict' or 'model' with named tensors; it holds: "
                         f"{shorten(', '.join(checkpoint))}")
-    weights = {key.replace("module.", ""): value for key, value in weights.items()}
+    weights = without_wrappers(weights, model)
     if keep:
         own = {key: value for key, value in model.state_dict().items() if key.startswith(keep)}
         weights = {key: value for key, value in weights.items() if not key.startswith(keep)} | own

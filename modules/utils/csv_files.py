@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modules.utils.errors import UserError, shorten
-from modules.utils.text import MAX_TEXT, read_text
+from modules.utils.text import read_text
 
 _DELIMITERS = ",;\t"
 
 
-def read_rows(path: str | Path, what: str, limit: int = MAX_TEXT) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: str | Path, what: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of every row of the csv file `path` that is neither empty nor a comment (#).
 
     A byte order mark, quotes, CRLF, and semicolons or tabs between the fields are taken as spreadsheets write them.
@@ -21,7 +21,7 @@ def read_rows(path: str | Path, what: str, limit: int = MAX_TEXT) -> Iterator[tu
     Raises:
         UserError: a file that cannot be read (`read_text`), or a row that is no csv; the line is named.
     """
-    yield from parse_rows(read_text(path, what, limit), f"{what} {str(path)!r}")
+    yield from parse_rows(read_text(path, what), f"{what} {str(path)!r}")
 
 
 def parse_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:

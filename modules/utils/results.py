@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from modules.utils.csv_files import delimiter_of, parse_rows
@@ -21,15 +22,15 @@ def append_row(path: str | Path, row: dict) -> None:
 
 
 def append_rows(path: str | Path, rows: list[dict]) -> None:
-    """Append `rows`, which have the same keys, as `append_row` does."""
+    """Append `rows`, which have the same keys, as `append_row` does. Lines end as those of the file do."""
     path, header = Path(path), list(rows[0])
     before = read_bytes(path, "table") if path.exists() else b""
-    added = io.StringIO(newline="")
-    writer = csv.DictWriter(added, header)
+    end, added = "\r\n" if b"\r\n" in before else "\n", io.StringIO(newline="")
+    writer = csv.DictWriter(added, header, lineterminator=end)
     if before:
         _check_table(before, header, f"table {str(path)!r}")
         if not before.endswith((b"\n", b"\r")):
-            added.write(writer.writer.dialect.lineterminator)
+            added.write(end)
     else:
         writer.writeheader()
     writer.writerows(rows)
@@ -50,9 +51,15 @@ def _check_table(content: bytes, header: list[str], where: str) -> None:
 
 def write_rows(path: str | Path, rows: list[dict]) -> None:
     """Write `rows`, which have the same keys, as the csv file `path`, atomically."""
+    header = list(rows[0])
+    write_table(path, header, ([row[name] for name in header] for row in rows))
+
+
+def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """The same for rows without keys, in the order of `header`."""
     with atomic_write(path) as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
         writer.writerows(rows)
 
 

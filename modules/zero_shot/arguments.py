@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from modules.search_space.networks.zen_space import Preset, ZenSpace
     from modules.zero_shot.search import Limits
 
+PROXIES = "Zen, NASWOT, GradNorm, Syncflow, NTK, RN, TE-NAS, ZiCo, QE, Flops, Params, Latency:PLATFORM or Random"
+
 
 def add_search_arguments(parser, *, latency_unit: str, batch: str) -> None:
     """Limits, size and files of a search. `latency_unit` is that of --budget_latency; `batch` describes the default of

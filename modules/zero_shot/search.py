@@ -1,7 +1,6 @@
 """Evolution of a structure by a zero-shot score, within limits of size, operations, depth and latency."""
 from __future__ import annotations
 
-import csv
 import math
 import operator
 import sys
@@ -25,6 +24,7 @@ from modules.search_space.networks.structure import Structure
 from modules.search_space.networks.zen_space import ZenSpace
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write, write_manifest
+from modules.utils.results import write_table
 from modules.utils.runs import STATE_FILE, Run
 from modules.zero_shot.counts import published_counts
 from modules.zero_shot.network import structure_net
@@ -207,11 +207,10 @@ class ZenSearch:
             lambda ms: ms <= self.limits.latency, self.measure, _PATIENCE if self.round < _ROUNDS - 1 else MOST)
         if not found:
             return []
-        with atomic_write(run.path.with_name("measured.csv")) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["score", "predicted_ms", "measured_ms", "keeps_limit", "structure"])
-            writer.writerows([f"{m.score:.6g}", f"{m.predicted:.4f}", f"{m.measured:.4f}", int(m.keeps), m.individual]
-                             for m in found)
+        write_table(run.path.with_name("measured.csv"),
+                    ["score", "predicted_ms", "measured_ms", "keeps_limit", "structure"],
+                    ([f"{m.score:.6g}", f"{m.predicted:.4f}", f"{m.measured:.4f}", int(m.keeps), m.individual]
+                     for m in found))
         return found
 
     def _progress(self) -> str:
@@ -221,12 +220,10 @@ class ZenSearch:
 
     def _report(self, run: Run, best) -> None:
         folder, entries = run.path.parent, self.history.entries
-        with atomic_write(folder / "scores.csv") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["index", "score", "flops", "model_size", "layers", "structure"])
-            for index, entry in enumerate(entries):
-                counts = published_counts(entry.individual, self.resolution, self.classes)
-                writer.writerow([index, f"{entry.fitness:.6g}", *counts, entry.individual.num_layers, entry.individual])
+        write_table(folder / "scores.csv", ["index", "score", "flops", "model_size", "layers", "structure"],
+                    ([index, f"{entry.fitness:.6g}",
+                      *published_counts(entry.individual, self.resolution, self.classes),
+                      entry.individual.num_layers, entry.individual] for index, entry in enumerate(entries)))
         path = folder / "best_structure.txt"
         with atomic_write(path) as file:
             file.write(f"{best.individual}\n")

@@ -1,7 +1,6 @@
 """Adjustable Quantization: the quantiser's gradients, the score against published values, training on the digits."""
 import json
-import subprocess
-import sys
+import runpy
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from deploy_nets import subnet
+from processes import run_script
 
 from modules.adjustable.config import AdjustConfig
 from modules.adjustable.export import engine_graph, export_engines
@@ -19,7 +19,7 @@ from modules.adjustable.points import front, read_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range
 from modules.adjustable.scoring.cost import LayerCost, micronet_score, pair_bits
 from modules.adjustable.scoring.score import NetworkCost, part_score, total
-from modules.adjustable.start import evaluate_adjustable, load_adjustable
+from modules.adjustable.start import evaluate_adjustable, learned_ranges, load_adjustable
 from modules.adjustable.training import FILES, NAME, AdjustTrainer, distillation_loss
 from modules.deploy.graph.graph import WeightNode
 from modules.deploy.graph.lower import lower
@@ -307,6 +307,10 @@ def test_an_lsq_checkpoint_starts_with_its_learned_codes(digits, tmp_path):
                 (node.quantizer.scale, -node.quantizer.zero_point * node.quantizer.scale), rel=1e-4)
             alone += 1
     assert alone > 10
+    codes = np.arange(-64, 64)  # of weights of seven bits: their quantiser has a step of the trained scale
+    for node in (node for node in graph.nodes if isinstance(node, WeightNode)):
+        low, high = learned_ranges(graph, start.network, 7)[0][node.output]
+        assert np.allclose(np.linspace(low, high, len(codes)), codes[:, None] * node.scales, rtol=1e-6)
     own = trainer(digits, tmp_path, int8=True,
                   options={"teacher": str(digits / f"{SPACE}-align0" / "checkpoint.pth")})
     own.prepare()
@@ -451,12 +455,20 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    ("--network resnet20 -e", "--eval_initial_thresholds without --initial_thresholds; expected the file"),
+    ("--network resnet20 --pick score<=0.3", "--pick score<=0.3 without --ckpt_path; expected the folder of a run"),
+    ("--network resnet20 --subnet_choice d1#1", "--subnet_choice d1#1 with --network, which names a subnet")])
+def test_options_that_need_others_are_refused(options, message):
+    script = runpy.run_path(str(REPOSITORY / "adj_quant" / "train.py"))
+    with pytest.raises(UserError, match=message):
+        script["parse_args"](options.split())
+
+
 def test_scripts(digits, tmp_path):
     def run(script, *options):
-        return subprocess.run(
-            [sys.executable, f"adj_quant/{script}.py", "--superspace", "onnxw_tiny", "--supernet_choice",
-             "053412-000000", "--checkpoint_path", digits, *map(str, options)], cwd=REPOSITORY, text=True,
-            capture_output=True, timeout=300)
+        return run_script(f"adj_quant/{script}.py", "--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000",
+                          "--checkpoint_path", digits, *options)
 
     done = run("train", "--subnet_choice", CHOICE, "--bits_trainable", "--max_epoch", 1, "--batch_size", 100,
                "--norms", "own", "--aug", "--augment", "default", "--metric", 0.4, "--output_dir", tmp_path)

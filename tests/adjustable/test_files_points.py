@@ -16,7 +16,7 @@ from modules.adjustable.files import (
     write_thresholds,
 )
 from modules.adjustable.network import AdjustableNetwork
-from modules.adjustable.placement import layer_places
+from modules.adjustable.placement import Placement, layer_places
 from modules.adjustable.points import Point, chosen_file, front, pick, read_points, write_points
 from modules.adjustable.quantizer import AdjustableQuantizer, channel_range, land
 from modules.adjustable.scoring.score import NetworkCost, part_score, total
@@ -115,6 +115,7 @@ def test_ranges_of_the_tensors_are_those_of_the_values(tmp_path):
     seen = {}
     with torch.no_grad():  # as the calibration: in a pass that learns, convolutions have forms that round otherwise
         network.quantize(False)._run(images, lambda name, value: seen.setdefault(name, value.clone()))
+    assert len(network.placement.acts) > 20
     for layer, tensor in network.placement.acts.items():
         scope = "/".join((".".join(layer.split(".")[:2]), layer.split(".", 2)[2]))
         low, high = channel_range(seen[tensor], 1)
@@ -293,3 +294,13 @@ def test_quantisers_of_engines_have_zero_and_symmetric_codes():
         scales = weight.abs().amax(1) / (2 ** (bits - 1) - 1)
         expected = torch.quantize_per_channel(weight, scales, torch.zeros(3), 0, torch.qint8).dequantize()
         torch.testing.assert_close(quantizer(weight), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_bits_of_a_network_for_engines_are_read_back(tmp_path):
+    graph = lower(subnet("onnxw_tiny-053412-000000"))
+    network = AdjustableNetwork(graph, QuantizerSettings(engine=True, weight_bits=4))
+    write_quant_info(tmp_path / "bits.json", network.published, *network.bits())
+    weights, acts = read_quant_info(tmp_path / "bits.json", Placement(graph),
+                                    {name: shape[0] for name, shape in network.shapes.items()})
+    assert {bits for values in weights.values() for bits in values.tolist()} == {4.0}
+    assert {bits for values in acts.values() for bits in values.tolist()} == {8.0}

@@ -1,16 +1,14 @@
 """The score of networks against the published figures, and its rules against plain sums over pairs."""
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_script
 
 from modules.adjustable.scoring.counting import count_operations
 from modules.adjustable.scoring.score import NetworkCost, part_score, total
 from modules.deploy.graph.untrained import untrained_graph
 from modules.search_space.networks import get_available_networks
 from modules.search_space.reference import read_network
-from modules.utils.files import REPOSITORY
 
 
 def cost_of(name: str, classes: int = 1000, **options) -> NetworkCost:
@@ -93,8 +91,7 @@ def test_every_layer_reads_bits_and_every_tensor_has_one_name(name):
 
 def test_script(tmp_path):
     def run(*options):
-        return subprocess.run([sys.executable, "adj_quant/score.py", *map(str, options)], cwd=REPOSITORY, text=True,
-                              capture_output=True, timeout=120)
+        return run_script("adj_quant/score.py", *options)
 
     done = run("--weight_bits", 4, "--act_bits", 4, "--output", tmp_path / "score.csv")
     assert done.returncode == 0, done.stderr

@@ -1,15 +1,13 @@
 """Block distillation: a step against its parts, students that do not depend on each other, killed and resumed runs."""
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import kill_when
 
 from modules.block_kd.script import run_block_kd
 from modules.block_kd.student.config import BlockKDConfig
@@ -249,13 +247,7 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(teachers, image
         process = subprocess.Popen([sys.executable, script, *killed], cwd=REPOSITORY, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         path = tmp_path / "killed" / "stage3_2" / name
-        until = time.monotonic() + 120
-        while time.monotonic() < until and process.poll() is None:
-            if path.is_file() and (state := load_checkpoint(path))["epoch"] == 0 and state["step"] >= 1:
-                break
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_when(process, lambda path=path: path.is_file() and load_checkpoint(path)["step"] >= 1)
         assert load_checkpoint(path)["epoch"] == 0
         capsys.readouterr()
         call(monkeypatch, int8, [*killed, "--resume"])

@@ -3,15 +3,13 @@ import copy
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import torch
-from processes import free_port
+from processes import free_port, kill_when, run_script
 from test_block_kd import ARCH, CountingTeacher, images, make_config, teachers  # noqa: F401 - fixtures
 
 from modules.block_kd.lut.builder import FILES, LutBuilder
@@ -86,7 +84,7 @@ def test_losses_are_those_of_a_plain_evaluation(job, students, teachers, tmp_pat
     builder = job(tmp_path)
     builder.run()
     teacher = load_teacher(ARCH, teachers[True], quant=True)
-    data, size = builder.data, 64
+    data, size = builder.job.data, 64
     calibration = [x for (x, _), _ in zip(
         train_batches(data, train_transform("default", size, data.info), batch_size=6, seed=0, epoch=0), range(2),
         strict=False)]
@@ -302,23 +300,18 @@ def test_settings_out_of_range_are_refused(tmp_path, bad):
 
 
 def test_a_killed_build_continues_to_the_same_tables(students, teachers, tmp_path):  # noqa: F811
-    command = [sys.executable, "eval_block_kd.py", "--superspace", "onnxw_tiny", "--platform", "onnxruntime_int8",
+    command = ["eval_block_kd.py", "--superspace", "onnxw_tiny", "--platform", "onnxruntime_int8",
                "--teacher_arch", ARCH, "--teacher_checkpoint_path", str(teachers[True]), "--checkpoint_path",
                str(students), "--num_samples_per_stage", "6", "--num_workers", "0", "--stage_list", "stage2_4",
                "--rows_per_pass", "2", "--train_batch_size", "4", "--num_calib_batches", "1"]
-    process = subprocess.Popen([*command, "--output_path", str(tmp_path / "killed")], cwd=REPOSITORY,
+    process = subprocess.Popen([sys.executable, *command, "--output_path", str(tmp_path / "killed")], cwd=REPOSITORY,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first = tmp_path / "killed" / "onnxw_tiny" / "stage2_4_0.csv"
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None and not first.is_file():
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_when(process, first.is_file)
     rows = sum(text.count("\n") for text in read(tmp_path / "killed" / "onnxw_tiny").values())
     assert 0 < rows < 18
     for run in ("killed", "whole"):
-        done = subprocess.run([*command, "--resume", "--output_path", str(tmp_path / run)], cwd=REPOSITORY,
-                              capture_output=True, text=True, timeout=200)
+        done = run_script(*command, "--resume", "--output_path", tmp_path / run)
         assert done.returncode == 0, done.stderr
         assert f"stage2: {18 - rows if run == 'killed' else 18} of" in done.stdout
     killed, whole = (read(tmp_path / run / "onnxw_tiny") for run in ("killed", "whole"))
@@ -358,8 +351,7 @@ def test_two_processes_build_the_tables_of_one(teachers, images, tmp_path):  # n
                     [*launcher, "lsq_block_kd.py", *common, *train, *int8],
                     ["eval_block_kd.py", *common, *tables, *int8, "--output_path", str(tmp_path / "one")],
                     [*launcher, "eval_block_kd.py", *common, *tables, *int8, "--output_path", str(tmp_path / "two")]):
-        done = subprocess.run([sys.executable, *command], cwd=REPOSITORY, text=True, capture_output=True, timeout=300,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = run_script(*command)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (read(tmp_path / name / "onnxw_tiny") for name in ("one", "two"))
     assert len(one) == 3

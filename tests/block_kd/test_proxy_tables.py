@@ -1,4 +1,5 @@
 """Block tables whose losses come of a training-free score."""
+import itertools
 import shlex
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import eval_block_kd
+from modules.block_kd.lut import proxy_tables
 from modules.block_kd.lut.proxy_tables import REFERENCE
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import how_made, load_tables, table_file
@@ -74,3 +76,11 @@ def test_a_space_search_takes_the_tables(tmp_path):
     tables = load_tables(tmp_path, "onnxw_tiny", (64,))
     losses = [rows[0].loss for stage in tables.stages for rows in stage.values()]
     assert all(len(values) == 8 and (values > 0).all() and (values < 1).all() for values in losses)
+
+
+@pytest.mark.parametrize("values", [[3.0], [float("nan"), float("inf")]])
+def test_a_score_that_tells_no_rows_apart_is_refused(tmp_path, monkeypatch, values):
+    drawn = itertools.cycle(values)
+    monkeypatch.setattr(proxy_tables, "scores", lambda *_: [next(drawn)])
+    with pytest.raises(UserError, match="score Params tells no rows of stage2 of onnxw_tiny apart; expected another"):
+        build(tmp_path, "--proxy", "Params", "--stage_list", "stage2_1", "--num_samples_per_stage", "2")

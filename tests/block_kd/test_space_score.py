@@ -9,7 +9,7 @@ from modules.block_kd.lut.other_stages import load_other_stages
 from modules.block_kd.lut.tables import BlockTables, Rows, load_tables
 from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.order_statistics import expected_quality
-from modules.block_kd.score.quality import Target
+from modules.block_kd.score.quality import NO_SUBNET_LOSS, Target
 from modules.block_kd.score.sample import SampleEstimator
 from modules.block_kd.space_search.spaces import Spaces
 from modules.search_space import superspace
@@ -290,3 +290,10 @@ def test_smallest_other_stages_are_the_first_of_the_sampled_ones():
         assert len(many) == 160
         assert many[0] == pytest.approx(one[0], abs=2e-4)
         assert many.mean() > one[0]
+
+
+def test_a_space_of_which_nothing_can_be_drawn_has_the_worst_score():
+    quality = expected_quality(np.zeros(100), 0.01, 0.5, 0.0, Target(1.0))
+    assert (quality.top_loss, quality.feasible) == (NO_SUBNET_LOSS, 0.0)
+    assert quality.latency_loss == pytest.approx(float(Target(1.0).latency_loss(0.0)))
+    assert quality.score == pytest.approx(1 / (quality.latency_loss * NO_SUBNET_LOSS))

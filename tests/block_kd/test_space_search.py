@@ -3,15 +3,14 @@ import csv
 import itertools
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from processes import kill_when, run_script
 from scipy.stats import kendalltau
 
 from modules.block_kd.lut.other_stages import load_other_stages
@@ -240,7 +239,9 @@ def test_a_bad_row_is_named(lut, tmp_path, line, message):
     for stage in range(1, 7):
         name = f"stage{stage}_0_0.csv"
         (folder / name).write_text((lut / "onnxw_tiny" / name).read_text())
-    assert load_tables(tmp_path, "onnxw_tiny", RESOLUTIONS, [config])
+    tables = load_tables(tmp_path, "onnxw_tiny", RESOLUTIONS, [config]).of(config)
+    counts = [sum(len(rows.loss) for rows in stage) for stage in tables]
+    assert counts == [30] * 5 + [10 + 2 * 20]  # stage6 sees 2 pixels at 48 and at 64
     good = "3#32#None,1x24x8x8,0.5000,1.0000,0.1000,0.5000"
     (folder / "stage2_0_0.csv").write_text(f"{good}\n{line}\n")
     with pytest.raises(UserError, match=r"stage2_0_0\.csv, line 2") as error:
@@ -413,11 +414,9 @@ def test_relative_scores_are_those_of_tables_with_divided_losses(tmp_path, chang
 
 def test_given_spaces_are_scored_with_relative_losses(tmp_path):
     write_short_tables(tmp_path / "lut")
-    done = subprocess.run(
-        [sys.executable, "search_block_kd.py", "--superspace", "cifarw_short", "--platform", "onnx_lut", "--hw_list",
-         "24", "--latency_constraint", "1.55", "--lut_path", str(tmp_path / "lut"), "--output_dir", str(tmp_path),
-         "--stage_losses", "relative", "--supernet_choices", "012-012", "777-210"],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=300)
+    done = run_script("search_block_kd.py", "--superspace", "cifarw_short", "--platform", "onnx_lut", "--hw_list", "24",
+                      "--latency_constraint", "1.55", "--lut_path", tmp_path / "lut", "--output_dir", tmp_path,
+                      "--stage_losses", "relative", "--supernet_choices", "012-012", "777-210")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "cifarw_short" / "c1.55_t0.1_a0.01_relative"
     with open(folder / "scores.csv", newline="") as file:
@@ -428,10 +427,13 @@ def test_given_spaces_are_scored_with_relative_losses(tmp_path):
     (alone,) = score_choices(relative, ["012-012"], tmp_path)  # the same score, whatever stands beside it
     assert float(first["score"]) == pytest.approx(alone.result.score, rel=1e-5)
 
+    published = replace(relative, stage_losses="published")
+    score = make_scorer(published)(SupernetConfig.from_choice("cifarw_short", "012-012")).score
     (tmp_path / "lut" / "cifarw_short" / "stage3_5_1.csv").unlink()
     with pytest.raises(UserError, match=r"missing block table .*stage3_5_1\.csv"):
         score_choices(relative, ["012-012"], tmp_path)
-    assert score_choices(replace(relative, stage_losses="published"), ["012-012"], tmp_path)
+    (alone,) = score_choices(published, ["012-012"], tmp_path)
+    assert alone.result.score == pytest.approx(score, rel=1e-5)
 
 
 def test_a_search_with_published_losses_is_that_from_before_the_option(lut):
@@ -497,8 +499,7 @@ def test_a_search_with_two_kinds_of_tables_has_its_own_folder_and_state(lut, tmp
                "60", "--population_size", "20", "--parent_size", "5"]
 
     def search(*more):
-        return subprocess.run([sys.executable, "search_block_kd.py", *options, *more], capture_output=True, text=True,
-                              cwd=REPOSITORY, timeout=300)
+        return run_script("search_block_kd.py", *options, *more)
 
     found = search("--zero_shot_lut_path", str(tmp_path / "zero_shot"))
     assert found.returncode == 0, found.stderr
@@ -534,7 +535,8 @@ def test_tables_of_two_kinds_must_fit(tmp_path):
     write_short_tables(tmp_path / "students")
     zero_shot_tables(tmp_path)
     scoring = Scoring(lut_path=str(tmp_path / "students"), zero_shot_lut_path=str(tmp_path / "zero_shot"), **RELATIVE)
-    assert make_scorer(scoring)
+    share = make_scorer(scoring)(SupernetConfig.from_choice("cifarw_short", "012-012")).per_limit[0].feasible
+    assert 0 < share < 1
     table = tmp_path / "zero_shot" / "cifarw_short" / "stage3_5_1.csv"
     text = table.read_text()
     table.write_text(text.split()[0] + "\n")
@@ -547,8 +549,12 @@ def test_tables_of_two_kinds_must_fit(tmp_path):
 
 
 def test_losses_that_are_all_0_have_no_relative_ones(tmp_path):
-    write_short_tables(tmp_path, scale=(0.1, 0.0, 3.0))
-    assert make_scorer(Scoring(lut_path=str(tmp_path), **RELATIVE))
+    rows = write_short_tables(tmp_path, scale=(0.1, 0.0, 3.0))
+    tables = [rows["stage1", 0, 0], rows["stage3", 1, 1], rows["stage5", 2, 2]]
+    best = min(sum(loss for loss, _ in combination) for combination in itertools.product(*tables)
+               if 0.2 + sum(latency for _, latency in combination) <= 1.55)
+    scorer = make_scorer(Scoring(lut_path=str(tmp_path), **RELATIVE))
+    assert scorer(SupernetConfig.from_choice("cifarw_short", "012-012")).top_loss == pytest.approx(best, rel=1e-4)
     with pytest.raises(UserError, match=r"all losses of stage3 in .*cifarw_short are 0 .*--stage_losses published"):
         make_scorer(Scoring(lut_path=str(tmp_path), stage_losses="relative", **RELATIVE))
 
@@ -556,13 +562,12 @@ def test_losses_that_are_all_0_have_no_relative_ones(tmp_path):
 # ---------------------------------------------------------------- the script
 
 def command(lut, output, *more):
-    return [sys.executable, str(REPOSITORY / "search_block_kd.py"), "--superspace", "onnxw_tiny", "--platform",
-            "onnx_lut", "--latency_constraint", "3.5", "--lut_path", str(lut), "--output_dir", str(output),
-            *map(str, more)]
+    return ["search_block_kd.py", "--superspace", "onnxw_tiny", "--platform", "onnx_lut", "--latency_constraint", "3.5",
+            "--lut_path", str(lut), "--output_dir", str(output), *map(str, more)]
 
 
-def run_script(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+def run(*arguments):
+    return run_script(*command(*arguments))
 
 
 def read(folder, name):
@@ -574,7 +579,7 @@ SMALL = ("--population_size", 60, "--parent_size", 15, "--cycles", 150)
 
 @pytest.mark.parametrize("estimator", ["sample", "exact"])
 def test_a_search_writes_its_files(lut, tmp_path, estimator):
-    done = run_script(lut, tmp_path, "--estimator", estimator, *SMALL)
+    done = run(lut, tmp_path, "--estimator", estimator, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar where there is no terminal
     with open(tmp_path / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "spaces.csv", newline="") as file:
@@ -601,7 +606,7 @@ def test_a_search_writes_its_files(lut, tmp_path, estimator):
     for name in (f"{best['choice']}_distribution.png", "search_progress.png"):
         assert read(tmp_path, name).startswith(b"\x89PNG")
 
-    refused = run_script(lut, tmp_path, "--estimator", estimator, *SMALL)
+    refused = run(lut, tmp_path, "--estimator", estimator, *SMALL)
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
 
@@ -610,7 +615,7 @@ def test_a_space_for_weights_of_7_bits_is_trained_so(lut, tmp_path):
     tables = shutil.copytree(lut, tmp_path / "tables")
     others = json.loads((tables / "onnxw_tiny" / "other_stages.json").read_text())
     (tables / "onnxw_tiny" / "other_stages.json").write_text(json.dumps({"onnxruntime_w7a8": others["onnx_lut"]}))
-    done = run_script(tables, tmp_path, "--platform", "onnxruntime_w7a8", *SMALL)
+    done = run(tables, tmp_path, "--platform", "onnxruntime_w7a8", *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("--dataset_path IMAGES --quant_weight_bits 7")
 
@@ -619,23 +624,18 @@ def test_a_space_for_weights_of_7_bits_is_trained_so(lut, tmp_path):
 def test_a_killed_search_resumes_to_the_same_files(lut, tmp_path, estimator):
     arguments = ("--estimator", estimator, "--cycles", 1200, "--population_size", 100, "--parent_size", 25, "--seed", 3)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_script(lut, whole, *arguments).returncode == 0
-    process = subprocess.Popen(command(lut, killed, *arguments), stdout=subprocess.DEVNULL)
+    assert run(lut, whole, *arguments).returncode == 0
+    process = subprocess.Popen([sys.executable, *command(lut, killed, *arguments)], cwd=REPOSITORY,
+                               stdout=subprocess.DEVNULL)
     state = killed / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "state.json"
-    deadline = time.monotonic() + 120
-    while not state.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_when(process, state.exists)
     assert not (state.parent / "spaces.csv").exists()
     assert 250 <= len(json.loads(state.read_text())["entries"]) < 1200
 
-    other = run_script(lut, killed, *arguments[:-1], 4, "--resume")
+    other = run(lut, killed, *arguments[:-1], 4, "--resume")
     assert other.returncode == 2
     assert "seed was 3" in other.stderr
-    assert run_script(lut, killed, *arguments, "--resume").returncode == 0
+    assert run(lut, killed, *arguments, "--resume").returncode == 0
     for name in ("spaces.csv", "top50.csv", "output.log", "state.json"):
         assert read(killed, name) == read(whole, name)
 
@@ -673,8 +673,8 @@ def test_a_search_among_some_block_types_needs_their_tables_only(lut, tmp_path):
 
 
 def test_given_spaces_are_scored(lut, tmp_path):
-    done = run_script(lut, tmp_path, "--latency_constraint", 3.5, 1.4, "--supernet_choices", "012345-011211",
-                      "000000_000000", "555555")
+    done = run(lut, tmp_path, "--latency_constraint", 3.5, 1.4, "--supernet_choices", "012345-011211",
+               "000000_000000", "555555")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "onnxw_tiny" / "c3.5+1.4_t0.1_a0.01"
     with open(folder / "scores.csv", newline="") as file:
@@ -690,7 +690,7 @@ def test_given_spaces_are_scored(lut, tmp_path):
 
 def test_a_limit_that_no_subnet_keeps_has_no_best_space(lut, tmp_path):
     """The sum of the fastest rows keeps it, but no subnet that is drawn does; the tables are there to look at."""
-    done = run_script(lut, tmp_path, "--latency_constraint", 0.8, *SMALL)
+    done = run(lut, tmp_path, "--latency_constraint", 0.8, *SMALL)
     assert done.returncode == 2
     assert "no subnet of any of the 150 scored spaces was found within 0.8 ms" in done.stderr
     assert "next:" not in done.stdout
@@ -707,7 +707,7 @@ def test_relative_losses_are_of_the_block_types_asked_for(lut):
 
 
 def test_options_of_a_search_are_told_to_have_no_effect_on_given_spaces(lut, tmp_path):
-    done = run_script(lut, tmp_path, "--supernet_choices", "555555", "--resume", "--cycles", 7)
+    done = run(lut, tmp_path, "--supernet_choices", "555555", "--resume", "--cycles", 7)
     assert done.returncode == 0, done.stderr
     notes = [line for line in done.stderr.splitlines() if line.startswith("note:")]
     assert [line.split()[1] for line in notes] == ["--cycles", "--resume"]
@@ -722,7 +722,7 @@ def test_bad_input_ends_with_one_line_and_status_2(lut, tmp_path):
     for more, words in ((("--latency_constraint", 0.1), "0.1: below every subnet"),
                         (("--supernet_choices", "99"), "'99'"), (("--resume", "--overwrite"), "give one"),
                         (("--parent_size", 0), "--parent_size 0"), (("--population_size", 5), "population size 5")):
-        done = run_script(lut, tmp_path, *more)
+        done = run(lut, tmp_path, *more)
         assert done.returncode == 2
         assert done.stderr.startswith("search_block_kd.py: error: ")
         assert words in done.stderr
@@ -737,11 +737,9 @@ def test_the_best_space_is_as_good_as_the_published_programs(tmp_path, estimator
     scoring = Scoring("onnxw", "onnx_lut", str(PUBLISHED), (10.0,), 0.08, 0.01)
     scorer = make_scorer(scoring)
     for seed in range(3):
-        done = subprocess.run(
-            [sys.executable, str(REPOSITORY / "search_block_kd.py"), "--superspace", "onnxw", "--platform", "onnx_lut",
-             "--latency_constraint", "10", "--latency_loss_t", "0.08", "--lut_path", str(PUBLISHED),
-             "--output_dir", str(tmp_path / str(seed)), "--estimator", estimator, "--seed", str(seed)],
-            capture_output=True, text=True, timeout=300)
+        done = run_script("search_block_kd.py", "--superspace", "onnxw", "--platform", "onnx_lut",
+                          "--latency_constraint", "10", "--latency_loss_t", "0.08", "--lut_path", PUBLISHED,
+                          "--output_dir", tmp_path / str(seed), "--estimator", estimator, "--seed", seed)
         assert done.returncode == 0, done.stderr
         best = SupernetConfig.from_str(done.stdout.split()[2].rstrip(":"))
         scores = [SampleEstimator(scorer.tables, scorer.others, Target(10, 0.08, 0.01), seed=(99, s))(best).score

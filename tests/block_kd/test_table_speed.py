@@ -9,9 +9,10 @@ from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.pipeline.pipeline import _table_limit
 from modules.pipeline.request import Request
+from modules.utils.files import REPOSITORY
 
 FITTED = {"onnxw": "onnx_lut", "mobilew": "tflite27_cpu_int8"}  # to the published tables
-FOLDER = "data/block_lut"
+FOLDER = str(REPOSITORY / "data" / "block_lut")
 
 
 class Slower:

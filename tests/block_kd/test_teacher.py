@@ -1,6 +1,4 @@
 """Teachers: names, arithmetic against torchvision and TensorFlow's padding rule, files, training."""
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -8,7 +6,7 @@ import time
 import pytest
 import torch
 from PIL import Image
-from processes import free_port
+from processes import free_port, kill_when, run_script
 from teacher_nets import B5, REGNET, TINY, images, lively, models
 from torch import nn
 
@@ -244,15 +242,9 @@ def test_a_killed_and_resumed_int8_run_ends_like_an_uninterrupted_one(trained, t
     (tmp_path / "checkpoint.pth").write_bytes((trained / "checkpoint.pth").read_bytes())
     process = subprocess.Popen(
         [sys.executable, "-m", "modules.block_kd.teacher", "--quant_mode", "--output_path", str(tmp_path), *OPTIONS],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        text=True)
-    for printed in process.stdout:
-        if "epoch 1 | batch 1/4" in printed:
-            break
-    time.sleep(0.1)  # into the next step, or the writing of the checkpoint
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # A moment later it is in the next step, or writes the checkpoint.
+    kill_when(process, lambda: "epoch 1 | batch 1/4" in process.stdout.readline() and time.sleep(0.1) is None)
     state = load_checkpoint(tmp_path / "lsq.pth")
     assert (state["epoch"], state["step"]) in {(0, 0), (0, 1), (0, 2), (0, 3)}
     train(tmp_path, quant_mode=True, resume=True)
@@ -361,10 +353,8 @@ def test_weights_with_another_classifier_are_fine_tuned(tmp_path):
 def test_two_processes(tmp_path):
     """Under torchrun the saved statistics are those of both processes: the evaluation, of which each made a half, is
     that of one process with the file."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
-         "-m", "modules.block_kd.teacher", "--output_path", str(tmp_path), *OPTIONS, "--num_epochs", "1"],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    done = run_script("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(),
+                      "-m", "modules.block_kd.teacher", "--output_path", tmp_path, *OPTIONS, "--num_epochs", "1")
     assert done.returncode == 0, done.stderr
     history = load_checkpoint(tmp_path / "checkpoint.pth")["history"]
     accuracy = evaluate_teacher(config(tmp_path))[40]

@@ -239,3 +239,14 @@ def test_a_folder_for_an_archive_is_refused(tmp_path, opened):
     with pytest.raises(UserError) as error:
         opened(str(tmp_path))
     one_line(error, tmp_path, "a folder")
+
+
+def test_a_zip_that_is_encrypted_or_of_an_unusual_compression_is_refused(tmp_path):
+    for name, method, encrypted in (("bzip2", zipfile.ZIP_BZIP2, 0), ("secret", zipfile.ZIP_STORED, 1)):
+        path = write_zip(tmp_path / f"{name}.zip", "a/0.png", f"a/{name}.png", method=method)
+        content = bytearray((tmp_path / f"{name}.zip").read_bytes())
+        content[content.rfind(b"PK\x01\x02") + 8] |= encrypted  # in the directory, of the last member
+        (tmp_path / f"{name}.zip").write_bytes(content)
+        with pytest.raises(UserError) as error:
+            archives.open_zip(path)
+        one_line(error, "a/secret.png" if encrypted else "a/0.png", "encrypted or of an unusual compression")

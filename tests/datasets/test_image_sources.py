@@ -291,3 +291,19 @@ def test_values_without_a_stated_range_are_said_at_the_start(tmp_path, capsys):
     load_data(None, str(tmp_path))
     said = capsys.readouterr().err
     assert "2 of 2 images looked at hold floating-point numbers" in said
+
+
+def test_parts_without_classes_serve_where_labels_do_not_count(tmp_path):
+    write_images(tmp_path, "train/0.png", "train/1.png", "train/2.png", "val/3.png")
+    data = load_data("folder", str(tmp_path), labelled=False)
+    assert (len(data.train), len(data.test)) == (3, 1)
+    with pytest.raises(UserError, match="no images in"):
+        load_data("folder", str(tmp_path))
+
+
+def test_a_link_to_itself_is_passed_over(tmp_path, capsys):
+    write_images(tmp_path, "train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png")
+    for place in ("train/loop", "train/a/loop"):
+        os.symlink("loop", tmp_path / place)
+    assert len(load_data("folder", str(tmp_path)).train) == 2
+    assert "2 files passed over" in capsys.readouterr().err

@@ -167,3 +167,26 @@ def test_a_killed_loader_is_told_in_one_line():
     source = KilledSource(np.zeros((6, 8, 8, 3), np.uint8), ("a", "b"), np.array([0, 1] * 3))
     with pytest.raises(UserError, match=r"one of the 1 loader processes was killed, .*--num_workers"):
         list(eval_batches(source, np.arange(6), lambda image, rng: torch.zeros(1), batch_size=2, num_workers=1))
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    ("DataLoader worker (pid 1) is killed by signal: Killed. ", "one of the 2 loader processes was killed, .*memory"),
+    ("DataLoader worker (pid(s) 1, 2) exited unexpectedly", "one of the 2 loader processes was killed, .*memory"),
+    ("DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that ...", "2 loader processes have too "
+     r"little shared memory: /dev/shm has \d+ KiB; .*--num_workers 0"),
+    ("unable to write to file </torch_1>: No space left on device (28)", "2 loader processes have too little shared"),
+    ("mat1 and mat2 shapes cannot be multiplied", None)])
+def test_how_loaders_fail_is_told_in_one_line(monkeypatch, words, told):
+    class Failing:
+        def __init__(self, *_, **__):
+            pass
+
+        def __iter__(self):
+            raise RuntimeError(words)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Failing)
+    source = ArraySource(np.zeros((4, 8, 8, 3), np.uint8), ("a", "b"), np.array([0, 1] * 2))
+    batches = eval_batches(source, np.arange(4), lambda image, rng: torch.zeros(1), batch_size=2, num_workers=2)
+    with pytest.raises(UserError if told else RuntimeError, match=told or words) as error:
+        list(batches)
+    assert "\n" not in str(error.value)

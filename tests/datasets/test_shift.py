@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
+from modules.datasets import shift
 from modules.datasets.build import Data, DataInfo
 from modules.datasets.loading import train_batches
 from modules.datasets.shift import held_pixels, suits
@@ -121,6 +122,16 @@ def test_another_size_and_images_of_two_sizes(data):
     assert not suits(mixed, SIDE)
 
 
+def test_no_more_pixels_are_held_than_fit(data, monkeypatch):
+    size = len(data.train_indices) * SIDE * SIDE * 3
+    monkeypatch.setattr(shift, "HELD_BYTES", size - 1)
+    with pytest.raises(UserError, match="'shift' of 56 images of 16 x 16 pixels; allowed: images of one size that fit"):
+        epoch_images(data)
+    assert not suits(data, SIDE)
+    monkeypatch.setattr(shift, "HELD_BYTES", size)
+    assert suits(data, SIDE)
+
+
 def test_each_image_is_decoded_once_and_when_it_is_needed(data):
     """A few batches, such as those that calibrate batch norm, need few images; epochs after the first need none."""
     decoded = []
@@ -156,3 +167,12 @@ def test_whole_image_in_evaluation(data):
     values = torch.from_numpy(data.train.pixels[5]) / 255
     expected = ((values - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
     torch.testing.assert_close(eval_transform(SIDE, INFO)(image), expected)
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_of_an_oblong_image_its_centre_counts_as_in_evaluation(data, high):
+    pixels = np.random.default_rng(1).integers(0, 256, (COUNT, SIDE, SIDE + 8, 3), dtype=np.uint8)
+    source = ArraySource(pixels.transpose(0, 2, 1, 3) if high else pixels, INFO.classes, np.arange(COUNT) % 2)
+    oblong = replace(data, train=source)
+    for image, original in zip(torch.cat([x for x, _ in epoch_images(oblong)]), originals(oblong), strict=True):
+        assert sum(torch.allclose(placed, image, atol=1e-5) for _, placed in placements(original)) == 1

@@ -2,8 +2,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from deploy_nets import assert_answers_kept, quantized, subnet
+from processes import run_script
 
 from modules.datasets.build import load_data
 from modules.datasets.loading import eval_batches
@@ -36,16 +35,10 @@ from modules.training.evaluation import wilson_interval
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.figures import interval_errors
-from modules.utils.files import REPOSITORY
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPACE = "onnxw_tiny-000000-000000"
 SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
-
-
-def script(*command) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
-                          timeout=300)
 
 
 @pytest.mark.parametrize("placement", ["lsq", "engine"])
@@ -130,8 +123,8 @@ def exported(tmp_path_factory):
     (folder / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
     printed = []
     for options in ((), ("--uint8_input",)):
-        done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
-                      "--resume", folder, "--post_bn_calibration_batch_num", "2", "--debug", *options)
+        done = run_script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                          "--resume", folder, "--post_bn_calibration_batch_num", "2", "--debug", *options)
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
     return folder, printed
@@ -158,11 +151,11 @@ def test_predict_names_the_likeliest_classes(exported, tmp_path):
         logits = predict(open_model(path), image.numpy())[0].astype(np.float64)
         odds = np.exp(logits - logits.max())
         best = np.argsort(-odds, kind="stable")[:5]
-        done = script("onnx_tools/predict.py", "--model_path", path, tmp_path / "digit.png", tmp_path / "digit.png")
+        done = run_script("onnx_tools/predict.py", "--model_path", path, tmp_path / "digit.png", tmp_path / "digit.png")
         assert done.returncode == 0, done.stderr
         expected = [(f"{100 * odds[i] / odds.sum():.2f}", str(i)) for i in best]
         assert re.findall(r"([\d.]+)%  (\d)", done.stdout) == 2 * expected
-    done = script("onnx_tools/predict.py", "--model_path", path, folder / "in.csv")
+    done = run_script("onnx_tools/predict.py", "--model_path", path, folder / "in.csv")
     assert done.returncode == 2
     assert "in.csv" in done.stderr.splitlines()[-1]
 
@@ -189,14 +182,14 @@ def test_cards_and_their_report(exported):
     assert card["checkpoint"]["file"] == "lsq.pth"
     assert card["checkpoint"]["sha256"] != fp32["checkpoint"]["sha256"]
 
-    done = script("onnx_tools/report.py", folder / "models")
+    done = run_script("onnx_tools/report.py", folder / "models")
     assert done.returncode == 0, done.stderr
     assert "no card holds a latency" in done.stdout
-    done = script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", folder / "models",
-                  "--output", folder / "latency.csv", "--num_runs", "3")
+    done = run_script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", folder / "models",
+                      "--output", folder / "latency.csv", "--num_runs", "3")
     assert done.returncode == 0, done.stderr
     assert read_card(card_path(int8))["latency"]["ms"] > 0
-    done = script("onnx_tools/report.py", folder / "models", "--output", folder / "report.csv")
+    done = run_script("onnx_tools/report.py", folder / "models", "--output", folder / "report.csv")
     assert done.returncode == 0, done.stderr
     assert len((folder / "report.csv").read_text().splitlines()) == 5
     assert (folder / "report.png").read_bytes()[1:4] == b"PNG"
@@ -205,12 +198,12 @@ def test_cards_and_their_report(exported):
 def test_random_weights_never_replace_a_trained_file(exported):
     folder, _ = exported
     before = {path: path.read_bytes() for path in (folder / "models").iterdir()}
-    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
-                  "--skip_weights")
+    done = run_script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                      "--skip_weights")
     assert done.returncode == 2
     assert "is a trained model, with a card beside it; random weights would replace it" in done.stderr
-    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
-                  "--weight_bits", "7")
+    done = run_script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                      "--weight_bits", "7")
     assert done.returncode == 2
     assert "--weight_bits 7 without --skip_weights; trained weights have the bits of their training" in done.stderr
     assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
@@ -228,14 +221,14 @@ def test_a_card_tells_the_fp32_accuracy_of_the_same_images_alone(exported):
 @pytest.mark.parametrize("name", ["checkpoint.pth", "lsq.pth"])
 def test_a_checkpoint_file_is_exported_in_its_own_precision(exported, tmp_path, name):
     folder, _ = exported
-    done = script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", tmp_path, "--resume",
-                  folder / f"{SPACE}-align0" / name, "--post_bn_calibration_batch_num", "2", "--debug")
+    done = run_script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", tmp_path, "--resume",
+                      folder / f"{SPACE}-align0" / name, "--post_bn_calibration_batch_num", "2", "--debug")
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.onnx")
     assert path.stem.endswith("_int8") == (name == "lsq.pth")
     if name == "lsq.pth":
-        done = script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", tmp_path, "--num_runs",
-                      "3", "--output", tmp_path / "latency.csv")
+        done = run_script("onnx_tools/benchmark.py", "--input", folder / "in.csv", "--model_dir", tmp_path,
+                          "--num_runs", "3", "--output", tmp_path / "latency.csv")
         assert done.returncode == 2
         assert f"time the int8 file alone: --model_path {path}" in done.stderr
 
@@ -244,10 +237,10 @@ def test_networks_are_timed_together_at_the_usual_speed(tmp_path, monkeypatch):
     """The larger network is slower in the same turns; the clock says that figures are scaled."""
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
     networks = ["--network", "resnet20", "resnet8_r16"]
-    done = script("onnx_tools/export_onnx.py", *networks, "--skip_weights", "--output_dir", tmp_path)
+    done = run_script("onnx_tools/export_onnx.py", *networks, "--skip_weights", "--output_dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    done = script("onnx_tools/benchmark.py", *networks, "--model_dir", tmp_path, "--output", tmp_path / "latency.csv",
-                  "--num_runs", "20", "--together", "--usual_speed")
+    done = run_script("onnx_tools/benchmark.py", *networks, "--model_dir", tmp_path, "--output",
+                      tmp_path / "latency.csv", "--num_runs", "20", "--together", "--usual_speed")
     assert done.returncode == 0, done.stderr
     assert "times as slow as usual" in done.stdout
     with open(tmp_path / "latency.csv", newline="") as file:

@@ -59,6 +59,7 @@ def test_a_float_plan_equals_the_network():
     plan = make_plan(lower(net))
     results, seen = execute(plan, images.numpy()), {}
     logits = observe(net, images, lambda name, tensor: seen.update({name: tensor.numpy().copy()}))
+    assert len(seen) > 20
     for name in seen:
         np.testing.assert_allclose(results[name], seen[name], atol=1e-4 * max(1, np.abs(seen[name]).max()))
     np.testing.assert_allclose(results["output"], logits.numpy(), atol=1e-4 * np.abs(logits.numpy()).max())

@@ -1,12 +1,12 @@
 """The Keras form of blocks and networks against torch, and TensorFlow's converter."""
 import importlib.util
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
 from deploy_nets import lively, subnet
+from processes import run_script
 
 from modules.deploy.to_keras.load import import_tensorflow
 from modules.modeling.net_spec import NetSpec
@@ -18,7 +18,7 @@ from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY, write_manifest
+from modules.utils.files import write_manifest
 
 HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
 needs_tensorflow = pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed (requirements.txt)")
@@ -140,13 +140,13 @@ def test_random_weights_never_replace_a_trained_keras_model(tmp_path):
 @needs_tensorflow
 def test_export_then_benchmark_with_the_converter_as_baseline(tmp_path):
     (tmp_path / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
-    done = script("tflite_tools/export_keras.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
-                  "--skip_weights")
+    done = run_script("tflite_tools/export_keras.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
+                      "--skip_weights")
     assert done.returncode == 0, done.stderr
     written = [line for line in done.stdout.splitlines() if line]
     assert [line.rpartition("_")[2] for line in written] == [written[0].rpartition("_")[2], "int8.tflite"]
-    done = script("tflite_tools/benchmark.py", "--input", tmp_path / "in.csv", "--model_dir", tmp_path, "--output",
-                  tmp_path / "latency.csv", "--num_runs", "3", "--warmup_runs", "1", "--baselines", "converter")
+    done = run_script("tflite_tools/benchmark.py", "--input", tmp_path / "in.csv", "--model_dir", tmp_path, "--output",
+                      tmp_path / "latency.csv", "--num_runs", "3", "--warmup_runs", "1", "--baselines", "converter")
     assert done.returncode == 0, done.stderr
     assert "converter" in done.stdout.splitlines()[-1]
     header, row = (tmp_path / "latency.csv").read_text().splitlines()
@@ -164,10 +164,5 @@ def test_tensorflow_is_imported_in_its_own_path_only():
             "for m in pkgutil.walk_packages(modules.__path__, 'modules.'):\n"
             "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
             "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))")
-    done = script("-c", code)
+    done = run_script("-c", code)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def script(*command) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
-                          timeout=300)

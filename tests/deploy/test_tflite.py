@@ -3,7 +3,6 @@ import csv
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 import yaml
 from deploy_nets import assert_answers_kept, conv_node, integer_conv, lively, quantized
+from processes import run_script
 from stand_ins import write_adb
 
 from modules.datasets.build import load_data
@@ -337,11 +337,6 @@ def test_output_of_the_benchmark_program():
         parse_output("ERROR\nno such option")
 
 
-def script(*command: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
-                          timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
-
-
 SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
 
 
@@ -363,8 +358,8 @@ def checkpoints(folder: Path) -> None:
 def test_export_evaluate_predict(tmp_path):
     checkpoints(tmp_path)
     (tmp_path / "in.csv").write_text(f"# one subnet\nonnxw_tiny,000000-000000,{SMALLEST}\n")
-    done = script("tflite_tools/export_tflite.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
-                  "--resume", tmp_path, "--post_bn_calibration_batch_num", "2", "--debug")
+    done = run_script("tflite_tools/export_tflite.py", "--input", tmp_path / "in.csv", "--output_dir", tmp_path,
+                      "--resume", tmp_path, "--post_bn_calibration_batch_num", "2", "--debug")
     assert done.returncode == 0, done.stderr
     data, *lines = done.stdout.splitlines()
     assert data.startswith("data set digits: 10 classes")
@@ -376,7 +371,7 @@ def test_export_evaluate_predict(tmp_path):
     assert json.loads(session.metadata["classes"]) == list("0123456789")
     assert session.metadata["subnet"] == SMALLEST
 
-    done = script("tflite_tools/eval_tflite.py", "--model_path", path)
+    done = run_script("tflite_tools/eval_tflite.py", "--model_path", path)
     assert done.returncode == 0, done.stderr
     batches = list(eval_batches(*digits_part(), batch_size=71))
     logits = np.concatenate([predict(session, images.numpy()) for images, _ in batches])
@@ -386,13 +381,13 @@ def test_export_evaluate_predict(tmp_path):
 
     source, indices, _ = digits_part()
     source.image(indices[0]).save(tmp_path / "digit.png")
-    done = script("tflite_tools/predict.py", "--model_path", path, tmp_path / "digit.png", "--top", "3")
+    done = run_script("tflite_tools/predict.py", "--model_path", path, tmp_path / "digit.png", "--top", "3")
     assert done.returncode == 0, done.stderr
     odds = np.exp(logits[0] - logits[0].max())
     best = np.argsort(-odds, kind="stable")[:3]
     assert re.findall(r"([\d.]+)%  (\d)", done.stdout) == [(f"{100 * odds[i] / odds.sum():.2f}", str(i)) for i in best]
     (tmp_path / "text.png").write_text("no image")
-    done = script("tflite_tools/predict.py", "--model_path", path, tmp_path / "text.png")
+    done = run_script("tflite_tools/predict.py", "--model_path", path, tmp_path / "text.png")
     assert done.returncode == 2
     assert "text.png" in done.stderr.splitlines()[-1]
 
@@ -417,11 +412,11 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
     (tmp_path / "in.csv").write_text(f"onnxw_tiny,000000-000000,{SMALLEST}\n")
     few = ("tflite_tools/benchmark.py", "--num_runs", "3", "--warmup_runs", "1")
     options = (*few, "--input", tmp_path / "in.csv", "--model_dir", tmp_path, "--output", tmp_path / "latency.csv")
-    done = script(*options)  # as published: without an export before
+    done = run_script(*options)  # as published: without an export before
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written with random weights") == 2
     (tmp_path / "latency.csv").unlink()
-    done = script(*options)
+    done = run_script(*options)
     assert done.returncode == 0, done.stderr
     assert "random weights" not in done.stdout
     with open(tmp_path / "latency.csv", newline="") as file:
@@ -440,10 +435,10 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
               "--use_xnnpack")
     on_phone = (*options, *by_adb)
     (tmp_path / "latency.csv").unlink()
-    done = script(*on_phone, "--skip_push", **environment)
+    done = run_script(*on_phone, "--skip_push", env=environment)
     assert done.returncode == 2
     assert "no model" in done.stderr
-    done = script(*on_phone, **environment)
+    done = run_script(*on_phone, env=environment)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "latency.csv", newline="") as file:
         (row,) = csv.DictReader(file)
@@ -456,17 +451,17 @@ def test_benchmark_here_and_on_a_phone(tmp_path):
     assert "--num_threads=1 --num_runs=3 --warmup_runs=1 --use_xnnpack=true" in calls[-1]
 
     int8, fp32 = sorted(tmp_path.glob("*.tflite"), key=lambda path: "int8" not in path.name)
-    done = script(*few, *by_adb, "--model_path", fp32, int8, **environment)
+    done = run_script(*few, *by_adb, "--model_path", fp32, int8, env=environment)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1:] for line in done.stdout.splitlines()[1:]] == [["10.000", "0.250", "1.00"],
                                                                            ["4.000", "0.250", "0.40"]]
-    done = script(*few, "--model_path", int8)
+    done = run_script(*few, "--model_path", int8)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "1.00"
 
 
 def test_a_phone_without_adb_is_refused(tmp_path):
-    done = script("tflite_tools/benchmark.py", "--adb", PATH=str(tmp_path))
+    done = run_script("tflite_tools/benchmark.py", "--adb", env={"PATH": str(tmp_path)})
     assert done.returncode == 2
     assert "adb is not installed" in done.stderr.splitlines()[-1]
 
@@ -485,6 +480,6 @@ def test_without_litert_one_line_says_so(tmp_path):
     for command in (("tflite_tools/export_tflite.py", "--skip_weights", "--output_dir", tmp_path),
                     ("tflite_tools/eval_tflite.py", "--model_path", tmp_path / "net.tflite"),
                     ("tflite_tools/benchmark.py", "--network", "resnet8", "--model_dir", tmp_path)):
-        done = script("-c", code, *command)
+        done = run_script("-c", code, *command)
         assert done.returncode == 2
         assert "ai-edge-litert is not installed" in done.stderr.splitlines()[-1]

@@ -76,7 +76,8 @@ def test_options_of_all_commands_are_known(page):
         assert (REPOSITORY / path).exists() or (REPOSITORY / f"{path}.py").exists(), name
     lines = "\n".join(repr([kind, name, name, *arguments]) for kind, name, arguments in calls
                       if not name.startswith("benchmarks/"))  # some of them have no options and would run
-    done = subprocess.run([sys.executable, "-c", PARSE], input=lines, cwd=REPOSITORY, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", PARSE], input=lines, cwd=REPOSITORY, text=True, capture_output=True,
+                          timeout=300)
     assert not done.returncode, done.stderr
     assert not done.stdout, done.stdout + done.stderr
 
@@ -96,7 +97,17 @@ def headings(page) -> set[str]:
             for line in re.findall(r"^#+ (.*)$", lines, re.MULTILINE)}
 
 
-def test_an_unknown_option_is_noticed():
-    done = subprocess.run([sys.executable, "-c", PARSE], input="['', 'eval_supernet.py', 'eval_supernet.py', '--nope']",
-                          cwd=REPOSITORY, text=True, capture_output=True)
-    assert "ends with 2" in done.stdout
+def test_commands_are_found():
+    assert len([command for page in PAGES for command in commands(page) if script_of(command)]) > 100
+
+
+def test_faults_of_a_page_are_noticed(tmp_path):
+    page = tmp_path / "page.md"
+    for text, check, fault in (("[a](nowhere.md)", test_links_lead_somewhere, "nowhere.md"),
+                               ("# Here\n[a](#there)", test_links_lead_somewhere, "#there"),
+                               ("```\npython nowhere.py\n```", test_options_of_all_commands_are_known, "nowhere.py"),
+                               ("```bash\npython eval_supernet.py \\\n  --nope\n```",
+                                test_options_of_all_commands_are_known, "--nope.*ends with 2")):
+        page.write_text(text)
+        with pytest.raises(AssertionError, match=fault):
+            check(page)

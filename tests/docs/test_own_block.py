@@ -33,6 +33,7 @@ def test_a_new_block_type_takes_under_forty_lines(tmp_path):
     assert all(report["gradients"])
     assert 0.1 < report["ms"] < 10
     assert report["int8"]
+    assert len(report["agreements"]) == 2
     for agreement in report["agreements"]:  # of the ONNX and of the TFLite file
         assert (agreement["images"], agreement["differing"]) == (16, 0)
         assert agreement["max_logit_error"] < report["spread"] / 20

@@ -17,6 +17,7 @@ from modules.block_kd.lut.tables import how_made, load_tables
 from modules.block_kd.student.files import StudentRecord
 from modules.block_kd.teacher.files import TeacherRecord
 from modules.datasets.archives import open_tar, open_zip
+from modules.datasets.decode import decode
 from modules.deploy.cards.card import read_card
 from modules.latency.cache import LatencyCache
 from modules.latency.fitted.block_model import BlockModel
@@ -109,10 +110,6 @@ def read_images(open_archive):
 
 def read_encoded(path: Path):
     """Decode one image."""
-    try:
-        from modules.datasets.decode import decode
-    except ImportError:
-        from modules.datasets.sources import decode
     decode(path.read_bytes(), str(path))
 
 

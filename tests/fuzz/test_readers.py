@@ -9,6 +9,7 @@ import os
 import resource
 import time
 import traceback
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -48,15 +49,21 @@ def attempt(name, content, path):
     """Read `content`; True if it was taken, False if it was refused as it should be."""
     path.write_bytes(content)
     start, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()
     try:
         READERS[name][1](path)
         said = None
     except UserError as error:
         said = str(error)
+    finally:
+        traced = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
     seconds = time.process_time() - start
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
+    # Python's own memory; and the process's peak, of torch's tensors too, which sees only what exceeds all before.
+    grown = max(traced, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024)
     assert grown < MEGABYTES, f"{grown:.0f} MB of memory"
     assert said is None or len(said) < 3000, f"a message of {len(said)} characters"
+    assert "\n" not in (said or ""), "a message of several lines"
     assert seconds < SECONDS, f"{seconds:.1f} s of the processor"
     return said is None
 

@@ -7,9 +7,10 @@ from latency_nets import QUICK, nets, random_blocks, true_ms
 
 from modules.latency.fitted.block_model import BlockModel, FitSettings
 from modules.latency.fitted.domain import BETWEEN, FAMILIAR, OUTSIDE
-from modules.latency.fitted.features import BLOCK_COLUMNS, KERNEL_COLUMNS, KERNEL_KINDS, block_features, block_kernels
+from modules.latency.fitted.features import BLOCK_COLUMNS, KERNEL_KINDS, block_features, block_kernels
 from modules.latency.fitted.kernel_model import fit_kernel_model
 from modules.latency.fitted.platform import ModelPlatform
+from modules.latency.fitted.trees import Trees
 from modules.latency.prediction import NORMAL_90
 from modules.latency.published.tables import make_samples
 from modules.modeling.complexity import count_net_flops_and_params
@@ -47,7 +48,7 @@ def test_a_stack_is_several_depthwise_kernels():
 def test_features_are_numbers_in_the_columns_that_are_named():
     blocks, hws = random_blocks(30)
     kernels = block_kernels(blocks, hws)
-    assert kernels.features().shape == (len(kernels.rows), len(KERNEL_COLUMNS))
+    assert kernels.features().shape == (len(kernels.rows), 12)
     features = block_features(blocks, hws, kernels)
     assert features.shape == (30, len(BLOCK_COLUMNS) + len(KERNEL_KINDS))
     assert np.isfinite(features).all()
@@ -72,7 +73,7 @@ def test_kernels_have_the_multiply_accumulates_of_the_network():
 def test_the_roofline_finds_known_costs_and_prices_unseen_types():
     blocks, hws = random_blocks(300)
     ms = true_ms(blocks, hws)
-    model = fit_kernel_model(block_kernels(blocks, hws), ms, np.ones(len(ms)))
+    model = fit_kernel_model(block_kernels(blocks, hws), ms)
     others, sizes = random_blocks(200, 1, ("ResNetSE", "MobileNetV2", "FusedMBConvSERes"))
     others = [dataclasses.replace(b, act="relu") for b in others]
     error = np.abs(model.predict(block_kernels(others, sizes)) / true_ms(others, sizes) - 1)
@@ -86,7 +87,7 @@ def test_trees_over_kernels_carry_over_to_a_type_that_was_not_fitted():
     others, sizes = random_blocks(300, 1, ("MobileNetV2",))
     ms, wanted, errors = true_ms(blocks, hws, bend=0.2), true_ms(others, sizes, bend=0.2), []
     for rounds in (0, 100):
-        model = fit_kernel_model(block_kernels(blocks, hws), ms, np.ones(len(ms)), rounds)
+        model = fit_kernel_model(block_kernels(blocks, hws), ms, rounds)
         errors.append(np.abs(model.predict(block_kernels(others, sizes)) / wanted - 1).mean())
     assert errors[1] < 0.6 * errors[0]
     assert errors[1] < 0.055
@@ -173,3 +174,8 @@ def test_a_fitted_platform_is_a_model_and_nothing_else():
     prediction = platform.predict_blocks(blocks, hws)
     assert np.abs(prediction.ms / true_ms(blocks, hws) - 1).mean() < 0.05
     assert (prediction.std > 0).all()
+
+
+def test_trees_of_another_text_are_refused():
+    with pytest.raises(UserError, match=r"^m\.npz, trees: LightGBM cannot read it: ."):
+        Trees("no trees", "m.npz, trees").predict(np.zeros((1, 2)))

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from modules.latency.cache import LatencyCache
+from modules.latency.cache import LatencyCache, cache_folder
 from modules.latency.onnxruntime_int8 import OnnxRuntimeInt8
 from modules.modeling.spec import BlockArgs
+from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
 MACHINE = {"cpu": "abacus", "threads": 1}
@@ -106,3 +107,13 @@ def test_a_cache_that_cannot_be_written_is_said_once(tmp_path, monkeypatch, caps
     assert said.count("\n") == 1
     assert "not kept" in said
     assert str(tmp_path / "file") in said
+
+
+def test_a_user_without_a_home_can_name_a_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("SPACEEVO_CACHE")
+    with pytest.raises(UserError, match="no home folder for measured latencies; set SPACEEVO_CACHE"):
+        cache_folder()

@@ -1,6 +1,5 @@
 """Platforms: sums of blocks, tables of exact values, nn-Meter's predictors, and the needs of every superspace."""
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import onnx
 import pytest
 from latency_nets import SPACE, SUBNETS, nets
 from onnx import numpy_helper
+from processes import run_script
 
 from modules.latency import LatencyPredictor, get_available_platforms, get_platform
 from modules.latency.block_sums import BlockSums
@@ -22,7 +22,6 @@ from modules.modeling.net_spec import resolve
 from modules.modeling.spec import BlockArgs
 from modules.search_space.superspace import get_available_superspaces, get_superspace
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
 
 # ---------------------------------------------------------------- sums of blocks
 
@@ -188,8 +187,7 @@ for name, error in (("conv-bn-relu", "a bad\\nfeature"), ("", "")):
 
 def test_a_predictor_registered_with_nn_meter(tmp_path):
     pytest.importorskip("nn_meter")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", REGISTERED], cwd=REPOSITORY, text=True,
-                          capture_output=True, env={**__import__("os").environ, "HOME": str(tmp_path)})
+    done = run_script("-W", "ignore", "-c", REGISTERED, env={"HOME": str(tmp_path)})
     resnet, mobile, smaller, *errors = done.stdout.splitlines()
     assert float(resnet) == pytest.approx(5), done.stderr  # 4 convolutions and one addition with relu, 1 ms each
     # 2 pointwise and 1 depthwise convolution; a plain addition is not known: it moves 3 tensors of 16 channels, they
@@ -242,7 +240,7 @@ def test_platforms_need_no_torch():
             "assert modules.latency.get_platform('onnx_lut').predict_block(\n"
             "    modules.latency.keys.parse_key('ResNetBlock_56_32_48_3_0.5_2_relu')[0], (56, 56)) > 0\n"
             "print(sorted({'torch', 'nn_meter', 'matplotlib', 'tensorflow'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True)
+    done = run_script("-c", code)
     assert done.stdout.strip() == "[]", done.stderr
 
 
@@ -251,3 +249,7 @@ def test_every_superspace_has_a_platform_by_default():
     assert set(defaults.values()) <= set(get_available_platforms())
     assert all(platform == "tflite27_cpu_int8" for name, platform in defaults.items() if name.startswith("mobile"))
     assert (defaults["onnxw"], defaults["onnxw_tiny"]) == ("onnx_lut", "onnxruntime_int8")
+
+
+def test_a_device_that_is_unknown_here_has_weights_of_eight_bits():
+    assert weight_bits("board7") == 8

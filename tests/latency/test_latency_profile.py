@@ -2,10 +2,8 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import onnx
 import pytest
 from latency_nets import BLOCK, draw
 from onnx import numpy_helper
+from processes import kill_when, run_script
 from stand_ins import write_ssh
 
 from modules.latency import get_platform
@@ -43,8 +42,6 @@ from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.runs import Run
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_typical_latency_is_that_of_undisturbed_runs():
@@ -260,18 +257,8 @@ SMALL = ["--backend", "onnxruntime", "--superspace", "onnxw_tiny", "--resolution
          "--correction_nets", "10", "--test_nets", "4"]
 
 
-def profile(cache, *arguments, **kwargs):
-    return subprocess.Popen([sys.executable, "-m", "modules.latency.profile", *arguments], cwd=REPOSITORY, text=True,
-                            env={**ENVIRONMENT, "SPACEEVO_CACHE": str(cache)}, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **kwargs)
-
-
-def wait_for_lines(path, count, process):
-    deadline = time.monotonic() + 120
-    while not path.is_file() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def profile(cache, *arguments):
+    return run_script("-m", "modules.latency.profile", *arguments, env={"SPACEEVO_CACHE": str(cache)})
 
 
 @pytest.fixture(scope="module")
@@ -279,16 +266,15 @@ def killed_and_resumed(tmp_path_factory):
     """The cache with the platform `mine`, and the measurements that were there when its first run was killed."""
     cache = tmp_path_factory.mktemp("cache")
     table = cache / "platforms" / "mine" / "measurements.csv"
-    process = profile(cache, *SMALL, "--output", "mine")
-    wait_for_lines(table, 8, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = subprocess.Popen([sys.executable, "-m", "modules.latency.profile", *SMALL, "--output", "mine"],
+                               cwd=REPOSITORY, env=os.environ | {"SPACEEVO_CACHE": str(cache)},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kill_when(process, lambda: table.is_file() and table.read_bytes().count(b"\n") >= 8)
     before = table.read_bytes()
     table.write_bytes(before + b"block,Conv_3")  # as if it had died within a line
-    process = profile(cache, *SMALL, "--output", "mine", "--memory", "--resume")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return cache, before, out
+    done = profile(cache, *SMALL, "--output", "mine", "--memory", "--resume")
+    assert done.returncode == 0, done.stderr
+    return cache, before, done.stdout
 
 
 def test_a_killed_profile_goes_on_and_measures_nothing_twice(killed_and_resumed):
@@ -371,11 +357,10 @@ def test_a_profile_is_neither_overwritten_nor_mixed_with_another(killed_and_resu
             ([], ["mine", "--resume", "--overwrite"]),
             (["--resume", "--seed", "3"], ["seed was 0", "is 3 now"]),
             (["--resume", "--threads", "2"], ["threads was 1", "is 2 now"])):
-        process = profile(cache, *SMALL, "--output", "mine", *arguments)
-        _, err = process.communicate()
-        assert process.returncode == 2
-        assert all(word in err for word in words)
-        assert err.count("\n") == 1
+        done = profile(cache, *SMALL, "--output", "mine", *arguments)
+        assert done.returncode == 2
+        assert all(word in done.stderr for word in words)
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_second_profile_that_is_refused_is_refused_before_the_first(tmp_path):
@@ -393,19 +378,18 @@ def test_a_second_profile_that_is_refused_is_refused_before_the_first(tmp_path):
     (["--threads", "0"], ["--threads 0"]),
     (["--device", "moon"], ["'moon'", "ssh:"]),
     (["--device", "adb", "--backend", "openvino"], ["openvino", "litert"]),
-    (["--output", "tests"], ["'tests'", "not empty"]),
+    (["--output", "{tmp}/full"], ["full'", "not empty"]),
     (["--output", "onnx_lut"], ["'onnx_lut'", "platform of the program"]),
     (["--superspace", "resnet8", "--resolutions", "32"], ["'resnet8' has 1 networks"]),
     (["--use_xnnpack"], ["--use_xnnpack", "'local'"]),
 ])
 def test_bad_input_ends_with_one_line(tmp_path, changes, words):
-    if "tests" in changes:
-        changes = ["--output", str(REPOSITORY / "tests")]
-    process = profile(tmp_path, *SMALL, "--output", "other", *changes)
-    _, err = process.communicate()
-    assert process.returncode == 2
-    assert err.count("\n") == 1
-    assert all(word in err for word in words if word != "'tests'")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    done = profile(tmp_path, *SMALL, "--output", "other", *(word.format(tmp=tmp_path) for word in changes))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words)
 
 
 def test_an_unknown_or_damaged_platform_is_refused(tmp_path):
@@ -463,7 +447,9 @@ def test_shipped_platforms_keep_their_promise(folder):
     assert networks["mean_abs_error"] <= 0.08
     assert networks["kendall_tau"] >= networks["kendall_tau_of_repeating"] - 0.06
     assert 0.85 <= blocks["coverage_90"] <= 0.95
-    assert get_platform(folder.name)
+    specs = [net.spec for net in draw(3)]
+    assert get_platform(folder.name).predict_subnets(specs).ms == pytest.approx(
+        get_platform(str(folder)).predict_subnets(specs).ms)
 
 
 def test_profiles_do_not_import_torch():
@@ -471,4 +457,4 @@ def test_profiles_do_not_import_torch():
             "from modules.latency.profile.models import block_model, BlockArgs;"
             "block_model('onnxruntime', BlockArgs('MobileNetV2Res', 16, 16, 3, 4, 1, 'relu6'), (8, 8));"
             "sys.exit('torch' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT).returncode == 0
+    assert run_script("-c", code).returncode == 0

@@ -10,7 +10,7 @@ from modules.latency.prediction import NORMAL_90
 from modules.latency.published.__main__ import FITS
 from modules.latency.published.platforms import FOLDER, MODEL_FILE, PUBLISHED_PLATFORMS
 from modules.latency.published.report import RECONSTRUCTED, absent_expansions_ms, published_nets
-from modules.latency.published.tables import read_block_table, read_onnx_json, read_rows
+from modules.latency.published.tables import read_block_table, read_onnx_json, read_table_rows
 from modules.modeling.complexity import count_block, count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.modeling.spec import BlockArgs
@@ -104,7 +104,7 @@ def test_shipped_models_agree_with_the_published_tables(shared, name):
     assert not prediction.extrapolated.any()
     size = np.abs(prediction.ms / samples.ms - 1)
     assert np.mean(np.abs(np.log(samples.ms / prediction.ms)) <= NORMAL_90 * prediction.std / prediction.ms) > 0.85
-    rows = read_rows(shared("published"), superspace, every=50)
+    rows = read_table_rows(shared("published"), superspace, every=50)
     row = np.abs(rows.sum(platform.predict_blocks(rows.blocks, rows.hws).ms) / rows.ms - 1)
     if name == "onnx_lut":
         assert size.mean() < 0.08

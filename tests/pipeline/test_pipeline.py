@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from image_trees import digit_folder
+from processes import run_script
 
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
@@ -364,6 +365,8 @@ def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.pth").touch()
     (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "platform.json").touch()
+    (tmp_path / "my_phone").mkdir()  # a folder of that name is no profile
     asked = Request(dataset="folder", dataset_path="images", teacher_weights="mine.pth", output="out", tables="lut",
                     platform="cpu")
     steps = Pipeline(Results(asked, make_plan(600, 1000, SPACES, (32,), SPEED, STUDENTS), 0.5, 10))
@@ -372,6 +375,7 @@ def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
     assert {str(tmp_path / name) for name in ("mine.pth", "images", "lut", "cpu")} <= set(words)
     assert not {"mine.pth", "images", "lut", "cpu"} & set(words)
     assert Request(dataset="digits").device == this_machine()
+    assert Request(dataset="digits", platform="my_phone").device == "my_phone"
     assert Request(dataset="digits", teacher_weights="nowhere.pth").start_weights == "nowhere.pth"
 
 
@@ -415,8 +419,7 @@ def test_a_training_free_score_gets_tables_of_the_same_rows_and_counts_in_the_se
         ["--num_samples_per_stage", 25, "--manual_seed", 0, "--hw_list", 24]
     assert search[search.index("--zero_shot_lut_path") + 1] == tables[tables.index("--output_path") + 1]
     for command in (tables, search):
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
-                              timeout=300)
+        done = run_script(*command)
         assert done.returncode == 0, done.stderr
     assert "best space cifarw_short-666-" in done.stdout
 
@@ -497,8 +500,7 @@ def test_a_score_alone_needs_no_teacher(tmp_path):
     assert names[:2] == ["block tables", "search of the space"]
     (tables,), (search,) = pipeline.build_tables(), pipeline.search_space()
     for command in (tables, search):
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, text=True, capture_output=True,
-                              timeout=300)
+        done = run_script(*command)
         assert done.returncode == 0, done.stderr
     assert "best space cifarw_short-666-" in done.stdout
     made = json.loads((tmp_path / "tables" / "cifarw_short" / "lut.json").read_text())["settings"]
@@ -709,8 +711,7 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
                            (["--dataset", "digits", "--zero_shot", "Zan"], "Zan"),
                            (["--dataset", "digits", "--superspace", "onnxw", "--zero_shot", "Zen", "--tables",
                              "data/block_lut"], "how their rows were drawn")):
-        done = subprocess.run([sys.executable, "-m", "modules.pipeline", "--output", tmp_path / "out", *options],
-                              cwd=REPOSITORY, text=True, capture_output=True)
+        done = run_script("-m", "modules.pipeline", "--output", tmp_path / "out", *options)
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1
         assert words in done.stderr
@@ -720,14 +721,14 @@ def test_bad_input_is_one_line_before_anything_is_written(tmp_path):
 @pytest.mark.slow
 def test_a_folder_of_images_killed_and_resumed(tmp_path):
     """The whole pipeline at its smallest, killed in two of its steps; it ends with a file within its promises."""
-    command = [sys.executable, "-m", "modules.pipeline", "--dataset_path",
-               digit_folder(tmp_path / "photos", train=450, val=150), "--budget", "20s", "--output", tmp_path / "out",
-               "--resume"]
-    environment = os.environ | {"SPACEEVO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = ["-m", "modules.pipeline", "--dataset_path", digit_folder(tmp_path / "photos", train=450, val=150),
+               "--budget", "20s", "--output", tmp_path / "out", "--resume"]
+    environment = {"SPACEEVO_CACHE": str(tmp_path / "cache")}
     for step in ("search of the space", "training of the finalists"):
         printed = tmp_path / f"until the {step}"
         with open(printed, "wb") as file:
-            process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, start_new_session=True)
+            process = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, env=os.environ | environment,
+                                       stdout=file, start_new_session=True)
         until = time.monotonic() + 900
         while not re.search(rf"^== \d+/\d+ {step}\n\n\$ python", printed.read_text(), re.MULTILINE):
             assert process.poll() is None
@@ -736,7 +737,7 @@ def test_a_folder_of_images_killed_and_resumed(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert step not in json.loads((tmp_path / "out" / "pipeline.json").read_text())["seconds"]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
+    done = run_script(*command, env=environment, timeout=3600)
     assert done.returncode == 0, done.stderr[-2000:]
     told = [path.read_text() for path in tmp_path.glob("until the *")]
     scripts = set(re.findall(r"^\$ python (.*)", "".join([*told, done.stdout]), re.MULTILINE))
@@ -746,10 +747,9 @@ def test_a_folder_of_images_killed_and_resumed(tmp_path):
     path = Path(re.search(r"The INT8 file: (.*)", done.stdout)[1])
     card = json.loads(path.with_name(f"{path.name}.card.json").read_text())
     assert card["agreement"]["percent"] > 90  # near chance, after so little training, logits are nearly equal
-    found = subprocess.run([sys.executable, "onnx_tools/eval_onnx.py", "--model_path", path, "--dataset_path",
-                            tmp_path / "photos"], cwd=REPOSITORY, text=True, capture_output=True)
+    found = run_script("onnx_tools/eval_onnx.py", "--model_path", path, "--dataset_path", tmp_path / "photos")
     assert f"{card['accuracy']['engine']['top1']:.2f}" in found.stdout, found.stdout + found.stderr
-    again = subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True)
+    again = run_script(*command, env=environment)
     state = json.loads((tmp_path / "out" / "pipeline.json").read_text())
     assert again.stdout.count("done before") == len(state["seconds"])
 

@@ -94,6 +94,14 @@ def test_without_the_tool_a_remote_device_is_an_error(tmp_path, monkeypatch):
         open_device("ssh:-oProxyCommand=x", "onnxruntime")
 
 
+@pytest.mark.parametrize(("says", "told"), [("echo welcome >&2; echo disk full >&2", "disk full"), ("", "no message")])
+def test_a_copy_that_fails_is_an_error_with_its_last_words(tmp_path, monkeypatch, says, told):
+    write_program(tmp_path / "ssh", f"#!/bin/sh\n{says}\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=rf"^cannot copy runner\.py to 'me@board' by ssh: {told}$"):
+        open_device("ssh:me@board", "onnxruntime")
+
+
 def test_a_shell_that_greets_is_an_error_with_its_words(tmp_path, monkeypatch):
     write_ssh(tmp_path / "bin", tmp_path / "home")
     greeting = (tmp_path / "bin" / "ssh").read_text().replace("cd ", "echo Welcome to board; cd ")

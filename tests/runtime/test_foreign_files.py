@@ -1,11 +1,14 @@
 """Model files of other programs: each is run rightly, or refused in a line that names the fault."""
+import sys
+
 import numpy as np
 import pytest
 from foreign_models import BYTE, FLOAT, HALF, WEIGHT, mean_classifier
 
 from modules.deploy.check.classify import classify
-from modules.runtime.engines import open_model
+from modules.runtime.engines import engine_of, is_model_file, open_model
 from modules.runtime.litert import open_session as open_litert
+from modules.runtime.openvino import open_openvino
 from modules.runtime.ort import open_session
 from modules.runtime.session import predict, predict_logits, time_interleaved
 from modules.utils.errors import UserError
@@ -30,6 +33,21 @@ def test_a_model_that_takes_no_images_is_refused(tmp_path, inputs, cast, fault):
     path = mean_classifier(tmp_path / "net.onnx", inputs, weight, cast)
     with pytest.raises(UserError, match=fault):
         open_model(path)
+
+
+def test_the_ending_names_the_engine():
+    assert (engine_of("a.b/net.onnx").package, engine_of("net.tflite").package) == ("onnxruntime",
+                                                                                    "ai_edge_litert.interpreter")
+    for name in ("net.pth", "net", "net.onnx.json"):
+        assert not is_model_file(name)
+        with pytest.raises(UserError, match=rf"model '{name}'; allowed: files that end in \.onnx or \.tflite"):
+            open_model(name)
+
+
+def test_without_openvino_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # an import then fails, as without the package
+    with pytest.raises(UserError, match="needs the package openvino; allowed without it: static"):
+        open_openvino("net.onnx")
 
 
 def test_a_model_without_inputs_is_refused(tmp_path):
@@ -123,3 +141,18 @@ def test_tflite_files_of_tensorflow_answer_alike_with_bytes_and_with_signed_byte
     plain = tf.lite.TFLiteConverter.from_keras_model(tf.keras.Model(vector, tf.keras.layers.Dense(3)(vector))).convert()
     with pytest.raises(UserError, match=r"has the inputs float32 \[1, 8\]; allowed: one"):
         open_litert(plain)
+
+
+def test_a_model_of_several_outputs_or_of_integers_is_refused(tmp_path):
+    helper = onnx.helper
+    source, logits = (helper.make_tensor_value_info(*facts) for facts in (("i", FLOAT, [1, 3, 16, 16]),
+                                                                          ("y", FLOAT, [1, 3])))
+    codes = helper.make_tensor_value_info("codes", 7, [1, 3])
+    nodes = [helper.make_node("ReduceMean", ["i"], ["y"], axes=[2, 3], keepdims=0),
+             helper.make_node("Cast", ["y"], ["codes"], to=7)]
+    opset = {"opset_imports": [helper.make_opsetid("", 17)], "ir_version": 8}
+    for outputs, fault in (([logits, codes], "has 2 outputs; allowed: one"), ([codes], "gives int64; expected logits")):
+        model = helper.make_model(helper.make_graph(nodes, "g", [source], outputs), **opset)
+        (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(UserError, match=fault):
+            predict_logits(open_model(tmp_path / "net.onnx"), np.zeros((1, 3, 16, 16), np.float32))

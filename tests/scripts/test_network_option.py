@@ -14,7 +14,6 @@ from modules.runtime.ort import open_session
 from modules.search_space.reference import read_network
 from modules.training.config import TrainConfig
 from modules.training.subnet_evaluator import SubnetEvaluator
-from modules.utils import notes
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -170,8 +169,7 @@ def test_nothing_beside_a_network_is_passed_over_in_evaluation():
         eval_supernet.main(["--network", "resnet20", "--mode", "lat", "--subnet_choice", "d1#1"])
 
 
-def test_a_network_is_trained_at_one_resolution(asked, capsys, monkeypatch):
-    monkeypatch.setattr(notes, "_said", set())
+def test_a_network_is_trained_at_one_resolution(asked, capsys):
     space, config = asked("--network", "resnet20", resolutions=[32, 48])
     assert config.resolutions == (48,)
     assert capsys.readouterr().err == "note: --network resnet20 is trained at 48 pixels alone, not at 32\n"

@@ -7,12 +7,12 @@ import dataclasses
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from image_trees import digit_folder
+from processes import run_script
 
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
@@ -106,7 +106,7 @@ def run(command: str, settings: str = "", **values: str | Path) -> str:
     """The output of a command with its small settings appended; a launcher starts one process."""
     text = re.sub(r"(--nproc_per_node[= ])\d+", r"\g<1>1 --standalone", f"{command} {settings}")
     words = shlex.split(text.format(**values))
-    done = subprocess.run([sys.executable, *words[1:]], cwd=REPOSITORY, text=True, capture_output=True, timeout=600)
+    done = run_script(*words[1:], timeout=600)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2000:]}"
     return done.stdout
 

@@ -1,11 +1,10 @@
 """The benchmark of the Q-T score as a ranking of spaces: its statistics, and a run at tiny size on the digits."""
 import argparse
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from processes import run_script
 from scipy.stats import kendalltau
 
 from modules.block_kd.student.files import StudentRecord, build_student, student_path
@@ -76,9 +75,9 @@ def test_composed_students_of_each_subnet(ranking, students):
 
 def test_a_missing_student_is_told_before_the_first_training(ranking, students, tmp_path):
     with pytest.raises(UserError, match=r"stage5_3.lsq\.pth"):
-        ranking.main(["--lut_path", "data/block_lut", "--latency_constraint", "0.3", "--choices", "603-000",
-                      "--students", str(students[0]), "--teacher_checkpoint_path", str(students[1]),
-                      "--models_save_dir", str(tmp_path / "models")])
+        ranking.main(["--lut_path", str(REPOSITORY / "data" / "block_lut"), "--latency_constraint", "0.3",
+                      "--choices", "603-000", "--students", str(students[0]), "--teacher_checkpoint_path",
+                      str(students[1]), "--models_save_dir", str(tmp_path / "models")])
     assert not (tmp_path / "models").exists()
 
 
@@ -97,11 +96,11 @@ def test_students_without_tables_are_refused(ranking):
 @pytest.mark.slow
 def test_from_the_spaces_to_the_table(tmp_path):
     choices = ["666-000", "000-000", "516-000"]
-    command = [sys.executable, "benchmarks/qt_ranking.py", "--dataset", "digits", "--valid_size", "60", "--epochs", "1",
+    command = ["benchmarks/qt_ranking.py", "--dataset", "digits", "--valid_size", "60", "--epochs", "1",
                "--label_epochs", "1", "--subnets", "3", "--latency_constraint", "0.4", "--choices", *choices,
                "--lut_path", "data/block_lut", "--models_save_dir", str(tmp_path / "models"), "--output",
                str(tmp_path)]
-    first = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
+    first = run_script(*command, timeout=1800)
     assert first.returncode == 0, first.stdout + first.stderr
     rows = [row for _, row in read_records(tmp_path / "qt_ranking.csv", "table", ("space", "best", "Q-T score"))]
     assert {row["space"] for row in rows} == set(choices)
@@ -113,8 +112,8 @@ def test_from_the_spaces_to_the_table(tmp_path):
     assert float(by_score["tau"]) == pytest.approx(kendalltau(best, score).statistic, abs=1e-3)
     assert (tmp_path / "qt_ranking.png").stat().st_size > 10_000
     table = (tmp_path / "qt_ranking.csv").read_bytes()
-    again = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True)
+    again = run_script(*command, timeout=1800)
     assert (again.returncode, "epoch" in again.stdout) == (0, False)  # nothing is trained again
     assert (tmp_path / "qt_ranking.csv").read_bytes() == table
-    other = subprocess.run([*command, "--label_epochs", "0"], cwd=REPOSITORY, text=True, capture_output=True)
+    other = run_script(*command, "--label_epochs", "0")
     assert (other.returncode, "label_epochs was 1" in other.stderr) == (2, True)  # accuracies of another training

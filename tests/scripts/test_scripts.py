@@ -1,23 +1,17 @@
 """The command lines: help at once, bad input in one line with exit status 2, the published formats of their output."""
 import csv
 import re
-import subprocess
-import sys
 
 import pytest
 from command_lines import FOLDERS, scripts
+from processes import run_script
 
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
 from modules.utils.checkpoint import save_checkpoint
-from modules.utils.files import REPOSITORY
 
 SPACE = "onnxw_tiny-000000-000000"
 SMALLEST = "d1#1#1#1#1#1#1#1_k3#3#3#3#3#3#3#3_w8#8#16#24#40#56#96#128_e0#0.5#0#0#0#0#0#0_r32"
-
-
-def script(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *command], cwd=REPOSITORY, text=True, capture_output=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", scripts(*FOLDERS))
@@ -26,7 +20,7 @@ def test_help_needs_no_heavy_import(name):
             "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
             "finally: print(sorted({'torch', 'torchvision', 'onnx', 'onnxruntime', 'matplotlib', 'sklearn', "
             "'ai_edge_litert'} & set(sys.modules)))")
-    done = script("-c", code, name)
+    done = run_script("-c", code, name)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
     assert "usage:" in done.stdout
 
@@ -89,7 +83,7 @@ def test_bad_input_ends_with_one_line_and_status_2(command, words, tmp_path):
     (tmp_path / "bad.csv").write_text("# list\nonnxw_tiny,000000\n")
     (tmp_path / "empty" / "train").mkdir(parents=True)
     (tmp_path / "empty" / "val").mkdir()
-    done = script(*(part.replace("{tmp}", str(tmp_path)) for part in command))
+    done = run_script(*(part.replace("{tmp}", str(tmp_path)) for part in command))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if "error:" in line]
@@ -103,15 +97,15 @@ def test_evaluation_writes_a_table_and_latencies(tmp_path):
     model = Supernet.build_from_str(SPACE, 10, (32,))
     save_checkpoint(tmp_path / "x.pth", {"state_dict": model.state_dict(), "config": ModelRecord(
         SPACE, (32,), tuple("0123456789"), "digits", training={"augment": "default"}).to_dict()})
-    done = script(*EVAL, "000000", "--resume", str(tmp_path / "x.pth"), "--output", str(tmp_path), "--debug",
-                  "--post_bn_calibration_batch_num", "2", "--subnet_choice", SMALLEST)
+    done = run_script(*EVAL, "000000", "--resume", str(tmp_path / "x.pth"), "--output", str(tmp_path), "--debug",
+                      "--post_bn_calibration_batch_num", "2", "--subnet_choice", SMALLEST)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "accuracy.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["enc"] == SMALLEST
     assert row["images"] == "96"
     assert float(row["acc1_low"]) <= float(row["acc1"]) <= float(row["acc1_high"])
-    done = script(*EVAL, "000000", "--mode", "lat", "--subnet_choice", SMALLEST, "--output", str(tmp_path))
+    done = run_script(*EVAL, "000000", "--mode", "lat", "--subnet_choice", SMALLEST, "--output", str(tmp_path))
     encoding, latency = done.stdout.split()
     with open(tmp_path / "predicted_latency.csv", newline="") as file:
         (row,) = csv.DictReader(file)
@@ -128,7 +122,7 @@ def test_latencies_on_several_platforms(tmp_path):
     (tmp_path / "t.json").write_text('{"FirstConvBlock_176_3_16_3_None_2_relu": 1000}')
     common = ("eval_supernet.py", "--superspace", "onnxw", "--mode", "lat", "--output", str(tmp_path), "--platform",
               "onnx_lut", "tflite27_cpu_int8", "--latency_table", str(tmp_path / "t.json"), "-", "--supernet_choice")
-    done = script(*common, "000000-011111", "--subnet_choice", subnet)
+    done = run_script(*common, "000000-011111", "--subnet_choice", subnet)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[::2] for line in lines] == [[subnet, "onnx_lut"], [subnet, "tflite27_cpu_int8"]]
@@ -139,7 +133,7 @@ def test_latencies_on_several_platforms(tmp_path):
     assert [row["extrapolated"] for row in rows] == ["0", "1"]
     assert [f"{float(row['latency_ms']):.2f}ms" for row in rows] == [line[1].lstrip("~") for line in lines]
     assert all(0 < float(row["std_ms"]) < 0.2 * float(row["latency_ms"]) for row in rows)
-    done = script(*common, "000000-000000", "151122-023231", "--num_samples", "30")
+    done = run_script(*common, "000000-000000", "151122-023231", "--num_samples", "30")
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"min \d+\.\d\dms, median \d+\.\d\dms, max \d+\.\d\dms of 30 subnets", done.stdout)) == 4
     assert (tmp_path / "onnxw-latency_cdf.png").read_bytes()[:4] == b"\x89PNG"
@@ -148,6 +142,6 @@ def test_latencies_on_several_platforms(tmp_path):
 def test_interrupt_ends_with_status_130(tmp_path):
     code = ("import sys; sys.argv[0] = 'x.py'; from modules.utils.cli import run\n"
             "def main(): raise KeyboardInterrupt\nrun(main)")
-    done = script("-c", code)
+    done = run_script("-c", code)
     assert done.returncode == 130
     assert done.stderr.strip() == "x.py: interrupted"

@@ -1,9 +1,8 @@
 """The benchmark of Zen-NAS on CIFAR-10, at tiny size on the digits."""
 import math
-import subprocess
-import sys
 
 import pytest
+from processes import run_script
 
 from modules.search_space.reference import read_network
 from modules.utils.csv_files import read_records
@@ -14,8 +13,7 @@ TINY = ("--dataset", "digits", "--valid_size", "100", "--evaluations", "4", "--p
 
 
 def call(*arguments):
-    return subprocess.run([sys.executable, "benchmarks/zero_shot_cifar.py", *arguments], cwd=REPOSITORY, text=True,
-                          capture_output=True)
+    return run_script("benchmarks/zero_shot_cifar.py", *arguments, timeout=1800)
 
 
 @pytest.mark.slow

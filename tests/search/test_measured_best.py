@@ -11,6 +11,7 @@ from stand_ins import write_adb
 from modules.latency.profile.profiled import RECORD
 from modules.latency.profile.timer import network_timer
 from modules.modeling.net_spec import resolve
+from modules.runtime.device import Times
 from modules.runtime.devices import DeviceOptions, open_device
 from modules.search.generations import GenerationSizes
 from modules.search.subnet.measure import Measurement, chosen
@@ -112,20 +113,37 @@ def test_a_profiled_phone_measures_with_the_options_of_its_profile(tmp_path, mon
     assert all("taskset f0 " in call and "--use_xnnpack=true" in call for call in timed)
 
 
-def test_a_profiled_platform_measures_with_its_engine_on_its_machine(tmp_path):
+class Steady:
+    """A device on which every run takes 3 ms, and the reference beside it 1.5 ms."""
+
+    def describe(self):
+        return {"cpu": "steady"}
+
+    def open(self, name, content):
+        assert content
+
+    def time(self, names, rounds):
+        return {name: Times(np.full(rounds, 3.0), np.full(rounds, 1.5)) for name in names}
+
+    def close(self, names):
+        pass
+
+    stop = describe
+
+
+def test_a_profiled_platform_measures_with_its_engine_on_its_machine(tmp_path, monkeypatch):
     """The latency is that at the speed of the profile: where its reference took twice as long, so does the network."""
-    device = open_device("local", "litert")
-    try:
-        machine = device.describe()
-    finally:
-        device.stop()
-    record = {"device": "local", "backend": "litert", "threads": 1, "batch": 1, "machine": machine}
+    opened = []
+    monkeypatch.setattr("modules.runtime.devices.open_device", lambda *given: opened.append(given) or Steady())
+    machine = Steady().describe()
+    record = {"device": "local", "backend": "litert", "threads": 3, "batch": 2, "machine": machine}
     spec, found = resolve(SPACE, SUBNETS.extreme(min), 10), []
     for name, reference in (("slow", 2000.0), ("fast", 1000.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / RECORD).write_text(json.dumps({**record, "reference_ms": reference}))
         found.append(network_timer(str(tmp_path / name), Flat())(spec))
-    assert np.log2(found[0] / found[1]) == pytest.approx(1, abs=0.6)  # a busy machine measures 20% apart
+    assert found == pytest.approx([3 / 1.5 * 2000, 3 / 1.5 * 1000])
+    assert opened == [("local", "litert", 3, 2, DeviceOptions())] * 2
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / RECORD).write_text(
         json.dumps({**record, "machine": {**machine, "cpu": "abacus"}, "reference_ms": 1.0}))

@@ -18,6 +18,7 @@ from modules.search.footprint import Footprint, blocks_footprint, net_footprint
 from modules.search.generations import GenerationSizes
 from modules.search.limits import SizeLimits
 from modules.search.subnet.proposals import Proposer
+from modules.search.subnet.report import folder_name
 from modules.search.subnet.settings import SearchSettings
 from modules.search_space.config import SupernetConfig
 from modules.search_space.networks.structure import Structure
@@ -252,10 +253,8 @@ def test_a_search_of_spaces_without_latency(tmp_path):
 
 
 def test_the_folder_of_a_search_of_subnets_says_its_limits():
-    from search_subnet import name_of
-
     sizes = SizeLimits(params=1.2, memory_mb=2.0)
-    assert name_of(SearchSettings(size_limits=sizes), ["onnx_lut"], False) == "params1.2_memory_mb2"
+    assert folder_name(SearchSettings(size_limits=sizes), ["onnx_lut"], False) == "params1.2_memory_mb2"
     both = SearchSettings(limits=(1.0, 2.5), size_limits=sizes, survival="pareto", predictor="lightgbm")
-    assert name_of(both, ["onnx_lut"], False) == "1+2.5ms_params1.2_memory_mb2_pareto_lightgbm"
-    assert name_of(SearchSettings(limits=(1.0,), method="random"), ["onnx_lut"], True) == "1ms_testset_random"
+    assert folder_name(both, ["onnx_lut"], False) == "1+2.5ms_params1.2_memory_mb2_pareto_lightgbm"
+    assert folder_name(SearchSettings(limits=(1.0,), method="random"), ["onnx_lut"], True) == "1ms_testset_random"

@@ -7,7 +7,7 @@ import torch
 
 from modules.modeling.restore import ModelRecord, checkpoint_folder
 from modules.modeling.supernet import Supernet
-from modules.search.subnet.tuning import tune
+from modules.search.subnet.tuning import _settings, tune
 from modules.search_space.config import SupernetConfig
 from modules.search_space.published import subnet_id
 from modules.search_space.subnet_space import SubnetSpace
@@ -128,3 +128,29 @@ def test_bad_input_is_refused_in_one_line(tmp_path):
     listed.write_text(f"onnxw_tiny,053412-000000,{SUBNET}\n")
     with pytest.raises(UserError, match=r"checkpoint of the supernet \(--checkpoint_path\)"):
         main(["--input", str(listed), "--checkpoint_path", str(tmp_path), "--config-file", str(YAML)])
+
+
+def test_a_resolution_that_the_supernet_lacks_is_refused_before_the_first_training(supernets, tmp_path):
+    other = replace(SUBNET, resolution=28)
+    with pytest.raises(UserError, match="resolution 28"):
+        list(tune(settings(models_save_dir=str(tmp_path)), [(SPACE, SUBNET), (SPACE, other)], supernets))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_given_checkpoint_of_the_largest_subnet_teaches(supernets, tmp_path):
+    other = load_checkpoint(checkpoint_folder(supernets, SPACE) / "checkpoint.pth")
+    save_checkpoint(tmp_path / "better.pth", {"state_dict": other["state_dict"], "config": other["config"]})
+    found = _settings(settings(teacher_checkpoint=str(tmp_path / "better.pth")), SPACE, SUBNET, supernets)
+    assert found.teacher == (f"{SPACE}-{SUBNETS.extreme(max)}",)
+    assert found.teacher_checkpoint == str(tmp_path / "better.pth")
+
+
+def test_int8_does_not_go_on_from_fp32_weights_that_changed(supernets, tuned, tmp_path):
+    shutil.copytree(tuned, folder := tmp_path / tuned.name)
+    checkpoint = load_checkpoint(folder / "checkpoint.pth")
+    name = next(name for name in checkpoint["state_dict"] if name.endswith("conv.weight"))
+    checkpoint["state_dict"][name] += 0.1
+    save_checkpoint(folder / "checkpoint.pth", checkpoint)
+    config = TrainConfig(**load_checkpoint(folder / "lsq.pth")["config"]["training"])
+    with pytest.raises(UserError, match=r"lsq\.pth' was begun with other weights than those of '.*checkpoint\.pth'"):
+        train(replace(config, models_save_dir=str(tmp_path)), SPACE, quant_mode=True, resume=True)

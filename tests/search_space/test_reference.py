@@ -11,7 +11,7 @@ from modules.search_space.published import find_published
 from modules.search_space.reference import read_network, reference_to
 from modules.search_space.subnet_list import read_subnets
 from modules.search_space.subnet_space import SubnetSpace
-from modules.search_space.superspace import get_superspace, register_superspace
+from modules.search_space.superspace import _superspaces, get_superspace, register_superspace
 from modules.utils.errors import UserError
 
 STRUCTURE = "SuperConvK3BNRELU(3,8,1,1)SuperResK1K5K1(8,16,2,8,2)SuperResIDWE2K3(16,24,2,16,1)"
@@ -54,7 +54,8 @@ def test_fixed_networks_with_width_and_resolution():
     assert reference_to(SPACE, SUBNET) == f"{SPACE}-{SUBNET}"
 
 
-def test_subnets_of_a_space_with_one_kind_of_block_have_names_of_their_own():
+def test_subnets_of_a_space_with_one_kind_of_block_have_names_of_their_own(monkeypatch):
+    monkeypatch.setattr(_superspaces, "_values", dict(_superspaces._values))
     tiny = get_superspace("onnxw_tiny")
     one = register_superspace(replace(tiny, name="one_kind", candidates=tiny.candidates[:1]), listed=False)
     space = SubnetSpace(SupernetConfig.from_choice("one_kind", "000000"), one.resolutions)

@@ -1,7 +1,5 @@
 """Tables, encodings and the drawing of choices."""
 import itertools
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import replace
 
@@ -9,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_script
 
 from modules.search_space import get_available_superspaces, get_superspace
 from modules.search_space.config import BlockChoice, SubnetChoiceConfig, SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
 
 PUBLISHED = ["mobile_original", "mobile_v1", "mobile_v1_res", "mobilew", "onnx", "onnx_v1", "onnxw"]
 
@@ -345,4 +343,4 @@ def test_wrong_number_of_stages():
 def test_imports_without_torch(module):
     """Tables, structures and counts load no torch."""
     code = f"import sys, modules.{module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+    assert run_script("-c", code).returncode == 0

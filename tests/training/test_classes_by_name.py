@@ -21,18 +21,12 @@ from modules.search_space.config import SupernetConfig
 from modules.training.config import TrainConfig, load_yaml
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import SupernetTrainer
-from modules.utils import notes
 from modules.utils.checkpoint import save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 
 SPACE = SupernetConfig.from_str("onnxw_tiny-000000-000000")
 COLOURS = {"a": (250, 20, 20), "b": (20, 250, 20), "c": (20, 20, 250), "z": (90, 90, 90)}
-
-
-@pytest.fixture(autouse=True)
-def nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(notes, "_said", set())
 
 
 def write_set(root, classes, count=6):

@@ -1,14 +1,12 @@
 """Fine-tuning on another data set: its start, the parts that learn, and later tools on its result."""
 import copy
 import dataclasses
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_script
 
 from modules.datasets.build import load_data
 from modules.datasets.transforms import train_transform
@@ -23,10 +21,8 @@ from modules.training.downstream import downstream_config, fine_tune
 from modules.training.schedule import warmup_linear_lr
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import train
-from modules.utils import notes
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
 
 SPACE = SupernetConfig.from_str("onnxw_tiny-053412-000000")
 CHOICE = Supernet(SPACE, 10, (32,)).subnets.extreme(min)
@@ -163,8 +159,7 @@ def test_what_cannot_be_is_refused(supernets, tmp_path):
 
 def test_the_script_and_its_errors(supernets, tmp_path):
     def run(*options):
-        return subprocess.run([sys.executable, "downstream_cls.py", *map(str, options)], cwd=REPOSITORY, text=True,
-                              capture_output=True, timeout=300, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+        return run_script("downstream_cls.py", *options, env={"CUDA_VISIBLE_DEVICES": ""})
 
     result = run("--superspace", "onnxw_tiny", "--supernet_choice", "053412-000000", "--subnet_name", CHOICE,
                  "--checkpoint_path", supernets, "--dataset", "digits", "--augment", "default", "--num_workers", 0,
@@ -180,9 +175,8 @@ def test_the_script_and_its_errors(supernets, tmp_path):
         assert what in result.stderr
 
 
-def test_weights_keep_the_epsilon_of_their_training(supernets, tmp_path, monkeypatch, capsys):
+def test_weights_keep_the_epsilon_of_their_training(supernets, tmp_path, capsys):
     """A supernet trained with another one than the default of the recipe; a stopped run goes on with it."""
-    monkeypatch.setattr(notes, "_said", set())
     kept = load_checkpoint(supernets / f"{SPACE}-align0" / "checkpoint.pth")
     kept["config"]["training"]["bn_eps"] = 0.001
     folder = tmp_path / f"{SPACE}-align0"
@@ -196,8 +190,7 @@ def test_weights_keep_the_epsilon_of_their_training(supernets, tmp_path, monkeyp
     assert "bn_eps 1e-05 is 0.001 here, that of the training of the weights" in capsys.readouterr().err
 
 
-def test_weights_of_another_subnet_do_not_go_unnoticed(supernets, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notes, "_said", set())
+def test_weights_of_another_subnet_do_not_go_unnoticed(supernets, tmp_path, capsys):
     largest = Supernet(SPACE, 10, (32,)).subnets.extreme(max)
     alone = load_checkpoint(supernets / f"{SPACE}-align0" / "checkpoint.pth")
     alone["config"]["training"]["subnet_choice"] = str(largest)

@@ -12,6 +12,7 @@ from foreign_models import FLOAT, METADATA, mean_classifier
 from PIL import Image
 from torch import nn
 
+from modules.datasets.build import DataInfo
 from modules.datasets.loading import train_batches
 from modules.datasets.sources import ArraySource
 from modules.datasets.transforms import eval_transform, train_transform
@@ -19,6 +20,7 @@ from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.restore import load_supernet
 from modules.modeling.supernet import Supernet
+from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from modules.search_space.reference import read_network
 from modules.training import trainer
 from modules.training.config import TrainConfig, load_yaml
@@ -30,9 +32,8 @@ from modules.training.recipe.distillation import Distiller, Teacher, load_teache
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.initialisation import initialise
 from modules.training.recipe.mixup import mix
-from modules.training.sandwich import step_generator, subnet_step
+from modules.training.sandwich import _forward, step_generator, subnet_step
 from modules.training.trainer import SupernetTrainer
-from modules.utils import notes
 from modules.utils.checkpoint import load_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -231,7 +232,6 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
         steps.append(batch)
         return step(self, batch, count)
 
-    monkeypatch.setattr(notes, "_said", set())
     monkeypatch.setattr(trainer, "open_teachers", counted)
     monkeypatch.setattr(SupernetTrainer, "train_step", watched)
     first = SupernetTrainer(config, STUDENT.space)
@@ -313,3 +313,19 @@ def test_a_run_of_a_version_with_one_teacher_at_most_goes_on(tmp_path):
     torch.save(checkpoint, first.path)
     with pytest.raises(UserError, match=r"teacher was \['resnet8'\]"):
         SupernetTrainer(config, STUDENT.space, resume=True).run()
+
+
+def test_a_student_sees_a_teachers_large_images_as_evaluation_loads_them():
+    supernet = Supernet.build_from_str("onnxw_tiny-000000-000000", 10, (32,)).eval()
+    large = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    small = torch.nn.functional.interpolate(large, (32, 32), mode="bicubic", antialias=True)
+    logits = [_forward(supernet, images, TrainConfig(), np.random.default_rng(0))() for images in (large, small)]
+    assert torch.equal(*logits)
+    assert not torch.allclose(supernet(large), logits[0], atol=1e-5)  # without antialiasing
+
+
+def test_the_policy_is_that_of_the_students_pixels():
+    info = DataInfo("folder", ("a", "b"), IMAGENET_MEAN, IMAGENET_STD, hflip=True, crop_scale=(0.08, 1.0),
+                    eval_crop=1.0)
+    assert [train_transform("auto_augment", size, info, seen=seen).shifted for size, seen in (
+        (32, 0), (96, 0), (96, 32))] == [True, False, True]

@@ -20,7 +20,6 @@ from modules.training.losses import smoothed_cross_entropy
 from modules.training.sandwich import step_generator, subnet_step
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.training.trainer import SupernetTrainer, train
-from modules.utils import notes
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.settings import idle_settings
@@ -171,8 +170,7 @@ def test_held_out_are_the_images_that_neither_training_sees(tmp_path, start, siz
     assert trainer._held_out(tmp_path, {} if start is None else {"config": record | start}) == held_out
 
 
-def test_a_file_remembers_the_images_of_all_its_trainings(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(notes, "_said", set())
+def test_a_file_remembers_the_images_of_all_its_trainings(tmp_path, capsys):
     begin(settings(tmp_path))
     for resume in (False, True):
         record = begin(settings(tmp_path, valid_size=240), quant_mode=True, resume=resume)["config"]

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from modules.modeling.ops.op import QConv
+from modules.modeling.quant_mode import QuantMode
+from modules.modeling.restore import ModelRecord
+from modules.utils.archives import stored
 from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from modules.utils.errors import UserError
 
@@ -101,6 +104,15 @@ def test_members_that_overlap_are_refused(path):
     refused(path)
 
 
+def test_members_are_counted_before_they_are_read(path, monkeypatch):
+    with zipfile.ZipFile(path) as archive:
+        count = len(archive.infolist())
+    monkeypatch.setattr(stored, "_MOST_MEMBERS", count)
+    assert load_checkpoint(path)["epoch"] == 4
+    monkeypatch.setattr(stored, "_MOST_MEMBERS", count - 1)
+    refused(path, f"has {count} members; at most {count - 1} are read")
+
+
 def test_tensor_larger_than_its_bytes(tmp_path):
     torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "c.pth")  # finiteness of these would take 4 TB
     refused(tmp_path / "c.pth", "'a'", "1000000000000 values")
@@ -138,6 +150,22 @@ def test_missing_keys_are_named(path):
     assert load_checkpoint(path, form={"epoch": int})["epoch"] == 4
 
 
+def test_a_checkpoint_without_weights_says_what_it_holds():
+    for content, held in (({"epoch": 1, "optimizer": {}}, "epoch, optimizer"), ({"state_dict": [1]}, "state_dict"),
+                          ({"model": {1: torch.ones(1)}}, "model")):
+        with pytest.raises(UserError, match=rf"c\.pth' has no 'state_dict' or 'model' with named .*holds: '?{held}"):
+            load_weights(torch.nn.Linear(1, 1), content, "c.pth")
+
+
+def test_a_quantisation_of_another_program_is_refused():
+    record = ModelRecord("onnxw_tiny-000000-000000", (32,), ("a", "b"), quant=QuantMode())
+    assert ModelRecord.from_dict(record.to_dict(), "c.pth") == record
+    values = record.to_dict()
+    values["quant"]["bits"] = 4
+    with pytest.raises(UserError, match=r"^c\.pth: config\.quant has 'bits'; known: .*placement"):
+        ModelRecord.from_dict(values, "c.pth")
+
+
 @pytest.mark.parametrize("name", ["weight_scale", "activation_scale", "sw", "sa"])
 def test_scale_of_zero_is_named(name):
     layer = torch.nn.Sequential(QConv(3, 4, 1))
@@ -169,3 +197,13 @@ def test_full_disk_is_the_systems_error_and_keeps_the_file(path, monkeypatch):
     assert error.value.filename == str(path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["c.pth"]
+
+
+def test_names_lose_the_prefix_of_wrappers_alone():
+    model = torch.nn.ModuleDict({"attention_module": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
+    wrapped = {f"module.{name}": value + 1 for name, value in model.state_dict().items()}
+    inner = {name.replace("head.", "head.module."): value + 2 for name, value in model.state_dict().items()}
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    for weights, more in ((dict(model.state_dict()), 0), (wrapped, 1), (inner, 2)):
+        load_weights(model, {"state_dict": {name: value.clone() for name, value in weights.items()}}, "a.pth")
+        assert all(torch.equal(value, start[name] + more) for name, value in model.state_dict().items())

@@ -39,6 +39,7 @@ def test_variables_that_no_launcher_gives(monkeypatch, changes, message):
 
 def test_convolutions_on_a_gpu_keep_all_bits_of_fp32(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True  # cannot be patched; the call below leaves torch's default
     dist.init_distributed()
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
@@ -75,7 +76,12 @@ def _no_space():
 
 
 def test_two_processes_agree_or_end_together(tmp_path):
-    torch.multiprocessing.spawn(_worker, (free_port(), str(tmp_path)), 2)
+    group = torch.multiprocessing.spawn(_worker, (free_port(), str(tmp_path)), 2, join=False)
+    try:
+        assert any(group.join(5) for _ in range(24))  # seconds
+    finally:
+        for process in group.processes:
+            process.kill()
     told = [(tmp_path / str(rank)).read_text().splitlines() for rank in range(2)]
     assert told[0] == told[1]
     assert told[0][0].startswith("UserError seed is 0 in process 0 and 1 in process 1; give all processes the same")

@@ -163,3 +163,11 @@ def test_append_adds(tmp_path):
     append(tmp_path / "below" / "t", b"a")
     append(tmp_path / "below" / "t", b"b")
     assert (tmp_path / "below" / "t").read_bytes() == b"ab"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_goes_on_with_its_own_line_ends(tmp_path, end):
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"a,b{end}x,1{end}".encode())
+    append_row(path, {"a": "y", "b": 2})
+    assert path.read_bytes() == f"a,b{end}x,1{end}y,2{end}".encode()

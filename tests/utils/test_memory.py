@@ -1,9 +1,8 @@
 """Freed memory is kept: the system's count of page faults, in a process of its own."""
 import platform
-import subprocess
-import sys
 
 import pytest
+from processes import run_script
 
 PROGRAM = """
 import resource
@@ -23,7 +22,9 @@ print(faults(5), keep_freed_memory(), faults(40), faults(5))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_tensors_take_no_new_pages():
-    words = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout.split()
+    done = run_script("-c", PROGRAM)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.split()
     first, kept, _, last = int(words[0]), words[1], int(words[2]), int(words[3])
     assert kept == "True"
     assert first > 10 * max(last, 1)

@@ -1,11 +1,15 @@
 """Readers of JSON, csv and text take valid files, and end with one line otherwise."""
 import csv
+import io
 import json
 import os
+import zipfile
 
+import numpy as np
 import pytest
 
 from modules.search_space.reference import read_network
+from modules.utils.archives.arrays import read_arrays
 from modules.utils.csv_files import read_records, read_rows
 from modules.utils.errors import UserError
 from modules.utils.files import fault_of_file, is_file
@@ -145,3 +149,19 @@ def test_a_file_is_one(tmp_path):
 def test_network_references_that_are_none(reference):
     with pytest.raises(UserError):
         read_network(reference)
+
+
+def test_arrays_are_read_within_their_bound(tmp_path):
+    """Stated sizes count: of two arrays with their headers of 128 bytes, and of a header that states too much."""
+    path, values = tmp_path / "a.npz", {"a": np.arange(1000.0), "b": np.zeros(1000)}
+    np.savez_compressed(path, **values)
+    read = read_arrays(path, "arrays", limit=2 * 8128)
+    assert all(np.array_equal(read[name], array) for name, array in values.items())
+    with pytest.raises(UserError, match=r"arrays '.*a\.npz' would take 16256 bytes; at most 16255 are read"):
+        read_arrays(path, "arrays", limit=2 * 8128 - 1)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(UserError, match="would take 8000000000000 bytes"):
+        read_arrays(path, "arrays")

@@ -11,7 +11,6 @@ from modules.block_kd.teacher.config import TeacherConfig
 from modules.search.subnet.settings import SearchSettings
 from modules.training.arguments import Evaluation
 from modules.training.config import TrainConfig, load_yaml
-from modules.utils import notes
 from modules.utils.cli import make_parser
 from modules.utils.errors import UserError
 from modules.utils.settings import (
@@ -83,8 +82,7 @@ class Needy:
     ("--factor 1", "--factor has no effect with --rate cosine"), ("--factor 1 --rate step", ""),
     ("--keep", "--keep has no effect without --init_file"), ("--keep --init_file a", ""),
     ("--keep --init_file a --rate step", "--keep has no effect with --rate step")])
-def test_an_option_without_effect_is_told(words, told, capsys, monkeypatch):
-    monkeypatch.setattr(notes, "_said", set())
+def test_an_option_without_effect_is_told(words, told, capsys):
     parser = make_parser("")
     add_arguments(parser, Needy)
     from_arguments(Needy, parser.parse_args(words.split()))

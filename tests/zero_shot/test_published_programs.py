@@ -1,8 +1,10 @@
 """The programs of Zen-NAS under their published names and flags."""
 import csv
 import itertools
+import os
 import shlex
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +27,15 @@ from modules.utils.checkpoint import load_checkpoint
 from modules.utils.cli import make_parser
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
-from modules.zero_shot.published.flags import add_network_flags, add_training_flags, given_network, training_config
+from modules.zero_shot.published import validation
+from modules.zero_shot.published.flags import (
+    add_network_flags,
+    add_training_flags,
+    choose_gpu,
+    given_network,
+    training_config,
+)
+from modules.zero_shot.published.validation import Shrunk
 from modules.zero_shot.published.zennet import get_ZenNet
 
 STRUCTURE = ("SuperConvK3BNRELU(3,8,1,1)SuperResIDWE1K3(8,8,2,8,1)SuperResIDWE2K3(8,16,2,8,1)"
@@ -173,3 +183,58 @@ def test_latency_under_torch_is_that_of_an_image(zen_nas, capsys, monkeypatch):
     for ignored in (["--fp16"], ["--gpu", "0"], ["--batch_size", "64"], ["--batch_size_list", "1,2"]):
         with pytest.raises(UserError, match="with --platform, which times int8 in its own way"):
             benchmark_network_latency.main(["--network", "resnet8", "--platform", "onnxruntime_int8", *ignored])
+
+
+def test_images_shrink_by_linear_weights_between_the_centres_of_pixels():
+    """From 320 to 224: pixel i lies at (i + 1/2) 10/7 - 1/2, and takes its two neighbours."""
+    images = np.random.default_rng(0).normal(size=(2, 3, 320, 320))
+    at = (np.arange(224) + 0.5) * 10 / 7 - 0.5
+    left, weights = np.floor(at).astype(int), np.zeros((224, 320))
+    weights[np.arange(224), left] += 1 - (at - left)
+    weights[np.arange(224), left + 1] += at - left
+    shrunk = Shrunk(torch.nn.Identity(), 224)
+    np.testing.assert_allclose(shrunk(torch.from_numpy(images)), weights @ images @ weights.T, atol=1e-5)
+    small = torch.from_numpy(images[..., :224, :224])
+    assert torch.equal(shrunk(small), small)
+
+
+def test_imagenet_weights_are_validated_on_shrunk_crops(zen_nas, capsys, monkeypatch):
+    """A network that tells bright images from dark ones, one of four images being in the wrong folder."""
+    class Bright(torch.nn.Module):
+        spec, seen = SimpleNamespace(num_classes=1000), []
+
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(10.0 * (torch.arange(1000) < 2))
+
+        def forward(self, images):
+            self.seen.append(tuple(images.shape))
+            mean = images.mean((1, 2, 3))
+            return self.bias + torch.nn.functional.pad(torch.stack([-mean, mean], 1), (0, 998))
+
+    import val
+
+    monkeypatch.setattr(validation, "get_ZenNet", lambda name, weights: Bright())
+    for number, (folder, value) in enumerate((("a", 20), ("a", 230), ("b", 220), ("b", 240))):
+        for part in ("train", "val"):
+            path = zen_nas / "images" / part / folder / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (400, 380), (value,) * 3).save(path)
+    val.main(["--data", str(zen_nas / "images"), "--workers", "0"])
+    assert Bright.seen == [(4, 3, 224, 224)]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "*** arch=zennet_imagenet1k_flops400M_SE_res224, validation top-1 acc=75%, top-5 acc=100%, number of evaluated "
+        "images=4")
+
+
+@pytest.mark.parametrize(("allotted", "gpu", "visible"), [("", 1, "1"), ("2,3", 1, "3"), ("GPU-a, GPU-b", 0, "GPU-a")])
+def test_a_gpu_is_one_of_those_allotted(monkeypatch, allotted, gpu, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allotted)
+    assert choose_gpu(SimpleNamespace(gpu=gpu)) == "cpu"  # none is here
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_a_gpu_that_is_not_allotted_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    with pytest.raises(UserError, match="--gpu 2: CUDA_VISIBLE_DEVICES is 2,3; allowed: 0 to 1"):
+        choose_gpu(SimpleNamespace(gpu=2))

@@ -2,14 +2,13 @@
 values, the search against its own history."""
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from processes import run_script
 from torch import nn
 
 from modules.deploy.graph.lower import lower
@@ -23,11 +22,10 @@ from modules.search.evolution import History
 from modules.search.survival import SurvivalEvolution
 from modules.search_space.networks import get_available_networks
 from modules.search_space.networks.structure import Structure, read_structure
-from modules.search_space.networks.zen_space import RATIOS, SPACES
+from modules.search_space.networks.zen_space import SPACES
 from modules.search_space.published import find_subnet
 from modules.search_space.reference import read_network
 from modules.utils.errors import UserError
-from modules.utils.files import REPOSITORY
 from modules.utils.runs import STATE_FILE, Run
 from modules.zero_shot import proxies
 from modules.zero_shot.counts import published_counts
@@ -105,7 +103,7 @@ def test_structures_that_are_none_are_refused(tmp_path):
                           ("SuperResK3K3(3,8,1,1)", "in,out,stride,bottleneck"),
                           ("SuperConvK3BNRELU(3,8,1,0)", "least 1"),
                           (f"{SMALL}SuperConvK1BNRELU(8,8,1,1)", "takes 8 channels.*gives 12"), ("(", "NAME"),
-                          (f"{SMALL}x", "'x'"), ("", "No such file|is empty|is a folder")):
+                          (f"{SMALL}x", "'x'"), ("", "structure file '.' is a folder; expected a file, or NAME")):
         with pytest.raises(UserError, match=message):
             read_structure(text)
     (tmp_path / "net.txt").write_text(f"{SMALL}\nsomething else\n")
@@ -303,12 +301,12 @@ def test_mutation_keeps_to_the_space():
             assert Structure.parse(str(child)) == child
             assert [b.stride for b in child.blocks if b.stride > 1] == [b.stride for b in start.blocks if b.stride > 1]
             assert all(not b.residual or b.name in space.blocks for b in child.blocks)
-            assert sum(str(a)[str(a).index(",") :] != str(b)[str(b).index(",") :] or a.name != b.name
-                       for a, b in zip(start.blocks, child.blocks, strict=False)) <= 2 or len(child.blocks) > len(
-                           start.blocks)
-        for child in (space.mutate(Structure.parse(SMALL), rng) for _ in range(50)):
-            assert all(b.cout in {max(8, round(w * r / 8) * 8) for r in RATIOS for w in (8, 12)} | {12}
-                       for b in child.blocks)
+        changed = [sum(str(a)[str(a).index(",") :] != str(b)[str(b).index(",") :] or a.name != b.name
+                       for a, b in zip(start.blocks, child.blocks, strict=True)) for child in children]
+        assert set(changed) == {0, 1, 2}
+        widths = [[b.cout for b in space.mutate(Structure.parse(SMALL), rng).blocks] for _ in range(100)]
+        # 8 and 12, kept or times each ratio, as multiples of 8
+        assert [set(drawn) for drawn in zip(*widths, strict=True)] == [{8, 16}, {8, 12, 16, 24, 32}]
 
 
 def test_survivors_are_the_fittest_of_all():
@@ -429,8 +427,7 @@ def test_a_found_network_is_deployed_like_any_other():
 
 def test_scripts(tmp_path):
     def run(script, *options):
-        return subprocess.run([sys.executable, f"zen_nas/{script}.py", *map(str, options)], cwd=REPOSITORY, text=True,
-                              capture_output=True, timeout=300)
+        return run_script(f"zen_nas/{script}.py", *options)
 
     found = run("search", "--max_evaluations", 12, "--save_dir", tmp_path, "--zero_shot_score", "NASWOT",
                 "--batch_size", 4, "--budget_model_size", 1e6, "--population_size", 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,30 +35,30 @@ _FIGURES = re.compile(r"(,-?\d+\.\d{4}){4}")  # behind a row's key
 CACHED_PIXELS = 50_000_000  # of a validation part that stays decoded between passes: 600 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LutConfig:
     """Settings that change the figures in a table. They are kept beside the tables; a continued run must have the
-    same."""
+    same. Tables without training have no images and no teacher."""
 
     superspace: str
     platform: str
     resolutions: tuple[int, ...]
-    dataset: str
-    valid_size: int
-    augment: str
-    train_batch_size: int
-    num_calib_batches: int
-    eval_batches: int            # 0: all
+    dataset: str = ""
+    valid_size: int = 0
+    augment: str = ""
+    train_batch_size: int = 0
+    num_calib_batches: int = 0
+    eval_batches: int = 0        # 0: all
     eval_batch_size: int
     loss_fn: str
     seed: int
-    teacher: str
+    teacher: str = ""
     int8: bool
     placement: str = "lsq"       # of the students' quantisers
     weights: dict = field(default_factory=dict)  # digests, by name: of the teacher, and of the students of a call
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LutJob:
     """The tables to build, and the parts to build them from.
 
@@ -66,7 +66,7 @@ class LutJob:
         students: per (stage, block) a function that reads the student.
         windows: width windows to build; all when empty.
         num_rows: rows per table.
-        data: images, the students' validation part held out.
+        data: images, the students' validation part held out; None: none are needed.
         platform: predicts latencies; only the first process calls `predict_block`.
         rows_per_pass: rows that share one pass of the teacher over the images.
     """
@@ -75,7 +75,7 @@ class LutJob:
     students: dict
     windows: tuple[int, ...]
     num_rows: int
-    data: Data
+    data: Data | None = None
     platform: Any
     device: torch.device
     num_workers: int = 0
@@ -100,10 +100,8 @@ class LutBuilder:
     the run. `teacher` is in eval mode on the job's device."""
 
     def __init__(self, job: LutJob, run: Run, teacher):
-        self.job, self.config, self.opened, self.teacher, self.students = job, job.config, run, teacher, job.students
-        self.windows, self.num_rows, self.data, self.platform = job.windows, job.num_rows, job.data, job.platform
-        self.device, self.rows_per_pass = job.device, job.rows_per_pass
-        self.size, self.folder = max(job.config.resolutions) * (teacher.enlarge if teacher else 1), run.path.parent
+        self.job, self.config, self.opened, self.teacher, self.folder = job, job.config, run, teacher, run.path.parent
+        self.size = max(job.config.resolutions) * (teacher.enlarge if teacher else 1)
 
     def run(self, progress=None) -> None:
         """Build the missing rows; `progress(stage, rows done, rows wanted)` is called after every pass.
@@ -112,9 +110,9 @@ class LutBuilder:
             UserError: existing tables were made with other settings, or have other rows; a loss is not finite.
         """
         self._begin()
-        for stage in dict.fromkeys(stage for stage, _ in self.students):
+        for stage in dict.fromkeys(stage for stage, _ in self.job.students):
             pending = [row for block, window in self._tables(stage) for row in self._missing(stage, block, window)]
-            students = {block: make() for (s, block), make in self.students.items() if s == stage} if pending else {}
+            students = {block: make() for (s, block), make in self.job.students.items() if pending and s == stage}
             done, wanted = 0, len(pending)
             while pending:
                 rows = self._take(pending)
@@ -126,8 +124,8 @@ class LutBuilder:
     def _tables(self, stage: str):
         """(block, window) of the tables of `stage` to build."""
         windows = range(get_superspace(self.config.superspace).stage(stage).num_windows)
-        return [(block, window) for s, block in self.students if s == stage
-                for window in windows if not self.windows or window in self.windows]
+        return [(block, window) for s, block in self.job.students if s == stage
+                for window in windows if not self.job.windows or window in self.job.windows]
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class LutBuilder:
 
     def _missing(self, stage: str, block: int, window: int) -> list[TableRow]:
         rows = [TableRow.draw(self.config.seed, self.config.superspace, stage, block, window, index,
-                              self.config.resolutions) for index in range(self.num_rows)]
+                              self.config.resolutions) for index in range(self.job.num_rows)]
         path = self.folder / rows[0].table if rows else None
         lines = read_text(path, "block table").splitlines() if path and path.is_file() else []
         for number, (line, row) in enumerate(zip(lines, rows, strict=False), start=1):
@@ -165,7 +163,7 @@ class LutBuilder:
             for table, group in itertools.groupby(zip(rows, losses, strict=True), key=lambda pair: pair[0].table):
                 path = self.folder / table
                 lines = read_text(path, "block table").splitlines() if path.is_file() else []
-                lines += [row.line(loss, self.platform) for row, loss in group]
+                lines += [row.line(loss, self.job.platform) for row, loss in group]
                 with atomic_write(path) as file:
                     file.writelines(f"{line}\n" for line in lines)
         dist.barrier()
@@ -175,7 +173,7 @@ class LutBuilder:
     def _take(self, pending: list[TableRow]) -> list[TableRow]:
         """The first rows of `pending` that one pass may hold."""
         limit, taken = STATISTICS_MB * 2**20 * dist.world_size(), []
-        for row in pending[: self.rows_per_pass]:
+        for row in pending[: self.job.rows_per_pass]:
             limit -= 8 * sum(2 * layer.cout + 1 for block in row.blocks for layer in block.layers
                              if layer.used and getattr(layer, "norm", False))
             if taken and limit < 0:
@@ -189,16 +187,15 @@ class LutBuilder:
         Raises:
             UserError: a loss that is not finite, with its row.
         """
-        c, mine = self.config, rows[dist.rank() :: dist.world_size()]
-        candidates = [Candidate(students[row.block], row.choice, row.resolution) for row in mine]
-        with dist.alone():
-            batches = tqdm(self._validation, f"{stage}, {len(rows)} rows", leave=False,
-                           disable=not (dist.rank() == 0 and sys.stderr.isatty()))
-            found = evaluate_candidates(candidates, self.teacher, stage, self._calibration, batches, c.loss_fn,
-                                        self.device) if mine else []
-        losses = [0.0] * len(rows)
-        for rank, part in enumerate(dist.gather_objects(found)):
-            losses[rank :: dist.world_size()] = part
+        def measure(mine: list[TableRow]) -> list[float]:
+            candidates = [Candidate(students[row.block], row.choice, row.resolution) for row in mine]
+            with dist.alone():
+                batches = tqdm(self._validation, f"{stage}, {len(rows)} rows", leave=False,
+                               disable=not (dist.rank() == 0 and sys.stderr.isatty()))
+                return evaluate_candidates(candidates, self.teacher, stage, self._calibration, batches,
+                                           self.config.loss_fn, self.job.device) if mine else []
+
+        losses = share(rows, measure)
         for row, loss in zip(rows, losses, strict=True):
             if not loss < float("inf"):
                 raise UserError(f"the loss of row {row.key!r} of {row.table} is {loss}; the student "
@@ -216,6 +213,14 @@ class LutBuilder:
     @property
     def _validation(self):
         """Batches of (images, labels); a few of them stay decoded between passes."""
-        c = self.config
-        images = min(len(self.data.valid_indices), c.eval_batches * c.eval_batch_size or len(self.data.valid_indices))
+        c, held_out = self.config, len(self.job.data.valid_indices)
+        images = min(held_out, c.eval_batches * c.eval_batch_size or held_out)
         return self._kept if images * self.size**2 <= CACHED_PIXELS else self.job.validation_batches(self.size)
+
+
+def share(rows: list[TableRow], losses_of: Callable[[list[TableRow]], list[float]]) -> list[float]:
+    """The losses of `rows` by `losses_of`, which each process calls with its share of them."""
+    losses, step = [0.0] * len(rows), dist.world_size()
+    for rank, part in enumerate(dist.gather_objects(losses_of(rows[dist.rank() :: step]))):
+        losses[rank::step] = part
+    return losses

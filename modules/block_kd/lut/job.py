@@ -36,9 +36,9 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     fit_teacher(teacher, space)
     paths = {(stage, block): student_path(f"{o.checkpoint_path}/{o.superspace}", f"{stage}_{block}",
                                           not o.fp32_mode) for stage, blocks in stages.items() for block in blocks}
-    weights, records = {"teacher": weights_digest(teacher.state_dict())}, {}
+    records, checkpoints, weights = {}, {}, {"teacher": weights_digest(teacher.state_dict())}
     for key, path in paths.items():
-        student, records[key], _ = read_student(path, o.superspace, *key, teacher, not o.fp32_mode)
+        student, records[key], checkpoints[key] = read_student(path, o.superspace, *key, teacher, not o.fp32_mode)
         if records[key].teacher_digest not in ("", weights["teacher"]):
             raise UserError(f"student {records[key].name} was distilled from other weights of {teacher.arch} "
                             "(--teacher_checkpoint_path)")
@@ -57,16 +57,19 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     dataset, path = data_of(o.dataset, o.dataset_path, record)
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
     data = load_data(dataset or None, path or None, valid_size, labelled=False).normalised(*teacher.normalization)
-    for other in records.values():
-        check_held_out(other, data.info.name, valid_size)
+    for key, other in records.items():
+        check_held_out(other, checkpoints[key], data.info.name, len(data.train), valid_size)
     announce(data, [resolution * teacher.enlarge for resolution in resolutions])
     config = LutConfig(
-        o.superspace, o.platform, resolutions, data.info.name, valid_size, o.augment, o.train_batch_size,
-        o.num_calib_batches, o.debug_batches if o.debug else 0, o.eval_batch_size, o.loss_fn,
-        o.manual_seed, teacher.arch, not o.fp32_mode, _placement(record), weights)
+        superspace=o.superspace, platform=o.platform, resolutions=resolutions, dataset=data.info.name,
+        valid_size=valid_size, augment=o.augment, train_batch_size=o.train_batch_size,
+        num_calib_batches=o.num_calib_batches, eval_batches=o.debug_batches if o.debug else 0,
+        eval_batch_size=o.eval_batch_size, loss_fn=o.loss_fn, seed=o.manual_seed, teacher=teacher.arch,
+        int8=not o.fp32_mode, placement=_placement(record), weights=weights)
     students = {key: partial(_student, path, o, teacher, key, device) for key, path in paths.items()}
-    return LutJob(config, students, tuple(o.width_window_filter), o.num_samples_per_stage, data, platform, device,
-                  o.num_workers, o.rows_per_pass)
+    return LutJob(config=config, students=students, windows=tuple(o.width_window_filter),
+                  num_rows=o.num_samples_per_stage, data=data, platform=platform, device=device,
+                  num_workers=o.num_workers, rows_per_pass=o.rows_per_pass)
 
 
 def _placement(record: StudentRecord) -> str:

@@ -6,13 +6,12 @@ import math
 import numpy as np
 import torch
 
-from modules.block_kd.lut.builder import LutBuilder, LutConfig, LutJob
+from modules.block_kd.lut.builder import LutBuilder, LutConfig, LutJob, share
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.lut.proxy_rank import substage_net
 from modules.block_kd.lut.rows import TableRow
 from modules.block_kd.lut.tables import ZERO_SHOT
 from modules.search_space.superspace import get_superspace
-from modules.utils import dist
 from modules.utils.errors import UserError
 from modules.zero_shot.plain_view import plain_view
 from modules.zero_shot.scoring import check_proxy, scores, seed_of
@@ -31,11 +30,13 @@ def make_proxy_job(o: TableOptions, proxy: str) -> LutJob:
 
     space, stages = get_superspace(o.superspace), o.stages
     config = LutConfig(
-        o.superspace, o.platform, tuple(sorted(o.hw_list or space.block_kd_resolutions)), "", 0, "", 0, 0, 0,
-        o.train_batch_size, f"{ZERO_SHOT}{check_proxy(proxy)}", o.manual_seed, "", int8=False)
+        superspace=o.superspace, platform=o.platform,
+        resolutions=tuple(sorted(o.hw_list or space.block_kd_resolutions)), eval_batch_size=o.train_batch_size,
+        loss_fn=f"{ZERO_SHOT}{check_proxy(proxy)}", seed=o.manual_seed, int8=False)
     students = {(stage, block): lambda: None for stage, blocks in stages.items() for block in blocks}
-    return LutJob(config, students, tuple(o.width_window_filter), o.num_samples_per_stage, None,
-                  get_platform(o.platform), torch.device("cpu"), 0, o.rows_per_pass)
+    return LutJob(config=config, students=students, windows=tuple(o.width_window_filter),
+                  num_rows=o.num_samples_per_stage, platform=get_platform(o.platform), device=torch.device("cpu"),
+                  rows_per_pass=o.rows_per_pass)
 
 
 class ProxyTables(LutBuilder):
@@ -51,12 +52,7 @@ class ProxyTables(LutBuilder):
     def losses(self, stage: str, rows: list[TableRow], students) -> list[float]:
         """Loss of every row; processes share the rows."""
         mean, deviation = self._scale(stage)
-        found = [1 / (1 + math.exp((self._score(row) - mean) / deviation))
-                 for row in rows[dist.rank() :: dist.world_size()]]
-        losses = [0.0] * len(rows)
-        for rank, part in enumerate(dist.gather_objects(found)):
-            losses[rank :: dist.world_size()] = part
-        return losses
+        return share(rows, lambda mine: [1 / (1 + math.exp((self._score(row) - mean) / deviation)) for row in mine])
 
     def _score(self, row: TableRow) -> float:
         net = substage_net(row.stage, row.blocks, row.input_shape[-1])

@@ -32,19 +32,21 @@ def relative_latency(tables: BlockTables, platform: Platform) -> float:
     return float(np.median(ratios))
 
 
-def sum_over_network(nets: Sequence[NetSpec], platform: Platform) -> float:
+def sum_over_network(nets: Sequence[NetSpec], platform: Platform, rows: Sequence[NetSpec] = ()) -> float:
     """How many times as long as a network its blocks take, each timed alone and added up as in block tables: the median
     over `nets`, such as 1.4 for networks of 0.3 ms. A block alone also pays for entering and leaving the runtime, so a
-    limit of a network is multiplied by this factor for the tables."""
-    sums = [sum(platform.predict_block(block, hw) for block, hw in blocks_of(net)) for net in nets]
+    limit of a network is multiplied by this factor for the tables. `rows`: the same networks at the resolution of the
+    tables, if that is another one."""
+    sums = [sum(platform.predict_block(block, hw) for block, hw in blocks_of(net)) for net in rows or nets]
     return float(np.median(sums / platform.predict_subnets(nets).ms))
 
 
 def limit_of_sums(limit: float, nets: Sequence[NetSpec], platform: Platform,
-                  tables: BlockTables | None = None) -> float:
+                  tables: BlockTables | None = None, rows: Sequence[NetSpec] = ()) -> float:
     """The limit (ms) for sums of rows of `tables`, such as 0.35, that stands for `limit` (ms) of a network on
-    `platform`, such as 0.29. None: tables that are timed on `platform` itself. `nets`: as for `sum_over_network`.
+    `platform`, such as 0.29. None: tables that are timed on `platform` itself. `nets`, `rows`: as for
+    `sum_over_network`.
 
     It has three digits: a second start, with some latencies measured anew, finds the same one."""
-    sums = limit * (relative_latency(tables, platform) if tables else 1.0) * sum_over_network(nets, platform)
+    sums = limit * (relative_latency(tables, platform) if tables else 1.0) * sum_over_network(nets, platform, rows)
     return float(f"{sums:.3g}")

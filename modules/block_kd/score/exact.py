@@ -93,7 +93,9 @@ class ExactEstimator:
     def _grow(self, keys: tuple, reverse: bool) -> Half:
         """The stages of `keys` added up from the first on, or with `reverse` from the last on, cut at the limit."""
         if not keys:
-            return {ANY: np.ones((1, 1, 1), complex)}
+            nothing = np.zeros((1, 1, self.grid.latency_bins), complex)
+            nothing[..., 0] = 1
+            return {ANY: nothing}
         outer, rest = (keys[0], keys[1:]) if reverse else (keys[-1], keys[:-1])
         inner = {ANY: self._end if reverse else 1.0}
         if rest:

@@ -39,7 +39,7 @@ def expected_quality(cdf: np.ndarray, step: float, start: float, draws: float, t
     if expected > 0:
         sums = np.minimum(counts, TOP) * start + step * _binomial_rest(cdf / cdf[-1])
         top_loss[1:] = sums[1:] / (np.minimum(counts, TOP)[1:] + EPSILON)
-    latency_loss = target.latency_loss(counts / draws)
+    latency_loss = target.latency_loss(counts / max(draws, 1.0))  # no draw: nothing is feasible
     return Quality(float(chance @ (1 / (latency_loss * top_loss))), float(chance @ latency_loss),
                    float(chance @ top_loss), float(cdf[-1]))
 

@@ -1,7 +1,6 @@
 """Files of the space search: the log, the tables, and the state that a killed search continues from."""
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from modules.block_kd.score.quality import Quality, SpaceScore
 from modules.search.evolution import AgingEvolution, Entry
 from modules.search.log import SearchLog
 from modules.search_space.config import SupernetConfig
-from modules.utils.files import atomic_write
+from modules.utils.results import write_table
 from modules.utils.runs import Run
 
 SpaceEntry = Entry[SupernetConfig, SpaceScore]
@@ -48,15 +47,14 @@ class SpaceLog(SearchLog):
 
 def write_scores(path: Path, entries: Sequence[SpaceEntry], limits: Sequence[float]) -> None:
     """All scored spaces in order: sums over the limits, then score and share of feasible subnets of every limit."""
-    with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "choice", "score", "latency_loss", "top_loss", "parent",
-                         *(f"{name}_{limit:g}" for limit in limits for name in ("score", "feasible"))])
-        for index, entry in enumerate(entries):
-            s, parent = entry.result, entry.parent.individual.choice if entry.parent else ""
-            values = [v for q in s.per_limit for v in (q.score, q.feasible)]
-            writer.writerow([index, entry.individual.choice, *_numbers(s.score, s.latency_loss, s.top_loss), parent,
-                             *_numbers(*values)])
+    rows = []
+    for index, entry in enumerate(entries):
+        s, parent = entry.result, entry.parent.individual.choice if entry.parent else ""
+        values = [v for q in s.per_limit for v in (q.score, q.feasible)]
+        rows.append([index, entry.individual.choice, *_numbers(s.score, s.latency_loss, s.top_loss), parent,
+                     *_numbers(*values)])
+    write_table(path, ["index", "choice", "score", "latency_loss", "top_loss", "parent",
+                       *(f"{name}_{limit:g}" for limit in limits for name in ("score", "feasible"))], rows)
 
 
 def _numbers(*values: float) -> list[str]:

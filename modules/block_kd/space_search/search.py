@@ -1,7 +1,6 @@
 """The search of the space: aging evolution over block types and width windows."""
 from __future__ import annotations
 
-import csv
 import sys
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,7 +16,8 @@ from modules.search.evolution import AgingEvolution, History
 from modules.search.progress_figure import draw_progress
 from modules.search_space.config import SupernetConfig
 from modules.utils.errors import UserError
-from modules.utils.files import atomic_write, write_manifest
+from modules.utils.files import write_manifest
+from modules.utils.results import write_table
 from modules.utils.runs import STATE_FILE, Run
 from modules.utils.settings import check_settings, setting
 
@@ -98,11 +98,9 @@ def _finish(scorer: SpaceScorer, evolution: AgingEvolution, log: SpaceLog, folde
         log.write(f"{describe(entry)} min_ms {low:.2f} max_ms {high:.2f}")
     log.write("(min_ms and max_ms: smallest sum of table rows at the smallest resolution and largest at the largest, "
               "with the other stages)")
-    with atomic_write(folder / "top50.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rank", "choice", "score", "min_ms_of_table_rows", "max_ms_of_table_rows"])
-        for rank, (entry, low, high) in enumerate(rows, start=1):
-            writer.writerow([rank, entry.individual.choice, f"{entry.result.score:.6g}", f"{low:.4f}", f"{high:.4f}"])
+    write_table(folder / "top50.csv", ["rank", "choice", "score", "min_ms_of_table_rows", "max_ms_of_table_rows"],
+                ([rank, entry.individual.choice, f"{entry.result.score:.6g}", f"{low:.4f}", f"{high:.4f}"]
+                 for rank, (entry, low, high) in enumerate(rows, start=1)))
     if scoring.estimator == "exact":
         low, high = (sum(values) for values in zip(*(e.bounds(best.individual) for e in scorer.estimators),
                                                    strict=True))

@@ -49,10 +49,10 @@ class Spaces:
         windows = [rng.integers(stage.num_windows) for stage in self.space.searched]
         return SupernetConfig(self.superspace, tuple(map(int, blocks)), tuple(map(int, windows)))
 
-    def random_nets(self, resolution: int, classes: int, count: int = 20) -> list[NetSpec]:
-        """Random subnets of random spaces, at `resolution` pixels, always the same ones."""
+    def random_nets(self, resolution: int, classes: int) -> list[NetSpec]:
+        """Twenty random subnets of random spaces, at `resolution` pixels, always the same ones."""
         rng, nets = np.random.default_rng(0), []
-        for _ in range(count):
+        for _ in range(20):
             space = self.random(rng)
             nets.append(resolve(space, SubnetSpace(space, (resolution,)).sample(rng), classes))
         return nets

@@ -14,7 +14,7 @@ from modules.modeling.public_weights.packages import PACKAGE, package_weights
 from modules.modeling.quant_mode import PUBLISHED_QUANT, QuantMode
 from modules.modeling.restore import Record
 from modules.search_space.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from modules.utils.checkpoint import load_checkpoint, load_weights
+from modules.utils.checkpoint import load_checkpoint, load_weights, without_wrappers
 from modules.utils.errors import UserError
 from modules.utils.torchvision_compat import import_torchvision
 
@@ -140,6 +140,7 @@ def load_weights_file(arch: str, weights: str | Path, num_classes: int | None = 
     state = _imagenet_weights(arch) if str(weights) == "imagenet" else _tensors(weights)
     published = any(key.startswith("_conv_stem") for key in state)
     teacher = build_teacher(arch, 1000, "tensorflow" if published else teachers[arch].forms[-1])
+    state = without_wrappers(state, teacher)
     if not published:
         state = _renamed(teacher, state, weights)
     classifier = list(teacher.state_dict())[-1].rpartition(".")[0]  # the last layer
@@ -158,7 +159,7 @@ def _tensors(path: str | Path) -> dict:
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError(f"file of weights {str(path)!r} is not a state dict; it holds: "
                         f"{', '.join(map(str, state))[:200]}")
-    return {key.replace("module.", ""): value for key, value in state.items()}
+    return state
 
 
 def _renamed(teacher: Teacher, state: dict, path: str | Path) -> dict:

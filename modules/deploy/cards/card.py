@@ -65,8 +65,8 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
 
 
 def check_untrained(model: str | Path) -> None:
-    """UserError if a model file has a card: it is trained, and a file for timing would replace it."""
-    if card_path(model).is_file():
+    """UserError if a model file is there with a card: it is trained, and a file for timing would replace it."""
+    if card_path(model).is_file() and Path(model).is_file():
         raise UserError(f"{str(model)!r} is a trained model, with a card beside it; random weights would replace it. "
                         "Give another --output_dir")
 

@@ -76,14 +76,12 @@ class BlockModel:
     spread: Spread | None = None
 
     @staticmethod
-    def fit(blocks: Sequence[BlockArgs], hws: Sizes, ms: Sequence[float], weights: Sequence[float] | None = None,
-            settings: FitSettings | None = None, held_out: HeldOut | None = None,
-            representative: np.ndarray | None = None) -> BlockModel:
+    def fit(blocks: Sequence[BlockArgs], hws: Sizes, ms: Sequence[float], settings: FitSettings | None = None,
+            held_out: HeldOut | None = None, representative: np.ndarray | None = None) -> BlockModel:
         """Fit to `ms`, the latencies of `blocks` on inputs of `hws` pixels.
 
         Args:
             blocks, hws, ms: equally long; `ms` in milliseconds, above 0.
-            weights: (blocks,) of the squared errors; all 1 when None.
             settings: of the fit.
             held_out: errors of cross-validation, if they are known already.
             representative: (blocks,) bool: drawn from the same law as the blocks to predict; None: all are.
@@ -92,16 +90,15 @@ class BlockModel:
             UserError: fewer than 10 blocks, or a latency that is not a finite number above 0.
         """
         settings, ms = settings or FitSettings(), np.asarray(ms, dtype=float)
-        weights = np.ones(len(ms)) if weights is None else np.asarray(weights, dtype=float)
         if len(ms) < 10:
             raise UserError(f"{len(ms)} measured blocks; a latency model needs at least 10")
         for block, hw, value in zip(blocks, hws, ms, strict=True):
             if not (np.isfinite(value) and value > 0):
                 raise UserError(f"latency {value} ms of {block} at {hw[0]} x {hw[1]}; expected a number above 0")
-        model = _fit(blocks, hws, ms, weights, settings)
+        model = _fit(blocks, hws, ms, settings)
         if not settings.folds:
             return model
-        h = held_out or errors_held_out(blocks, hws, ms, weights, settings)
+        h = held_out or errors_held_out(blocks, hws, ms, settings)
         return replace(model, spread=fit_spread(model.features(blocks, hws)[0], (h.fold, h.errors),
                                                 ((h.size, h.size_errors), (h.kind, h.type_errors)), representative))
 
@@ -152,11 +149,11 @@ def _take(values: Sequence, index: np.ndarray) -> list:
     return [values[i] for i in index]
 
 
-def _fit(blocks, hws, ms, weights, settings: FitSettings) -> BlockModel:
+def _fit(blocks, hws, ms, settings: FitSettings) -> BlockModel:
     domain = fit_domain(blocks, hws)
     rows = _repeat_rare(np.array([domain.type_index(block) for block in blocks]), settings.rare)
-    blocks, hws, ms, weights = _take(blocks, rows), _take(hws, rows), ms[rows], weights[rows]
-    kernels = fit_kernel_model(block_kernels(blocks, hws), ms, weights, settings.kernel_rounds, settings.leaves,
+    blocks, hws, ms = _take(blocks, rows), _take(hws, rows), ms[rows]
+    kernels = fit_kernel_model(block_kernels(blocks, hws), ms, settings.kernel_rounds, settings.leaves,
                                settings.min_leaf, settings.huber, settings.seed)
     model = BlockModel(kernels, domain)
     if not settings.block_rounds:
@@ -165,10 +162,10 @@ def _fit(blocks, hws, ms, weights, settings: FitSettings) -> BlockModel:
     target = np.clip(np.log(ms / base), -3 * settings.huber, 3 * settings.huber)
     return replace(model, trees=fit_trees(
         features, target, rounds=settings.block_rounds, leaves=settings.leaves, rate=settings.rate,
-        min_leaf=settings.min_leaf, seed=settings.seed, weights=weights, loss=settings.loss, categories=(0,)))
+        min_leaf=settings.min_leaf, seed=settings.seed, loss=settings.loss, categories=(0,)))
 
 
-def errors_held_out(blocks, hws, ms, weights, settings: FitSettings, types: bool = True) -> HeldOut:
+def errors_held_out(blocks, hws, ms, settings: FitSettings, types: bool = True) -> HeldOut:
     """Leave out one part after the other, and predict it by a fit to the rest. Without `types`, `type_errors` is not
     computed.
     """
@@ -177,7 +174,7 @@ def errors_held_out(blocks, hws, ms, weights, settings: FitSettings, types: bool
         for number in range(count):
             inside, outside = np.flatnonzero(part != number), np.flatnonzero((part == number) & wanted)
             if len(outside) and len(inside):
-                model = _fit(_take(blocks, inside), _take(hws, inside), ms[inside], weights[inside], settings)
+                model = _fit(_take(blocks, inside), _take(hws, inside), ms[inside], settings)
                 result[outside] = np.log(ms[outside] / model.predict(_take(blocks, outside), _take(hws, outside))[0])
         return result
 

@@ -25,8 +25,6 @@ _STEM_CHANNELS = 4
 _KIND = {kind: i for i, kind in enumerate(KERNEL_KINDS)}
 _ALIAS = {"relu6": "relu", "sigmoid": "swish"}  # a sigmoid alone stands on single pixels; only the calls count there
 
-KERNEL_COLUMNS = ("kind", "hw", "out_hw", "cin", "cout", "stride", "macs", "moved", "weights", "intensity", "cin_left",
-                  "cout_left")
 BLOCK_COLUMNS = ("hw", "out_hw", "cin", "cout", "hidden", "kernel", "expand", "stride", "act", "macs", "moved",
                  "weights", "intensity", "kernels", "cin_left", "cout_left", "hidden_left", "pixels_left")
 _LANES = 16  # channels of one vector instruction
@@ -125,7 +123,8 @@ class Kernels:
         return np.stack([np.bincount(self.block, column[self.kernel], self.blocks) for column in values.T], 1)
 
     def features(self) -> np.ndarray:
-        """Inputs of trees over single kernels, (kernels, len(KERNEL_COLUMNS)) float64, such as (40, 12)."""
+        """Inputs of trees over single kernels, (kernels, 12) float64, such as (40, 12): kind, pixels, channels and
+        stride, three of the `terms`, intensity, and what the channels leave over."""
         r, (_, macs, moved, weights) = self.rows.astype(float), self.terms().T
         return np.stack([r[:, 0], r[:, 1] * r[:, 2], r[:, 3] * r[:, 4], r[:, 5], r[:, 6], r[:, 7], macs, moved, weights,
                          macs / (moved + weights), r[:, 5] % _LANES, r[:, 6] % _LANES], 1)

@@ -62,34 +62,34 @@ def _inputs(kernels: Kernels, base: np.ndarray) -> np.ndarray:
     return np.concatenate([kernels.features(), np.log(base)[:, None]], 1)
 
 
-def fit_kernel_model(kernels: Kernels, ms: np.ndarray, weights: np.ndarray, rounds: int = 0, leaves: int = 31,
-                     min_leaf: int = 10, huber: float = 1.0, seed: int = 0) -> KernelModel:
-    """Fit to the latencies `ms` (blocks,) of blocks; `weights` (blocks,) multiply their squared relative errors.
+def fit_kernel_model(kernels: Kernels, ms: np.ndarray, rounds: int = 0, leaves: int = 31, min_leaf: int = 10,
+                     huber: float = 1.0, seed: int = 0) -> KernelModel:
+    """Fit to the latencies `ms` (blocks,) of blocks, by squared relative errors.
 
     With `rounds` 0 there are no trees. Relative errors above `huber` count as `huber` to the trees.
     """
     known = tuple(bool(v) for v in np.bincount(kernels.kind, minlength=len(KERNEL_KINDS)))
-    model = KernelModel(_fit_roofline(kernels, ms, weights), known)
+    model = KernelModel(_fit_roofline(kernels, ms), known)
     if not rounds:
         return model
     base = model.roofline(kernels)
-    objective = _SumObjective(kernels, base, ms, weights, huber)
+    objective = _SumObjective(kernels, base, ms, huber)
     trees = fit_trees(_inputs(kernels, base), objective, rounds=rounds, leaves=leaves, rate=0.1, min_leaf=min_leaf,
                       seed=seed)
     return replace(model, trees=trees)
 
 
 class _SumObjective:
-    """Gradient and curvature of the sum of w * huber(log(sum of kernels / ms)) by the logarithms of the corrections.
+    """Gradient and curvature of the sum of huber(log(sum of kernels / ms)) by the logarithms of the corrections.
 
     A kernel's curvature is its share of the sum. It is no less than the row sum of the Gauss-Newton matrix, so all
     kernels of a block may step at once.
     """
 
-    def __init__(self, kernels: Kernels, base: np.ndarray, ms: np.ndarray, weights: np.ndarray, huber: float):
+    def __init__(self, kernels: Kernels, base: np.ndarray, ms: np.ndarray, huber: float):
         from scipy.sparse import csr_array
 
-        self.base, self.ms, self.weights, self.huber = base, ms, weights, huber
+        self.base, self.ms, self.huber = base, ms, huber
         uses = (np.ones(len(kernels.block)), (kernels.block, kernels.kernel))
         self.sums = csr_array(uses, (kernels.blocks, len(base)))
         self.shares = csr_array(self.sums.T)
@@ -99,16 +99,16 @@ class _SumObjective:
         times = self.base * np.exp(scores)
         total = self.sums @ times
         error = np.clip(np.log(total / self.ms), -self.huber, self.huber)
-        weight = self.weights / total
+        weight = 1 / total
         return (self.shares @ (weight * error)) * times, (self.shares @ weight) * times + 1e-12
 
 
-def _fit_roofline(kernels: Kernels, ms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _fit_roofline(kernels: Kernels, ms: np.ndarray) -> np.ndarray:
     """Non-negative least squares on relative errors, by the normal equations: their size is the number of terms."""
     from scipy.optimize import nnls
 
-    rows = kernels.sum(kernels.roofline_columns()) * (np.sqrt(weights) / ms)[:, None]
-    gram, moment = rows.T @ rows, rows.T @ np.sqrt(weights)
+    rows = kernels.sum(kernels.roofline_columns()) * (1 / ms)[:, None]
+    gram, moment = rows.T @ rows, rows.T @ np.ones(len(ms))
     size = np.sqrt(np.diag(gram))
     used = size > 0
     gram, moment = gram[np.ix_(used, used)] / np.outer(size[used], size[used]), moment[used] / size[used]

@@ -35,8 +35,7 @@ class Trees:
 
 
 def fit_trees(features: np.ndarray, target: np.ndarray | Objective, *, rounds: int, leaves: int, rate: float,
-              min_leaf: int, seed: int, weights: np.ndarray | None = None, loss: str = "l2",
-              categories: tuple[int, ...] = ()) -> Trees:
+              min_leaf: int, seed: int, loss: str = "l2", categories: tuple[int, ...] = ()) -> Trees:
     """Boost `rounds` trees; the same arguments give the same trees.
 
     Args:
@@ -44,7 +43,6 @@ def fit_trees(features: np.ndarray, target: np.ndarray | Objective, *, rounds: i
         target: (rows,) values, or an objective: a function of the scores that returns first and second derivatives.
         rounds, leaves, rate, min_leaf: number of trees, leaves of each, step size, fewest rows of a leaf.
         seed: of the draw of rows and columns for each tree.
-        weights: (rows,).
         loss: "l2", or "l1" for a target with outliers; unused with an objective.
         categories: columns whose values have no order.
     """
@@ -55,7 +53,7 @@ def fit_trees(features: np.ndarray, target: np.ndarray | Objective, *, rounds: i
                   "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 1e-3, "min_sum_hessian_in_leaf": 1e-9,
                   "max_bin": 511, "seed": seed, "num_threads": 1, "deterministic": True, "force_row_wise": True,
                   "verbosity": -1, "objective": (lambda scores, _: target(scores)) if own else loss}
-    data = lightgbm.Dataset(features, np.zeros(len(features)) if own else target, weight=weights,
+    data = lightgbm.Dataset(features, np.zeros(len(features)) if own else target,
                             init_score=np.zeros(len(features)) if own else None, categorical_feature=list(categories),
                             free_raw_data=True)
     return Trees(lightgbm.train(parameters, data, rounds).model_to_string())

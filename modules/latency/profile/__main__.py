@@ -67,7 +67,7 @@ def parse_args(argv):
 def main(argv: list[str] | None = None) -> None:
     """One platform for each number of threads and batch size."""
     args = parse_args(argv)
-    names = {args.output + (f"_t{threads}_b{batch}" if i else ""): (threads, batch)
+    names = {args.output.rstrip("/") + (f"_t{threads}_b{batch}" if i else ""): (threads, batch)
              for i, (threads, batch) in enumerate(itertools.product(args.threads, args.batch_sizes))}
     check_free(open_run(args, name) for name in names)
     for name, (threads, batch) in names.items():

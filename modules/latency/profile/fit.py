@@ -94,7 +94,7 @@ def fit_whole(data: Data, model: BlockModel) -> Correction:
     return fit_correction(ModelPlatform(model).predict_subnets(specs).ms, net_terms(specs), ms)
 
 
-def make_platform(folder: Path, data: Data, rows: Sequence[Row], model: BlockModel) -> dict:
+def fit_profile_platform(folder: Path, data: Data, rows: Sequence[Row], model: BlockModel) -> dict:
     """Correct `model`, validate it and write the platform's files; returns the record that `platform.json` holds."""
     correction, blocks = fit_whole(data, model), cross_validate(data)
     (nets, first), (_, second) = (data.nets(role, data.plan.test_nets) for role in ("test1", "test2"))

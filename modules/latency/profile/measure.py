@@ -30,6 +30,11 @@ class Measurement:
     median_ms: float
     rounds: int
 
+    @staticmethod
+    def of(times: Times) -> Measurement:
+        """That of the runs in `times`."""
+        return Measurement(typical(times.ms), typical(times.reference_ms), float(np.median(times.ms)), len(times.ms))
+
 
 def typical(times: Sequence[float]) -> float:
     """Mean of the fastest quarter: the time of a run without disturbance.
@@ -39,11 +44,6 @@ def typical(times: Sequence[float]) -> float:
     """
     times = np.sort(np.asarray(times, dtype=float))
     return float(times[: max(1, len(times) // 4)].mean())
-
-
-def summarize(times: Times) -> Measurement:
-    """A `Measurement` of the runs in `times`."""
-    return Measurement(typical(times.ms), typical(times.reference_ms), float(np.median(times.ms)), len(times.ms))
 
 
 def reference_model(runtime: str) -> bytes:
@@ -71,7 +71,7 @@ def measure(device: Device, content: bytes) -> Measurement:
             break
         times = _join(times, device.time(["model"], len(times.ms))["model"])
     device.close(["model"])
-    return summarize(times)
+    return Measurement.of(times)
 
 
 def measure_together(device: Device, names: Sequence[str], passes: int, seconds: float) -> list[dict[str, Measurement]]:
@@ -82,7 +82,8 @@ def measure_together(device: Device, names: Sequence[str], passes: int, seconds:
     start = time.monotonic()
     device.time(names, 1)
     rounds = int(np.clip(seconds / (time.monotonic() - start), FEWEST_ROUNDS, MOST_ROUNDS))
-    results = [{name: summarize(times) for name, times in device.time(names, rounds).items()} for _ in range(passes)]
+    results = [{name: Measurement.of(times) for name, times in device.time(names, rounds).items()}
+               for _ in range(passes)]
     device.close(names)
     return results
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from modules.latency.fitted.platform import ModelPlatform
 from modules.latency.keys import block_key
 from modules.latency.profile.design import Net
-from modules.latency.profile.fit import Data, fit_blocks, make_platform
+from modules.latency.profile.fit import Data, fit_blocks, fit_profile_platform
 from modules.latency.profile.journal import Journal, Row
 from modules.latency.profile.measure import measure, measure_together, open_reference
 from modules.latency.profile.models import block_model, file_form, net_model
@@ -46,7 +46,8 @@ class Session:
             self.plan.save(self.opened)
         self._measure_correction_nets()
         self._measure_test_nets()
-        return make_platform(self.folder, Data.of(self.plan, self.journal), list(self.journal.rows.values()), model)
+        rows = list(self.journal.rows.values())
+        return fit_profile_platform(self.folder, Data.of(self.plan, self.journal), rows, model)
 
     def _begin(self) -> None:
         machine = self.device.describe()

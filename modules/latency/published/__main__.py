@@ -21,7 +21,7 @@ from modules.latency.published.anchors import pixel4_anchors
 from modules.latency.published.checks import Check, check_blocks, check_random_blocks, check_sizes, check_types, fit
 from modules.latency.published.platforms import MODEL_FILE
 from modules.latency.published.report import write_report
-from modules.latency.published.tables import BlockSamples, read_block_table, read_onnx_json, read_rows
+from modules.latency.published.tables import BlockSamples, read_block_table, read_onnx_json, read_table_rows
 from modules.utils.cli import make_parser, run
 from modules.utils.files import write_manifest
 from modules.utils.results import format_table
@@ -88,7 +88,7 @@ def fit_platform(name: str, tables: Path, folder: Path) -> BlockModel:
 
 def check_platform(plan: Fit, samples: BlockSamples, tables: Path) -> tuple[list[Check], float]:
     """Checks that need fits of their own; see `check_random_blocks` for the correlation."""
-    rows, settings = read_rows(tables, plan.superspace), plan.settings
+    rows, settings = read_table_rows(tables, plan.superspace), plan.settings
     checks, correlation = check_random_blocks(samples, rows, settings)
     _log("20% of the blocks held out")
     checks += check_sizes("resolution 192", samples, rows, _HEIGHTS_192, settings)

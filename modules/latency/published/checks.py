@@ -40,8 +40,8 @@ class Check:
 
 def fit(samples: BlockSamples, settings: FitSettings, types: bool = False) -> tuple[BlockModel, HeldOut]:
     """A model of `samples` and the errors of its cross-validation, which leaves out types only with `types`."""
-    held_out = errors_held_out(samples.blocks, samples.hws, samples.ms, np.ones(len(samples)), settings, types)
-    return BlockModel.fit(samples.blocks, samples.hws, samples.ms, None, settings, held_out), held_out
+    held_out = errors_held_out(samples.blocks, samples.hws, samples.ms, settings, types)
+    return BlockModel.fit(samples.blocks, samples.hws, samples.ms, settings, held_out), held_out
 
 
 def check_random_blocks(samples: BlockSamples, rows: RowSamples, settings: FitSettings) -> tuple[list[Check], float]:

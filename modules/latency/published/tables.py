@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,12 @@ def make_samples(table: dict[tuple[BlockArgs, Size], float]) -> BlockSamples:
 
 
 def read_block_table(folder: Path, superspace: str) -> BlockSamples:
-    """The blocks with a latency that follows from the rows of the block tables; UserError if there is no file."""
+    """The blocks with a latency that follows from the rows of the block tables; UserError for a missing or damaged
+    file."""
     path, acts, table = folder / "block_latency" / f"{superspace}_blocks.csv.gz", _acts(superspace), {}
     try:
         with gzip.open(path, "rt", newline="") as file:
-            for row in csv.DictReader(file):
+            for row in csv.DictReader(file, restval=""):
                 if row["identified"] != "1":
                     continue
                 kind = row["block"].removesuffix("Block")
@@ -75,8 +77,9 @@ def read_block_table(folder: Path, superspace: str) -> BlockSamples:
                 block = BlockArgs(kind, int(row["cin"]), int(row["cout"]), int(row["kernel"]), expand,
                                   int(row["stride"]), acts[kind])
                 table[block, (int(row["hw"]),) * 2] = float(row["latency_ms"])
-    except OSError as error:
-        raise UserError(f"--tables {str(folder)!r}: {path.name}: {error.strerror}") from None
+    except (OSError, EOFError, ValueError, KeyError, zlib.error, csv.Error) as error:
+        words = f"no column or block {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"--tables {str(folder)!r}: {path.name}: {getattr(error, 'strerror', None) or words}") from None
     return make_samples(table)
 
 
@@ -100,7 +103,7 @@ class RowSamples:
         return np.bincount(self.row, values[self.block], len(self.ms))
 
 
-def read_rows(folder: Path, superspace: str, every: int = 1) -> RowSamples:
+def read_table_rows(folder: Path, superspace: str, every: int = 1) -> RowSamples:
     """Every `every`-th row of each block table of `superspace`."""
     known: dict[tuple[BlockArgs, Size], int] = {}
     ms, rows, uses = [], [], []

@@ -1,7 +1,6 @@
 """Tables of a subnet search. All follow from the evaluated subnets alone."""
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from modules.training.evaluation import Accuracy
 from modules.utils.csv_files import read_records
 from modules.utils.errors import UserError
 from modules.utils.files import atomic_write
+from modules.utils.results import write_rows
 
 
 def _row(subnet: Evaluated, devices: Sequence[str]) -> dict:
@@ -37,17 +37,10 @@ def _names(devices: Sequence[str]) -> list[str]:
     return ["latency", *(f"latency_{device}" for device in devices[1:])]
 
 
-def _write(path: Path, rows: Sequence[dict]) -> None:
-    with atomic_write(path) as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def write_subnets(path: Path, subnets: Iterable[Evaluated], devices: Sequence[str]) -> None:
     """One line per subnet: accuracy with its 95% interval (percent), latency (ms) on each of `devices`, MACs and
     parameters (millions), predicted size of its file and peak memory (MB), and its round and limit."""
-    _write(path, [_row(subnet, devices) for subnet in subnets])
+    write_rows(path, [_row(subnet, devices) for subnet in subnets])
 
 
 def write_best(path: Path, best: Mapping[Window, Sequence[Evaluated]], tests: Mapping[SubnetChoiceConfig, Accuracy],
@@ -67,7 +60,7 @@ def write_best(path: Path, best: Mapping[Window, Sequence[Evaluated]], tests: Ma
             rows.append({"limit": str(window), "rank": rank, **{k: row[k] for k in row if k not in ("limit", "round")},
                          **_measured(measured, subnet, window, devices),
                          **{name: "" if value is None else f"{value:.3f}" for name, value in columns.items()}})
-    _write(path, rows)
+    write_rows(path, rows)
 
 
 def _measured(measured: Mapping[SubnetChoiceConfig, Sequence[float]], subnet: Evaluated, window: Window,

@@ -61,6 +61,7 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
         raise UserError(f"checkpoint {str(path)!r} of the supernet (--checkpoint_path) is an INT8 one; expected the "
                         "checkpoint.pth of its fp32 training")
     resolutions = record.resolutions if record else space.space.resolutions
+    SubnetSpace(space, resolutions).check(subnet)
     config = replace(
         config, subnet_choice=str(subnet), init_checkpoint=str(path), resolutions=resolutions,
         models_save_dir=str(Path(config.models_save_dir) / subnet_id(space, subnet)))
@@ -68,8 +69,8 @@ def _settings(config: TrainConfig, space: SupernetConfig, subnet: SubnetChoiceCo
         return replace(config, teacher=())
     if not config.teacher:
         largest = SubnetSpace(space, resolutions).extreme(max)
-        return replace(config, teacher=(reference_to(space, largest),), teacher_checkpoint=str(path),
-                       teacher_strides=())
+        return replace(config, teacher=(reference_to(space, largest),),
+                       teacher_checkpoint=config.teacher_checkpoint or str(path), teacher_strides=())
     if not config.teacher_checkpoint and path == Path(supernet):
         raise UserError(f"--teacher {' '.join(config.teacher)} without --teacher_checkpoint; with a file as "
                         "--checkpoint_path it has no default")

@@ -58,9 +58,9 @@ FAMILIES = {name: find_family(name) for name in (  # the published ones
     *(f"SuperResK1K{k}K1" for k in (3, 5, 7)), *(f"SuperResIDWE{e}K{k}" for e in (1, 2, 4, 6) for k in (3, 5, 7)))}
 
 
-def round_to(value: float, base: int = 8) -> int:
-    """`value` rounded to a multiple of `base`, at least `base`."""
-    return max(base, round(value / base) * base)
+def round_to(value: float) -> int:
+    """`value` rounded to a multiple of 8, at least 8."""
+    return max(8, round(value / 8) * 8)
 
 
 @dataclass(frozen=True)

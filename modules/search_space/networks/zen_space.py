@@ -44,14 +44,15 @@ class ZenSpace:
         return replace(structure, blocks=tuple(blocks)).chained()
 
     def draw(self, rng: np.random.Generator) -> Structure:
-        """A random structure of 6 to 10 super-blocks of one sub-layer, with as many strides of 2 as the start.
+        """A random structure of 6 to 10 super-blocks of one sub-layer, with as many strides of 2 as the start (and more
+        blocks, if the start has so many).
 
         The strides lie as in the published draw: the last one halfway to the end, all others at the beginning.
         Widths are multiples of 8 up to 120; the first block is the start's.
         """
         start = Structure.parse(self.start)
         strided = sum(block.stride > 1 for block in start.blocks[1:])
-        first, count = start.blocks[0], int(rng.integers(6, 11))
+        first, count = start.blocks[0], int(rng.integers(max(6, strided + 2), max(11, strided + 3)))
         places = {*range(1, strided), round((strided - 1 + count - 1) / 2)} if strided else set()
         blocks = [first]
         for i in range(1, count - 1):
