@@ -247,7 +247,8 @@ def test_a_killed_and_resumed_run_ends_like_an_uninterrupted_one(teachers, image
         process = subprocess.Popen([sys.executable, script, *killed], cwd=REPOSITORY, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         path = tmp_path / "killed" / "stage3_2" / name
-        kill_when(process, lambda path=path: path.is_file() and load_checkpoint(path)["step"] >= 1)
+        kill_when(process, lambda path=path: path.is_file() and (state := load_checkpoint(path))["epoch"] == 0
+                  and state["step"] >= 1)
         assert load_checkpoint(path)["epoch"] == 0
         capsys.readouterr()
         call(monkeypatch, int8, [*killed, "--resume"])
