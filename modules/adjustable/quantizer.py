@@ -91,7 +91,8 @@ class AdjustableQuantizer(nn.Module):
     # -- values -----------------------------------------------------------------------------------------------------
 
     def forward(self, x: torch.Tensor, live: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
-        """`x` fake-quantised; `live` are (min, max) that take the calibrated ones' place, with their gradient."""
+        """`x`, such as (8, 24, 56, 56), fake-quantised. `live` are ends (min, max), (channels,) each, such as (24,),
+        that take the place of the calibrated ones; they get gradients."""
         return fake_quantize(x, *self.grid(live), self.axis)
 
     def grid(self, live=None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,7 +113,7 @@ class AdjustableQuantizer(nn.Module):
 
 
 def channel_range(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(minimum, maximum) of `x` over all axes but one."""
+    """(minimum, maximum) of `x` over all axes but `axis`: (24,) each for (8, 24, 56, 56) and axis 1."""
     flat = x.detach().movedim(axis, 0).flatten(1)
     return flat.amin(1), flat.amax(1)
 

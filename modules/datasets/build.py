@@ -120,7 +120,7 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
 
 def split(count: int, valid_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation indices: the fixed permutation of `count` images, cut after `valid_size`. For 1000 images
-    and 200 held out, shapes (800,) and (200,)."""
+    and 200 held out, shapes (800,) and (200,). UserError if that leaves no image to train on."""
     import torch
 
     if valid_size >= count:

@@ -70,7 +70,7 @@ class Batches:
             self.dataset.source.prepare(index for step in self.steps for _, index in step)
         loader = torch.utils.data.DataLoader(
             self.dataset, batch_sampler=self.steps, num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),  # a process that computes on the CPU opens no GPU
             worker_init_fn=partial(_start_worker, os.getpid()),
             generator=torch.Generator())  # its own: otherwise each epoch would draw from the global one
         try:

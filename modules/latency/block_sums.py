@@ -45,7 +45,8 @@ class BlockSums:
         self._prices = _Prices()
 
     def price_blocks(self, blocks: Sequence[BlockArgs], hws: Sequence[tuple[int, int]]) -> Prediction:
-        """Latencies of different `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),)."""
+        """Latencies in ms of different `blocks` on inputs of `hws` pixels; arrays of shape (len(blocks),), such as
+        (17,)."""
         raise NotImplementedError
 
     def correct_sums(self, specs: Sequence[NetSpec], sums: Prediction) -> Prediction:

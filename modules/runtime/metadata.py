@@ -41,7 +41,7 @@ def read_normalization(metadata: Mapping[str, str]) -> tuple[list[float], list[f
 
 
 def read_classes(metadata: Mapping[str, str]) -> list[str]:
-    """The names of the classes, in the order of the logits."""
+    """The names of the classes, in the order of the logits. UserError that names the model if there are none."""
     classes = _json(metadata, "classes", [str])
     if not classes:
         raise UserError(f"{model_name(metadata)}: metadata classes is []; expected at least one name")
@@ -55,7 +55,8 @@ def has_class_names(metadata: Mapping[str, str]) -> bool:
 
 
 def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> int:
-    """Size of loaded images in pixels; `default`, if given, for a file without it."""
+    """Size of loaded images in pixels; `default`, if given, for a file without it. UserError for a size out of
+    range."""
     if default is not None and "crop_size" not in metadata:
         return default
     size = _json(metadata, "crop_size", int)
@@ -66,7 +67,8 @@ def read_crop_size(metadata: Mapping[str, str], default: int | None = None) -> i
 
 
 def read_eval_crop(metadata: Mapping[str, str], default: float) -> float:
-    """Part of the side that the centre crop of evaluation keeps; `default` for a file without it."""
+    """Part of the side that the centre crop of evaluation keeps; `default` for a file without it. UserError
+    for a part out of range."""
     if "eval_crop" not in metadata:
         return default
     part = _json(metadata, "eval_crop", float)

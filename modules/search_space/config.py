@@ -43,7 +43,7 @@ class SupernetConfig:
     @classmethod
     def from_choice(cls, superspace: str, choice: str) -> SupernetConfig:
         """From a superspace name and `bbbbbb[-wwwwww]` (an underscore may replace the minus); empty for a fixed
-        network."""
+        network. UserError for an unknown superspace or another form."""
         space = get_superspace(superspace)
         if not choice.strip() and len(space.candidates) <= 1:  # no choice is needed
             return cls(space.name, *[(0,) * len(space.searched)] * 2)
@@ -57,7 +57,8 @@ class SupernetConfig:
 
     @classmethod
     def from_str(cls, encoding: str) -> SupernetConfig:
-        """From `<superspace>-<block digits>[-<window digits>]`; missing windows are zeros."""
+        """From `<superspace>-<block digits>[-<window digits>]`; missing windows are zeros. UserError for another
+        form."""
         superspace, minus, choice = encoding.strip().partition("-")
         if not minus and get_superspace(superspace).searched:
             raise UserError(f"supernet encoding {encoding!r}; expected <superspace>-<blocks>-<windows>, "

@@ -39,8 +39,8 @@ class Accuracy:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95% confidence interval, in percent, of `share` (0 ... 1) observed in `count` trials; it holds
-    `share`."""
+    """Wilson's 95% confidence interval (1927), in percent, of `share` (0 ... 1) observed in `count` trials, at least
+    one; it holds `share`. For 0.845 of 5000: (83.5, 85.5)."""
     z = 1.959964  # of a normal distribution
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.1) -> torch.Tensor:
-    """Cross-entropy against (1 - smoothing) onehot + smoothing / K, mean over the batch.
+    """Cross-entropy against (1 - smoothing) onehot + smoothing / K (Szegedy et al., 2016), mean over the batch.
 
     `logits` is (N, K), such as (64, 1000), `labels` is (N,) int64, or (N, K) probabilities in place of onehot.
     """
@@ -44,7 +44,8 @@ def _divergence(log_q: torch.Tensor, log_p: torch.Tensor, alpha: float, clip: fl
 
 
 def noise_to_signal(output: torch.Tensor, target: torch.Tensor, eps: float = 1e-8) -> torch.Tensor:
-    """Noise-to-signal ratio of two feature maps (N, C, H, W), such as (64, 24, 56, 56): the mean over N and C of the
-    mean squared difference over H and W, divided by the target's (unbiased) variance over H and W plus `eps`."""
+    """Noise-to-signal ratio (DONNA; Moons et al., 2021) of two feature maps (N, C, H, W), such as (64, 24, 56, 56): the
+    mean over N and C of the mean squared difference over H and W, divided by the target's (unbiased) variance over H
+    and W plus `eps`. A scalar: 0 for equal maps, about 1 for the mean of each channel."""
     noise = (output - target).square().mean((2, 3))
     return (noise / (target.var((2, 3)) + eps)).mean()

@@ -10,7 +10,8 @@ WARMUP_FACTOR = 0.001
 
 def warmup_cosine_lr(iteration: float, *, base_lr: float, iterations: float, warmup_iterations: float,
                      clamp_lr_percent: float = 0.0) -> float:
-    """Learning rate at `iteration` (from 0).
+    """Learning rate at `iteration` (from 0): a cosine (Loshchilov and Hutter, 2017) after a warm-up (Goyal et al.,
+    2017). 0.05 at 50 of 100 iterations for a base_lr of 0.1 without warm-up.
 
     The warm-up factor goes linearly from 0.001 to 1 over `warmup_iterations`. It multiplies base_lr (1 + cos(pi
     iteration / iterations)) / 2. That cosine never falls below `clamp_lr_percent` of `base_lr`.

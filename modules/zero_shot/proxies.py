@@ -161,7 +161,8 @@ register_proxy_source(_zen_of, form="Zen:GAMMA with GAMMA above 0")
 
 @register_proxy("NASWOT")
 def naswot(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """ln |det K| of the kernel of common activation signs (Mellor et al., ICML 2021)."""
+    """ln |det K| (Mellor et al., ICML 2021). K is (batch, batch), such as (16, 16): how many activations have the same
+    sign for two images."""
     prepare(net)
     gaussian_init(net, generator)
     kernel = torch.zeros(batch, batch, dtype=torch.float64, device=device_of(net))
@@ -173,7 +174,8 @@ def naswot(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 
 @register_proxy("GradNorm")
 def grad_norm(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Norm of the gradient of the cross-entropy with random labels, over all parameters."""
+    """Norm of the gradient of the cross-entropy with random labels, over all parameters (Abdelfattah et al., ICLR
+    2021)."""
     prepare(net)
     gaussian_init(net, generator)
     logits = net(noise(net, batch, generator))
@@ -209,8 +211,8 @@ def synflow(net: QNetwork, batch: int, generator: torch.Generator) -> float:
 @register_proxy("NTK")
 @keeps_weights
 def ntk(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """Minus the condition number of the neural tangent kernel of the summed logits (Chen et al., ICLR 2021), with the
-    network's own initialisation."""
+    """Minus the condition number of the neural tangent kernel J J^T of the summed logits (Chen et al., ICLR 2021), with
+    the network's own initialisation. J is (batch, weights); the number is at most 1 / eps of float32, 8.4e6."""
     prepare(net)
     weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
     logits = net(noise(net, batch, generator))
@@ -244,7 +246,7 @@ def linear_regions(net: QNetwork, batch: int, generator: torch.Generator) -> flo
 @register_proxy("TE-NAS")
 @keeps_weights
 def te_nas(net: QNetwork, batch: int, generator: torch.Generator) -> float:
-    """ln of the linear regions minus ln of the condition number of the neural tangent kernel; with ln neither hides the
-    other."""
+    """ln of the linear regions minus ln of the condition number of the neural tangent kernel (after Chen et al., ICLR
+    2021); with ln neither hides the other."""
     condition = -ntk(net, batch, generator)
     return math.log(linear_regions(net, batch, generator)) - math.log(max(condition, 1.0))

@@ -26,6 +26,9 @@ def scores(spec: NetSpec, proxy: str, batch: int, repeat: int, seed: int,
         batch: images per batch, at least two.
         seed: of weights and inputs.
         device: where the network computes, such as "cuda".
+
+    Raises:
+        UserError: a batch below 2, an unknown score.
     """
     if batch < 2:
         raise UserError(f"batch size {batch} (--batch_size); allowed: 2 or more, for batch norm and for comparing")

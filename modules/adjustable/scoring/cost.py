@@ -56,6 +56,13 @@ def pair_bits(weight: torch.Tensor, activation: torch.Tensor, paired: bool, pair
     With the `pairing` "tile" as the published repository has it: product k < len(weight) len(activation) has the weight
     channel k mod len(weight) and the activation channel k mod len(activation). These are all pairs only where the two
     numbers have no common divisor; 2 and 2 channels meet as 0-0 and 1-1.
+
+    Args:
+        weight, activation: (channels,) bits each, such as (2, 4) and (3,), whose products have 3.5 bits on average.
+        paired: channel by channel, of equally many (a depthwise convolution).
+
+    Returns:
+        A scalar, differentiable.
     """
     if pairing == "tile":
         k = torch.arange(lcm(len(weight), len(activation)), device=weight.device)
@@ -73,11 +80,19 @@ def pair_bits(weight: torch.Tensor, activation: torch.Tensor, paired: bool, pair
 def micronet_score(layers: list[LayerCost], biases: int = 0, smooth_values: int = 0, gamma: float = GAMMA,
                    norms: str = "micronet", pairing: str = "all", bias_bits: float = FIXED,
                    swish_bits: float = FIXED) -> torch.Tensor:
-    """Storage and operations in units of 32 bits, each divided by a norm, added up.
+    """The score of the MicroNet challenge (NeurIPS 2019), counted as in the published repository: storage and
+    operations in units of 32 bits, each divided by a norm, added up. A scalar, differentiable; EfficientNet-B0 at 8
+    bits has 0.359725.
 
     Multiplications and additions count once each at the bits of the products' operands; `biases` and three operations
-    for each of the `smooth_values` that pass a swish have bits of their own. The norms are the challenge's, or the
-    network's own in 32 bits.
+    for each of the `smooth_values` that pass a swish have bits of their own.
+
+    Args:
+        layers, biases, smooth_values: of `layer_costs`.
+        gamma: share of the operations' gradient that goes to the bits of activations.
+        norms: "micronet", those of the challenge (6.9e6 and 1170e6), or "own", those of the network in 32 bits.
+        pairing: as of `pair_bits`.
+        bias_bits, swish_bits: 1 to 32.
     """
     if norms == "own":
         storage_norm = sum(layer.parameters for layer in layers) + biases

@@ -77,7 +77,15 @@ def score_space(estimators: tuple[Estimator, ...], config: SupernetConfig) -> Sp
 
 
 def quality_of_draws(losses: np.ndarray, draws: int, target: Target) -> Quality:
-    """The published estimate from the losses of those of `draws` subnets that are within the limit."""
+    """The published estimate (SpaceEvo, ICCV 2023), 1 / (latency_loss top_loss).
+
+    Args:
+        losses: of the subnets within the limit, such as (34000,).
+        draws: number of subnets drawn, such as 100,000.
+        target: gives the latency loss from the share within the limit.
+
+    top_loss is the mean of the 50 smallest losses; 1e5 without a subnet within the limit.
+    """
     count = min(TOP, len(losses))
     if not count:
         latency_loss = float(target.latency_loss(0.0))

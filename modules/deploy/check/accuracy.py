@@ -28,7 +28,8 @@ def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = 
         dataset, dataset_path: as of `load_data`.
 
     Raises:
-        UserError: a data set that is unknown or not there, or has classes that the model does not know.
+        UserError: a data set that is unknown or not there, or has classes that the model does not know; a model with
+            another number of outputs than classes.
     """
     dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
     resolution, model = session.get_inputs()[0].shape[-1], model_name(metadata)

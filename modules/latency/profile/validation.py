@@ -18,7 +18,8 @@ def block_figures(ms: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) 
 
 
 def covered(ms: np.ndarray, predicted: np.ndarray, deviation: np.ndarray) -> float:
-    """Share of latencies within the 90% interval predicted * exp(+-1.645 deviation)."""
+    """Share, 0 to 1, of latencies within the 90% interval predicted * exp(+-1.645 deviation): ms, and relative standard
+    deviations, (n,) each, such as (60,)."""
     return float(np.mean(np.abs(np.log(ms / predicted)) <= NORMAL_90 * deviation))
 
 
@@ -48,7 +49,7 @@ def net_figures(first: np.ndarray, second: np.ndarray, predicted: Prediction, su
 
 
 def kendall_tau(a: np.ndarray, b: np.ndarray) -> float:
-    """Kendall's rank correlation (tau-b) of two (n,) arrays."""
+    """Kendall's rank correlation (tau-b; 1945) of two (n,) arrays, such as (30,); nan if one of them is constant."""
     from scipy.stats import kendalltau
 
     return float(kendalltau(a, b).statistic)

@@ -77,15 +77,15 @@ def lower_bound(num_bits: int) -> float:
 
 def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits: int, beta: torch.Tensor,
                         is_training: bool, zero_point: str = "integer") -> torch.Tensor:
-    """Fake-quantise an activation to codes 0 ... 2^num_bits - 1.
+    """Fake-quantise an activation to codes 0 ... 2^num_bits - 1 (LSQ+; Bhalgat et al., 2020); returns its shape.
 
     Args:
         activation: any shape with the batch first, such as (8, 24, 56, 56).
         scale, beta: one element each; the step, and the value of code 0.
         num_bits: 2 to 8; 32 returns the input.
-        is_training: straight-through and scaled gradients; otherwise plain rounding. zero_point: "float" uses the plain
-            `beta` (published). "integer" moves it to the nearest multiple of the scale that gives zero a code; the
-            gradient of `beta` passes straight through.
+        is_training: straight-through and scaled gradients; otherwise plain rounding.
+        zero_point: "float" uses the plain `beta` (published). "integer" moves it to the nearest multiple of the scale
+            that gives zero a code; the gradient of `beta` passes straight through.
     """
     if num_bits == 32:
         return activation
@@ -96,7 +96,8 @@ def quantize_activation(activation: torch.Tensor, scale: torch.Tensor, num_bits:
 
 
 def gradient_scale(activation: torch.Tensor, levels: int) -> float:
-    """The factor g of the gradients of scale and offset of a quantised (N, ...) with codes 0 ... `levels`."""
+    """The factor g = 1 / sqrt(n levels) of the gradients of scale and offset, for n values of an image and codes 0 ...
+    `levels` (LSQ; Esser et al., 2020): 1 / sqrt(75264 * 255) for (8, 24, 56, 56) and 8 bits."""
     return (activation.numel() // len(activation) * levels) ** -0.5
 
 
