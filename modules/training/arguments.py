@@ -66,7 +66,7 @@ def add_supernet_arguments(parser: argparse.ArgumentParser, several: bool = Fals
     option(parser, "--superspace", needed, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
     option(parser, "--supernet_choice", () if network and several else needed,
            "block digits, then optionally - and window digits", kind=str, many="+" if several else "")
-    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    option(parser, "--align_sample", False, "the supernet was trained with --align_sample; its subnets are drawn freely")
 
 
 def given_networks(args, resolution: int = 0) -> list[tuple[SupernetConfig, Network | None]]:
