@@ -230,7 +230,7 @@ class SupernetTrainer(Trainee, Task):
                 else self.folder / "checkpoint.pth" if self.quant_mode else None)
         if self.start_digest and path and path.exists():
             path, start = self._start()
-            if _digest(start) != self.start_digest:
+            if path.resolve() != self.path.resolve() and _digest(start) != self.start_digest:
                 raise UserError(f"{str(self.path)!r} was begun with other weights than those of {str(path)!r}; "
                                 "--overwrite trains it anew")
 
