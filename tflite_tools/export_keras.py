@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.deploy.arguments import add_subnets_argument, given_checkpoint, given_subnets
-from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
+from modules.training.arguments import ALIGNED, SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import make_parser, run
 from modules.utils.settings import add_arguments, from_arguments, option
 
@@ -24,7 +24,7 @@ def main(argv=None):
     parser = make_parser(__doc__)
     add_subnets_argument(parser, "tflite_tools")
     option(parser, "--output_dir", "checkpoints/models/tflite_model", "folder of the files")
-    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    ALIGNED.add_to(parser, "--align_sample")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/")
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
     add_arguments(parser, Evaluation)

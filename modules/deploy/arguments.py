@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.reference import NETWORK, read_network
 from modules.search_space.subnet_list import read_subnets
-from modules.training.arguments import SUPERNETS, Evaluation, make_evaluator
+from modules.training.arguments import ALIGNED, SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import given_options
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -58,7 +58,7 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
     """The subnets, the folder of their checkpoints, the folder of the files, and the images of the check."""
     add_subnets_argument(parser, folder)
     option(parser, "--output_dir", output, "folder of the files")
-    option(parser, "--align_sample", False, "the supernet was trained with --align_sample")
+    ALIGNED.add_to(parser, "--align_sample")
     option(parser, "--resume", SUPERNETS, "folder that holds <superspace>-<choice>-align0/; a file, which is exported "
            "in its own precision; or package (public weights of efficientnet_lite0 ... lite2)")
     option(parser, "--quant_mode", False, "export the int8 files only")

@@ -11,7 +11,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.reference import NETWORK, Network, read_network
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
-from modules.utils.settings import SEED, TRAIN_BATCH, WORKERS, check_settings, option, setting
+from modules.utils.settings import SEED, TRAIN_BATCH, WORKERS, Setting, check_settings, option, setting
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modules.training.subnet_evaluator import SubnetEvaluator
 
 SUPERNETS = "checkpoints/supernet_training"
+ALIGNED = Setting(False, "the supernet was trained with --align_sample; its subnets are drawn freely")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def add_supernet_arguments(parser: argparse.ArgumentParser, several: bool = Fals
     option(parser, "--superspace", needed, "superspace, such as onnxw, mobilew, onnxw_tiny", kind=str)
     option(parser, "--supernet_choice", () if network and several else needed,
            "block digits, then optionally - and window digits", kind=str, many="+" if several else "")
-    option(parser, "--align_sample", False, "the supernet was trained with --align_sample; its subnets are drawn freely")
+    ALIGNED.add_to(parser, "--align_sample")
 
 
 def given_networks(args, resolution: int = 0) -> list[tuple[SupernetConfig, Network | None]]:

@@ -5,16 +5,15 @@ import argparse
 import math
 from dataclasses import MISSING, dataclass, replace
 
+from modules.block_kd import shared
 from modules.block_kd.student.space import check_output_sizes, stage_list
-from modules.datasets.transforms import AUGMENTS
 from modules.modeling.placement import PLACEMENTS
 from modules.search_space.superspace import get_searched_superspace, get_superspace
 from modules.utils import settings
 from modules.utils.cli import add_run_arguments
 from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, option, setting
+from modules.utils.settings import PIXELS, SEED, TRAIN_BATCH, check_settings, option, setting
 
-DEBUG_BATCHES = 4
 LOSS_FUNCTIONS = ("nsr", "mse")
 OPTIMIZERS = ("adam", "sgd", "sgd_nesterov")
 # Settings that a resumed run may change. All others change the result of a step.
@@ -31,26 +30,25 @@ class BlockKDConfig:
                                shown="checkpoints/block_kd/<superspace>")
     dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: folder with "
                            "--dataset_path")
-    dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
+    dataset_path: str = shared.IMAGES.field()
     valid_size: int = setting(50000, "images held out of the training set to evaluate students on", low=1,
                               unit="images")
-    augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
+    augment: str = shared.AUGMENT.field()
     train_batch_size: int = setting(64, "images per batch and process", **TRAIN_BATCH)
-    eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
-    num_workers: int = replace(WORKERS, default=16).field()
+    eval_batch_size: int = shared.EVAL_BATCH.field()
+    num_workers: int = shared.LOADERS.field()
     num_epochs: int = setting(5, "epochs", low=1)
-    train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
+    train_batches: int = shared.MOST_BATCHES.field()
     learning_rate_list: tuple[float, ...] = setting((), "learning rates, one for each searched stage; empty: those "
                                                     "published for the first stage, the middle ones, the last",
                                                     many="+", low=0, metavar="LR")
-    lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
-    lr_step_size: int = setting(20, "batches between steps of the cosine; epochs between those of step", low=1)
-    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0,
-                              needs="lr_scheduler=step")
+    lr_scheduler: str = shared.DECAY.field()
+    lr_step_size: int = replace(shared.DECAY_STEP, default=20).field()
+    lr_gamma: float = shared.DECAY_FACTOR.field()
     optimizer: str = setting("adam", "optimiser", choices=OPTIMIZERS)
-    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1, needs="optimizer!=adam")
+    momentum: float = shared.MOMENTUM.field()
     weight_decay: float = setting(1e-4, "weight decay of convolutions", low=0)
-    grad_clip_value: float = setting(1.0, "largest size of an entry of a gradient; 0: any", low=0)
+    grad_clip_value: float = replace(shared.CLIP, default=1.0).field()
     stage_list: tuple[str, ...] = setting((), "students to train, such as stage1_0 stage1_2; empty: all",
                                           metavar="NAME")
     hw_list: tuple[int, ...] = setting((), "resolutions; empty: the superspace's for block tables", many="+", **PIXELS)
@@ -62,15 +60,13 @@ class BlockKDConfig:
                              "produces it", choices=PLACEMENTS)
     manual_seed: int = SEED.field()
     print_freq: int = setting(20, "batches between log lines", low=1)
-    checkpoint_minutes: float = setting(15.0, "least time between checkpoints within an epoch, which follow a log line",
-                                        low=0, unit="minutes")
-    debug: bool = setting(False, f"{DEBUG_BATCHES} training and evaluation batches, one epoch")
+    checkpoint_minutes: float = shared.CHECKPOINTS.field()
+    debug: bool = setting(False, f"{shared.DEBUG_BATCHES} training and evaluation batches, one epoch")
 
     def __post_init__(self):
         space = get_searched_superspace(self.superspace)
         check_settings(self)
-        if self.optimizer == "sgd_nesterov" and self.momentum == 0:
-            raise UserError("--momentum 0 with --optimizer sgd_nesterov; allowed: above 0, or --optimizer sgd")
+        shared.check_momentum(self.optimizer, self.momentum)
         if len(self.learning_rate_list) != len(space.searched):
             raise UserError(f"--learning_rate_list has {len(self.learning_rate_list)} values; {self.superspace} needs "
                             f"{len(space.searched)}, one for each of {', '.join(s.name for s in space.searched)}")

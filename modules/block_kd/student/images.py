@@ -6,7 +6,8 @@ from functools import cached_property
 
 import torch
 
-from modules.block_kd.student.config import DEBUG_BATCHES, BlockKDConfig
+from modules.block_kd.shared import DEBUG_BATCHES
+from modules.block_kd.student.config import BlockKDConfig
 from modules.datasets.build import Data
 from modules.datasets.loading import eval_batches, train_batches
 from modules.datasets.transforms import eval_transform, train_transform

@@ -5,15 +5,13 @@ import argparse
 import math
 from dataclasses import dataclass, replace
 
-from modules.datasets.transforms import AUGMENTS
+from modules.block_kd import shared
 from modules.modeling.codes import ZERO_POINTS
 from modules.utils import settings
-from modules.utils.errors import UserError
-from modules.utils.settings import BATCH, PIXELS, SEED, TRAIN_BATCH, WORKERS, check_settings, setting, settings_of
+from modules.utils.settings import PIXELS, SEED, TRAIN_BATCH, check_settings, setting, settings_of
 
 OPTIMIZERS = ("sgd", "sgd_nesterov", "adam")
 DEFAULT_OUTPUT = "checkpoints/block_kd/teacher_checkpoint"
-DEBUG_BATCHES = 4
 # Settings that a resumed run may change. All others change the result of a step.
 FREE_ON_RESUME = {"output_path", "dataset_path", "eval_batch_size", "num_workers", "print_freq", "checkpoint_minutes"}
 
@@ -39,40 +37,37 @@ class TeacherConfig:
                          "--teacher_weights package, else labels", choices=("", "labels", "answers"))
     dataset: str = setting("", "data set: digits, folder, CIFAR10 ...; empty: with --quant_mode that of the fp32 file, "
                            "else folder with --dataset_path")
-    dataset_path: str = setting("", "folder with train/ and val/, or the ILSVRC tar files")
-    augment: str = setting("default", "augmentation of the training images", choices=AUGMENTS)
+    dataset_path: str = shared.IMAGES.field()
+    augment: str = shared.AUGMENT.field()
     resolution: tuple[int, ...] = setting(
         (), "image size; of several each batch takes one at random; empty: with --quant_mode those of the fp32 file, "
         "else 224, for digits 64", many="+", **PIXELS | {"low": 32})
     num_epochs: int = setting(1, "epochs", low=1)
-    train_batches: int = setting(0, "most batches of an epoch; 0: all", low=0)
+    train_batches: int = shared.MOST_BATCHES.field()
     eval_images: int = setting(0, "most images of an evaluation, spread over the validation images; 0: all", low=0)
     train_batch_size: int = setting(12, "images per batch and process", **TRAIN_BATCH)
-    eval_batch_size: int = setting(100, "images per batch and process in evaluation", **BATCH)
-    num_workers: int = replace(WORKERS, default=16).field()
+    eval_batch_size: int = shared.EVAL_BATCH.field()
+    num_workers: int = shared.LOADERS.field()
     optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)
     learning_rate: float = setting(1e-3, "learning rate at the start", low=0)
-    momentum: float = setting(0.9, "momentum of SGD", low=0, below=1, needs="optimizer!=adam")
+    momentum: float = shared.MOMENTUM.field()
     weight_decay: float = setting(1e-4, "weight decay of convolutions and of the classifier", low=0)
-    lr_scheduler: str = setting("cosine", "decay of the learning rate", choices=("cosine", "step"))
-    lr_step_size: int = setting(1, "batches between steps of the cosine; epochs between those of step", low=1)
-    lr_gamma: float = setting(0.9, "factor of the learning rate at every step of step", low=0,
-                              needs="lr_scheduler=step")
-    grad_clip_value: float = setting(0.0, "largest size of an entry of a gradient; 0: any", low=0)
+    lr_scheduler: str = shared.DECAY.field()
+    lr_step_size: int = shared.DECAY_STEP.field()
+    lr_gamma: float = shared.DECAY_FACTOR.field()
+    grad_clip_value: float = shared.CLIP.field()
     bn_momentum: float = setting(0.01, "share of a batch in the running statistics of batch norm", above=0, high=1)
     quant_zero_point: str = setting("integer", "zero points of the int8 teacher's activations; float: as published",
                                     choices=ZERO_POINTS)
     manual_seed: int = replace(SEED, meaning="seed of the random weights, and of the images' order and augmentation"
                                ).field()
     print_freq: int = setting(50, "batches between log lines", low=1)
-    checkpoint_minutes: float = setting(15.0, "least time between checkpoints within an epoch, which follow a log line",
-                                        low=0, unit="minutes")
-    debug: bool = setting(False, f"{DEBUG_BATCHES} batches an epoch")
+    checkpoint_minutes: float = shared.CHECKPOINTS.field()
+    debug: bool = setting(False, f"{shared.DEBUG_BATCHES} batches an epoch")
 
     def __post_init__(self):
         check_settings(self)
-        if self.optimizer == "sgd_nesterov" and self.momentum == 0:
-            raise UserError("--momentum 0 with --optimizer sgd_nesterov; allowed: above 0, or --optimizer sgd")
+        shared.check_momentum(self.optimizer, self.momentum)
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at batch `step` (from 0) of `epoch`, `steps` batches an epoch.

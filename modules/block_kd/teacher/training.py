@@ -10,10 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from modules.block_kd.shared import DEBUG_BATCHES
 from modules.block_kd.teacher.answers import Answers, keep_statistics
 from modules.block_kd.teacher.backbone import Teacher, quantize_layers
 from modules.block_kd.teacher.build import build_teacher
-from modules.block_kd.teacher.config import DEBUG_BATCHES, FREE_ON_RESUME, TeacherConfig
+from modules.block_kd.teacher.config import FREE_ON_RESUME, TeacherConfig
 from modules.block_kd.teacher.files import (
     DEFAULT_ARCH,
     TeacherRecord,
