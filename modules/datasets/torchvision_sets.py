@@ -8,7 +8,7 @@ import numpy as np
 
 from modules.datasets.files import FileSource
 from modules.datasets.sources import ArraySource, ImageSource
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 from modules.utils.torchvision_compat import import_torchvision
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def _load(name: str, root: str, part: dict[str, Any]) -> VisionDataset:
         os.makedirs(root, exist_ok=True)
         return dataset_class(root, **part, **extra, download=True)
     except Exception as error:  # anything can go wrong between a foreign server and this disk
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"data set {name} is not in {root!r} and cannot be downloaded ({reason}); "
+        raise UserError(f"data set {name} is not in {root!r} and cannot be downloaded ({first_line(error)}); "
                         f"allowed: put the files there as torchvision.datasets.{name} expects them") from error
 
 

@@ -13,7 +13,7 @@ from modules.latency.nn_meter_ops import nn_meter_graph
 from modules.latency.platform import register_platform_family
 from modules.latency.prediction import Prediction
 from modules.modeling.spec import BlockArgs
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 
 _INSTALL = "pip install nn-meter==2.0 'setuptools<81'"
 
@@ -97,8 +97,3 @@ def moved_values(kernel: dict) -> int:
     stride = kernel["strides"][0] if "strides" in kernel else 1
     written = kernel["cout"] * -(-kernel["inputh"] // stride) * -(-kernel["inputw"] // stride)
     return written + sum(math.prod(shape) for shape in kernel["input_tensors"])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's message, at most 200 characters of it."""
-    return (str(error).splitlines() or [""])[0][:200]

@@ -8,7 +8,7 @@ import numpy as np
 from modules.runtime.metadata import Metadata
 from modules.runtime.runner import EXACT
 from modules.runtime.session import Input, opening
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 
 TYPES = ("tensor(float)", "tensor(uint8)")  # of the input
 
@@ -57,8 +57,7 @@ class OrtSession:
         try:
             return self.engine.run(names, feeds)
         except Exception as error:  # onnxruntime raises its own unrelated classes
-            raise UserError(f"model {self.name!r} fails under onnxruntime: {str(error).splitlines()[0][:200]}"
-                            ) from None
+            raise UserError(f"model {self.name!r} fails under onnxruntime: {first_line(error)}") from None
 
 
 def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: str | Path | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from modules.runtime import memory
 from modules.runtime.metadata import Metadata, model_name
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 from modules.utils.files import fault_of_file
 
 
@@ -135,4 +135,4 @@ def opening(model: str | Path | bytes, engine: str, writer: str, *errors: type[E
         yield
     except errors as error:
         name = "(bytes)" if isinstance(model, bytes) else str(model)
-        raise UserError(f"model {name!r} cannot be opened by {engine}: {str(error).splitlines()[0][:200]}") from None
+        raise UserError(f"model {name!r} cannot be opened by {engine}: {first_line(error)}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modules.utils.archives.inert import INERT_PICKLE
 from modules.utils.archives.stored import check_stored_archive, is_zip
-from modules.utils.errors import NotFinite, UserError, shorten
+from modules.utils.errors import NotFinite, UserError, first_line, shorten
 from modules.utils.files import atomic_write, fault_of_file
 from modules.utils.json_files import MAX_DEPTH, check_form
 
@@ -94,8 +94,8 @@ def _load(path: Path, where: str):
         except Exception as error:  # a damaged pickle can raise anything
             failed = error
             break
-    reason = str(failed).splitlines()[0] if str(failed) else type(failed).__name__
-    raise UserError(f"{where} cannot be read ({reason[:150]}); it is truncated or not a checkpoint") from None
+    raise UserError(f"{where} cannot be read ({first_line(failed)[:150]}); it is truncated or not a checkpoint"
+                    ) from None
 
 
 def _tensors(content: dict, where: str = "it") -> Iterator[tuple[str, object]]:

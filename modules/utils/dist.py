@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from modules.utils.errors import UserError, check_choice
+from modules.utils.errors import UserError, check_choice, first_line
 from modules.utils.processes import end_with_parent
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def _join(backend: str) -> None:
         dist.init_process_group(backend, **_store_of_attempt(address, port, number, world))
     except (dist.DistError, ValueError) as error:
         raise UserError(f"process {number} of {world} does not reach the others at {address}:{port} (MASTER_ADDR, "
-                        f"MASTER_PORT): {str(error).strip().splitlines()[0][:200]}") from None
+                        f"MASTER_PORT): {first_line(error)}") from None
 
 
 def _store_of_attempt(address: str, port: int, number: int, world: int) -> dict:

@@ -36,6 +36,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, at most 200 characters of it, or its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def shorten(value: object, length: int = 80) -> str:
     """`value` as a message shows it: its repr, cut to `length` characters."""
     text = repr(value[:length] if isinstance(value, (str, bytes)) else value)

@@ -14,7 +14,7 @@ import torch
 
 from modules.utils.cli import run
 from modules.utils.csv_files import read_records
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 from modules.utils.figures import figure_of
 from modules.utils.files import REPOSITORY, append, atomic_write, write_manifest
 from modules.utils.results import append_row
@@ -171,3 +171,8 @@ def test_a_table_goes_on_with_its_own_line_ends(tmp_path, end):
     path.write_bytes(f"a,b{end}x,1{end}".encode())
     append_row(path, {"a": "y", "b": 2})
     assert path.read_bytes() == f"a,b{end}x,1{end}y,2{end}".encode()
+
+
+def test_an_error_that_says_nothing_is_told_by_its_type():
+    errors = ValueError("\n a\nb"), ValueError(), KeyError("c")
+    assert [first_line(error) for error in errors] == ["a", "ValueError", "'c'"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modules.utils.errors import UserError
+from modules.utils.errors import UserError, first_line
 from modules.utils.text import MAX_TEXT, read_bytes
 
 
@@ -32,8 +32,7 @@ def read_arrays(path: str | Path, what: str, limit: int = 4 * MAX_TEXT) -> dict[
         raise
     except Exception as error:  # zipfile, zlib and numpy have a dozen ways to say that bytes are damaged
         place = f" in {name!r}" if name else ""
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"{where} cannot be read{place}: {reason}") from None
+        raise UserError(f"{where} cannot be read{place}: {first_line(error)}") from None
     return values
 
 
