@@ -81,6 +81,12 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
+def has_folders(folder: str) -> bool:
+    """Whether there are folders in `folder`, such as those of classes."""
+    with os.scandir(folder) as entries:
+        return any(_is_folder(entry) for entry in entries)
+
+
 def _images_below(folder: str, passed: PassedOver) -> Iterator[str]:
     """The images in `folder` and the folders in it, links followed, as paths relative to it. Other files go to
     `passed`."""

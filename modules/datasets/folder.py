@@ -23,9 +23,12 @@ def open_unlabelled(path: str) -> tuple[EncodedSource, EncodedSource]:
     and `val` may lack folders of classes; otherwise all image files in the folder and the folders in it, every tenth
     for validation. UserError if there are not two."""
     there = set(os.listdir(path)) if os.path.isdir(path) else set()
-    parts = [os.path.join(path, part) for part in ("train", "val")]
-    if all(map(os.path.isdir, parts)) and not any(entry.is_dir() for entry in os.scandir(parts[0])):  # no classes
-        return files.open_images(parts[0]), files.open_images(parts[1])
+    if {"train", "val"} <= there and not set(archives.TAR_NAMES) <= there:
+        parts = [os.path.join(path, part) for part in ("train", "val")]
+        if all(map(os.path.isdir, parts)) and not files.has_folders(parts[0]):
+            sources = [files.open_images(part) for part in parts]
+            if all(map(len, sources)):
+                return sources[0], sources[1]
     if not os.path.isdir(path) or any(train in there and val in there for train, val, *_ in LAYOUTS):
         return open_path(path)
     source = files.open_images(path)

@@ -17,7 +17,7 @@ _AT_ONCE = 100  # subnets between two steps of the progress bar
 
 
 def predict_latencies(name: str, platform: Platform, space: SupernetConfig,
-                 choices: Sequence[SubnetChoiceConfig]) -> tuple[Prediction, list[dict]]:
+                      choices: Sequence[SubnetChoiceConfig]) -> tuple[Prediction, list[dict]]:
     """Latencies of subnets `choices` of `space` on the platform called `name`, and the same as rows of a table."""
     from tqdm import tqdm
 

@@ -51,9 +51,12 @@ def engine_of(model: str | Path) -> Engine:
 
 def open_model(model: str | Path, threads: int = 1) -> Session:
     """A session on normalised images (N, 3, R, R), even if the file takes bytes; UserError if there is no such
-    model, or it takes anything else than images."""
+    model, or it takes anything else than images or has several
+    outputs."""
     session = engine_of(model).open(model, threads)
     _check_images(session)
+    if (outputs := getattr(session, "outputs", 1)) != 1:
+        raise UserError(f"{model_name(session.metadata)} has {outputs} outputs; allowed: one, the logits")
     if not session.get_inputs()[0].pixels:
         return session
     from modules.runtime.pixel_session import PixelSession

@@ -26,10 +26,9 @@ class OrtSession:
         if [source.type in TYPES for source in inputs] != [True]:
             given = ", ".join(source.type for source in inputs) or "nothing"
             raise UserError(f"model {name!r} takes {given}; allowed: one input, {' or '.join(TYPES)}")
-        if len(outputs := engine.get_outputs()) != 1:
-            raise UserError(f"model {name!r} has {len(outputs)} outputs; allowed: one")
         self._input = Input(inputs[0].name, inputs[0].shape, inputs[0].type == TYPES[1])
         self._feeds: dict[str, np.ndarray] = {}
+        self.outputs = len(engine.get_outputs())
 
     def get_inputs(self) -> list[Input]:
         """The one input."""

@@ -61,11 +61,11 @@ def predict_logits(session: Session, images: np.ndarray) -> np.ndarray:
         UserError: the output of the model has another shape, or holds integers.
     """
     logits = predict(session, images)
-    if np.asarray(logits).dtype.kind != "f":
-        raise UserError(f"{model_name(session.metadata)} gives {np.asarray(logits).dtype}; expected logits in floats")
     if np.ndim(logits) != 2 or len(logits) != len(images):
         raise UserError(f"{model_name(session.metadata)} gives {list(np.shape(logits))} for {len(images)} images; "
                         "expected logits (images, classes)")
+    if np.asarray(logits).dtype.kind != "f":
+        raise UserError(f"{model_name(session.metadata)} gives {np.asarray(logits).dtype}; expected logits in floats")
     return logits
 
 

@@ -56,7 +56,8 @@ _FEW_CLASSES = 10  # the loss at the start may be some units above that of guess
 def _digest(checkpoint: dict) -> str:
     """That of the weights in a checkpoint; "" if it is of another form."""
     weights = checkpoint.get("state_dict")
-    tensors = isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())
+    tensors = isinstance(weights, dict) and all(isinstance(name, str) and isinstance(value, torch.Tensor)
+                                                for name, value in weights.items())
     return weights_digest(weights) if tensors else ""
 
 
@@ -104,11 +105,13 @@ class SupernetTrainer(Trainee, Task):
         if self.teachers:  # asked before an earlier run goes: they may be refused
             kept = Path(self.config.teacher_answers_dir or self.folder) / ANSWERS
             self.answers = teacher_answers(kept, self.teachers, self.data, self.config, self.device, said.append)
+            for line in said if dist.rank() == 0 else ():
+                print(line, flush=True)
             self.teachers = []
             self.labels = torch.from_numpy(self.data.train.labels).to(self.device)
         self.begin(self.data, self.record.resolutions, checkpoint, "stdout.log")
         for line in said:
-            self.report.log("stdout.log", line)
+            self.report.write("stdout.log", line)
         if self.amp == "auto":
             self._choose_amp()
         self.save()
@@ -211,7 +214,7 @@ class SupernetTrainer(Trainee, Task):
             return path, given
         checkpoint = self.check_state(load_checkpoint(self.path, form={"best": float, "state_dict": dict}))
         self.start_digest = checkpoint.get("start_digest", "")  # older files have none
-        self._check_start()
+        self._check_start(checkpoint)
         return self.path, checkpoint
 
     def _start(self) -> tuple[Path | None, dict]:
@@ -224,13 +227,15 @@ class SupernetTrainer(Trainee, Task):
             return path, load_checkpoint(path, "fp32 checkpoint, where --quant_mode starts,")
         return None, {}
 
-    def _check_start(self) -> None:
-        """UserError if a run that is continued began with other weights than its start has now."""
-        path = (Path(self.config.init_checkpoint) if self.config.init_checkpoint
-                else self.folder / "checkpoint.pth" if self.quant_mode else None)
-        if self.start_digest and path and path.exists():
+    def _check_start(self, checkpoint: dict) -> None:
+        """UserError if a run that is continued began with other weights than the same file has now. Files of its own
+        are written anew, but for the fp32 training's where int8 begins."""
+        given, before = self.config.init_checkpoint, checkpoint.get("config", {}).get("training", {})
+        path = Path(given) if given else self.folder / "checkpoint.pth" if self.quant_mode else None
+        if self.start_digest and path and path.exists() and before.get("init_checkpoint", "") == given:
             path, start = self._start()
-            if path.resolve() != self.path.resolve() and _digest(start) != self.start_digest:
+            own = given and path.resolve().parent == self.folder.resolve()
+            if not own and _digest(start) != self.start_digest:
                 raise UserError(f"{str(self.path)!r} was begun with other weights than those of {str(path)!r}; "
                                 "--overwrite trains it anew")
 

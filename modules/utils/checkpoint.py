@@ -131,7 +131,7 @@ def _check_tensor(tensor, where: str) -> None:
 def without_wrappers(weights: dict, model) -> dict:
     """`weights` without the "module." that data-parallel wrappers put before names, except where `model` has it."""
     own = model.state_dict().keys()
-    return {key if key in own else re.sub(r"(^|\.)module\.", r"\1", key): value for key, value in weights.items()}
+    return {key if key in own else re.sub(r"(^|\.)(?:module\.)+", r"\1", key): value for key, value in weights.items()}
 
 
 def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpoint",
@@ -159,8 +159,11 @@ def load_weights(model, checkpoint: dict, path: str | Path, what: str = "checkpo
 def weights_digest(state: Mapping) -> str:
     """64 hex digits of the sha256 of a state dict of tensors. Running statistics are left out: those that are
     calibrated follow from the rest, up to rounding."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in state.items():
         if "running_" not in name:
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+            content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(name.encode() + content.numpy().tobytes())
     return digest.hexdigest()

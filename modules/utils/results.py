@@ -52,6 +52,7 @@ def _check_table(content: bytes, header: list[str], where: str) -> None:
 def write_rows(path: str | Path, rows: list[dict]) -> None:
     """Write `rows`, which have the same keys, as the csv file `path`, atomically."""
     header = list(rows[0])
+    assert all(row.keys() == rows[0].keys() for row in rows), header
     write_table(path, header, ([row[name] for name in header] for row in rows))
 
 

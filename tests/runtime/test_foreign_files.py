@@ -90,7 +90,7 @@ def test_a_model_that_fails_on_its_images_is_an_error_with_its_name(tmp_path):
     model = onnx.load(path)
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 7]), "sides"))
     model.graph.node.append(helper.make_node("Reshape", ["i", "sides"], ["z"]))
-    model.graph.output.append(helper.make_tensor_value_info("z", 1, [None, None]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", 1, [None, None]))
     path.write_bytes(model.SerializeToString())
     session = open_model(path)
     with pytest.raises(UserError, match=r"net\.onnx' fails under onnxruntime"):

@@ -138,7 +138,7 @@ def load_weights_file(arch: str, weights: str | Path, num_classes: int | None = 
     if str(weights) == PACKAGE:
         weights = package_weights(arch)
     state = _imagenet_weights(arch) if str(weights) == "imagenet" else _tensors(weights)
-    published = any(key.startswith("_conv_stem") for key in state)
+    published = any(key.removeprefix("module.").startswith("_conv_stem") for key in state)
     teacher = build_teacher(arch, 1000, "tensorflow" if published else teachers[arch].forms[-1])
     state = without_wrappers(state, teacher)
     if not published:

@@ -16,7 +16,6 @@ DATASETS = {"imagenet": "folder", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 MASTERNET = "Masternet"  # beginning of --arch if --plainnet_struct_txt has the network
 SMOOTHING, MIXUP, ERASING = 0.1, 0.2, 0.5
 LIGHTING = 0.1  # on ImageNet
-CLASSES = 1000
 
 
 def add_network_flags(parser) -> None:
@@ -28,8 +27,7 @@ def add_network_flags(parser) -> None:
     option(group, "--plainnet_struct", "", "structure string")
     option(group, "--use_se", False, "with squeeze-and-excitation in residual units")
     option(group, "--input_image_size", None, "resolution", kind=int, shown="the network's", **PIXELS)
-    option(group, "--num_classes", CLASSES, "classes; a training has those of its data set, or more", low=2,
-           high=10**6, shown=f"{CLASSES}, in a training those of its data set")
+    option(group, "--num_classes", 1000, "classes; a training has those of its data set", low=2, high=10**6)
     option(group, "--gpu", None, "number of the GPU to use", kind=int, low=0, high=1023, shown="the first, if there is "
            "one")
 
@@ -162,8 +160,7 @@ def training_config(args, network: Network) -> TrainConfig:
         random_erasing=ERASING if args.random_erase else 0.0, lighting=LIGHTING if dataset == "folder" else 0.0,
         mixup=MIXUP if args.mixup else 0.0, label_smoothing=SMOOTHING if args.label_smoothing else 0.0, dropout=0.0,
         eval_crop=1.0 if dataset.startswith("CIFAR") else 0.875, subnet_choice=str(network.subnet),
-        resolutions=(network.resolution,), n_classes=args.num_classes if args.num_classes != CLASSES else 0,
-        batch_size_per_gpu=args.batch_size_per_gpu,
+        resolutions=(network.resolution,), batch_size_per_gpu=args.batch_size_per_gpu,
         data_loader_workers_per_gpu=args.workers_per_gpu, epochs=args.epochs, warmup_epochs=args.warmup,
         optimizer=args.optimizer, momentum=args.momentum, nesterov=args.nesterov, weight_decay_weight=args.wd,
         base_lr=args.lr_per_256, schedule=args.lr_mode,
