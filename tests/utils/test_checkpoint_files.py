@@ -11,7 +11,7 @@ from modules.modeling.ops.op import QConv
 from modules.modeling.quant_mode import QuantMode
 from modules.modeling.restore import ModelRecord
 from modules.utils.archives import stored
-from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_digest
 from modules.utils.errors import UserError
 
 STATE = {"state_dict": {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3)}, "epoch": 4,
@@ -202,8 +202,16 @@ def test_full_disk_is_the_systems_error_and_keeps_the_file(path, monkeypatch):
 def test_names_lose_the_prefix_of_wrappers_alone():
     model = torch.nn.ModuleDict({"attention_module": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 1)})
     wrapped = {f"module.{name}": value + 1 for name, value in model.state_dict().items()}
-    inner = {name.replace("head.", "head.module."): value + 2 for name, value in model.state_dict().items()}
+    inner = {name.replace("head.", "head.module.module."): value + 2 for name, value in model.state_dict().items()}
     start = {name: value.clone() for name, value in model.state_dict().items()}
     for weights, more in ((dict(model.state_dict()), 0), (wrapped, 1), (inner, 2)):
         load_weights(model, {"state_dict": {name: value.clone() for name, value in weights.items()}}, "a.pth")
         assert all(torch.equal(value, start[name] + more) for name, value in model.state_dict().items())
+
+
+def test_a_digest_tells_values_and_names_of_any_type_apart():
+    states = [{"a": torch.ones(2)}, {"b": torch.ones(2)}, {"a": torch.zeros(2)},
+              {"a": torch.ones(2, dtype=torch.bfloat16)}, {"a": torch.tensor(1.0)}, {"a": torch.tensor([True, False])}]
+    assert len({weights_digest(state) for state in states}) == len(states)
+    assert weights_digest({"a": torch.nn.Parameter(torch.ones(2)), "a.running_mean": torch.zeros(1)}) == weights_digest(
+        {"a": torch.ones(2)})
