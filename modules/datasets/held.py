@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 HOLD_BYTES = 256 * 2**20  # decoded images above this are read again in each epoch
 _SAMPLED = 256            # files whose headers are read to estimate the decoded size
+_BLOCK = 16 * 2**20       # bytes; small arrays of their own among a training's tensors would leave gaps in memory
 
 
 class HeldDecoded(ImageSource):
-    """An encoded source that decodes each image at its first use and then keeps it as a uint8 array."""
+    """An encoded source that decodes each image at its first use and then keeps it as a uint8 array, in blocks of many
+    images."""
 
     def __init__(self, source: EncodedSource):
         super().__init__(source.classes, source.labels)
         self.source = source
         self._pixels: list[np.ndarray | None] = [None] * len(source)
+        self._free = np.empty(0, np.uint8)  # the rest of the last block
 
     def image(self, index: int) -> Image:
         from PIL import Image
@@ -42,7 +45,14 @@ class HeldDecoded(ImageSource):
         """Decode these images now. A call before workers fork lets them inherit the images."""
         for index in indices:
             if self._pixels[index] is None:
-                self._pixels[index] = np.array(self.source.image(index))
+                self._pixels[index] = self._kept(np.asarray(self.source.image(index)))
+
+    def _kept(self, image: np.ndarray) -> np.ndarray:
+        if image.size > len(self._free):
+            self._free = np.empty(max(image.size, _BLOCK), np.uint8)
+        kept, self._free = self._free[:image.size].reshape(image.shape), self._free[image.size:]
+        kept[:] = image
+        return kept
 
 
 def sample_headers(source: EncodedSource) -> list[Header]:

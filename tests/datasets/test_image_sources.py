@@ -307,3 +307,12 @@ def test_a_link_to_itself_is_passed_over(tmp_path, capsys):
         os.symlink("loop", tmp_path / place)
     assert len(load_data("folder", str(tmp_path)).train) == 2
     assert "2 files passed over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("block", "blocks"), [(1800, 3), (1799, 5), (10, 9)])
+def test_held_images_share_blocks_of_memory(monkeypatch, block, blocks):
+    monkeypatch.setattr(held, "_BLOCK", block)
+    kept = HeldDecoded(CountingSource(9))
+    arrays = [kept.array(i) for i in (8, 0, 1, 2, 3, 4, 5, 6, 7)]  # of 600 bytes each
+    assert [array[0, 0].tolist() for array in arrays] == [[i, 0, 0] for i in (8, 0, 1, 2, 3, 4, 5, 6, 7)]
+    assert len({id(array.base) for array in arrays}) == blocks
