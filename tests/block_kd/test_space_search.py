@@ -663,13 +663,13 @@ def test_a_search_among_some_block_types_needs_their_tables_only(lut, tmp_path):
         if file.suffix != ".csv" or file.stem.split("_")[1] in "15":
             shutil.copy(file, folder)
     types = [get_superspace("onnxw_tiny").candidates[block].block for block in (1, 5)]
-    done = run_script(folder.parent, tmp_path, "--block_types", *types, *SMALL)
+    done = run(folder.parent, tmp_path, "--block_types", *types, *SMALL)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "onnxw_tiny" / "c3.5_t0.1_a0.01" / "spaces.csv", newline="") as file:
         choices = [row["choice"].split("-")[0] for row in csv.DictReader(file)]
     assert set("".join(choices)) == {"1", "5"}
     assert len(set(choices)) > 2
-    assert "stage1_0_0.csv" in run_script(folder.parent, tmp_path / "all", *SMALL).stderr
+    assert "stage1_0_0.csv" in run(folder.parent, tmp_path / "all", *SMALL).stderr
 
 
 def test_given_spaces_are_scored(lut, tmp_path):
