@@ -20,8 +20,7 @@ from pathlib import Path
 
 from modules.block_kd.lut.options import TableOptions
 from modules.block_kd.script import TEACHER_FOLDER, add_teacher_arguments, open_teacher
-from modules.utils.cli import add_local_rank, add_run_arguments, given_options, make_parser, run
-from modules.utils.notes import say
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run, say_unused
 from modules.utils.settings import add_arguments, from_arguments, option
 
 OF_STUDENTS = ("checkpoint_path", "dataset", "dataset_path", "valid_size", "augment", "num_calib_batches",
@@ -57,8 +56,7 @@ def main(argv=None):
     with Run(folder / SETTINGS_FILE, files=FILES, resume=args.resume, overwrite=args.overwrite,
              option="--output_path") as opened:
         if args.proxy:
-            for name in given_options(args, parser, OF_STUDENTS):
-                say(f"--{name} has no effect with --proxy: no teacher, students or images are read")
+            say_unused(args, parser, OF_STUDENTS, "with --proxy: no teacher, students or images are read")
             job = make_proxy_job(options, args.proxy)
             builder = ProxyTables(job, opened)
         else:

@@ -93,10 +93,11 @@ def report_latency(args, spaces):
     from modules.search_space.subnet_space import SubnetSpace
     from modules.utils.results import append_rows
 
-    platforms_of = [make_platforms(args.platform, args.latency_table, space.space) for space, _ in spaces]
-    curves, several = {}, len({name for platforms in platforms_of for name in platforms}) > 1
+    platforms_of = {default: make_platforms(args.platform, args.latency_table, space) for default, space in
+                    {space.space.default_platform: space.space for space, _ in spaces}.items()}
+    curves, several = {}, len({name for platforms in platforms_of.values() for name in platforms}) > 1
     table = Path(args.output) / "predicted_latency.csv"
-    for (space, network), platforms in zip(spaces, platforms_of, strict=True):
+    for space, network in spaces:
         subnets = SubnetSpace(space, tuple(args.resolutions) or space.space.resolutions)
         rng = np.random.default_rng(from_arguments(Evaluation, args).seed)
         choices = [subnets.check(SubnetChoiceConfig.from_str(text)) for text in args.subnet_choice]
@@ -104,7 +105,7 @@ def report_latency(args, spaces):
             choices = [network.at(resolution).subnet for resolution in dict.fromkeys(args.resolutions or [0])]
         named = bool(choices)
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
-        for name, platform in platforms.items():
+        for name, platform in platforms_of[space.space.default_platform].items():
             prediction, rows = predict_latencies(name, platform, space, choices)
             append_rows(table, rows)
             if named:

@@ -22,9 +22,8 @@ from pathlib import Path
 from modules.block_kd.space_search.scorer import Scoring, score_choices
 from modules.block_kd.space_search.search import Evolution, search_space
 from modules.search.limits import SizeLimits
-from modules.utils.cli import add_run_arguments, given_options, make_parser, run
+from modules.utils.cli import add_run_arguments, make_parser, run, say_unused
 from modules.utils.files import REPOSITORY
-from modules.utils.notes import say
 from modules.utils.settings import add_arguments, from_arguments, option, settings_of
 
 
@@ -52,8 +51,8 @@ def main(argv=None):
                              sizes=from_arguments(SizeLimits, args))
     folder = args.output_dir / args.superspace / scoring.label
     if args.supernet_choices:
-        for name in given_options(args, parser, (*settings_of(Evolution), "resume", "overwrite")):
-            say(f"--{name} has no effect with --supernet_choices, which scores these spaces alone, and anew")
+        say_unused(args, parser, (*settings_of(Evolution), "resume", "overwrite"),
+                   "with --supernet_choices, which scores these spaces alone, and anew")
         score_choices(scoring, args.supernet_choices, folder)
         return
 

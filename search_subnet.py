@@ -45,7 +45,7 @@ from modules.search.limits import SizeLimits
 from modules.search.measured import MEASURE_BEST
 from modules.search.subnet.settings import SearchSettings
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
-from modules.utils.cli import add_local_rank, add_run_arguments, given_options, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run, say_unused
 from modules.utils.notes import say
 from modules.utils.settings import TRAIN_BATCH, add_arguments, from_arguments, option, settings_of
 
@@ -81,8 +81,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
 
     if args.fitness:
-        for name in given_options(args, parser, ("checkpoint_path", *settings_of(Images), *MEASURED)):
-            say(f"--{name} has no effect with --fitness, which needs neither weights nor images")
+        say_unused(args, parser, ("checkpoint_path", *settings_of(Images), *MEASURED),
+                   "with --fitness, which needs neither weights nor images")
         args.use_testset = False  # it is part of the folder's name
     elif args.use_testset and args.valid_size:
         say("--valid_size has no effect with --use_testset")

@@ -28,14 +28,14 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--output", "", "JSON file for the results; empty: none")
     args = parser.parse_args(argv)
 
-    from modules.runtime.torch_timer import torch_build
-    from modules.utils.files import machine, write_json
+    from modules.runtime.torch_timer import conditions
+    from modules.utils.files import write_json
 
     rates = {name: statistics.median(values) for name, values in measure(args).items()}
     for name, rate in rates.items():
         print(f"{name}: {rate:.0f} images/s")
     if args.output:
-        write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args),
+        write_json(args.output, {"machine": conditions(), "arguments": vars(args),
                                  "images_per_second": rates})
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.utils.cli import make_parser, run
-from modules.utils.files import machine, write_json
+from modules.utils.files import write_json
 from modules.utils.settings import option
 
 
@@ -176,9 +176,9 @@ def main(argv: list[str] | None = None) -> None:
         print("| {tensor} | {form} | {forward_ms:.2f} | {forward_backward_ms:.2f} | {speed:.2f} | {held_mib:.1f} "
               "| {peak_mib:.1f} |".format(**row))
     if args.output:
-        from modules.runtime.torch_timer import torch_build
+        from modules.runtime.torch_timer import conditions
 
-        write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args), "rows": rows})
+        write_json(args.output, {"machine": conditions(), "arguments": vars(args), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def main(argv=None):
 
     import torch
 
-    from modules.runtime.torch_timer import torch_build
+    from modules.runtime.torch_timer import conditions
     from modules.utils import dist
-    from modules.utils.files import machine, write_json
+    from modules.utils.files import write_json
 
     if args.device == "cpu":
         torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def main(argv=None):
             if {"fp32", name} <= times.keys():
                 print(f"{name} takes {_ratio(times, name, 'fp32'):.2f} times as long as fp32")
         if args.output:
-            write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args), "seconds": seconds})
+            write_json(args.output, {"machine": conditions(), "arguments": vars(args), "seconds": seconds})
     dist.close()
 
 

@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> None:
     option(parser, "--superspaces", ("cifarw", "onnxw_tiny"), "superspaces whose block types to compare", many="+")
     args = parser.parse_args(argv)
 
-    from modules.runtime.torch_timer import torch_build
+    from modules.runtime.torch_timer import conditions
     from modules.search_space.superspace import get_superspace
     from modules.utils.dist import compute_in_full_fp32
-    from modules.utils.files import machine, write_json
+    from modules.utils.files import write_json
 
     compute_in_full_fp32()
     rows = [{"space": f"{name}-{str(i) * len(space.searched)}", "int8": int8}
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         print("{space} {mode}: logits differ by {logits:.2e}, gradients by {gradients:.2e}".format(
             mode="LSQ+" if row["int8"] else "fp32", **row), flush=True)
     if args.output:
-        write_json(args.output, {"machine": machine() | torch_build(), "arguments": vars(args), "layers": layers,
+        write_json(args.output, {"machine": conditions(), "arguments": vars(args), "layers": layers,
                                  "rows": rows})
     sys.exit(judge(layers, rows, args.limit))
 

@@ -118,7 +118,7 @@ def add_accuracy_arguments(parser, threads: str) -> None:
 def evaluate_given(args, check: Callable[[Session, str], None] = lambda session, path: None) -> None:
     """Print the accuracy of each model that the options above name, and of further ones the paired test with the first;
     `check(session, path)` may refuse a model."""
-    from modules.deploy.check.accuracy import session_accuracy
+    from modules.deploy.check.accuracy import dataset_of, session_accuracy
     from modules.deploy.check.paired import mcnemar
     from modules.runtime.engines import open_model
 
@@ -128,7 +128,7 @@ def evaluate_given(args, check: Callable[[Session, str], None] = lambda session,
         check(session, path)
         accuracy, right = session_accuracy(session, session.metadata, args.dataset, args.dataset_path, args.batch_size)
         print(f"{path}: acc1 {accuracy} of {accuracy.images} images", flush=True)
-        name = args.dataset or ("" if args.dataset_path else session.metadata.get("dataset", ""))
+        name = dataset_of(session.metadata, args.dataset, args.dataset_path)
         if first is None:
             first, of_first = right, name
         elif name != of_first:

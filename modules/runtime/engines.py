@@ -50,9 +50,8 @@ def engine_of(model: str | Path) -> Engine:
 
 
 def open_model(model: str | Path, threads: int = 1) -> Session:
-    """A session on normalised images (N, 3, R, R), even if the file takes bytes; UserError if there is no such
-    model, or it takes anything else than images or has several
-    outputs."""
+    """A session on normalised images (N, 3, R, R), even if the file takes bytes; UserError if there is no such model,
+    or it takes anything else than images, or has several outputs."""
     session = engine_of(model).open(model, threads)
     _check_images(session)
     if (outputs := getattr(session, "outputs", 1)) != 1:

@@ -6,6 +6,8 @@ from statistics import median
 
 import torch
 
+from modules.utils.files import machine
+
 WARM_UP = 3
 
 
@@ -36,6 +38,7 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def torch_build() -> dict[str, str]:
-    """Torch's version and the name of the first GPU, "" without one: for records of measurements."""
-    return {"torch": torch.__version__, "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""}
+def conditions() -> dict:
+    """The machine, torch's version and the name of the first GPU, "" without one: for records of measurements."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return machine() | {"torch": torch.__version__, "gpu": gpu}

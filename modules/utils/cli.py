@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from modules.utils.errors import UserError, nearest
+from modules.utils.notes import say
 from modules.utils.processes import PARENT, end_with_parent
 from modules.utils.settings import Setting
 
@@ -100,6 +101,12 @@ def make_parser(doc: str) -> Parser:
 def given_options(args, parser: argparse.ArgumentParser, names: Iterable[str]) -> list[str]:
     """Those of the options `names` that differ from their defaults."""
     return [name for name in names if getattr(args, name) != parser.get_default(name)]
+
+
+def say_unused(args, parser: argparse.ArgumentParser, names: Iterable[str], why: str) -> None:
+    """A line for each of the options `names` that is given: it has no effect, for the reason `why`."""
+    for name in given_options(args, parser, names):
+        say(f"--{name} has no effect {why}")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, what: str) -> None:

@@ -36,9 +36,10 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     fit_teacher(teacher, space)
     paths = {(stage, block): student_path(f"{o.checkpoint_path}/{o.superspace}", f"{stage}_{block}",
                                           not o.fp32_mode) for stage, blocks in stages.items() for block in blocks}
-    records, checkpoints, weights = {}, {}, {"teacher": weights_digest(teacher.state_dict())}
+    records, trained, weights = {}, {}, {"teacher": weights_digest(teacher.state_dict())}
     for key, path in paths.items():
-        student, records[key], checkpoints[key] = read_student(path, o.superspace, *key, teacher, not o.fp32_mode)
+        student, records[key], checkpoint = read_student(path, o.superspace, *key, teacher, not o.fp32_mode)
+        trained[key] = checkpoint.get("num_images")
         if records[key].teacher_digest not in ("", weights["teacher"]):
             raise UserError(f"student {records[key].name} was distilled from other weights of {teacher.arch} "
                             "(--teacher_checkpoint_path)")
@@ -58,7 +59,7 @@ def make_job(o: TableOptions, teacher: Teacher, device: torch.device) -> LutJob:
     valid_size = o.valid_size or training.get("valid_size", DEFAULT_VALID_SIZE)
     data = load_data(dataset or None, path or None, valid_size, labelled=False).normalised(*teacher.normalization)
     for key, other in records.items():
-        check_held_out(other, checkpoints[key], data.info.name, len(data.train), valid_size)
+        check_held_out(other, trained[key], data.info.name, len(data.train), valid_size)
     announce(data, [resolution * teacher.enlarge for resolution in resolutions])
     config = LutConfig(
         superspace=o.superspace, platform=o.platform, resolutions=resolutions, dataset=data.info.name,

@@ -35,16 +35,16 @@ class StudentRecord(Record):
         return f"{self.stage}_{self.block}"
 
 
-def check_held_out(record: StudentRecord, checkpoint: dict, dataset: str, images: int, valid_size: int) -> None:
-    """UserError if the student in `checkpoint` was trained on some of the `valid_size` images that data set `dataset`
-    holds out, which has so many `images` to train on or to hold out."""
+def check_held_out(record: StudentRecord, trained: int | None, dataset: str, images: int, valid_size: int) -> None:
+    """UserError if the student was trained on some of the `valid_size` images that data set `dataset` holds out, which
+    has so many `images` to train on or to hold out. `trained`: the number that the student was trained on; None: an
+    older file does not say."""
     held_out = (record.training or {}).get("valid_size")
     if held_out is None or record.dataset != dataset:
         return
-    before = checkpoint.get("num_images", images - held_out) + held_out  # older files do not say
-    if before != images:
-        raise UserError(f"student {record.name} was trained when {dataset!r} had {before} training images, now it has "
-                        f"{images}: others are held out")
+    if trained is not None and trained + held_out != images:
+        raise UserError(f"student {record.name} was trained when {dataset!r} had {trained + held_out} training images, "
+                        f"now it has {images}: others are held out")
     if valid_size > held_out:
         raise UserError(f"--valid_size {valid_size}: student {record.name} held out {held_out} images, the others "
                         f"trained it; allowed: 1 to {held_out}")

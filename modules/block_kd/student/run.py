@@ -112,7 +112,7 @@ class StudentRun(Trainee):
         r, path = self.record, student_path(self.config.output_path, self.record.name, int8=False)
         fp32, record, checkpoint = read_student(path, r.superspace, r.stage, r.block, self.teacher, False,
                                                 "fp32 block student, where int8 training starts,")
-        check_held_out(record, checkpoint, r.dataset, self.num_images + self.config.valid_size,
+        check_held_out(record, checkpoint.get("num_images"), r.dataset, self.num_images + self.config.valid_size,
                        self.config.valid_size)
         return fp32
 

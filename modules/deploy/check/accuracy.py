@@ -17,6 +17,11 @@ from modules.training.evaluation import Accuracy
 from modules.utils.errors import UserError
 
 
+def dataset_of(metadata: dict[str, str], dataset: str = "", dataset_path: str = "") -> str:
+    """The name of the data set that a model is evaluated on: that given, or that of its metadata; "" for a path."""
+    return dataset or ("" if dataset_path else metadata.get("dataset", ""))
+
+
 def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = "", dataset_path: str = "",
                      batch_size: int = 50) -> tuple[Accuracy, np.ndarray]:
     """Accuracy of `session` on the whole official validation set, and whether each image is right, (N,) in the order of
@@ -31,7 +36,7 @@ def session_accuracy(session: Session, metadata: dict[str, str], dataset: str = 
         UserError: a data set that is unknown or not there, or has classes that the model does not know; a model with
             another number of outputs than classes.
     """
-    dataset = dataset or ("" if dataset_path else metadata.get("dataset", ""))
+    dataset = dataset_of(metadata, dataset, dataset_path)
     resolution, model = session.get_inputs()[0].shape[-1], model_name(metadata)
     data = load_data(dataset or None, dataset_path or None)
     seen = read_preprocessing(metadata, data.preprocessing(resolution))

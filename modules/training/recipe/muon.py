@@ -37,6 +37,11 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return matrices.mT if tall else matrices
 
 
+def _matrices(kernels: list[torch.Tensor]) -> torch.Tensor:
+    """A copy of n kernels of one shape as (n, rows, columns)."""
+    return torch.stack([kernel.flatten(1) for kernel in kernels])
+
+
 def _norms(matrices: torch.Tensor) -> torch.Tensor:
     """The norm of each of (n, rows, columns), as (n, 1, 1)."""
     return torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
@@ -71,13 +76,12 @@ class Muon(torch.optim.SGD):
             for kernel in group["params"] if group.get("turned") else ():
                 if kernel.grad is not None:
                     alike[group["lr"], len(kernel), kernel[0].numel()].append(kernel)
-        before = {key: [kernel.clone() for kernel in kernels] for key, kernels in alike.items()}
+        before = {key: _matrices(kernels) for key, kernels in alike.items()}
         for kernel in chain.from_iterable(alike.values()):
             kernel.zero_()  # SGD then leaves its step there, to the last bit
         super().step()
         for key, kernels in alike.items():
-            old = torch.stack([kernel.flatten(1) for kernel in before[key]])
-            direction = torch.stack([kernel.flatten(1) for kernel in kernels])
+            old, direction = before[key], _matrices(kernels)
             moved = direction != 0
             runs = moved.any(1, keepdim=True) & moved.any(2, keepdim=True)  # all of it, or the slice of a subnet
             start, step = old * runs, orthogonal(direction).to(old.dtype)
