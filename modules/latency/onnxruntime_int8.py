@@ -18,6 +18,7 @@ from modules.latency.platform import register_platform
 from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
+from modules.runtime.runner import products_saturate
 from modules.search_space import get_superspace
 
 RUNTIME, THREADS = "onnxruntime", 1
@@ -43,7 +44,7 @@ class OnnxRuntimeInt8(BlockSums):
 
         self.cache = LatencyCache("onnxruntime_int8", {
             **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
-            "timing": "fastest quarter", "weights": "all codes of their bits"})
+            "timing": "fastest quarter", "weights": "all codes of their bits", "slow kernels": products_saturate()})
         self._device = None
         self._corrections = {}
         atexit.register(self.cache.save)

@@ -10,7 +10,7 @@ import numpy as np
 from modules.latency.prediction import Prediction
 from modules.modeling.net_spec import NetSpec
 from modules.modeling.spec import BlockArgs
-from modules.utils.files import machine
+from modules.runtime.runner import products_saturate
 from modules.utils.registry import Registry
 
 
@@ -60,9 +60,7 @@ def make_platform(name: str) -> Platform:
 def this_machine() -> str:
     """The platform of this machine whose INT8 networks are the quickest: weights of 7 bits on x86 without VNNI, where
     onnxruntime's exact kernels for 8 bits take a third longer."""
-    facts = machine()
-    slow = "x86" in facts["system"].lower() and not {"avx512_vnni", "avx_vnni"} & {*facts["int8"]}
-    return "onnxruntime_w7a8" if slow else "onnxruntime_int8"
+    return "onnxruntime_w7a8" if products_saturate() else "onnxruntime_int8"
 
 
 def weight_bits(name: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from modules.runtime.metadata import Metadata
-from modules.runtime.runner import EXACT
+from modules.runtime.runner import onnxruntime_options
 from modules.runtime.session import Input, opening
 from modules.utils.errors import UserError, first_line
 
@@ -70,11 +70,8 @@ def open_session(model: str | Path | bytes, threads: int = 1, optimized_path: st
     with opening(model, "onnxruntime", "onnx_tools/export_onnx.py", Exception):  # it raises its own unrelated classes
         import onnxruntime as ort
 
-        ort.set_default_logger_severity(3)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options = onnxruntime_options(threads)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry(*EXACT)
         if optimized_path:
             options.optimized_model_filepath = str(optimized_path)
         if profile_path:
