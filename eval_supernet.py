@@ -16,7 +16,7 @@ from pathlib import Path
 
 from modules.latency.arguments import add_platform_arguments
 from modules.training.arguments import Evaluation, add_space_arguments, given_networks, make_evaluator
-from modules.utils.cli import add_local_rank, make_parser, run
+from modules.utils.cli import add_local_rank, make_parser, run, say_unused
 from modules.utils.errors import UserError
 from modules.utils.settings import PIXELS, add_arguments, from_arguments, option
 
@@ -30,6 +30,7 @@ def main(argv=None):
     option(parser, "--num_random", 0, "random subnets to evaluate besides the extremes", low=0)
     add_platform_arguments(parser)
     option(parser, "--num_samples", 1000, "subnets in the latency distribution", low=1)
+    option(parser, "--num_classes", 1000, "classes of the networks whose latency is predicted", low=1, high=10**6)
     option(parser, "--resolutions", (), "resolutions of the latencies", kind=int, many="+", shown="the superspace's",
            **PIXELS)
     option(parser, "--output", "results/eval_supernet", "folder of tables and figures")
@@ -39,6 +40,9 @@ def main(argv=None):
     if args.network and args.subnet_choice:
         raise UserError("--subnet_choice beside --network, which names a subnet; expected one of them")
     spaces = given_networks(args)
+    other = ("num_random",) if args.mode == "lat" else ("platform", "latency_table", "num_samples", "num_classes",
+                                                        "resolutions")
+    say_unused(args, parser, other, f"in --mode {args.mode}")
     if args.mode == "lat":
         report_latency(args, spaces)
     else:
@@ -106,7 +110,7 @@ def report_latency(args, spaces):
         named = bool(choices)
         choices = choices or [subnets.sample(rng) for _ in range(args.num_samples)]
         for name, platform in platforms_of[space.space.default_platform].items():
-            prediction, rows = predict_latencies(name, platform, space, choices)
+            prediction, rows = predict_latencies(name, platform, space, choices, args.num_classes)
             append_rows(table, rows)
             if named:
                 for i, choice in enumerate(choices):

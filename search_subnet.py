@@ -80,8 +80,12 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
+    if args.method == "random" and args.predictor == "none":
+        say_unused(args, parser, ("survival",), "with --method random, which has no parents")
+    if not args.debug:
+        say_unused(args, parser, ("debug_batches",), "without --debug")
     if args.fitness:
-        say_unused(args, parser, ("checkpoint_path", *settings_of(Images), *MEASURED),
+        say_unused(args, parser, ("checkpoint_path", "align_sample", *settings_of(Images), *MEASURED),
                    "with --fitness, which needs neither weights nor images")
         args.use_testset = False  # it is part of the folder's name
     elif args.use_testset and args.valid_size:
@@ -143,6 +147,7 @@ def search_by_accuracy(args, space, settings, opened, device):
 def search(args, space, settings, fitness, opened):
     """What the first process does, in the folder of the run `opened`."""
     from modules.latency.arguments import make_platforms, tables_identity
+    from modules.latency.platform import weight_bits
     from modules.latency.profile.timer import network_timer
     from modules.search.subnet.measure import Measurement, chosen
     from modules.search.subnet.proposals import Proposer
@@ -171,7 +176,8 @@ def search(args, space, settings, fitness, opened):
         print(f"--prefilter {settings.prefilter}: {proposer.filtered} subnets within the limits were not evaluated")
     best = chosen(ranking, state.measured if measurement else {})
     print_best(ranking, best, folder)
-    print_next(args, bool(settings.fitness), fitness.weight_bits, best, folder)
+    bits = min(map(weight_bits, args.platform)) if settings.fitness else fitness.weight_bits
+    print_next(args, bool(settings.fitness), bits, best, folder)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import MISSING, replace
 
 from modules.training.arguments import SUPERNETS
 from modules.training.config import SANDWICH, TrainConfig, add_config_arguments, load_yaml
-from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run
+from modules.utils.cli import add_local_rank, add_run_arguments, make_parser, run, say_unused
 from modules.utils.notes import print_once, say
 from modules.utils.settings import given_arguments, idle_settings, option
 
@@ -38,6 +38,9 @@ def main(argv=None):
     teacher = () if config.teacher == ("none",) else config.teacher or ("largest",)
     for line in idle_settings(replace(config, teacher=teacher, init_checkpoint="supernet"), given):
         say(line)
+    if teacher == ("largest",):  # its blocks are those of the student, so its answers are enough
+        say_unused(args, parser, ("teacher_strides", "teacher_feature_weight", "ts_clip"),
+                   "without --teacher: the largest subnet teaches by its answers alone")
 
     from modules.search.subnet.tuning import tune
     from modules.search_space.subnet_list import read_subnets

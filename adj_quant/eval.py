@@ -28,7 +28,8 @@ def main(argv=None):
     from modules.utils.dist import close, init_distributed, rank
     from modules.utils.results import format_table
 
-    evaluator = make_source(from_arguments(Source, args), given_networks(args)[0][0], args.align_sample,
+    ((space, named),) = given_networks(args)
+    evaluator = make_source(from_arguments(Source, args), space, args.align_sample, named,
                             device=init_distributed(args.local_rank), batch_size=args.batch_size)
     model = chosen_file(args.model, args.pick)
     network, config, accuracy = evaluate_adjustable(model, evaluator)

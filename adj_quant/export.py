@@ -39,7 +39,8 @@ def main(argv=None):
     from modules.adjustable.start import load_adjustable
     from modules.utils.results import format_table
 
-    evaluator = make_source(from_arguments(Source, args), given_networks(args)[0][0], args.align_sample,
+    ((space, named),) = given_networks(args)
+    evaluator = make_source(from_arguments(Source, args), space, args.align_sample, named,
                             batch_size=args.batch_size, calibration_batches=args.num_calib_batches)
     network, _, choice = load_adjustable(chosen_file(args.model, args.pick), evaluator)
     rows = export_engines(network, evaluator, choice, args.output_dir, args.format, args.num_runs)

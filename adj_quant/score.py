@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.adjustable.config import METRICS, PAIRINGS
 from modules.search_space.reference import NETWORK, read_network
-from modules.utils.cli import make_parser, run
+from modules.utils.cli import make_parser, run, say_unused
 from modules.utils.errors import UserError
 from modules.utils.settings import option
 
@@ -50,6 +50,11 @@ def main(argv=None):
     if args.model_info and args.metric == "official":
         raise UserError(f"--model_info {args.model_info} with --metric official, which counts additions apart; allowed "
                         "with --metric repository or bitops")
+
+    if args.quant_info:
+        say_unused(args, parser, ("weight_bits", "act_bits"), "with --quant_info, which has the bits of each channel")
+    if args.metric == "bitops":
+        say_unused(args, parser, ("swish_bits", "bias_bits", "pairing"), "with --metric bitops")
 
     from modules.adjustable.scoring.score import NetworkCost, part_score, table, total
     from modules.deploy.graph.untrained import untrained_graph

@@ -92,7 +92,7 @@ def main(argv=None):
     overwrite = args.overwrite or (args.validation and not args.resume)  # which replaces nothing
     with Run(Path(args.output_dir) / NAME, files=FILES, resume=args.resume, overwrite=overwrite,
              option="--output_dir") as opened:
-        evaluator = make_source(from_arguments(Source, args), space, args.align_sample, device=device,
+        evaluator = make_source(from_arguments(Source, args), space, args.align_sample, network, device=device,
                                 batch_size=config.batch_size, calibration_batches=args.num_calib_batches,
                                 seed=config.seed)
         choice = evaluator.choice_of(network) if network else evaluator.model.subnets.check(choice)

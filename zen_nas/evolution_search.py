@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.utils.cli import make_parser, run
+from modules.utils.cli import make_parser, run, say_unused
 from modules.utils.settings import option
 from modules.zero_shot.arguments import add_search_arguments, given_limits, run_search
 
@@ -36,6 +36,9 @@ def main(argv=None):
     option(parser, "--gamma", 0.01, "size of the perturbation in the Zen score", above=0, high=100)
     add_search_arguments(parser, latency_unit="seconds", batch="64")
     args = parser.parse_args(argv)
+
+    if args.zero_shot_score != "Zen":
+        say_unused(args, parser, ("gamma",), f"with --zero_shot_score {args.zero_shot_score}")
 
     from dataclasses import replace
 

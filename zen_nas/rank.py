@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modules.training.arguments import SUPERNETS, Evaluation
 from modules.utils.cli import make_parser, run
 from modules.utils.files import REPOSITORY
-from modules.utils.settings import BATCH, PIXELS, add_arguments, from_arguments, option
+from modules.utils.settings import PIXELS, TRAIN_BATCH, add_arguments, from_arguments, option
 
 AGGREGATE = "aggregate"
 
@@ -46,7 +46,7 @@ def main(argv=None):
     option(parser, "--aggregate", False, "also all of them by their ranks")
     option(parser, "--rows", 8, "rows of each table; 0: all", low=0)
     option(parser, "--resolution", 160, "resolution of the images", **PIXELS)
-    option(parser, "--batch_size", 16, "images per score", **BATCH)
+    option(parser, "--batch_size", 16, "images per score", **TRAIN_BATCH)
     option(parser, "--output", "results/zen_nas", "folder of the table")
     add_arguments(parser, Evaluation)
     args = parser.parse_args(argv)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.search_space.reference import NETWORK
 from modules.utils.cli import make_parser, run
-from modules.utils.settings import BATCH, PIXELS, SEED, option
+from modules.utils.settings import PIXELS, SEED, TRAIN_BATCH, option
 from modules.zero_shot.arguments import PROXIES
 
 
@@ -31,7 +31,7 @@ def main(argv=None):
     option(parser, "--zero_shot_score", ("Zen",), f"scores: {PROXIES}", many="+")
     option(parser, "--no_reslink", False, "without shortcuts, as the search scores")
     option(parser, "--repeat", 32, "draws of weights and inputs", low=1)
-    option(parser, "--batch_size", 16, "images per draw", **BATCH)
+    option(parser, "--batch_size", 16, "images per draw", **TRAIN_BATCH)
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the network's", **PIXELS)
     option(parser, "--num_classes", 1000, "classes", low=1, high=10**6)
     option(parser, "--gpu", None, "number of the GPU that scores", kind=int, low=0, high=1023, shown="the CPU scores")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modules.search_space.config import SupernetConfig
+from modules.search_space.reference import Network
 from modules.training.arguments import SUPERNETS, Images, add_supernet_arguments
 from modules.utils.settings import add_arguments, option, setting
 
@@ -33,13 +34,15 @@ def add_model_arguments(parser) -> None:
     option(parser, "--pick", "", "which point of the run in the folder --model: accuracy>=75, score<=0.3")
 
 
-def make_source(source: Source, space: SupernetConfig, align_sample: bool, **evaluator):
-    """The `SubnetEvaluator` of a checkpoint; `evaluator`: more of its arguments."""
-    from modules.modeling.restore import find_checkpoint
+def make_source(source: Source, space: SupernetConfig, align_sample: bool, network: Network | None = None, **evaluator):
+    """The `SubnetEvaluator` of a checkpoint of `space`: in a folder that of the supernet which `network` names, if it
+    names one. `evaluator`: more of its arguments."""
+    from modules.modeling.restore import find_checkpoint, holds_int8, is_one_checkpoint
     from modules.training.subnet_evaluator import SubnetEvaluator
 
+    given = source.checkpoint_path
+    int8 = source.quant_mode or (is_one_checkpoint(given) and holds_int8(given))  # a file tells its own precision
     return SubnetEvaluator.open(
-        find_checkpoint(source.checkpoint_path, space, source.quant_mode, align_sample), space,
-        quant_mode=source.quant_mode,
+        find_checkpoint(given, space, int8, align_sample, network.supernet if network else ""), space, quant_mode=int8,
         dataset=source.dataset, dataset_path=source.dataset_path, valid_size=source.valid_size,
         augment=source.augment, num_workers=source.data_loader_workers_per_gpu, **evaluator)

@@ -67,7 +67,7 @@ class AdjustConfig:
                                  "classifier stay in float")
     granularity: str = _quantisers("channel", "parts with bits of their own; layer: as engines run it, weights of 4 or "
                                    "8 bits per layer, tensors of 8", choices=GRANULARITIES)
-    finetune: bool = _quantisers(False, "the bits stay as they are")
+    finetune: bool = _quantisers(False, "the bits stay as they are", needs="bits_trainable")
     iter_train: bool = _quantisers(False, "the bits move in every --iter_train_freq-th mini-epoch only",
                                    needs="bits_trainable")
     iter_train_freq: int = _quantisers(2, "mini-epochs from one in which the bits move to the next", low=1,

@@ -17,6 +17,7 @@ from modules.deploy.naming import model_path, trained_metadata
 from modules.deploy.to_onnx.writer import write_onnx
 from modules.deploy.to_tflite.writer import write_tflite
 from modules.modeling.blocks import module_name
+from modules.modeling.placement import HARD_SIGMOID_SHIFT
 from modules.runtime.engines import open_model
 from modules.runtime.session import summarize, time_interleaved
 from modules.search_space.config import SubnetChoiceConfig
@@ -59,7 +60,9 @@ def engine_graph(network: AdjustableNetwork, batches) -> Graph:
         raise UserError("the network has weights in float (--mix_prec); integer files need all of them quantised")
     quantizers = {name: _quantizer(network.tensors[module_name(name)]) for name in (INPUT, *network.placement.learned)}
     graph = replace(float_graph(network), quantizers=quantizers)
-    graph.nodes = [_coded(node, network, quantizers) if isinstance(node, WeightNode) else node for node in graph.nodes]
+    gates = {node.inputs[0] for node in graph.nodes if node.kind == "hard_sigmoid"}
+    graph.nodes = [_coded(node, network, quantizers, node.output in gates) if isinstance(node, WeightNode) else node
+                   for node in graph.nodes]
     graph.ranges = best_ranges(network, graph, list(batches), lambda net, images, seen: net.observe(images, seen))
     return graph
 
@@ -84,14 +87,15 @@ def _quantizer(quantizer: AdjustableQuantizer) -> Quantizer:
     return Quantizer(np.float32(1 / scale), round(-low * scale))
 
 
-def _coded(node: WeightNode, network: AdjustableNetwork, quantizers: dict[str, Quantizer]) -> WeightNode:
+def _coded(node: WeightNode, network: AdjustableNetwork, quantizers: dict[str, Quantizer], gate: bool) -> WeightNode:
     quantizer = _layer(network, node).weight_quantizer
     _, scale, top = quantizer.grid()
     column = (-1,) + (1,) * (node.weight.ndim - 1)
     scale, most = _array(scale), float(top[0]) / 2
     codes = np.clip(np.round(node.weight * scale.reshape(column)), -most, most).astype(np.int8)
     source = quantizers[node.inputs[0]]
-    codes, scales = silence_dead(codes, (1 / scale).astype(np.float32), node.bias, source)
+    bias = node.bias + HARD_SIGMOID_SHIFT if gate else node.bias  # as the plan writes it
+    codes, scales = silence_dead(codes, (1 / scale).astype(np.float32), bias, source)
     return replace(node, codes=codes, scales=scales, quantizer=source, bits=int(quantizer.bits()[0]))
 
 

@@ -19,7 +19,7 @@ from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.checkpoint import load_checkpoint, load_weights
 from modules.utils.errors import UserError
-from modules.utils.notes import print_once
+from modules.utils.notes import print_once, say
 
 _STRUCTURE = [field.name for field in fields(AdjustConfig) if field.name in
               {"granularity", *(f.name for f in fields(QuantizerSettings))}]
@@ -93,13 +93,26 @@ def _load_run(path: str | Path) -> tuple[dict, AdjustConfig, SubnetChoiceConfig,
                         "--checkpoint_path") from None
 
 
-def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoiceConfig, config: AdjustConfig) -> None:
+def _check_same_start(path: str | Path, checkpoint: dict, classes: tuple[str, ...], evaluator: SubnetEvaluator) -> None:
+    """UserError if a run started from the checkpoint of another network, or of other classes, than the evaluator's."""
+    trained = checkpoint["config"].get("supernet", str(evaluator.space))
+    if trained != str(evaluator.space):
+        raise UserError(f"checkpoint {str(path)!r} is of {trained}, not of {evaluator.space}")
+    check_same_classes(classes, evaluator.record.classes, str(path))
+
+
+def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoiceConfig, config: AdjustConfig,
+               evaluator: SubnetEvaluator) -> None:
     """Take the network of another run. One without trained bits starts the bits where it has them.
+
+    Args:
+        evaluator: of the checkpoint that this run starts from.
 
     Raises:
         UserError: a file of another network, or of quantisers that this run does not have; it names the option to add.
     """
-    checkpoint, before, subnet, _ = _load_run(path)
+    checkpoint, before, subnet, classes = _load_run(path)
+    _check_same_start(path, checkpoint, classes, evaluator)
     if subnet != choice:
         raise UserError(f"checkpoint {str(path)!r} (--ckpt_path) is of subnet {subnet}, not of {choice}")
     for name in _STRUCTURE:
@@ -109,6 +122,8 @@ def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoic
             raise UserError(f"checkpoint {str(path)!r} (--ckpt_path) was trained with {name} {old}, and this run has "
                             f"{new}; " + (f"leave out --{name}" if old is False else f"add {option}"
                                           + (" --finetune to keep its bits" if name == "bits_trainable" else "")))
+    if before.range != config.range:
+        say(f"{path} was trained with --range {before.range}: ranges beyond those of {config.range} are cut")
     weights = dict(checkpoint["state_dict"])
     if config.bits_trainable and not before.bits_trainable:
         print_once(f"{path} has no trained bits; they start at --weight_bits and --act_bits")
@@ -127,10 +142,7 @@ def load_adjustable(path: str | Path, evaluator: SubnetEvaluator
         UserError: a missing or foreign file; one of other classes than the evaluator's checkpoint.
     """
     checkpoint, config, choice, classes = _load_run(path)
-    trained = checkpoint["config"].get("supernet", str(evaluator.space))
-    if trained != str(evaluator.space):
-        raise UserError(f"checkpoint {str(path)!r} is of {trained}, not of {evaluator.space}")
-    check_same_classes(classes, evaluator.record.classes, str(path))
+    _check_same_start(path, checkpoint, classes, evaluator)
     evaluator.load_at(choice.resolution)
     graph = untrained_graph(evaluator.space, choice, int8=False, num_classes=len(evaluator.record.classes))
     network = AdjustableNetwork(graph, config.quantizers)

@@ -67,9 +67,10 @@ class AdjustTrainer:
             config.check_average()
         graph = start_graph(self.evaluator, self.choice)
         self.teacher = teacher_network(self.evaluator, graph, self.choice, self.teacher_path)
-        self.network = start_network(self.evaluator, graph, config, self.thresholds)
+        thresholds = "" if self.opened.continues else self.thresholds  # the state has the ranges
+        self.network = start_network(self.evaluator, graph, config, thresholds)
         if self.start and not self.opened.continues:
-            load_start(self.network, self.start, self.choice, config)
+            load_start(self.network, self.start, self.choice, config, self.evaluator)
         self.bits = self.network.bit_parameters()
         others = {id(p) for p in self.bits}
         self.rest = [p for p in self.network.parameters() if id(p) not in others]
@@ -254,7 +255,8 @@ class AdjustTrainer:
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
                 "weights of --checkpoint_path": weights_digest(evaluator.model.state_dict()),
-                "--num_calib_batches": evaluator.calibration_batches, "number of processes": dist.world_size(),
+                "--num_calib_batches": evaluator.calibration_batches, "--augment": evaluator.augment,
+                "number of processes": dist.world_size(),
                 "number of training images": len(evaluator.data.train_indices),
                 "number of validation images": len(evaluator.data.valid_indices)}
 

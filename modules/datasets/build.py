@@ -60,8 +60,8 @@ class Data:
         return replace(self, info=replace(self.info, mean=tuple(mean), std=tuple(std)))
 
     def cropped(self, least: float) -> Data:
-        """The same images, whose training crops keep at least `least` of an image's area; 0: as they are."""
-        return replace(self, info=replace(self.info, crop_scale=(least, 1.0))) if least else self
+        """The same images, whose training crops keep at least `least` of an image's area; 0: the set's own value."""
+        return replace(self, info=replace(self.info, crop_scale=(least or _least_crop(self.info.name), 1.0)))
 
     def preprocessing(self, crop_size: int) -> Preprocessing:
         """The preprocessing of this set's evaluation, with images of `crop_size` pixels."""
@@ -70,6 +70,10 @@ class Data:
     def preprocessed(self, seen: Preprocessing) -> Data:
         """The same images, as a network `seen` them in its evaluation; the transforms take the size of images apart."""
         return replace(self, info=replace(self.info, eval_crop=seen.eval_crop)).normalised(seen.mean, seen.std)
+
+
+def _least_crop(name: str) -> float:
+    return LEAST_CROP.get(name, 0.08)
 
 
 def data_of(dataset: str, dataset_path: str, record) -> tuple[str, str]:
@@ -103,7 +107,7 @@ def load_data(dataset: str | None = None, dataset_path: str | None = None, valid
     name = dataset or "folder"
     check_choice(name, DATASETS, "dataset (--dataset)")
     train, official = _open(name, dataset_path, labelled)
-    scale = crop_scale_min or LEAST_CROP.get(name, 0.08)
+    scale = crop_scale_min or _least_crop(name)
     if not 0 < scale <= 1:
         raise UserError(f"crop_scale_min {crop_scale_min}; allowed: above 0, at most 1 (or 0 for the data set's own)")
     if not 0 < eval_crop <= 1:

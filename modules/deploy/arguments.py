@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
-from modules.search_space.reference import NETWORK, read_network
-from modules.search_space.subnet_list import read_subnets
+from modules.search_space.reference import NETWORK, Network, read_network
+from modules.search_space.subnet_list import read_networks
 from modules.training.arguments import ALIGNED, SUPERNETS, Evaluation, make_evaluator
 from modules.utils.cli import given_options
 from modules.utils.errors import UserError
@@ -30,8 +30,11 @@ def add_subnets_argument(parser, folder: str) -> None:
 
 def given_subnets(args) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
     """The networks that the options above name."""
-    networks = map(read_network, args.network)
-    return [(network.space, network.subnet) for network in networks] or read_subnets(args.input)
+    return [(network.space, network.subnet) for network in _given_networks(args)]
+
+
+def _given_networks(args) -> list[Network]:
+    return [*map(read_network, args.network)] or read_networks(args.input)
 
 
 def refuse_beside_files(args, parser, names: Iterable[str]) -> None:
@@ -47,10 +50,10 @@ def refuse_beside_files(args, parser, names: Iterable[str]) -> None:
 
 
 def given_checkpoint(args, space: SupernetConfig, int8: bool) -> Path:
-    """The checkpoint of a supernet in `--resume`: in the folder that a network of `--network` names, if one does."""
+    """The checkpoint of a supernet in `--resume`: in the folder that one of the given networks names, if one does."""
     from modules.modeling.restore import find_checkpoint
 
-    names = {network.space: network.supernet for network in map(read_network, args.network)}
+    names = {network.space: network.supernet for network in _given_networks(args)}
     return find_checkpoint(args.resume, space, int8, args.align_sample, names.get(space, ""))
 
 
@@ -65,6 +68,8 @@ def add_export_arguments(parser, folder: str, output: str) -> None:
     option(parser, "--skip_weights", False, "random weights, no checkpoint, no data")
     option(parser, "--weight_bits", 8, "bits of these random weights in int8 files; trained ones have their own", low=2,
            high=8)
+    option(parser, "--num_classes", 1000, "classes of networks with random weights; trained ones have their own", low=1,
+           high=10**6)
     add_arguments(parser, Evaluation)
 
 
@@ -80,11 +85,14 @@ def export_given(args, form: Format) -> None:
     if args.weight_bits != 8 and not args.skip_weights:
         raise UserError(f"--weight_bits {args.weight_bits} without --skip_weights; trained weights have the bits of "
                         "their training (--quant_weight_bits there)")
+    if args.num_classes != 1000 and not args.skip_weights:
+        raise UserError(f"--num_classes {args.num_classes} without --skip_weights; a trained network has the classes "
+                        "of its training")
     precisions = (True,) if args.quant_mode else (False, True)
     if is_one_checkpoint(args.resume) and not (args.quant_mode or args.skip_weights):
         precisions = (holds_int8(args.resume),)
     for exported in export_subnets(given_subnets(args), args.output_dir, form, precisions,
-                                   None if args.skip_weights else evaluator, args.weight_bits):
+                                   None if args.skip_weights else evaluator, args.weight_bits, args.num_classes):
         print(exported, flush=True)
 
 

@@ -85,12 +85,12 @@ def export_untrained(space: SupernetConfig, choice: SubnetChoiceConfig, folder: 
 def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]], folder: str | Path, form: Format,
                    precisions: Iterable[bool],
                    evaluator: Callable[[SupernetConfig, bool], SubnetEvaluator] | None = None,
-                   weight_bits: int = 8) -> Iterator[Exported]:
+                   weight_bits: int = 8, num_classes: int = 1000) -> Iterator[Exported]:
     """Export `subnets` in each precision (True: int8), supernet by supernet.
 
     Args:
         evaluator: a function that gives the evaluator of a supernet in a precision; None: random weights, of
-            `weight_bits` bits in int8.
+            `weight_bits` bits in int8, and `num_classes` classes.
 
     Raises:
         UserError: random weights, and one of the files is there as a trained one.
@@ -108,7 +108,7 @@ def export_subnets(subnets: Iterable[tuple[SupernetConfig, SubnetChoiceConfig]],
             trained = evaluator and evaluator(space, int8)
             for choice in choices:
                 yield (export_trained(trained, choice, folder, form) if trained
-                       else export_untrained(space, choice, folder, int8, form, weight_bits=weight_bits))
+                       else export_untrained(space, choice, folder, int8, form, num_classes, weight_bits))
 
 
 def timed_files(space: SupernetConfig, choice: SubnetChoiceConfig, folder: str | Path, form: Format,

@@ -17,13 +17,14 @@ _AT_ONCE = 100  # subnets between two steps of the progress bar
 
 
 def predict_latencies(name: str, platform: Platform, space: SupernetConfig,
-                      choices: Sequence[SubnetChoiceConfig]) -> tuple[Prediction, list[dict]]:
+                      choices: Sequence[SubnetChoiceConfig], num_classes: int = 1000) -> tuple[Prediction, list[dict]]:
     """Latencies of subnets `choices` of `space` on the platform called `name`, and the same as rows of a table."""
     from tqdm import tqdm
 
     parts = []
     for start in tqdm(range(0, len(choices), _AT_ONCE), desc=f"{space} on {name}", disable=None):
-        parts.append(predict_subnets(platform, [resolve(space, c) for c in choices[start:start + _AT_ONCE]]))
+        parts.append(predict_subnets(platform, [resolve(space, choice, num_classes)
+                                                for choice in choices[start:start + _AT_ONCE]]))
     prediction = join_predictions(parts)
     rows = [{"enc": choice, "latency_ms": f"{ms:.4f}", "std_ms": "" if np.isnan(std) else f"{std:.4f}",
              "extrapolated": int(extrapolated), "platform": name, "supernet": space}

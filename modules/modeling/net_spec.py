@@ -5,7 +5,7 @@ No torch code.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 
@@ -18,10 +18,12 @@ from modules.utils.errors import UserError
 
 @dataclass(frozen=True)
 class NetSpec:
-    """A network: name and blocks of each stage, and the square input resolution in pixels."""
+    """A network: name and blocks of each stage, and the square input resolution in pixels. `superspace`: the name of
+    the one that it was taken from, if it is known."""
 
     stages: tuple[tuple[str, tuple[BlockSpec, ...]], ...]
     resolution: int
+    superspace: str = field(default="", compare=False)
 
     @property
     def blocks(self) -> tuple[tuple[str, BlockSpec], ...]:
@@ -67,7 +69,7 @@ def resolve(config: SupernetConfig, choice: SubnetChoiceConfig, num_classes: int
             candidate = stage.candidate
         stages.append((table.name, stage_blocks(candidate, table, cin, choices)))
         cin = choices[-1].width
-    return NetSpec(tuple(stages), choice.resolution)
+    return NetSpec(tuple(stages), choice.resolution, config.superspace)
 
 
 @lru_cache(maxsize=1000)

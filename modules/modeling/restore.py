@@ -10,6 +10,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from modules.modeling.ops.lsq_plus import has_trained_quantizers
 from modules.modeling.public_weights.form import Form
 from modules.modeling.public_weights.forms import find_form, from_foreign
 from modules.modeling.public_weights.packages import PACKAGE, package_weights
@@ -100,6 +101,11 @@ class ModelRecord(Record):
         return self.training.get("eval_crop", EVAL_CROP)
 
     @property
+    def augment(self) -> str:
+        """The augmentation of its training images; older checkpoints use the published one."""
+        return self.training.get("augment", "auto_augment_tf")
+
+    @property
     def only_subnet(self) -> SubnetChoiceConfig | None:
         """The subnet that was trained alone, if one was."""
         encoding = self.training.get("subnet_choice")
@@ -159,8 +165,14 @@ def is_one_checkpoint(resume: str | Path) -> bool:
 
 
 def holds_int8(path: str | Path) -> bool:
-    """Whether a checkpoint is of an INT8 training; "package" is not. UserError if it is damaged."""
-    return str(path) != PACKAGE and bool(load_checkpoint(path).get("config", {}).get("quant"))
+    """Whether a checkpoint is of an INT8 training; "package" is not. A published one is if any of its quantisers has
+    learned. UserError if it is damaged."""
+    if str(path) == PACKAGE:
+        return False
+    checkpoint = load_checkpoint(path)
+    if "config" in checkpoint:
+        return bool(checkpoint["config"].get("quant"))
+    return has_trained_quantizers(checkpoint.get("state_dict", checkpoint))
 
 
 def check_trained(record: ModelRecord, choice: SubnetChoiceConfig, path: str | Path) -> None:

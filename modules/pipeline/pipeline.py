@@ -1,6 +1,7 @@
 """The pipeline as a run that can be killed and continued."""
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from functools import partial
 
@@ -79,6 +80,7 @@ def plan_state(request: Request) -> dict:
     Raises:
         UserError: as `run_pipeline`.
     """
+    start = time.monotonic()
     data = load_data(request.dataset or None, request.dataset_path or None)
     check_enough_classes(data.info)
     classes = len(data.info.classes)
@@ -96,7 +98,8 @@ def plan_state(request: Request) -> dict:
         plan = plan_with(losses)
     return {"limit": limit, "table_limit": _table_limit(limit, request, classes), "classes": classes,
             "images": len(data.train_indices), "tests": len(data.test_indices),
-            "shifted": suits(data, max(request.pixels)), "plan": asdict(plan), "losses": asdict(losses)}
+            "shifted": suits(data, max(request.pixels)), "plan": asdict(plan), "losses": asdict(losses),
+            "seconds": {"plan": round(time.monotonic() - start, 1)}}
 
 
 def _table_limit(limit: float, request: Request, classes: int) -> float:

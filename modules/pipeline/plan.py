@@ -56,6 +56,8 @@ class Plan:
         calibration_batches: training batches that calibrate batch norm.
         score: that subnets are chosen by, without a supernet; "": by their accuracy in one.
         threads: of the CPU.
+        amp: number format of all trainings but the last ones: "none" for fp32, or "bf16".
+        last_amp: that of the last training, and `rival_amp` of its rival's.
         last_epochs: of the network found, after all others; as the following, 0 until `plan_last`.
         whole_epoch: batches of all training images.
     """
@@ -81,6 +83,9 @@ class Plan:
     rival_int8_epochs: int = 0
     whole_epoch: int = 0
     score: str = ""
+    amp: str = "none"
+    last_amp: str = "none"
+    rival_amp: str = "none"
 
     def __str__(self) -> str:
         blocks = (f"teacher {self.teacher_epochs} epochs; blocks {self.block_batches} and {self.block_int8_batches} "
@@ -88,8 +93,8 @@ class Plan:
         tables = f"{blocks}tables of {self.table_rows} rows; " if self.table_rows else ""
         supernet = f"supernet {self.supernet_epochs} and {self.supernet_int8_epochs} epochs; {self.evaluations} subnets"
         scored = f"no supernet; {self.evaluations} subnets scored by {self.score}"
-        return (f"{self.threads} thread(s); {self.valid_size} training images held out; "
-                f"{'/'.join(map(str, self.resolutions))} pixels; {self.length}{tables}"
+        return (f"{self.threads} thread(s){', bf16' * (self.amp == 'bf16')}; {self.valid_size} training images held "
+                f"out; {'/'.join(map(str, self.resolutions))} pixels; {self.length}{tables}"
                 f"{scored if self.score else supernet + ' evaluated'}; the best of them trained for "
                 f"{self.tuning_epochs} and {self.tuning_int8_epochs} epochs{' more' * (not self.score)}, then the one "
                 "found in the time that is left")
@@ -110,8 +115,11 @@ class Plan:
 
     def last(self) -> str:
         """The last step in words."""
-        rival = f"; the rival for {self.rival_epochs} and {self.rival_int8_epochs}" if self.rival_epochs else ""
-        return f"the network found for {self.last_epochs} and {self.last_int8_epochs} epochs more{rival}"
+        formats = {"none": "", "bf16": " in bf16"}
+        rival = (f"; the rival for {self.rival_epochs} and {self.rival_int8_epochs}{formats[self.rival_amp]}"
+                 if self.rival_epochs else "")
+        return (f"the network found for {self.last_epochs} and {self.last_int8_epochs} epochs more"
+                f"{formats[self.last_amp]}{rival}")
 
 
 def make_plan(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ...], speed: Speed, losses: Losses,
@@ -153,8 +161,8 @@ def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ..
 
     students = kinds * speed.sandwich + speed.teacher * FORWARD
     smaller = sum(r**2 for r in resolutions) / max(resolutions)**2 / len(resolutions)
-    sandwich = speed.sandwich * smaller
-    tuned = speed.single * smaller / SUBNETS_PER_STEP * TRAINED / min(speed.threads, TRAINED)
+    sandwich = speed.sandwich / speed.gain * smaller  # of the trainings, which may be in bf16
+    tuned = speed.single / speed.gain * smaller / SUBNETS_PER_STEP * TRAINED / min(speed.threads, TRAINED)
     int8_steps = [shares[name] * budget / INT8 / step for name, step in (("supernet int8", sandwich),
                                                                          ("tuning int8", tuned)) if shares[name]]
     steps = int(min(max(min(int8_steps), LEAST_BATCHES), whole))
@@ -175,22 +183,25 @@ def _fill(budget: float, images: int, spaces: Spaces, resolutions: tuple[int, ..
         calibration_batches=calibration,
         tuning_epochs=size("tuning", tuned * steps, 200 * epochs),
         tuning_int8_epochs=size("tuning int8", INT8 * tuned * steps, 50 * epochs),
-        threads=speed.threads, whole_epoch=whole, score=score)
+        threads=speed.threads, whole_epoch=whole, score=score, amp=speed.amp)
 
 
-def plan_last(plan: Plan, seconds: float, found: float, rival: float = 0.0) -> Plan:
+def plan_last(plan: Plan, seconds: float, found: tuple[float, str], rival: tuple[float, str] | None = None) -> Plan:
     """`plan` with the last training of the network found, and the training of its rival, within `seconds`; `found` and
-    `rival` are the seconds of one fp32 step of each, `rival` 0 without one.
+    `rival` are the seconds of one step of each and its number format, such as (0.2, "bf16").
 
     The rival has as many epochs as the network found had with its supernet, or those that fit the same time, if these
     are fewer. Each training has one epoch at least.
     """
-    last, last_int8 = _epochs(plan, seconds, found, bool(rival))
+    step, amp = found
+    last, last_int8 = _epochs(plan, seconds, step, bool(rival))
+    plan = replace(plan, last_epochs=last, last_int8_epochs=last_int8, last_amp=amp)
     if not rival:
-        return replace(plan, last_epochs=last, last_int8_epochs=last_int8)
-    most, most_int8 = _epochs(plan, seconds, rival, True)
+        return plan
+    step, amp = rival
+    most, most_int8 = _epochs(plan, seconds, step, True)
     return replace(
-        plan, last_epochs=last, last_int8_epochs=last_int8,
+        plan, rival_amp=amp,
         rival_epochs=min(plan.supernet_epochs + plan.tuning_epochs + last, most),
         rival_int8_epochs=min(plan.supernet_int8_epochs + plan.tuning_int8_epochs + last_int8, most_int8))
 

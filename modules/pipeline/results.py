@@ -64,7 +64,8 @@ class Results:
 
     @cached_property
     def measured_here(self) -> bool:
-        """Whether latencies measured here count: the platform is this machine. Those of others are predicted."""
+        """Whether networks are measured: the platform is `onnxruntime_int8` or one like it, of this machine. Those of
+        all others, profiles of this machine too, are predicted."""
         return hasattr(get_platform(self.request.platform), "measure_subnet")
 
     def predicted(self, networks: Sequence[Network]) -> np.ndarray:
@@ -192,13 +193,14 @@ class Results:
                    key=lambda path: self.accuracy_held_out(path, self.found))
 
     def epochs(self, name: str) -> tuple[int, int]:
-        """Epochs in fp32 and in INT8 that an exported network was trained alone."""
+        """Epochs in fp32 and in INT8 in which the weights of an exported file were trained alone."""
         p = self.plan
         if name == "mobilenet_v2":
             return p.rival_epochs, p.rival_int8_epochs
-        if name == "found":
-            return p.tuning_epochs + p.last_epochs, p.tuning_int8_epochs + p.last_int8_epochs
-        return p.tuning_epochs, p.tuning_int8_epochs
+        checkpoints, (_, subnet) = self.exports()[name]
+        last = checkpoints == self.last
+        alone = (self.best_checkpoints(subnet) if last else checkpoints) != self.supernet
+        return alone * p.tuning_epochs + last * p.last_epochs, alone * p.tuning_int8_epochs + last * p.last_int8_epochs
 
     def rival_candidates(self) -> list[Network]:
         """Networks that a user would take instead."""

@@ -49,13 +49,17 @@ def run_steps(run: Run, identity: dict, state: dict, steps: Sequence[Step], thre
             continue
         print(f"\n== {number}/{len(steps)} {step.name}", flush=True)
         start = time.monotonic()
-        if step.side_by_side:
-            _run_side_by_side(step.commands(), threads)
-        else:
-            for command in step.commands():
-                run_script(command, threads)
-        seconds[step.name] = round(time.monotonic() - start, 1)
-        run.write_state(identity, state)
+        name = f"{step.name}, stopped"
+        try:
+            if step.side_by_side:
+                _run_side_by_side(step.commands(), threads)
+            else:
+                for command in step.commands():
+                    run_script(command, threads)
+            name = step.name
+        finally:  # what a stopped step took is part of the budget too
+            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 1)
+            run.write_state(identity, state)
 
 
 def _run_side_by_side(sequences: Sequence[Sequence[Command]], threads: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from modules.pipeline.rival import Network
 from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import Superspace, get_superspace
 from modules.training.config import TrainConfig
+from modules.training.precision import computes_bf16
 from modules.training.sandwich import sandwich_step, subnet_step
 from modules.utils.dist import init_distributed
 from modules.utils.files import REPOSITORY
@@ -36,6 +38,8 @@ class Speed:
         teacher: a training step of the teacher; 0 if it is not trained.
         threads: of the CPU, for both measurements and all steps.
         start: seconds until a script has loaded its libraries.
+        amp: number format in which a sandwich step is fastest; "none" for fp32.
+        gain: how many times as fast as in fp32 it is then.
     """
 
     sandwich: float
@@ -43,6 +47,8 @@ class Speed:
     teacher: float
     threads: int = 1
     start: float = 0.0
+    amp: str = "none"
+    gain: float = 1.0
 
 
 def mixture(spaces: Spaces) -> SupernetConfig:
@@ -56,26 +62,31 @@ def measure_speed(space: SupernetConfig, resolution: int, classes: int, teacher:
     """Speed at `resolution` (pixels) on the device of training; `teacher` is an architecture, "" for none.
 
     On a CPU, `threads` or `OMP_NUM_THREADS` gives the number of threads. Without it, one thread and all cores are
-    tried: if other programs keep the cores busy, one thread is faster.
+    tried: if other programs keep the cores busy, one thread is faster. bf16 is tried where the device has kernels for
+    it.
     """
     device = init_distributed()
     images = torch.randn(BATCH, 3, resolution, resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     before, sandwich = torch.get_num_threads(), {}
     numbers = [threads] if threads else _numbers_of_threads(device)
+    formats = _formats(device)
     for number in {*numbers, 1}:
         torch.set_num_threads(number)
-        sandwich[number] = _sandwich_seconds(space, resolution, classes, images, labels)
-    threads = min(numbers, key=sandwich.get)
+        for amp in formats:
+            sandwich[amp, number] = _sandwich_seconds(space, resolution, classes, images, labels, amp)
+    amp, threads = min(((amp, number) for amp in formats for number in numbers), key=sandwich.get)
     torch.set_num_threads(threads)
     taught = _teacher_seconds(teacher, classes, get_superspace(space.superspace), images, labels) if teacher else 0.0
-    speed = Speed(sandwich[threads], sandwich[1], taught, threads, _start_seconds())
+    plain = sandwich["none", threads]
+    speed = Speed(plain, sandwich["none", 1], taught, threads, _start_seconds(), amp, plain / sandwich[amp, threads])
     torch.set_num_threads(before)
     return speed
 
 
-def step_seconds(network: Network, classes: int, threads: int) -> float:
-    """Seconds of one fp32 step of 64 images of `network` alone, on `threads` threads of a CPU."""
+def step_seconds(network: Network, classes: int, threads: int) -> tuple[float, str]:
+    """Seconds of one step of 64 images of `network` alone, on `threads` threads of a CPU, in the faster number format,
+    and that format: "none" for fp32, or "bf16"."""
     space, subnet = network
     device, before = init_distributed(), torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -83,9 +94,14 @@ def step_seconds(network: Network, classes: int, threads: int) -> float:
     net.set_active_subnet(subnet)
     images = torch.randn(BATCH, 3, subnet.resolution, subnet.resolution, device=device)
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
-    seconds = _seconds(lambda: subnet_step(net, images, labels, TrainConfig(), rng))
+    seconds = {amp: _seconds(partial(subnet_step, net, images, labels, TrainConfig(amp=amp), rng))
+               for amp in _formats(device)}
     torch.set_num_threads(before)
-    return seconds
+    return min((seconds, amp) for amp, seconds in seconds.items())
+
+
+def _formats(device: torch.device) -> list[str]:
+    return ["none", "bf16"] if computes_bf16(device) else ["none"]
 
 
 def _numbers_of_threads(device: torch.device) -> list[int]:
@@ -95,10 +111,10 @@ def _numbers_of_threads(device: torch.device) -> list[int]:
     return sorted({1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1})
 
 
-def _sandwich_seconds(space: SupernetConfig, resolution: int, classes: int, images: torch.Tensor, labels: torch.Tensor
-                      ) -> float:
+def _sandwich_seconds(space: SupernetConfig, resolution: int, classes: int, images: torch.Tensor, labels: torch.Tensor,
+                      amp: str) -> float:
     net, rng = Supernet(space, classes, (resolution,)).to(images.device), np.random.default_rng(0)
-    return _seconds(lambda: sandwich_step(net, images, labels, TrainConfig(), rng))
+    return _seconds(lambda: sandwich_step(net, images, labels, TrainConfig(amp=amp), rng))
 
 
 def _teacher_seconds(arch: str, classes: int, superspace: Superspace, images: torch.Tensor, labels: torch.Tensor

@@ -68,8 +68,9 @@ class Pipeline:
 
     def train_teacher(self) -> list[Command]:
         """The teacher, fp32, then INT8."""
-        r, common = self.request, ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path",
-                                   self.results.teacher, "--resume", "--eval_images", EVALUATED]
+        r = self.request
+        common = ["-m modules.block_kd.teacher", "--num_workers", 0, "--output_path", self.results.teacher, "--resume",
+                  "--eval_images", EVALUATED, "--manual_seed", r.seed]
         size = self.plan.resolution * enlargement(r.teacher_arch, get_superspace(r.superspace))
         start = [*common, *r.images(), "--teacher_arch", r.teacher_arch, "--resolution", size, "--train_batch_size", 32]
         if r.teacher_weights == PACKAGE:  # its answers are kept as they are
@@ -94,8 +95,8 @@ class Pipeline:
         r = self.request
         common = [*r.images(), "--valid_size", min(self.plan.valid_size, EVALUATED), "--hw_list", self.plan.resolution,
                   "--num_workers", 0, "--train_batch_size", BATCH, "--lr_step_size", 1, "--num_calib_batches",
-                  BLOCK_CALIBRATION, "--resume", "--inplace_distill_from_teacher", *self._students(), "--output_path",
-                  self.results.blocks / r.superspace]
+                  BLOCK_CALIBRATION, "--resume", "--inplace_distill_from_teacher", "--manual_seed", r.seed,
+                  *self._students(), "--output_path", self.results.blocks / r.superspace]
         return [[script, *self._teacher(teacher), *common, "--num_epochs", max(round(batches / self.plan.steps), 1),
                  "--train_batches", min(batches, self.plan.steps)]
                 for script, teacher, batches in (("train_block_kd.py", "checkpoint.pth", self.plan.block_batches),
@@ -108,7 +109,7 @@ class Pipeline:
             *self._teacher("lsq.pth"), "--checkpoint_path", r.blocks, "--num_calib_batches", BLOCK_CALIBRATION]
         return [["eval_block_kd.py", *losses, "--platform", self.request.device, "--output_path", r.tables,
                  "--num_samples_per_stage", self.plan.table_rows, "--num_workers", 0, "--hw_list",
-                 self.plan.resolution, "--resume", *self._students()]]
+                 self.plan.resolution, "--manual_seed", self.request.seed, "--resume", *self._students()]]
 
     def _proxy(self) -> list:
         return ["--superspace", self.request.superspace, "--proxy", self.results.losses.score, "--train_batch_size", 16]
@@ -138,12 +139,12 @@ class Pipeline:
         space = self.results.space
         return ["--superspace", space.superspace, "--supernet_choice", space.choice]
 
-    def _training(self, folder: Path, epochs: int, int8_epochs: int, which: Sequence) -> list[Command]:
+    def _training(self, folder: Path, epochs: int, int8_epochs: int, amp: str, which: Sequence) -> list[Command]:
         common = ["train_supernet.py", *which, *self.request.images(), "--config-file", CONFIG, "--models_save_dir",
                   folder, "--valid_size", self.plan.valid_size, "--resolutions", *self.plan.resolutions, "--placement",
                   "engine", "--quant_weight_bits", self.request.weight_bits, "--post_bn_calibration_batch_num",
                   self.plan.calibration_batches, "--seed", self.request.seed, "--epochs", epochs, "--quant_epochs",
-                  int8_epochs, "--warmup_epochs",
+                  int8_epochs, "--amp", amp, "--warmup_epochs",
                   min(max(0.5, round(WARM_STEPS / self.plan.steps, 2)), epochs / 2), "--resume",
                   *(("--augment", "shift", "--eval_crop", 1) if self.results.shifted else ()),
                   *(("--debug_batches", self.plan.steps) if self.plan.shortened else ())]
@@ -156,7 +157,7 @@ class Pipeline:
         if p.score:
             print(f"No supernet: subnets are chosen by their score {p.score}, and trained alone.", flush=True)
             return []
-        return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, [
+        return self._training(self.results.supernet, p.supernet_epochs, p.supernet_int8_epochs, p.amp, [
             *self._space(), "--label_epochs", min(p.supernet_epochs, math.ceil(LABEL_STEPS / p.steps))])
 
     def measure_samples(self) -> list[Command]:
@@ -181,7 +182,7 @@ class Pipeline:
     def measure_best(self) -> list[Command]:
         """Latency of the best subnets of each search, and of the smallest, where it counts."""
         if not self.results.measured_here:
-            print(f"Predictions for {self.request.platform} decide: it is another device.", flush=True)
+            print(f"Predictions for {self.request.platform} decide: networks are not measured for it.", flush=True)
             return []
         return self._measure(self.results.best_predicted(), self.results.candidates, self.results.candidates_latency)
 
@@ -194,13 +195,13 @@ class Pipeline:
         one that random search found."""
         r, p = self.results, self.plan
         start = None if p.score else r.supernet
-        return [self._train_alone(subnet, start, r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs)
+        return [self._train_alone(subnet, start, r.tuned_folder(subnet), p.tuning_epochs, p.tuning_int8_epochs, p.amp)
                 for subnet in r.trained()]
 
-    def _train_alone(self, subnet: SubnetChoiceConfig, start: Path | None, folder: Path, epochs: int, int8_epochs: int
-                     ) -> list[Command]:
+    def _train_alone(self, subnet: SubnetChoiceConfig, start: Path | None, folder: Path, epochs: int, int8_epochs: int,
+                     amp: str) -> list[Command]:
         """Training of a subnet alone from its fp32 weights in `start`, or from random ones."""
-        fp32, int8 = self._training(folder, epochs, int8_epochs, [
+        fp32, int8 = self._training(folder, epochs, int8_epochs, amp, [
             *self._space(), "--subnet_choice", subnet, "--base_lr", TUNING_LR if start else ALONE_LR])
         weights = ["--init_checkpoint", start / f"{self.results.space}-align0" / "checkpoint.pth"] if start else []
         return [[*fp32, *weights], int8]
@@ -221,7 +222,7 @@ class Pipeline:
         r, p, found = self.results, self.plan, self.results.found
         rivals = [] if self.request.no_baselines else [self._train_rival()]
         return [*rivals, self._train_alone(found, r.best_checkpoints(found), r.last, p.last_epochs,
-                                           p.last_int8_epochs)]
+                                           p.last_int8_epochs, p.last_amp)]
 
     def check_last(self) -> list[Command]:
         """Accuracy of the network found on the held-out images, after its last training."""
@@ -238,14 +239,15 @@ class Pipeline:
         listing = models / "networks.csv"
         list_subnets(listing, networks)
         return [["onnx_tools/export_onnx.py", "--input", listing, "--skip_weights", "--weight_bits",
-                 self.request.weight_bits, "--output_dir", models], _benchmark(listing, models, table)]
+                 self.request.weight_bits, "--num_classes", self.results.classes, "--output_dir", models],
+                _benchmark(listing, models, table)]
 
     def _train_rival(self) -> list[Command]:
         """The rival, from random weights."""
         (space, subnet), p = self.results.rival_network(), self.plan
         which = ["--superspace", space.superspace, "--supernet_choice", space.choice, "--subnet_choice", subnet,
                  "--base_lr", ALONE_LR]
-        return self._training(self.results.rival, p.rival_epochs, p.rival_int8_epochs, which)
+        return self._training(self.results.rival, p.rival_epochs, p.rival_int8_epochs, p.rival_amp, which)
 
     def export(self) -> list[list[Command]]:
         """Files with cards of the compared networks."""

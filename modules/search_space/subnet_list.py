@@ -11,6 +11,11 @@ from modules.utils.files import fault_of_file
 
 
 def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceConfig]]:
+    """Space and subnet of each network of a list (`read_networks`)."""
+    return [(network.space, network.subnet) for network in read_networks(path)]
+
+
+def read_networks(path: str | Path) -> list[Network]:
     """The networks of a list. A line is `superspace,choice,subnet`, as spreadsheets write it too, or a network's
     reference (`read_network`). Empty lines and lines that begin with # are skipped.
 
@@ -19,16 +24,15 @@ def read_subnets(path: str | Path) -> list[tuple[SupernetConfig, SubnetChoiceCon
     path = Path(path)
     if fault := fault_of_file(path):
         raise UserError(f"list of subnets {str(path)!r} {fault}; it holds lines superspace,choice,subnet")
-    subnets = []
+    networks = []
     for number, fields in read_rows(path, "list of subnets"):
         try:
-            network = _network(fields)
+            networks.append(_network(fields))
         except UserError as error:
             raise UserError(f"line {number} of {str(path)!r}: {error}") from None
-        subnets.append((network.space, network.subnet))
-    if not subnets:
+    if not networks:
         raise UserError(f"list of subnets {str(path)!r} is empty; it holds lines superspace,choice,subnet")
-    return subnets
+    return networks
 
 
 def _network(fields: list[str]) -> Network:

@@ -59,7 +59,7 @@ class TrainConfig:
     lighting: float = _data(0.0, "strength of the colour noise along the principal components of ImageNet's colours",
                             low=0, high=10)
     crop_scale_min: float = _data(0.0, "least part of an image in a training crop; 0: the data set's own value", low=0,
-                                  high=1)
+                                  high=1, needs="augment!=shift")
     eval_crop: float = _data(EVAL_CROP, "part of the side that the centre crop of evaluation keeps", above=0, high=1)
     valid_size: int = _data(0, "images held out of the training set for validation; 0: the validation set", low=0,
                             unit="images")

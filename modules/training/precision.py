@@ -20,6 +20,14 @@ def autocast(amp: str, device_type: str):
     return torch.autocast(device_type, torch.bfloat16) if amp == "bf16" else contextlib.nullcontext()
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether `device` has kernels for bf16: a GPU from Ampere on, a CPU with AVX512 or with ARM's bf16. Others are
+    many times slower in bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def measure_amp(model: torch.nn.Module, step: Callable, batch: tuple, config: TrainConfig,
                 generator: Callable) -> dict[str, float]:
     """Seconds of one `step(model, batch, config, generator())` in fp32 and in bf16, by amp: medians of three in turns,

@@ -22,7 +22,7 @@ from modules.training.calibration import load_calibration_images
 from modules.training.evaluation import Accuracy, evaluate, extract_calibrated
 from modules.utils import dist
 from modules.utils.errors import UserError
-from modules.utils.notes import print_once
+from modules.utils.notes import print_once, say
 
 CACHED_IMAGES = 50_000_000  # pixels of an evaluation set that stays in memory between subnets: 600 MB
 
@@ -49,7 +49,7 @@ class SubnetEvaluator:
         self.space, self.quant_mode = model.config, record.quant is not None
         self.device = next(model.parameters()).device
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = augment or record.training.get("augment", "auto_augment_tf")
+        self.augment = augment or record.augment
         self.calibration_batches, self.limit_batches = calibration_batches, limit_batches
         self.print_freq = print_freq
         self._calibration = None
@@ -75,6 +75,9 @@ class SubnetEvaluator:
                 classes that the checkpoint does not have.
         """
         model, record = load_supernet(path, space, quant_mode)
+        if record.quant and not quant_mode:
+            say(f"checkpoint {str(path)!r} is of an INT8 training; it runs in float without --quant_mode")
+            record = replace(record, quant=None)
         dataset, dataset_path = data_of(dataset, dataset_path, record)
         valid_size = record.valid_size if valid_size is None else max(valid_size, 0)
         # The crops of training, for its batch-norm statistics; another data set has its own.

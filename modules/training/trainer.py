@@ -36,7 +36,7 @@ from modules.training.loop.epochs import Pace, Task, train_all
 from modules.training.loop.report import Report, draw_curves, log_patterns
 from modules.training.loop.trainee import Position, Trainee
 from modules.training.optimizer import build_optimizer
-from modules.training.precision import measure_amp
+from modules.training.precision import computes_bf16, measure_amp
 from modules.training.recipe.answers import ANSWERS, open_teachers, teacher_answers
 from modules.training.recipe.distillation import make_distiller
 from modules.training.recipe.initialisation import initialise
@@ -148,9 +148,12 @@ class SupernetTrainer(Trainee, Task):
         self.distiller = make_distiller(config, self.record, self.data, self.model)
         self.teachers = open_teachers(config, self.record, self.data, self.device)
         self.optimizer = build_optimizer(self._trained, config, self.model)
+        in_each_step = self.distiller.teacher if self.distiller else None
+        self.teacher_digest = [teacher.digest for teacher in self.teachers or filter(None, [in_each_step])]
         checkpoint = self._resume(given) if self.files.continues else {}
         if not checkpoint:
             self._load_start(path, given)
+        self._check_teacher(checkpoint)
         dist.broadcast_state(self._trained)
         self.average = self._make_average(checkpoint)
         self.amp = checkpoint.get("amp", config.amp)
@@ -314,18 +317,29 @@ class SupernetTrainer(Trainee, Task):
         """The supernet's part of the checkpoint; the loop adds its own."""
         state = {"epoch": self.position.epoch, "state_dict": self.kept_model.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "best": self.best, "history": self.history,
-                 "amp": self.amp, "start_digest": self.start_digest, "config": self.record.to_dict()}
+                 "amp": self.amp, "start_digest": self.start_digest, "teacher_digest": self.teacher_digest,
+                 "config": self.record.to_dict()}
         if self.average:
             state |= {"trained_state_dict": self.model.state_dict(), "average_updates": self.average.updates}
         if self.distiller:
             state["projections"] = self.distiller.projections.state_dict()
         return state
 
+    def _check_teacher(self, checkpoint: dict) -> None:
+        """UserError for a continued run with teachers of other weights; files of before do not tell theirs."""
+        if checkpoint.get("teacher_digest", self.teacher_digest) != self.teacher_digest:
+            raise UserError(f"--teacher {' '.join(self.config.teacher)}: its weights (--teacher_checkpoint) are not "
+                            "those that this training began with; a continued run keeps its teacher")
+
     def _write_settings(self) -> None:
         with atomic_write(self.folder / f"{self.report.prefix}config.yaml") as file:
             yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(self.config))), file, sort_keys=False)
 
     def _choose_amp(self) -> None:
+        if not all(dist.gather_objects(computes_bf16(self.device))):
+            self.amp = "none"
+            self.report.log("stdout.log", "amp auto: a device without kernels for bf16; training with amp none")
+            return
         batch = self.prepare(*next(iter(self.batches(Position()))), Position())
         seconds = measure_amp(self.model, self._step, batch, self.config,
                               lambda: step_generator(self.config.seed, 0, 0))

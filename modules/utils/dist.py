@@ -54,6 +54,7 @@ def init_distributed(local_rank: int = -1, kind: str = "") -> torch.device:
                         "many processes per machine (--nproc_per_node)")
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
+    torch.backends.cudnn.deterministic = True  # a resumed run is to end with the same numbers
     return device
 
 
@@ -142,9 +143,8 @@ def world_size() -> int:
 
 
 def barrier() -> None:
-    """Wait for all processes."""
-    if _active():
-        dist.barrier()
+    """Wait for all processes, for as long as it takes: one of them may measure latencies."""
+    gather_objects(None)
 
 
 def close() -> None:

@@ -31,11 +31,18 @@ def read_accuracies(path: str | Path, space: SupernetConfig | None = None,
     `space`, as search_subnet.py and eval_supernet.py write), and `acc1`. `classes`: those of the networks.
 
     Raises:
-        UserError: another file, an unknown network, an accuracy that is no percentage.
+        UserError: another file, an unknown network, a subnet of another supernet, accuracies of two precisions, an
+            accuracy that is no percentage.
     """
-    found = []
+    found, modes = [], set()
     for place, row in read_records(path, "--accuracies", ("acc1",)):
         accuracy = _accuracy(place, row)
+        if space and row.get("supernet", str(space)) != str(space):
+            raise UserError(f"{place}: a subnet of {row['supernet']}, not of {space}; expected the rows of one "
+                            "supernet")
+        modes.add(row.get("quant_mode", ""))
+        if len(modes) > 1:
+            raise UserError(f"{place}: accuracies of fp32 and of int8 (quant_mode); expected those of one precision")
         if row.get("network"):
             network = read_network(row["network"])
             found.append((resolve(network.space, network.subnet, classes), accuracy))
@@ -59,7 +66,8 @@ def evaluate_subnets(evaluator: SubnetEvaluator, count: int, path: Path) -> list
     Raises:
         UserError: the file is of another checkpoint, mode, image set, calibration or seed, or is damaged.
     """
-    known = _known_accuracies(path, fitness_identity(evaluator) | {"seed": evaluator.seed})
+    known = _known_accuracies(path, fitness_identity(evaluator) | {"seed": evaluator.seed,
+                                                                   "int8": evaluator.quant_mode})
     rng, found = np.random.default_rng(evaluator.seed), {}
     for _ in range(count):
         choice = evaluator.model.subnets.sample(rng)

@@ -7,7 +7,7 @@ from modules.search.limits import SizeLimits
 from modules.search.measured import MEASURE_BEST
 from modules.utils.cli import add_run_arguments
 from modules.utils.notes import say
-from modules.utils.settings import BATCH, PIXELS, SEED, add_arguments, from_arguments, option
+from modules.utils.settings import PIXELS, SEED, TRAIN_BATCH, add_arguments, from_arguments, option
 
 if TYPE_CHECKING:
     from modules.search_space.networks.structure import Structure
@@ -41,7 +41,7 @@ def add_search_arguments(parser, *, latency_unit: str, batch: str) -> None:
     option(parser, "--max_layers", None, "most layers", kind=int, low=1, shown="the space's")
     option(parser, "--input_image_size", None, "image size", kind=int, shown="the space's", **PIXELS)
     option(parser, "--num_classes", None, "classes", kind=int, low=1, high=10**6, shown="the space's")
-    option(parser, "--batch_size", None, "images per score", kind=int, shown=batch, **BATCH)
+    option(parser, "--batch_size", None, "images per score", kind=int, shown=batch, **TRAIN_BATCH)
     SEED.add_to(parser, "--seed")
     option(parser, "--save_dir", "results/zen_nas", "folder of all files")
     add_run_arguments(parser, "search")

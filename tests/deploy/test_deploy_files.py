@@ -206,7 +206,22 @@ def test_random_weights_never_replace_a_trained_file(exported):
                       "--weight_bits", "7")
     assert done.returncode == 2
     assert "--weight_bits 7 without --skip_weights; trained weights have the bits of their training" in done.stderr
+    done = run_script("onnx_tools/export_onnx.py", "--input", folder / "in.csv", "--output_dir", folder / "models",
+                      "--num_classes", "7")
+    assert done.returncode == 2
+    assert "--num_classes 7 without --skip_weights; a trained network has the classes of its training" in done.stderr
     assert {path: path.read_bytes() for path in (folder / "models").iterdir()} == before
+
+
+def test_random_weights_have_the_classes_asked_for(tmp_path):
+    """The classifier is part of the latency: a pipeline measures networks of its own classes."""
+    done = run_script("onnx_tools/export_onnx.py", "--network", "resnet8_r16", "--skip_weights", "--num_classes", "7",
+                      "--output_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for path in tmp_path.glob("*.onnx"):
+        session = open_session(path)
+        (answer,) = session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 16, 16), np.float32)})
+        assert answer.shape == (1, 7)
 
 
 def test_a_card_tells_the_fp32_accuracy_of_the_same_images_alone(exported):

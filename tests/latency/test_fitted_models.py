@@ -108,10 +108,10 @@ def test_intervals_cover_what_they_promise_and_widen_away_from_the_fit():
     for kind in ("ResNet", "MobileNetV2Res"):
         assert 0.8 <= inside[[b.kind == kind for b in new.blocks]].mean() <= 0.99
     assert not extrapolated.any()
+    _, away, beyond = model.predict(new.blocks, [(h + 100, w + 100) for h, w in new.hws])
+    assert beyond.all()
+    assert away.mean() > 2 * deviation.mean()
     block = BlockArgs("MobileNetV2Res", 32, 32, 3, 4, 1, "relu6")
-    near = model.predict([block] * 3, [(28, 28), (30, 30), (112, 112)])
-    assert list(near[2]) == [False, False, True]
-    assert near[1][0] < near[1][1] <= near[1][2]
     assert model.predict([dataclasses.replace(block, kind="MobileNetV2")], [(28, 28)])[2][0]
 
 

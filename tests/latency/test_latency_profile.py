@@ -25,7 +25,7 @@ from modules.latency.profile import profiled
 from modules.latency.profile.__main__ import main
 from modules.latency.profile.design import Net, choose_blocks, choose_nets, superspace_of
 from modules.latency.profile.journal import HEADER, Journal, Row
-from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical
+from modules.latency.profile.measure import at_one_speed, measure, open_reference, typical, usual_reference
 from modules.latency.profile.models import block_model, file_form
 from modules.latency.profile.plan import Plan, Settings, add_nets, make_plan
 from modules.latency.profile.timer import network_timer
@@ -33,11 +33,13 @@ from modules.latency.profile.validation import net_figures
 from modules.latency.profile.wholenet import TERMS, Correction, block_terms, fit_correction, net_terms
 from modules.latency.table import TablePlatform
 from modules.modeling.complexity import blocks_of, count_net_flops_and_params
+from modules.modeling.net_spec import NetSpec, resolve
 from modules.modeling.spec import BlockArgs
 from modules.runtime import runner
 from modules.runtime.devices import DeviceOptions, RunnerDevice, open_device
 from modules.runtime.litert import LiteRtSession
 from modules.search_space import get_available_superspaces, get_superspace
+from modules.search_space.config import SupernetConfig
 from modules.search_space.subnet_space import SubnetSpace
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
@@ -53,7 +55,14 @@ def test_typical_latency_is_that_of_undisturbed_runs():
 def test_drift_is_corrected_by_the_reference():
     true = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     slow = np.array([1.0, 1.0, 1.0, 1.5, 3.0])
-    assert at_one_speed(true * slow, 0.1 * slow) == pytest.approx(true)
+    assert at_one_speed(true * slow, 0.1 * slow, 0.1) == pytest.approx(true)
+
+
+def test_networks_that_are_measured_later_do_not_move_the_latencies_of_blocks():
+    """So a continued profile ends with the model of an undisturbed one, whatever the speed was at its networks."""
+    blocks = [Row("block", f"b{i}", 1.0 + i, 0.1, 1.0, 5, 1.0) for i in range(5)]
+    nets = [Row("correction", f"n{i}", 9.0, 0.2, 9.0, 5, 1.0) for i in range(9)]
+    assert usual_reference(blocks) == usual_reference([*blocks, *nets]) == 0.1
 
 
 # ---------------------------------------------------------------- the journal
@@ -105,11 +114,18 @@ def test_drawn_networks_are_legal_different_and_of_all_sizes(name):
 def test_the_superspace_of_a_network_is_found_whatever_its_classes():
     net = draw(1)[0]
     assert superspace_of(net.spec) == "onnxw_tiny"
-    from modules.modeling.net_spec import NetSpec, resolve
-
     ten = resolve(net.space, net.choice, 10)
     assert superspace_of(ten) == "onnxw_tiny"
     assert superspace_of(NetSpec(ten.stages[:-1], 32)) == ""
+
+
+def test_all_subnets_of_a_space_are_of_one_superspace():
+    """`onnx` has some networks of `onnxw`, its smallest among them; a network knows where it was taken from."""
+    space = SupernetConfig.from_choice("onnxw", "111111-011101")
+    small, large = (resolve(space, SubnetSpace(space, (160,)).extreme(end)) for end in (min, max))
+    assert superspace_of(small) == superspace_of(large) == "onnxw"
+    assert superspace_of(NetSpec(small.stages, small.resolution)) == "onnx"
+    assert NetSpec(small.stages, small.resolution) == small
 
 
 def test_chosen_blocks_cover_the_pool_better_than_random_ones():
@@ -304,7 +320,7 @@ def check_record(folder):
     """The whole-network error that platform.json states is that of its predictor on its measurements."""
     record = json.loads((folder / "platform.json").read_text())
     lines = list(csv.DictReader((folder / "measurements.csv").open()))
-    middle = np.median([float(line["reference_ms"]) for line in lines])
+    middle = record["reference_ms"]
     measured = {}
     for line in lines:
         if line["role"].startswith("test"):

@@ -19,10 +19,11 @@ import torch
 from image_trees import digit_folder
 from processes import run_script
 
+from modules.block_kd.lut.speed import limit_of_sums, sum_over_network
 from modules.block_kd.space_search.spaces import Spaces
 from modules.latency import get_platform
 from modules.latency.platform import this_machine
-from modules.modeling.complexity import count_net_flops_and_params
+from modules.modeling.complexity import blocks_of, count_net_flops_and_params
 from modules.modeling.net_spec import resolve
 from modules.pipeline import speed
 from modules.pipeline.limit import choose_limit
@@ -50,6 +51,7 @@ from modules.pipeline.summary import Entry, gains, same
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.search_space.networks import find_network
 from modules.search_space.subnet_space import SubnetSpace
+from modules.training.precision import computes_bf16
 from modules.utils.errors import UserError
 from modules.utils.files import REPOSITORY
 from modules.utils.results import append_row
@@ -139,6 +141,32 @@ def test_threads_are_those_asked_for_or_the_faster_number(monkeypatch):
     assert torch.get_num_threads() == before
 
 
+def test_trainings_have_the_faster_number_format_and_more_epochs_by_it(monkeypatch, tmp_path):
+    """Where the device has kernels for bf16 it is measured, and students, which have none, keep their time in fp32."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(speed, "_sandwich_seconds", lambda *given: {"none": 0.4, "bf16": 0.2}[given[-1]])
+    monkeypatch.setattr(speed, "_start_seconds", lambda: 0.0)
+    plans = {}
+    for has in (False, True):
+        monkeypatch.setattr(speed, "computes_bf16", lambda device, has=has: has)
+        measured = measure_speed(mixture(SPACES), 32, 10)
+        assert (measured.sandwich, measured.amp, measured.gain) == (0.4, *(("bf16", 2.0) if has else ("none", 1.0)))
+        plans[has] = make_plan(10000, 4000, SPACES, (32,), measured, STUDENTS)
+    assert plans[True].supernet_epochs == pytest.approx(2 * plans[False].supernet_epochs, abs=1)
+    assert plans[True].tuning_epochs == pytest.approx(2 * plans[False].tuning_epochs, abs=1)
+    assert plans[True].block_batches == plans[False].block_batches
+    assert "thread(s), bf16;" in str(plans[True])
+    last = plan_last(plans[True], 3000, (0.2, "bf16"), (0.5, "none"))
+    results, _ = make_results(tmp_path, [60.0], [0.4])
+    results.plan = last
+    append_row(results.rivals_latency, {"name": "mobilenet_v2:0.25", "int8_ms": 0.4})
+    steps = Pipeline(results)
+    supernet, rival = steps.train_supernet(), steps._train_rival()
+    found = steps._train_alone(results.smallest, None, tmp_path, 3, 1, last.last_amp)
+    for commands, amp in ((supernet, "bf16"), (found, "bf16"), (rival, "none")):
+        assert [command[command.index("--amp") + 1] for command in commands] == [amp, amp]
+
+
 def test_scripts_run_on_the_threads_of_the_plan(tmp_path):
     script, seen = tmp_path / "a.py", tmp_path / "seen"
     script.write_text(f"import os; open({str(seen)!r}, 'w').write(os.environ['OMP_NUM_THREADS'])")
@@ -157,7 +185,7 @@ def test_a_budget_holds_for_more_images_than_it_can_show(tmp_path):
     assert many.passes(many.supernet_epochs) == many.supernet_epochs * many.steps / (995_000 // 64)
     assert few.passes(3) == 3
     pipeline = Pipeline(Results(request(tmp_path), many, 0.5, 10))
-    for command in pipeline._training(tmp_path, 5, 1, []):
+    for command in pipeline._training(tmp_path, 5, 1, "none", []):
         assert command[command.index("--debug_batches") + 1] == many.steps
     for command in pipeline.train_teacher():
         assert command[command.index("--train_batches") + 1] == 2 * many.steps
@@ -243,7 +271,7 @@ def plan_for_the_end(threads: int = 1):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_last_trainings_fill_the_time_that_is_left(threads):
     """One after the other on one thread, side by side on two; an INT8 epoch costs 1.4 of one in fp32."""
-    plan = plan_last(plan_for_the_end(threads), 3000, found=0.2, rival=0.5)
+    plan = plan_last(plan_for_the_end(threads), 3000, found=(0.2, "none"), rival=(0.5, "none"))
     seconds = [step * plan.steps * (epochs + 1.4 * int8) for step, epochs, int8 in (
         (0.2, plan.last_epochs, plan.last_int8_epochs), (0.5, plan.rival_epochs, plan.rival_int8_epochs))]
     used = max(seconds) if threads > 1 else sum(seconds)
@@ -252,16 +280,16 @@ def test_the_last_trainings_fill_the_time_that_is_left(threads):
 
 
 def test_a_fast_rival_has_the_epochs_of_the_network_found_and_its_supernet():
-    plan = plan_last(plan_for_the_end(threads=2), 3000, found=0.2, rival=0.01)
+    plan = plan_last(plan_for_the_end(threads=2), 3000, found=(0.2, "none"), rival=(0.01, "none"))
     assert plan.rival_epochs == 6 + 3 + plan.last_epochs
     assert plan.rival_int8_epochs == 1 + 1 + plan.last_int8_epochs
 
 
 def test_without_a_rival_the_network_found_has_all_the_time():
-    alone, both = (plan_last(plan_for_the_end(), 3000, 0.2, rival) for rival in (0.0, 0.2))
+    alone, both = (plan_last(plan_for_the_end(), 3000, (0.2, "none"), rival) for rival in (None, (0.2, "none")))
     assert (alone.rival_epochs, alone.rival_int8_epochs) == (0, 0)
     assert alone.last_epochs > 1.9 * both.last_epochs
-    late = plan_last(plan_for_the_end(), -50, 0.2, 0.2)
+    late = plan_last(plan_for_the_end(), -50, (0.2, "none"), (0.2, "none"))
     assert (late.last_epochs, late.last_int8_epochs, late.rival_epochs, late.rival_int8_epochs) == (1, 1, 1, 1)
 
 
@@ -276,7 +304,9 @@ def test_a_step_of_a_larger_network_takes_longer():
     small, large = ((SupernetConfig.from_choice("cifarw_short", "666-222"), SubnetSpace(
         SupernetConfig.from_choice("cifarw_short", "666-222"), (32,)).extreme(end)) for end in (min, max))
     before = torch.get_num_threads()
-    assert step_seconds(large, 10, 1) > 1.5 * step_seconds(small, 10, 1) > 0
+    times = [step_seconds(network, 10, 1) for network in (large, small)]
+    assert times[0][0] > 1.5 * times[1][0] > 0
+    assert {amp for _, amp in times} <= ({"none", "bf16"} if computes_bf16(torch.device("cpu")) else {"none"})
     assert torch.get_num_threads() == before
 
 
@@ -287,6 +317,31 @@ def test_held_out_images_are_a_share_with_a_bound():
 def test_a_limit_out_of_reach_is_refused_with_the_reachable_one():
     with pytest.raises(UserError, match=r"0\.0001 ms: the smallest networks of onnxw take .* ms on onnx_lut"):
         choose_limit(0.0001, Spaces("onnxw"), (160,), "onnx_lut", 1000)
+
+
+def test_the_smallest_networks_are_those_of_the_fastest_type_in_each_stage():
+    """In onnxw_tiny no single type is fastest in all stages: 133333 is faster than any of the uniform spaces."""
+    def smallest(choice: str) -> float:
+        space = SupernetConfig.from_choice("onnxw_tiny", choice)
+        return get_platform("onnx_lut").predict_subnet(resolve(space, SubnetSpace(space, (48,)).extreme(min), 10))
+
+    mixed, uniform = smallest("133333-000000"), min(smallest(f"{digit * 6}-000000") for digit in "012345")
+    assert mixed < uniform
+    between = (mixed + uniform) / 2
+    assert choose_limit(between, Spaces("onnxw_tiny"), (48,), "onnx_lut", 10) == between
+    with pytest.raises(UserError, match="the smallest networks of onnxw_tiny take"):
+        choose_limit(0.99 * mixed, Spaces("onnxw_tiny"), (48,), "onnx_lut", 10)
+
+
+def test_a_limit_for_tables_has_room_for_their_larger_classifier():
+    """The stages that tables leave out have 1000 classes, networks here 10."""
+    platform, (ten, thousand) = get_platform("onnx_lut"), (SPACES.random_nets(48, classes) for classes in (10, 1000))
+    longer = np.median([platform.predict_block(*blocks_of(b)[-1]) - platform.predict_block(*blocks_of(a)[-1])
+                        for a, b in zip(ten, thousand, strict=True)])
+    assert longer > 0.1
+    ratio = sum_over_network(ten, platform)
+    assert limit_of_sums(2.0, ten, platform) == pytest.approx(2 * ratio + longer, rel=5e-3)
+    assert limit_of_sums(2.0, thousand, platform) == pytest.approx(2 * sum_over_network(thousand, platform), rel=5e-3)
 
 
 def test_the_limit_is_one_of_the_tables_resolution():
@@ -383,7 +438,7 @@ def test_paths_hold_in_the_folder_of_the_scripts(tmp_path, monkeypatch):
 def test_the_rate_rises_in_20_steps_or_half_the_training(tmp_path, epochs, steps, warm):
     plan = dataclasses.replace(make_plan(600, 64 * steps, SPACES, (32,), SPEED, STUDENTS), steps=steps)
     pipeline = Pipeline(Results(request(tmp_path), plan, 0.5, 10))
-    for command in pipeline._training(tmp_path, epochs, 1, []):
+    for command in pipeline._training(tmp_path, epochs, 1, "none", []):
         assert float(command[command.index("--warmup_epochs") + 1]) == warm
 
 
@@ -577,6 +632,16 @@ def test_the_last_training_counts_where_it_helped(tmp_path, after, kept):
     pipeline.train_last()
     exports = results.exports()
     assert exports["found"][0].name == kept
+    results.plan = dataclasses.replace(results.plan, tuning_epochs=5, tuning_int8_epochs=2, last_epochs=30,
+                                       last_int8_epochs=3)
+    assert results.epochs("found") == ((35, 5) if kept == "last" else (5, 2))  # those of the weights in the file
+    assert results.epochs("smallest") == (5, 2)
+    results.check_folder(results.tuned_folder(results.smallest)).joinpath("accuracy.csv").unlink()
+    append_row(results.check_folder(results.tuned_folder(results.smallest)) / "accuracy.csv",
+               {"enc": str(results.smallest), "acc1": 59})
+    assert results.epochs("smallest") == (0, 0)  # the supernet's are better
+    append_row(results.check_folder(results.tuned_folder(results.smallest)) / "accuracy.csv",
+               {"enc": "none", "acc1": 0})
     assert exports["smallest"][0] == results.tuned_folder(results.smallest)
     assert exports["mobilenet_v2"][0] == results.rival
     assert pipeline.check_last()[0][0] == "eval_supernet.py"  # a killed step begins anew: its row goes, no other
@@ -587,7 +652,7 @@ def test_the_last_training_counts_where_it_helped(tmp_path, after, kept):
 def test_small_images_are_shifted_and_others_cropped(tmp_path):
     for shifted in (True, False):
         results = Results(request(tmp_path), plan_for_the_end(), 0.5, 10, shifted=shifted)
-        for command in Pipeline(results)._training(tmp_path, 5, 1, []):
+        for command in Pipeline(results)._training(tmp_path, 5, 1, "none", []):
             assert ("shift" in command) == shifted
 
 
@@ -630,12 +695,17 @@ def test_a_finished_step_is_not_run_again_and_a_failed_one_is(tmp_path):
             state = opened.read_state({}) if opened.continues else {}
             run_steps(opened, {}, state, [step("a"), step("b", fails=True), step("c")])
 
+    def seconds() -> dict:
+        return json.loads((tmp_path / "state.json").read_text())["seconds"]
+
     with pytest.raises(UserError, match=r"b.py ended with status 3.*--resume"):
         run(resume=False)
     assert marks.read_text() == "ab"
+    assert list(seconds()) == ["a", "b, stopped"]  # part of the budget
     broken.clear()
     run(resume=True)
     assert marks.read_text() == "abbc"
+    assert list(seconds()) == ["a", "b, stopped", "b", "c"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a script with its parent")

@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from modules.block_kd.lut.other_stages import MODES, load_other_stages
-from modules.block_kd.lut.tables import SETTINGS_FILE, BlockTables, is_zero_shot, load_tables, read_settings
+from modules.block_kd.lut.tables import (
+    SETTINGS_FILE,
+    ZERO_SHOT,
+    BlockTables,
+    found_settings,
+    is_zero_shot,
+    load_tables,
+    read_settings,
+)
 from modules.block_kd.score.exact import ExactEstimator
 from modules.block_kd.score.quality import COUPLINGS, Estimator, SpaceScore, Target, score_space
 from modules.block_kd.score.sample import SampleEstimator
@@ -25,6 +33,7 @@ from modules.search_space.config import SupernetConfig
 from modules.search_space.superspace import get_superspace
 from modules.utils.errors import UserError
 from modules.utils.files import write_manifest
+from modules.utils.notes import say
 from modules.utils.settings import PIXELS, SEED, check_settings, setting
 
 ESTIMATORS = ("sample", "exact")
@@ -62,12 +71,15 @@ class Scoring:
                                            metavar="TYPE", shown="all of the superspace")
     seed: int = SEED.field()
     sizes: SizeLimits = field(default_factory=SizeLimits)
-    num_classes: int = setting(1000, "classes of the networks whose sizes are limited", low=1, high=10**6)
+    num_classes: int = setting(1000, "classes of the networks whose sizes are limited; latencies are of 1000", low=1,
+                               high=10**6)
 
     def __post_init__(self):
         check_settings(self)
         self.spaces.blocks  # noqa: B018 - refuses an unknown type
         check_limited(self.limits, self.sizes)
+        if self.num_classes != 1000 and not self.sizes:
+            say("--num_classes has no effect without a limit of a size")
         if self.zero_shot_weight != 1 and not self.zero_shot_lut_path:
             raise UserError(f"--zero_shot_weight {self.zero_shot_weight:g} without --zero_shot_lut_path; give "
                             "the tables too")
@@ -137,7 +149,13 @@ class SpaceScorer:
         sampler = SampleEstimator(self.tables, self.others, Target(s.latencies[0]), s.width_coupling, (s.seed, 0),
                                   self.sizes)
         draw_distribution(path, str(config), sampler.draw(config), s.limits, score,
-                          "relative to its stage" if s.relative else "NSR")
+                          "relative to its stage" if s.relative else _loss_name(s))
+
+
+def _loss_name(scoring: Scoring) -> str:
+    """The loss of the tables in a word or two: that of their settings, NSR for tables without."""
+    name = found_settings(Path(scoring.lut_path) / scoring.superspace).get("loss_fn", "nsr")
+    return {"nsr": "NSR", "mse": "MSE"}.get(name, str(name).removeprefix(ZERO_SHOT))
 
 
 def make_scorer(scoring: Scoring, configs: Sequence[SupernetConfig] | None = None) -> SpaceScorer:

@@ -91,6 +91,7 @@ class StudentRun(Trainee):
         """Read the student, to evaluate it. Its settings need not be those of `config`."""
         self._seed()
         self.student, checkpoint = self._read()
+        self._check_unseen(self.before, checkpoint)
         self.student.to(self.device)
         dist.broadcast_state(self.student)
         self.position = Position(checkpoint["epoch"] + 1)
@@ -103,18 +104,23 @@ class StudentRun(Trainee):
         r = self.record
         student, before, checkpoint = read_student(self.path, r.superspace, r.stage, r.block, self.teacher,
                                                    r.quant is not None)
-        if self.files.continues and before.teacher_digest not in ("", r.teacher_digest):
+        if before.teacher_digest not in ("", r.teacher_digest):
             raise UserError(f"{str(self.path)!r} was distilled from other weights of {r.teacher_arch} "
-                            "(--teacher_checkpoint_path); a continued run keeps its teacher")
+                            "(--teacher_checkpoint_path); it is continued and evaluated with its own teacher")
+        self.before = before
         return student, checkpoint
 
     def _read_fp32(self) -> StagePlusProj:
         r, path = self.record, student_path(self.config.output_path, self.record.name, int8=False)
         fp32, record, checkpoint = read_student(path, r.superspace, r.stage, r.block, self.teacher, False,
                                                 "fp32 block student, where int8 training starts,")
-        check_held_out(record, checkpoint.get("num_images"), r.dataset, self.num_images + self.config.valid_size,
-                       self.config.valid_size)
+        self._check_unseen(record, checkpoint)
         return fp32
+
+    def _check_unseen(self, record: StudentRecord, checkpoint: dict) -> None:
+        """UserError if the training of another file saw images that are held out here."""
+        check_held_out(record, checkpoint.get("num_images"), self.record.dataset,
+                       self.num_images + self.config.valid_size, self.config.valid_size)
 
     def _go_on(self, checkpoint: dict) -> None:
         before = (checkpoint.get("config") or {}).get("training")

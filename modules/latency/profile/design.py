@@ -79,7 +79,10 @@ def draw_nets(superspace: Superspace, resolutions: Sequence[int], count: int, rn
 
 
 def superspace_of(spec: NetSpec) -> str:
-    """Name of a superspace that has this network at any resolution and number of classes; "" if none has."""
+    """Name of the superspace that a network was taken from, or of one that has it at any resolution and number of
+    classes; "" if none has."""
+    if spec.superspace in get_available_superspaces():
+        return spec.superspace
     return next((name for name in get_available_superspaces() if _belongs(spec, get_superspace(name))), "")
 
 

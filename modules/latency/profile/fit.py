@@ -14,7 +14,7 @@ from modules.latency.keys import block_key
 from modules.latency.prediction import NORMAL_90
 from modules.latency.profile.design import Net
 from modules.latency.profile.journal import Journal, Row
-from modules.latency.profile.measure import at_one_speed
+from modules.latency.profile.measure import at_one_speed, usual_reference
 from modules.latency.profile.plan import Plan
 from modules.latency.profile.profiled import MODEL, RECORD, ProfiledPlatform
 from modules.latency.profile.validation import block_figures, draw_report, net_figures
@@ -38,7 +38,7 @@ class Data:
     def of(plan: Plan, journal: Journal) -> Data:
         """The rows of `journal`, corrected for drift."""
         rows = list(journal.rows.values())
-        ms = at_one_speed([row.ms for row in rows], [row.reference_ms for row in rows])
+        ms = at_one_speed([row.ms for row in rows], [row.reference_ms for row in rows], usual_reference(rows))
         return Data(plan, {(row.role, row.name): float(v) for row, v in zip(rows, ms, strict=True)})
 
     @cached_property
@@ -107,7 +107,7 @@ def fit_profile_platform(folder: Path, data: Data, rows: Sequence[Row], model: B
         "machine": machine, **asdict(settings),
         "configurations": len({(row.role.rstrip("12"), row.name) for row in rows}),
         "seconds": round(sum(row.seconds for row in rows), 1),
-        "reference_ms": round(float(np.median([row.reference_ms for row in rows])), 5),
+        "reference_ms": round(usual_reference(rows), 5),
         "correction": {"terms": TERMS, **asdict(correction)},
         "validation": {"blocks": block_figures(*blocks), "networks": net_figures(first, second, predicted, sums)}}
     peaks = [row.peak_mb for row in rows if np.isfinite(row.peak_mb)]

@@ -88,13 +88,18 @@ def measure_together(device: Device, names: Sequence[str], passes: int, seconds:
     return results
 
 
-def at_one_speed(ms: Sequence[float], reference_ms: Sequence[float]) -> np.ndarray:
-    """Latencies (n,), such as (550,), corrected for drift to the machine's median speed.
+def at_one_speed(ms: Sequence[float], reference_ms: Sequence[float], usual_ms: float) -> np.ndarray:
+    """Latencies (n,), such as (550,), corrected for drift to the speed at which the reference takes `usual_ms`.
 
-    Each of `ms` (n,) is divided by the ratio of its `reference_ms` (n,) to their median.
+    Each of `ms` (n,) is divided by the ratio of its `reference_ms` (n,) to `usual_ms`.
     """
-    reference = np.asarray(reference_ms, dtype=float)
-    return np.asarray(ms, dtype=float) * np.median(reference) / reference
+    return np.asarray(ms, dtype=float) * usual_ms / np.asarray(reference_ms, dtype=float)
+
+
+def usual_reference(rows: Sequence) -> float:
+    """The median time (ms) of the reference beside the blocks of a journal: networks, which come later, do not move
+    it."""
+    return float(np.median([row.reference_ms for row in rows if row.role == "block"]))
 
 
 def _settled(times: Times) -> bool:

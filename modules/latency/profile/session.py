@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+import numpy as np
 from tqdm import tqdm
 
 from modules.latency.fitted.platform import ModelPlatform
@@ -17,6 +18,7 @@ from modules.latency.profile.measure import measure, measure_together, open_refe
 from modules.latency.profile.models import block_model, file_form, net_model
 from modules.latency.profile.plan import FEWEST, Plan, Settings, add_nets, make_plan
 from modules.runtime.device import Device
+from modules.utils.notes import say
 from modules.utils.runs import Run
 
 BLOCK_SHARE, CORRECTION_SHARE = 0.5, 0.75  # of the time limit: blocks, and blocks with the networks to correct with
@@ -61,7 +63,8 @@ class Session:
 
     def _measure_blocks(self) -> None:
         todo = [block for block in self.plan.blocks if ("block", block_key(*block)) not in self.journal.rows]
-        for block in self._in_time("blocks", todo, BLOCK_SHARE, 0):
+        least = FEWEST["blocks"] - len(self.plan.blocks) + len(todo)
+        for block in self._in_time("blocks", todo, BLOCK_SHARE, least):
             self._measure("block", block_key(*block),
                           partial(block_model, self.form, *block, self.settings.weight_bits))
 
@@ -90,6 +93,8 @@ class Session:
 
     def _measure_test_nets(self) -> None:
         if len(self.journal.of("test2")) == len(self.plan.test_nets):
+            if self.memory and not any(np.isfinite(row.peak_mb) for row in self.journal.rows.values()):
+                say("--memory has no effect: the test networks are measured already")
             return
         _say(f"{len(self.plan.test_nets)} networks to validate on: in turns, twice")
         start, peaks = time.monotonic(), {}

@@ -19,7 +19,7 @@ exported.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -149,14 +149,25 @@ class QBase(nn.Module):
                 state_dict[prefix + ours] = state_dict.pop(prefix + published)
         names = [prefix + name for name in PUBLISHED_NAMES]
         if prefix + "initialized" not in state_dict and all(name in state_dict for name in names):
-            # Published files have no such buffer: values other than the defaults mean "started".
-            values = [float(state_dict[name]) for name in names]
-            state_dict[prefix + "initialized"] = torch.tensor([values != [1.0, 1.0, 0.0]] * 2)
+            state_dict[prefix + "initialized"] = torch.tensor([_has_started(state_dict, prefix, PUBLISHED_NAMES)] * 2)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
         error_msgs += [f"{prefix}{name} is 0; the step of a quantiser is above 0" for name in _SCALES
                        if not getattr(self, name, torch.ones(1)).detach().all()]
         self._started = self.initialized.tolist()
+
+
+def _has_started(state_dict: Mapping, prefix: str, names: Iterable[str]) -> bool:
+    """Whether a quantiser of a published file, which has no buffer for it, has other values than the defaults."""
+    return [float(state_dict[prefix + name]) for name in names] != [1.0, 1.0, 0.0]
+
+
+def has_trained_quantizers(state_dict: Mapping) -> bool:
+    """Whether any quantiser of a published file has learned."""
+    first = next(iter(PUBLISHED_NAMES.values()))
+    prefixes = [name.removesuffix(first) for name in state_dict if name.rpartition(".")[2] == first]
+    return any(_has_started(state_dict, prefix, PUBLISHED_NAMES.values()) for prefix in prefixes
+               if all(prefix + name in state_dict for name in PUBLISHED_NAMES.values()))
 
 
 def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero_point: str = "integer",

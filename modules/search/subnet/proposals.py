@@ -144,6 +144,8 @@ class Proposer:
         # Draws need measured blocks: take fewer if it is almost certain that none is within.
         bred = breeder.random(max(0, self.settings.sizes.population_size - there),
                               PATIENCE if self._beyond(window) else START_PATIENCE)
+        if not bred and not there:  # a limit just above the smallest subnet, which random draws hardly ever meet
+            bred = breeder.given([self.subnets.extreme(min)])
         if not bred and not there:
             raise UserError(self._refusal(window))
         return bred

@@ -39,15 +39,18 @@ def print_best(ranking: Ranking, best: Mapping[Window, Evaluated], folder: Path)
 
 def print_next(args: Namespace, scored: bool, bits: int, best: Mapping[Window, Evaluated], folder: Path) -> None:
     """The commands to run next. `args`: of search_subnet.py; `scored`: a training-free score was the fitness; `bits`:
-    of the supernet's int8 weights."""
+    of the int8 weights, the supernet's or, for a score, the platform's."""
     found = ["--input", str(folder / "export.csv")]
+    trained_bits = ["--quant_weight_bits", str(bits)] if bits < 8 else []
     if scored:
-        print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights"]))
+        random = [*(["--weight_bits", str(bits)] if bits < 8 else []), "--num_classes", str(args.num_classes)]
+        print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights", *random]))
         for choice in dict.fromkeys(subnet.proposal.choice for subnet in best.values()):
             print("or train it alone, with a recipe of supernet_training_configs:", shlex.join([
                 "python", "train_supernet.py", "--superspace", args.superspace, "--supernet_choice",
                 args.supernet_choice, "--subnet_choice", str(choice), "--resolutions", str(choice.resolution),
-                "--config-file", "RECIPE.yaml", "--dataset_path", "IMAGES"]))
+                "--config-file", "RECIPE.yaml", "--dataset_path", "IMAGES"]),
+                f"(then with --quant_mode {' '.join(trained_bits)})" if trained_bits else "")
         return
     same = [*(["--align_sample"] if args.align_sample else []),
             *(text for name in ("dataset", "dataset_path") if (value := getattr(args, name))
@@ -58,4 +61,4 @@ def print_next(args: Namespace, scored: bool, bits: int, best: Mapping[Window, E
     fp32 = path.with_name("checkpoint.pth") if path.name == "lsq.pth" else path
     print("or first, with a recipe of supernet_training_configs:", shlex.join([
         "python", "train_subnet.py", *found, "--checkpoint_path", str(fp32), *same,
-        *(["--quant_weight_bits", str(bits)] if bits < 8 else []), "--config-file", "RECIPE.yaml"]))
+        *trained_bits, "--config-file", "RECIPE.yaml"]))

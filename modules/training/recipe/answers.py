@@ -23,7 +23,7 @@ from modules.search_space.preprocessing import Preprocessing
 from modules.training.config import TrainConfig
 from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
-from modules.utils.checkpoint import load_checkpoint, save_checkpoint, weights_digest
+from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
 from modules.utils.notes import say
 
@@ -61,12 +61,13 @@ def open_teachers(config: TrainConfig, record: ModelRecord, data: Data, device: 
             else _of_network(*load_teacher(name, config, record, data, device)) for name in config.teacher]
 
 
-def _of_network(net: QNetwork, record: ModelRecord) -> Answerer:
+def _of_network(net: QNetwork, known: ModelRecord, digest: str) -> Answerer:
     def logits(images):
         with torch.no_grad():
             return net(images).float()
-    saw = Preprocessing(max(record.crop_size, net.resolution), record.eval_crop, record.mean, record.std)
-    return Answerer(logits, saw, f"{weights_digest(net.state_dict())} at {net.resolution} pixels")
+    size = net.resolution if known.any_resolution else max(known.crop_size, net.resolution)
+    return Answerer(logits, Preprocessing(size, known.eval_crop, known.mean, known.std),
+                    f"{digest} at {net.resolution} pixels")
 
 
 def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:

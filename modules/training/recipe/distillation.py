@@ -22,7 +22,9 @@ from modules.training.evaluation import extract_calibrated
 from modules.training.precision import autocast
 from modules.training.recipe.features import block_outputs, last_blocks
 from modules.training.recipe.renormalise import Renormalise
+from modules.utils.checkpoint import weights_digest
 from modules.utils.errors import UserError
+from modules.utils.notes import say
 
 _START = 1e-4  # of the projections' weights, which are normal with this deviation over the root of their outputs
 
@@ -34,6 +36,7 @@ class Teacher:
     net: QNetwork
     blocks: dict[str, int]  # name and channels of a block for each stride
     renormalise: Renormalise | None = None  # from the student's images
+    digest: str = ""  # of the weights in its file
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, amp: str = "none") -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -124,18 +127,18 @@ def make_distiller(config: TrainConfig, record: ModelRecord, data: Data, student
         return Distiller(None, {}, **weights)
     (name,) = config.teacher
     device = next(student.parameters()).device
-    net, known = load_teacher(name, config, record, data, device)
+    net, known, digest = load_teacher(name, config, record, data, device)
     distiller = Distiller(
-        Teacher(net, last_blocks(net.spec, config.teacher_strides, name), Renormalise(record, known)),
+        Teacher(net, last_blocks(net.spec, config.teacher_strides, name), Renormalise(record, known), digest),
         last_blocks(student.active_spec, config.teacher_strides, record.supernet), **weights)
     distiller.projections.to(device)
     return distiller
 
 
 def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data,
-                 device: torch.device) -> tuple[QNetwork, ModelRecord]:
-    """The network `name` of `config.teacher` in eval mode on `device`, and its record. Its batch norm is calibrated on
-    training images, as in every evaluation.
+                 device: torch.device) -> tuple[QNetwork, ModelRecord, str]:
+    """The network `name` of `config.teacher` in eval mode on `device`, its record, and the digest of the weights in its
+    file. Its batch norm is calibrated on training images, as in every evaluation.
 
     Raises:
         UserError: an unknown name, no checkpoint, other classes than those of `record`, another network of the space
@@ -145,6 +148,8 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
     path = find_checkpoint(config.teacher_checkpoint or config.models_save_dir, network.space, False,
                            supernet=network.supernet)
     model, known = load_supernet(path, network.space, False)
+    if known.quant:
+        say(f"teacher {str(path)!r} is of an INT8 training; it teaches in float")
     if known.named:
         check_same_classes(known.classes, record.classes, str(path))
     elif len(known.classes) != len(record.classes):
@@ -156,10 +161,12 @@ def load_teacher(name: str, config: TrainConfig, record: ModelRecord, data: Data
     check_trained(known, choice, path)
     images = None
     if not known.keeps_statistics:
-        own = data.normalised(known.mean, known.std).cropped(known.training.get("crop_scale_min", 0.0))
+        least = known.training.get("crop_scale_min", 0.0) if known.dataset == data.info.name else 0.0
+        own = data.normalised(known.mean, known.std).cropped(least)
         size = choice.resolution if known.any_resolution else known.crop_size
         images = [resize(images.to(device), choice.resolution) for images in load_calibration_images(
-            own, train_transform(known.training.get("augment", "default"), size, own.info),
+            own, train_transform(known.augment, size, own.info),
             config.post_bn_calibration_batch_num, batch_size=config.batch_size_per_gpu, seed=config.seed,
             num_workers=config.data_loader_workers_per_gpu)]
-    return extract_calibrated(model.to(device), choice, images).requires_grad_(False), known
+    digest = weights_digest(model.state_dict())
+    return extract_calibrated(model.to(device), choice, images).requires_grad_(False), known, digest

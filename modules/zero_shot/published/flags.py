@@ -153,6 +153,10 @@ def training_config(args, network: Network) -> TrainConfig:
     if args.target_lr_per_256 > args.lr_per_256:
         raise UserError(f"--target_lr_per_256 {args.target_lr_per_256:g}; allowed: 0 to --lr_per_256 "
                         f"{args.lr_per_256:g}")
+    if args.lr_mode == "linear" and args.target_lr_per_256:
+        say("--target_lr_per_256 has no effect with --lr_mode linear, which ends at 0")
+    if args.quant_mode and args.load_parameters_from:
+        say("--load_parameters_from has no effect with --quant_mode, which starts from checkpoint.pth")
     dataset = DATASETS.get(args.dataset.lower(), args.dataset)
     config = TrainConfig(
         dataset=dataset, dataset_path=args.data_dir, valid_size=args.valid_size,
