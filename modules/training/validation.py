@@ -38,5 +38,5 @@ def validate_subnets(model: Supernet, data: Data, record: ModelRecord, config: T
                                world_size=dist.world_size(), num_workers=c.data_loader_workers_per_gpu)
         if c.valid_batches:
             batches = itertools.islice(batches, c.valid_batches)
-        results[name] = evaluate(extract_calibrated(model, choice, calibration), batches)
+        results[name] = evaluate(extract_calibrated(model, choice, calibration), batches, f"subnet {choice}")
     return results

@@ -258,6 +258,11 @@ def test_training_reaches_the_score_and_keeps_the_accuracy(digits, tmp_path):
                              ({"mix_prec": True}, "leave out --mix_prec")):
         with pytest.raises(UserError, match=message):
             trainer(digits, tmp_path / "none", start=tmp_path / "adj.pth", **changes).prepare()
+    stranger = load_checkpoint(tmp_path / "adj.pth")
+    stranger["config"] |= {"classes": [f"other {name}" for name in stranger["config"]["classes"]]}
+    save_checkpoint(tmp_path / "stranger.pth", stranger)
+    with pytest.raises(UserError, match="classes are not those of"):  # the same subnet, another task
+        trainer(digits, tmp_path / "none", start=tmp_path / "stranger.pth").prepare()
     tuned = trainer(digits, tmp_path / "tuned", start=tmp_path / "adj.pth", finetune=True, beta=0.0, max_epoch=1,
                     swa_delay=None)
     tuned.prepare()

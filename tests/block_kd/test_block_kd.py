@@ -342,6 +342,16 @@ def test_a_continued_student_keeps_its_teacher(teachers, tmp_path):
         next(teacher.parameters()).mul_(1.5)
     with pytest.raises(UserError, match=r"stage2_2.checkpoint.pth' was distilled from other weights of efficientnet-t"):
         BlockTrainer(config, teacher, resume=True).run()
+    with pytest.raises(UserError, match=r"stage2_2.checkpoint.pth' was distilled from other weights of efficientnet-t"):
+        BlockTrainer(config, teacher, test_only=True).run()
+
+
+def test_students_are_evaluated_on_images_that_their_training_held_out(teachers, tmp_path):
+    config, teacher = make_config(tmp_path), load_teacher(ARCH, teachers[False])
+    BlockTrainer(config, teacher).run()
+    more = dataclasses.replace(config, valid_size=config.valid_size + 40)
+    with pytest.raises(UserError, match=f"--valid_size {config.valid_size}"):
+        BlockTrainer(more, teacher, test_only=True).run()
 
 
 def test_int8_students_are_evaluated_without_the_fp32_ones(teachers, tmp_path, capsys):

@@ -6,7 +6,7 @@ import yaml
 from modules.block_kd.student.model import StagePlusProj
 from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
-from modules.modeling.ops.lsq_plus import QBase, to_published
+from modules.modeling.ops.lsq_plus import QBase, has_trained_quantizers, to_published
 from modules.modeling.ops.op import QConv
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
@@ -123,9 +123,11 @@ def test_one_changed_value_means_started(changed):
     layer = torch.nn.ModuleDict({"conv": QConv(2, 2, 1)})
     state = {"conv.weight": torch.ones(2, 2, 1, 1), "conv.bias": torch.ones(2), "conv.sa": torch.ones(1),
              "conv.sw": torch.ones(1), "conv.beta": torch.zeros(1)}
-    layer.load_state_dict(state)
+    layer.load_state_dict(dict(state))
     assert not layer["conv"].initialized.any()
+    assert not has_trained_quantizers(state)
     state[f"conv.{changed}"] = torch.full((1,), 0.5)
+    assert has_trained_quantizers(state)
     layer.load_state_dict(state)
     assert layer["conv"].initialized.all()
 

@@ -203,6 +203,10 @@ def test_a_stopped_and_resumed_run_with_a_teacher_ends_like_an_uninterrupted_one
         assert {m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
     with pytest.raises(UserError, match=r"mixup was 0\.2"):
         SupernetTrainer(replace(stopped, mixup=0.0), STUDENT.space, resume=True).run()
+    SupernetTrainer(settings(tmp_path / "another", TEACHER, epochs=1, seed=1), TEACHER.space).run()
+    other = replace(stopped, teacher_checkpoint=str(tmp_path / "another"))
+    with pytest.raises(UserError, match=r"--teacher resnet8:0\.5: its weights .* a continued run keeps its teacher"):
+        SupernetTrainer(other, STUDENT.space, resume=True).run()
 
     for bad, words in (({"teacher_strides": (2, 32)}, "--teacher_strides 32: resnet8:0.5 .*allowed: 1, 2, 4"),
                        ({"teacher_checkpoint": str(tmp_path / "none")}, "checkpoint.pth' does not exist"),
@@ -268,8 +272,10 @@ def test_teachers_that_answer_once_are_asked_for_nothing_else(tmp_path, monkeypa
     torch.testing.assert_close(again[numbers].float(), (ours(inputs) + ours(inputs.flip(3))) / 2, **half)
     smaller, wide = copy.deepcopy(ours), replace(first.record, resolutions=(48,))
     smaller.resolution = 24
-    theirs, others = _of_network(ours, wide), _of_network(smaller, wide)
+    theirs, others = _of_network(ours, wide, "weights"), _of_network(smaller, wide, "weights")
     assert theirs.saw == others.saw
+    free = replace(wide, training={**wide.training, "any_resolution": True})  # evaluated at its own size
+    assert (theirs.saw.crop_size, _of_network(smaller, free, "weights").saw.crop_size) == (48, 24)
     assert theirs.digest != others.digest  # the same weights at another size
     inverted = replace(mirrored, train=ArraySource(255 - data.train.pixels, data.train.classes, data.train.labels))
     before = len(seen)

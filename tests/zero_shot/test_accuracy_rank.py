@@ -12,6 +12,7 @@ from modules.modeling.network import QNetwork
 from modules.modeling.restore import ModelRecord
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
+from modules.search_space.subnet_space import SubnetSpace
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
@@ -45,6 +46,19 @@ def test_accuracies_of_a_file(tmp_path):
         path.write_text(content)
         with pytest.raises(UserError, match=words):
             read_accuracies(path)
+
+
+def test_accuracies_of_one_supernet_and_one_precision(tmp_path):
+    """eval_supernet.py appends all supernets and modes to one file; subnets of one may be legal in others."""
+    path, choices = tmp_path / "accuracy.csv", [str(SubnetSpace(SPACE, (32,)).extreme(end)) for end in (min, max)]
+    rows = [f"{choices[i % 2]},{50 + i},{SPACE},1\n" for i in range(4)]
+    for extra, words in ((f"{choices[0]},60,onnxw_tiny-111111-000000,1\n", f"-111111-000000, not of {SPACE}"),
+                         (f"{choices[0]},60,{SPACE},0\n", "expected those of one precision")):
+        path.write_text("enc,acc1,supernet,quant_mode\n" + "".join([*rows, extra]))
+        with pytest.raises(UserError, match=words):
+            read_accuracies(path, SPACE)
+    path.write_text("enc,acc1,supernet,quant_mode\n" + "".join(rows))
+    assert len(read_accuracies(path, SPACE)) == 4
 
 
 def test_classes_of_the_networks_count(rank, tmp_path):
@@ -98,6 +112,10 @@ def test_subnets_of_a_trained_supernet(rank, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "rank_accuracy.csv").read_text() == before
     accuracies = tmp_path / f"accuracies_{SPACE}.csv"
     assert [value for _, value in evaluate_subnets(evaluator, 3, accuracies)] == [float(r["acc1"]) for r in rows[:3]]
+    with monkeypatch.context() as other:
+        other.setattr(evaluator, "quant_mode", not evaluator.quant_mode)
+        with pytest.raises(UserError, match=r"^int8 was "):
+            evaluate_subnets(evaluator, 4, accuracies)
     for name, value in (("seed", 4), ("limit_batches", 2), ("valid_size", 60)):
         with monkeypatch.context() as other:
             other.setattr(evaluator, name, value)

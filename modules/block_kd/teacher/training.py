@@ -283,7 +283,8 @@ def _evaluate(model: Teacher, data: Data, config: TeacherConfig, answers: Answer
                                num_workers=config.num_workers)
         batches = itertools.islice(batches, DEBUG_BATCHES if config.debug else None)
         batches = ((resize(images, resolution), labels) for images, labels in batches)
-        results[resolution] = evaluate(model, answers.labelled(batches) if answers else batches)
+        results[resolution] = evaluate(model, answers.labelled(batches) if answers else batches,
+                                       f"teacher {config.teacher_arch}")
     return results
 
 
