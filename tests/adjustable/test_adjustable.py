@@ -380,6 +380,23 @@ def test_layers_of_4_and_8_bits_run_in_engines(digits, tmp_path):
         engine_graph(AdjustableNetwork(graph), [])
 
 
+def test_the_bias_of_a_gate_of_tiny_weights_has_32_bits(digits, tmp_path):
+    """The engine adds 3 to the bias of a hard sigmoid's layer: that sum too has to be an int32 at the products' scale."""
+    run = trainer(digits, tmp_path, granularity="layer", max_epoch=1, metric=0.4, swa_delay=None)
+    run.prepare()
+    gates = {node.inputs[0] for node in run.network.nodes if node.kind == "hard_sigmoid"}
+    assert gates
+    with torch.no_grad():
+        for name in gates:
+            run.network.layers[module_name(name)].weight.mul_(1e-8)
+            run.network.layers[module_name(name)].bias.zero_()
+    graph = engine_graph(run.network, run.evaluator.calibration)
+    for node in graph.nodes:
+        if node.output in gates:
+            step = node.scales.astype(np.float64) * node.quantizer.scale
+            assert (np.abs(node.bias + 3) / step < 2**31).all()
+
+
 def test_public_weights_of_efficientnet_start_a_run(tmp_path):
     network = read_network("efficientnet_b0_tf:0.25")
     torch.manual_seed(0)
