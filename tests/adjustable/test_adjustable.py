@@ -390,6 +390,7 @@ def test_the_bias_of_a_gate_of_tiny_weights_has_32_bits(digits, tmp_path):
         for name in gates:
             run.network.layers[module_name(name)].weight.mul_(1e-8)
             run.network.layers[module_name(name)].bias.zero_()
+    run.network.set_ranges({name: (torch.tensor(-1e-7), torch.tensor(1e-7)) for name in gates}, {})
     graph = engine_graph(run.network, run.evaluator.calibration)
     for node in graph.nodes:
         if node.output in gates:
