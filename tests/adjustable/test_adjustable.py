@@ -381,7 +381,7 @@ def test_layers_of_4_and_8_bits_run_in_engines(digits, tmp_path):
 
 
 def test_the_bias_of_a_gate_of_tiny_weights_has_32_bits(digits, tmp_path):
-    """The engine adds 3 to the bias of a hard sigmoid's layer: that sum too has to be an int32 at the products' scale."""
+    """The engine adds 3 to the bias of a hard sigmoid's layer: that sum is an int32 at the products' scale too."""
     run = trainer(digits, tmp_path, granularity="layer", max_epoch=1, metric=0.4, swa_delay=None)
     run.prepare()
     gates = {node.inputs[0] for node in run.network.nodes if node.kind == "hard_sigmoid"}
