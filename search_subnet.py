@@ -80,8 +80,6 @@ def main(argv=None):
     add_local_rank(parser)
     args = parser.parse_args(argv)
 
-    if args.method == "random" and args.predictor == "none":
-        say_unused(args, parser, ("survival",), "with --method random, which has no parents")
     if not args.debug:
         say_unused(args, parser, ("debug_batches",), "without --debug")
     if args.fitness:
@@ -99,6 +97,8 @@ def main(argv=None):
     settings = from_arguments(SearchSettings, args, devices=len(args.platform),
                               sizes=from_arguments(GenerationSizes, args),
                               size_limits=from_arguments(SizeLimits, args))
+    if settings.method == "random" and settings.predictor == "none":
+        say_unused(args, parser, ("survival",), "with --method random, which has no parents")
 
     from modules.search.subnet.report import folder_name
     from modules.search.subnet.search import FILES
@@ -177,7 +177,7 @@ def search(args, space, settings, fitness, opened):
     best = chosen(ranking, state.measured if measurement else {})
     print_best(ranking, best, folder)
     bits = min(map(weight_bits, args.platform)) if settings.fitness else fitness.weight_bits
-    print_next(args, bool(settings.fitness), bits, best, folder)
+    print_next(args, fitness.num_classes if settings.fitness else 0, bits, best, folder)
 
 
 if __name__ == "__main__":

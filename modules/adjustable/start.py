@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from modules.adjustable.config import AdjustConfig, QuantizerSettings
+from modules.adjustable.config import RANGES, AdjustConfig, QuantizerSettings
 from modules.adjustable.files import Ranges, read_thresholds
 from modules.adjustable.network import AdjustableNetwork
 from modules.datasets.classes import check_same_classes
@@ -122,7 +122,8 @@ def load_start(network: AdjustableNetwork, path: str | Path, choice: SubnetChoic
             raise UserError(f"checkpoint {str(path)!r} (--ckpt_path) was trained with {name} {old}, and this run has "
                             f"{new}; " + (f"leave out --{name}" if old is False else f"add {option}"
                                           + (" --finetune to keep its bits" if name == "bits_trainable" else "")))
-    if before.range != config.range:
+    if any(new[0] > old[0] or new[1] < old[1] for old, new in zip(RANGES[before.range], RANGES[config.range],
+                                                                  strict=True)):
         say(f"{path} was trained with --range {before.range}: ranges beyond those of {config.range} are cut")
     weights = dict(checkpoint["state_dict"])
     if config.bits_trainable and not before.bits_trainable:

@@ -22,6 +22,7 @@ from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, load_weights, save_checkpoint, weights_digest
 from modules.utils.errors import NotFinite, UserError
+from modules.utils.files import file_digest
 from modules.utils.runs import Run
 
 NAME = STATE
@@ -255,6 +256,7 @@ class AdjustTrainer:
         evaluator = self.evaluator
         return {"quant_mode": evaluator.quant_mode, "teacher_path": self.teacher_path,
                 "weights of --checkpoint_path": weights_digest(evaluator.model.state_dict()),
+                "content of --teacher_path": file_digest(self.teacher_path) if self.teacher_path else "",
                 "--num_calib_batches": evaluator.calibration_batches, "--augment": evaluator.augment,
                 "number of processes": dist.world_size(),
                 "number of training images": len(evaluator.data.train_indices),

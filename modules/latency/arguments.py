@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.utils.errors import UserError
+from modules.utils.files import file_digest
 from modules.utils.settings import option
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def make_platforms(platforms: Sequence[str], tables: Sequence[str], superspace: 
 
 def tables_identity(tables: Sequence[str]) -> list[str]:
     """A digest of each file of `--latency_table`: a continued run must have the same."""
-    return [path if path == "-" else hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in tables]
+    return [path if path == "-" else file_digest(path)[:16] for path in tables]
 
 
 def add_platform_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,7 @@ class NetSpec:
 
     stages: tuple[tuple[str, tuple[BlockSpec, ...]], ...]
     resolution: int
-    superspace: str = field(default="", compare=False)
+    superspace: str = field(default="", compare=False, repr=False)
 
     @property
     def blocks(self) -> tuple[tuple[str, BlockSpec], ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 
 from modules.modeling.ops.lsq_plus import has_trained_quantizers
@@ -172,7 +173,13 @@ def holds_int8(path: str | Path) -> bool:
     checkpoint = load_checkpoint(path)
     if "config" in checkpoint:
         return bool(checkpoint["config"].get("quant"))
-    return has_trained_quantizers(checkpoint.get("state_dict", checkpoint))
+    weights = checkpoint.get("state_dict", checkpoint)
+    return _are_weights(weights) and has_trained_quantizers(weights)
+
+
+def _are_weights(weights: object) -> bool:
+    return isinstance(weights, dict) and all(isinstance(key, str) and isinstance(value, torch.Tensor)
+                                             for key, value in weights.items())
 
 
 def check_trained(record: ModelRecord, choice: SubnetChoiceConfig, path: str | Path) -> None:

@@ -200,7 +200,8 @@ class Results:
         checkpoints, (_, subnet) = self.exports()[name]
         last = checkpoints == self.last
         alone = (self.best_checkpoints(subnet) if last else checkpoints) != self.supernet
-        return alone * p.tuning_epochs + last * p.last_epochs, alone * p.tuning_int8_epochs + last * p.last_int8_epochs
+        int8 = p.last_int8_epochs if last else alone * p.tuning_int8_epochs  # INT8 begins anew from fp32 weights
+        return alone * p.tuning_epochs + last * p.last_epochs, int8
 
     def rival_candidates(self) -> list[Network]:
         """Networks that a user would take instead."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -18,6 +19,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def is_file(path: str | Path) -> bool:
     """Whether `path` is that of a regular file. It may be any text: one that no file can be called is not."""
     return os.path.isfile(path)  # False too for too long a name, and for one with a NUL
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def fault_of_file(path: str | Path) -> str:

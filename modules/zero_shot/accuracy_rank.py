@@ -84,7 +84,7 @@ def _known_accuracies(path: Path, identity: dict) -> dict[str, float]:
     if not path.exists():
         write_manifest(path, **identity)
         return {}
-    before = read_json(f"{path}.json", "manifest", dict.fromkeys(identity, object))
+    before = read_json(f"{path}.json", "manifest", dict.fromkeys(identity.keys() - {"int8"}, object))  # older lack it
     for name, old, new in differences(before, identity):
         raise UserError(f"{name} was {old!r} when {str(path)!r} was written and is {new!r} now; move the file away, or "
                         "give another --output")

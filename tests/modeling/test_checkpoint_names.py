@@ -8,6 +8,7 @@ from modules.modeling.net_spec import resolve
 from modules.modeling.network import QNetwork
 from modules.modeling.ops.lsq_plus import QBase, has_trained_quantizers, to_published
 from modules.modeling.ops.op import QConv
+from modules.modeling.restore import holds_int8
 from modules.modeling.supernet import Supernet
 from modules.search_space.config import SubnetChoiceConfig, SupernetConfig
 from modules.utils.files import REPOSITORY
@@ -147,3 +148,12 @@ def test_own_names_round_trip():
         target.load_state_dict({k: v for k, v in state.items() if "linear.weight_scale" not in k})
     with pytest.raises(RuntimeError, match=r"Unexpected key.*other"):
         target.load_state_dict({**state, "other": torch.ones(1)})
+
+
+@pytest.mark.parametrize("content", [
+    {"state_dict": [1, 2]}, {"state_dict": {1: torch.ones(1)}}, {"sa": "x", "sw": "y", "beta": "z"},
+    {"a.sa": torch.ones(2), "a.sw": torch.ones(1), "a.beta": torch.zeros(1)}])
+def test_what_is_no_published_checkpoint_holds_no_int8(content, tmp_path):
+    """Its reader refuses it in one line; a look at its precision does not fail before."""
+    torch.save(content, tmp_path / "x.pth")
+    assert not holds_int8(tmp_path / "x.pth")

@@ -1,7 +1,6 @@
 """The card of a model: its network, accuracy and latency, in a JSON file beside it."""
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.published import published_name
 from modules.training.evaluation import wilson_interval
 from modules.utils.errors import UserError
-from modules.utils.files import write_json
+from modules.utils.files import file_digest, write_json
 from modules.utils.json_files import read_json
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def write_card(model: Path, evaluator: SubnetEvaluator, choice: SubnetChoiceConf
                      "engine": _accuracy(agreement.top1_model, agreement.images)},
         "agreement": {"percent": agreement.percent, "margin_in_errors": agreement.margin_in_errors, **vars(agreement)},
         "mmacs": macs, "mparams": params, "bytes": model.stat().st_size, "operators": operators, "latency": None,
-        "checkpoint": {"file": Path(evaluator.path).name, "sha256": _sha256(evaluator.path)}}
+        "checkpoint": {"file": Path(evaluator.path).name, "sha256": file_digest(evaluator.path)}}
     write_json(card_path(model), card)
 
 
@@ -104,9 +103,5 @@ def _fp32_accuracy(fp32: Path, dataset: str, images: int) -> dict[str, float] | 
     card = read_card(card_path(fp32)) if card_path(fp32).is_file() else {}
     same = (card.get("precision"), card.get("dataset"), card.get("images")) == ("fp32", dataset, images)
     return card["accuracy"]["engine"] if same else None
-
-
-def _sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

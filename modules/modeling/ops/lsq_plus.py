@@ -162,12 +162,13 @@ def _has_started(state_dict: Mapping, prefix: str, names: Iterable[str]) -> bool
     return [float(state_dict[prefix + name]) for name in names] != [1.0, 1.0, 0.0]
 
 
-def has_trained_quantizers(state_dict: Mapping) -> bool:
+def has_trained_quantizers(state_dict: Mapping[str, torch.Tensor]) -> bool:
     """Whether any quantiser of a published file has learned."""
     first = next(iter(PUBLISHED_NAMES.values()))
     prefixes = [name.removesuffix(first) for name in state_dict if name.rpartition(".")[2] == first]
     return any(_has_started(state_dict, prefix, PUBLISHED_NAMES.values()) for prefix in prefixes
-               if all(prefix + name in state_dict for name in PUBLISHED_NAMES.values()))
+               if all(prefix + name in state_dict and state_dict[prefix + name].numel() == 1
+                      for name in PUBLISHED_NAMES.values()))
 
 
 def set_quant_mode(model: nn.Module, nbits_w: int = 8, nbits_a: int = 8, *, zero_point: str = "integer",

@@ -1,7 +1,6 @@
 """Int8 accuracy as the fitness of a subnet: each process evaluates other subnets, on all images."""
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from modules.training.evaluation import Accuracy
 from modules.training.subnet_evaluator import SubnetEvaluator
 from modules.utils import dist
 from modules.utils.errors import UserError
+from modules.utils.files import file_digest
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def accuracy_fitness(evaluator: SubnetEvaluator, evaluation: SharedEvaluation) -
 def fitness_identity(evaluator: SubnetEvaluator) -> dict:
     """Everything that accuracies depend on, for the state of a search: the checkpoint's contents, the images,
     calibration."""
-    digest = hashlib.sha256(Path(evaluator.path).read_bytes()).hexdigest()[:16]
+    digest = file_digest(evaluator.path)[:16]
     return {"supernet": str(evaluator.space), "checkpoint": digest, "dataset": evaluator.data.info.name,
             "valid_size": evaluator.valid_size, "images": len(evaluator.data.valid_indices),
             "augment": evaluator.augment, "batch_size": evaluator.batch_size,

@@ -37,13 +37,13 @@ def print_best(ranking: Ranking, best: Mapping[Window, Evaluated], folder: Path)
     print(f"files in {folder}")
 
 
-def print_next(args: Namespace, scored: bool, bits: int, best: Mapping[Window, Evaluated], folder: Path) -> None:
-    """The commands to run next. `args`: of search_subnet.py; `scored`: a training-free score was the fitness; `bits`:
-    of the int8 weights, the supernet's or, for a score, the platform's."""
+def print_next(args: Namespace, scored: int, bits: int, best: Mapping[Window, Evaluated], folder: Path) -> None:
+    """The commands to run next. `args`: of search_subnet.py; `scored`: number of classes where a training-free score
+    was the fitness, else 0; `bits`: of the int8 weights, the supernet's or, for a score, the platform's."""
     found = ["--input", str(folder / "export.csv")]
     trained_bits = ["--quant_weight_bits", str(bits)] if bits < 8 else []
     if scored:
-        random = [*(["--weight_bits", str(bits)] if bits < 8 else []), "--num_classes", str(args.num_classes)]
+        random = [*(["--weight_bits", str(bits)] if bits < 8 else []), "--num_classes", str(scored)]
         print("next:", shlex.join(["python", "onnx_tools/export_onnx.py", *found, "--skip_weights", *random]))
         for choice in dict.fromkeys(subnet.proposal.choice for subnet in best.values()):
             print("or train it alone, with a recipe of supernet_training_configs:", shlex.join([

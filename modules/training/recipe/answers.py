@@ -25,6 +25,7 @@ from modules.training.recipe.distillation import load_teacher
 from modules.utils import dist
 from modules.utils.checkpoint import load_checkpoint, save_checkpoint
 from modules.utils.errors import UserError
+from modules.utils.files import file_digest
 from modules.utils.notes import say
 
 ANSWERS = "teacher_answers.pth"  # beside the checkpoints
@@ -86,7 +87,7 @@ def _of_file(path: str, record: ModelRecord, data: Data) -> Answerer:
         return torch.from_numpy(found).float().to(images.device)
 
     saw = read_preprocessing(metadata, data.preprocessing(resolution))
-    return Answerer(logits, saw, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return Answerer(logits, saw, file_digest(path))
 
 
 def teacher_answers(path: Path, teachers: Sequence[Answerer], data: Data, config: TrainConfig, device: torch.device,
