@@ -350,7 +350,7 @@ def test_students_are_evaluated_on_images_that_their_training_held_out(teachers,
     config, teacher = make_config(tmp_path), load_teacher(ARCH, teachers[False])
     BlockTrainer(config, teacher).run()
     more = dataclasses.replace(config, valid_size=config.valid_size + 40)
-    with pytest.raises(UserError, match=f"--valid_size {config.valid_size}"):
+    with pytest.raises(UserError, match="--valid_size 80: student stage2_2 held out 40 images"):
         BlockTrainer(more, teacher, test_only=True).run()
 
 

@@ -58,7 +58,8 @@ def limit_of_sums(limit: float, nets: Sequence[NetSpec], platform: Platform,
 
 def classifier_surplus(nets: Sequence[NetSpec], platform: Platform) -> float:
     """How many ms longer than those of `nets` classifiers of CLASSES classes take, such as 0.06 for 10 classes: the
-    median."""
+    median, at least 0 (models of latency that extrapolate may say less)."""
     lasts = [blocks_of(net)[-1] for net in nets]
-    return float(np.median([platform.predict_block(replace(block, cout=CLASSES), hw) - platform.predict_block(block, hw)
-                            for block, hw in lasts]))
+    longer = [platform.predict_block(replace(block, cout=CLASSES), hw) - platform.predict_block(block, hw)
+              for block, hw in lasts]
+    return max(float(np.median(longer)), 0.0)
