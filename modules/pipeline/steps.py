@@ -13,11 +13,10 @@ from modules.pipeline.plan import BLOCK_CALIBRATION, EVALUATED, POPULATION, Plan
 from modules.pipeline.results import Results, list_subnets
 from modules.pipeline.rival import Network
 from modules.pipeline.runner import Command, Step
-from modules.pipeline.speed import BATCH
+from modules.pipeline.speed import BATCH, CONFIG
 from modules.search_space.config import SubnetChoiceConfig
 from modules.search_space.superspace import get_superspace
 
-CONFIG = "supernet_training_configs/pipeline.yaml"
 MOST_ANSWERED = 300  # most batches from which the INT8 teacher learns the answers of a package's weights
 CANDIDATES = 8  # subnets of each search that are measured: a single prediction is up to 20% off
 # First steps of a supernet in which all subnets learn from the labels. A largest subnet that knows nothing yet teaches
