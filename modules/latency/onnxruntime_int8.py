@@ -42,11 +42,12 @@ class OnnxRuntimeInt8(BlockSums):
 
         from modules.utils.files import machine
 
+        facts = machine()
         self.cache = LatencyCache("onnxruntime_int8", {
-            **machine(), "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
+            **facts, "host": host.node(), "onnxruntime": onnxruntime.__version__, "threads": THREADS,
             "timing": "fastest quarter", "weights": "all codes of their bits",
             # Until they were left to processors that need them, all had the slow kernels; with AVX-VNNI that counted.
-            **({"slow kernels": products_saturate()} if "avx_vnni" in machine()["int8"] else {})})
+            **({"slow kernels": products_saturate()} if "avx_vnni" in facts["int8"] else {})})
         self._device = None
         self._corrections = {}
         atexit.register(self.cache.save)

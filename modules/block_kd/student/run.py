@@ -62,7 +62,7 @@ class StudentRun(Trainee):
         """UserError if the file where it begins is missing or damaged, published, or of other settings. A student of a
         late stage is then refused before the first stage is trained."""
         if self.files.continues:
-            _, checkpoint = self._read()
+            *_, checkpoint = self._read()
             self._go_on(checkpoint)
             self.position = Position()
         elif self.record.quant:
@@ -74,7 +74,7 @@ class StudentRun(Trainee):
         self._seed()
         checkpoint = {}
         if self.files.continues:
-            self.student, checkpoint = self._read()
+            self.student, _, checkpoint = self._read()
         else:
             self.student = build_student(self.record, self.teacher)
             if self.record.quant:
@@ -90,8 +90,8 @@ class StudentRun(Trainee):
     def read(self) -> None:
         """Read the student, to evaluate it. Its settings need not be those of `config`."""
         self._seed()
-        self.student, checkpoint = self._read()
-        self._check_unseen(self.before, checkpoint)
+        self.student, before, checkpoint = self._read()
+        self._check_unseen(before, checkpoint)
         self.student.to(self.device)
         dist.broadcast_state(self.student)
         self.position = Position(checkpoint["epoch"] + 1)
@@ -100,15 +100,14 @@ class StudentRun(Trainee):
         sequence = np.random.SeedSequence(self.config.manual_seed, spawn_key=self.key)
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
-    def _read(self) -> tuple[StagePlusProj, dict]:
+    def _read(self) -> tuple[StagePlusProj, StudentRecord, dict]:
         r = self.record
         student, before, checkpoint = read_student(self.path, r.superspace, r.stage, r.block, self.teacher,
                                                    r.quant is not None)
         if before.teacher_digest not in ("", r.teacher_digest):
             raise UserError(f"{str(self.path)!r} was distilled from other weights of {r.teacher_arch} "
                             "(--teacher_checkpoint_path); it is continued and evaluated with its own teacher")
-        self.before = before
-        return student, checkpoint
+        return student, before, checkpoint
 
     def _read_fp32(self) -> StagePlusProj:
         r, path = self.record, student_path(self.config.output_path, self.record.name, int8=False)

@@ -103,5 +103,3 @@ def _fp32_accuracy(fp32: Path, dataset: str, images: int) -> dict[str, float] | 
     card = read_card(card_path(fp32)) if card_path(fp32).is_file() else {}
     same = (card.get("precision"), card.get("dataset"), card.get("images")) == ("fp32", dataset, images)
     return card["accuracy"]["engine"] if same else None
-
-

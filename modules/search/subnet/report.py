@@ -50,7 +50,7 @@ def print_next(args: Namespace, scored: int, bits: int, best: Mapping[Window, Ev
                 "python", "train_supernet.py", "--superspace", args.superspace, "--supernet_choice",
                 args.supernet_choice, "--subnet_choice", str(choice), "--resolutions", str(choice.resolution),
                 "--config-file", "RECIPE.yaml", "--dataset_path", "IMAGES"]),
-                f"(then with --quant_mode {' '.join(trained_bits)})" if trained_bits else "")
+                *([f"(then with --quant_mode {' '.join(trained_bits)})"] if trained_bits else []))
         return
     same = [*(["--align_sample"] if args.align_sample else []),
             *(text for name in ("dataset", "dataset_path") if (value := getattr(args, name))
